@@ -52,7 +52,7 @@ _HOMES = {
     "open": "mlipkit.runs",
 }
 
-__all__ = [  # noqa: RUF022, PLE0604 - built from the table above
+__all__ = [
     "__version__",
     *sorted(_HOMES),
 ]

@@ -20,7 +20,15 @@ UNITS: Final[dict[str, str]] = {
 
 ALIASES: Final[dict[LabelName, tuple[str, ...]]] = {
     "energy": (
-        "REF_energy", "energy", "Energy", "dft_energy", "DFT_energy", "energy_dft", "TotEnergy", "total_energy", "E"
+        "REF_energy",
+        "energy",
+        "Energy",
+        "dft_energy",
+        "DFT_energy",
+        "energy_dft",
+        "TotEnergy",
+        "total_energy",
+        "E",
     ),
     "forces": ("REF_forces", "forces", "Forces", "force", "dft_forces", "DFT_forces", "forces_dft", "F"),
     "stress": ("REF_stress", "stress", "Stress", "dft_stress", "DFT_stress", "virial", "virials", "REF_virial"),

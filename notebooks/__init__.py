@@ -1,0 +1,1 @@
+"""The notebooks that `mlipkit lab` copies to a user's folder."""
