@@ -1,0 +1,63 @@
+"""Runs: specifications, run folders, worker processes, and how to launch, open, pause and stop them.
+
+Importing this, and opening run folders, loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from mlipkit.runs.estimating import Estimate as Estimate
+    from mlipkit.runs.estimating import estimate as estimate
+    from mlipkit.runs.executors import DaskExecutor as DaskExecutor
+    from mlipkit.runs.executors import LocalExecutor as LocalExecutor
+    from mlipkit.runs.launching import launch as launch
+    from mlipkit.runs.run import Run as Run
+    from mlipkit.runs.run import open_run as open
+    from mlipkit.runs.spec import LossSpec as LossSpec
+    from mlipkit.runs.spec import MDSpec as MDSpec
+    from mlipkit.runs.spec import ModelSpec as ModelSpec
+    from mlipkit.runs.spec import OptimiserSpec as OptimiserSpec
+    from mlipkit.runs.spec import SplitSpec as SplitSpec
+    from mlipkit.runs.spec import TrainSpec as TrainSpec
+    from mlipkit.runs.spec import load_spec as load_spec
+    from mlipkit.runs.spec import parse_spec as parse_spec
+
+__all__ = [
+    "DaskExecutor",
+    "Estimate",
+    "LocalExecutor",
+    "LossSpec",
+    "MDSpec",
+    "ModelSpec",
+    "OptimiserSpec",
+    "Run",
+    "SplitSpec",
+    "TrainSpec",
+    "estimate",
+    "launch",
+    "load_spec",
+    "open",
+    "parse_spec",
+]
+
+_MODULES = {
+    "DaskExecutor": "executors",
+    "Estimate": "estimating",
+    "LocalExecutor": "executors",
+    "Run": "run",
+    "estimate": "estimating",
+    "launch": "launching",
+    "open": "run",
+}
+
+
+def __getattr__(name: str):
+    if name not in __all__:
+        raise AttributeError(f"module 'mlipkit.runs' has no attribute '{name}'")
+    module = importlib.import_module(f"mlipkit.runs.{_MODULES.get(name, 'spec')}")
+    value = getattr(module, "open_run" if name == "open" else name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,146 @@
+"""The folder of a run: which file lies where, and how small files are written so that readers never see half of one.
+
+::
+
+    <root>/<name>/
+        spec.yaml         what was asked for (never changed)
+        changes.json      what was changed since, while it ran or for going on
+        launch.json       where and how it was launched: working folder, Python, fingerprints of the inputs
+        versions.json     packages and machine that computed it
+        pid.json          the process of the latest attempt and its phase
+        control.json      what the user asks of the process: run, pause, stop
+        heartbeat         touched while the process works; its age is what views show
+        events.jsonl      events, one JSON object per line (see `mlipkit.runs.log`)
+        log.txt           everything the process printed, tracebacks included
+        checkpoints/  series/  trajectory.traj  parity.npz  report.html
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mlipkit.errors import RunError
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """Paths of a run folder and access to its small files."""
+
+    path: Path
+
+    @property
+    def spec(self) -> Path:
+        return self.path / "spec.yaml"
+
+    @property
+    def events(self) -> Path:
+        return self.path / "events.jsonl"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "log.txt"
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.path / "checkpoints"
+
+    @property
+    def series(self) -> Path:
+        return self.path / "series"
+
+    @property
+    def trajectory(self) -> Path:
+        return self.path / "trajectory.traj"
+
+    @property
+    def parity(self) -> Path:
+        return self.path / "parity.npz"
+
+    @property
+    def report(self) -> Path:
+        return self.path / "report.html"
+
+    @property
+    def heartbeat(self) -> Path:
+        return self.path / "heartbeat"
+
+    def read(self, name: str) -> dict[str, Any]:
+        """A small JSON file as a dictionary; empty when it does not exist."""
+        return read_json(self.path / name)
+
+    def write(self, name: str, record: dict[str, Any]) -> None:
+        """Write a small JSON file whole."""
+        write_text(self.path / name, json.dumps(record, indent=1))
+
+    def beat(self) -> None:
+        """Mark now as the moment of the latest sign of life."""
+        try:
+            os.utime(self.heartbeat)
+        except FileNotFoundError:
+            self.heartbeat.touch()
+
+    def heartbeat_age(self) -> float | None:
+        """Seconds since the latest sign of life; None before the first one."""
+        try:
+            return max(0.0, time.time() - self.heartbeat.stat().st_mtime)
+        except FileNotFoundError:
+            return None
+
+    @contextlib.contextmanager
+    def locked(self, name: str = ".launch", wait: bool = True) -> Iterator[bool]:
+        """Hold the lock of this name; yields False when another process has it and `wait` is off."""
+        with open(self.path / name, "a") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+                return
+            yield True
+
+
+def write_text(path: Path, text: str) -> None:
+    """Replace a file in one step: a reader sees the old content or the new, a crash leaves one of the two."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    with open(partial, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; empty when the file does not exist.
+
+    Raises:
+        RunError: not a JSON object.
+    """
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return {}
+    except (ValueError, OSError) as error:
+        raise RunError(f"cannot be read: {error}", where=str(path)) from None
+    if not isinstance(record, dict):
+        raise RunError("not a JSON object", where=str(path))
+    return record
+
+
+def fingerprint(path: Path, whole_below: int = 64 << 20) -> str:
+    """Text that changes when a file or folder does: SHA-256 of small files, size and time of the rest."""
+    if path.is_file() and path.stat().st_size <= whole_below:
+        return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
+    files = [path] if path.is_file() else sorted(item for item in path.rglob("*") if item.is_file())[:1000]
+    digest = hashlib.sha256()
+    for item in files:
+        stat = item.stat()
+        digest.update(f"{item.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    return "stat:" + digest.hexdigest()

@@ -1,0 +1,203 @@
+"""Launch a run, or re-open the one that an unchanged specification already made."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlipkit.errors import RunError, SpecError, nearest
+from mlipkit.runs.executors import Executor, LocalExecutor, worker_environment
+from mlipkit.runs.folder import RunFolder, fingerprint, write_text
+from mlipkit.runs.places import PREFIXES, absolute, factory_of, run_of, split_place
+from mlipkit.runs.run import ACTIVE, Run, spec_in
+from mlipkit.runs.spec import MDSpec, TrainSpec, load_spec, parse_spec
+
+
+def launch(
+    spec: TrainSpec | MDSpec | Mapping[str, Any] | str | os.PathLike[str],
+    folder: str | os.PathLike[str] | None = None,
+    *,
+    root: str | os.PathLike[str] = "runs",
+    again: bool = False,
+    resume: bool = False,
+    executor: Executor | None = None,
+) -> Run:
+    """Start a run in a child process, or re-open it when the same specification was launched before.
+
+    Re-running a notebook cell therefore starts nothing new: the run in `root` with this name and an equal
+    specification is returned, running or ended. A changed specification gets a folder of its own with the next number
+    (``md_300K``, ``md_300K-2``).
+
+    Args:
+        spec: a specification, its fields as a mapping, or the path of its YAML file.
+        folder: exact folder of the run, instead of a name in `root`.
+        root: folder in which runs are kept.
+        again: make a numbered copy and start it although the run exists.
+        resume: let a re-opened run that was stopped, crashed or lost go on.
+        executor: where to compute; this machine when omitted.
+
+    Raises:
+        SpecError: wrong specification, or it names something that does not exist.
+        RunError: `folder` holds another run.
+    """
+    if isinstance(spec, (str, os.PathLike)):
+        spec = load_spec(spec)
+    elif isinstance(spec, Mapping):
+        spec = parse_spec(spec)
+    elif not isinstance(spec, (TrainSpec, MDSpec)):
+        raise SpecError("not a specification", found=type(spec).__name__, expected="TrainSpec or MDSpec")
+    base = Path.cwd()
+    wanted = Path(root, spec.name or spec.default_name) if folder is None else Path(folder)
+    wanted = wanted.expanduser().resolve()
+    if not again:
+        run = _find(spec, wanted, exact=folder is not None)
+        if run is not None:
+            _warn_of_changed_inputs(run)
+            if resume and run.state in ("stopped", "crashed", "lost"):
+                run.resume(executor)
+            return run
+    inputs = check_places(spec, base)
+    files = _claim(wanted, exact=folder is not None and not again)
+    # The specification comes last: a folder with a spec.yaml is a whole run.
+    files.write("launch.json", {
+        "cwd": str(base), "python": sys.executable, "created": time.time(), "inputs": inputs,
+    })  # fmt: skip
+    write_text(files.spec, spec.to_yaml())
+    return start(Run(files.path), executor)
+
+
+def start(run: Run, executor: Executor | None = None) -> Run:
+    """Start a process for a run that has none. Two that try at once start one.
+
+    Raises:
+        SpecError: something the run reads has gone.
+    """
+    files = run.files
+    with files.locked(".launch"):
+        if (files.path / "pid.json").exists() and run.state in ACTIVE:
+            return run
+        base = Path(files.read("launch.json").get("cwd", files.path))
+        if not base.is_dir():
+            base = files.path
+        spec = spec_in(files)
+        check_places(spec, base)
+        entries = run.entries()
+        with files.locked(".change"):
+            files.write("control.json", {**files.read("control.json"), "request": "run"})
+        files.heartbeat.unlink(missing_ok=True)
+        record = {"phase": "queued", "after_seq": entries[-1].seq if entries else 0}
+        # Dask may be faster than this process: the worker's own record must come after this one.
+        files.write("pid.json", {**record, "submitted": True})
+        submitted = (executor or LocalExecutor()).submit(files.path, base, worker_environment(spec.threads))
+        if not submitted.get("submitted"):
+            files.write("pid.json", {**record, **submitted})
+    return run
+
+
+def check_places(spec: TrainSpec | MDSpec, base: Path) -> dict[str, str]:
+    """Check that everything a specification reads exists; fingerprints of the local files among it.
+
+    Raises:
+        SpecError: no such sample, file or run, with the field that names it.
+    """
+    inputs = {}
+    for field, text in spec.places():
+        prefix, _, name = text.partition(":")
+        if prefix in PREFIXES and factory_of(text) is None:
+            if prefix == "sample":
+                _check_sample(field, split_place(name)[0])
+            continue
+        path = absolute(text, base)
+        if path is None:
+            continue
+        if run_of(text, base) is not None:
+            continue
+        if any(sign in path.name for sign in "*?[") and list(path.parent.glob(path.name)):
+            continue
+        if not path.exists():
+            raise SpecError("no such file, folder or run", where=(field, text), hint=_near(path))
+        inputs[str(path)] = fingerprint(path)
+    return inputs
+
+
+def _check_sample(field: str, name: str) -> None:
+    from mlipkit.data import samples
+
+    # Both name the known ones when there is no such sample.
+    if field == "potential":
+        samples.potential_path(name)
+    else:
+        samples.card(name)
+
+
+def _near(path: Path) -> str | None:
+    folder = path.parent
+    if not folder.is_dir():
+        return f"There is no folder {folder} either"
+    return f"In {folder}: {nearest(path.name, [item.name for item in folder.iterdir()][:40])}"
+
+
+def _find(spec: TrainSpec | MDSpec, wanted: Path, exact: bool) -> Run | None:
+    """The latest run at the wanted folder (or its numbered copies) with an equal specification."""
+    found = None
+    for path in [wanted] if exact else _copies(wanted):
+        if not (path / "spec.yaml").is_file():
+            continue
+        run = Run(path)
+        if run.spec == spec:
+            found = run
+        elif exact:
+            ours, theirs = spec.model_dump(mode="json"), run.spec.model_dump(mode="json")
+            fields = [key for key in ours if ours[key] != theirs.get(key)] or ["kind"]
+            raise RunError(
+                "the folder holds a run with another specification", where=str(path),
+                found=", ".join(f"{key}: {theirs.get(key)} there, {ours[key]} here" for key in fields),
+                hint="Choose another folder, or again=True for a numbered copy",
+            )  # fmt: skip
+    return found
+
+
+def _copies(wanted: Path) -> list[Path]:
+    """The folder itself and its numbered copies that exist, in order."""
+    numbered = re.compile(re.escape(wanted.name) + r"(?:-(\d+))?")
+    found = []
+    for path in wanted.parent.iterdir() if wanted.parent.is_dir() else ():
+        match = numbered.fullmatch(path.name)
+        if match:
+            found.append((int(match[1] or 1), path))
+    return [path for _, path in sorted(found)]
+
+
+def _claim(wanted: Path, exact: bool) -> RunFolder:
+    """Make a folder that nobody else has: the wanted one or the next number."""
+    wanted.parent.mkdir(parents=True, exist_ok=True)
+    number = 1
+    while True:
+        path = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        try:
+            path.mkdir()
+            return RunFolder(path)
+        except FileExistsError:
+            if path.is_dir() and not any(path.iterdir()):
+                return RunFolder(path)
+            if exact:
+                raise RunError(
+                    "the folder exists and holds no run", where=str(path), hint="Choose a new or empty folder"
+                ) from None
+            number += 1
+
+
+def _warn_of_changed_inputs(run: Run) -> None:
+    for text, known in run.files.read("launch.json").get("inputs", {}).items():
+        path = Path(text)
+        if not path.exists() or fingerprint(path) != known:
+            warnings.warn(
+                f"{run.name} was computed with another content of {path.name}; launch(..., again=True) computes anew",
+                stacklevel=3,
+            )

@@ -1,0 +1,50 @@
+"""Which process is it, and does it still live? A process number alone may since belong to another program."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import psutil
+
+
+def host() -> str:
+    """Name of this machine."""
+    return socket.gethostname()
+
+
+def identity(pid: int) -> str | None:
+    """Text that no other process ever has on this machine: boot and start time; None when it does not run.
+
+    A process that ended and only waits to be collected by its parent counts as gone.
+    """
+    if Path("/proc/self/stat").exists():
+        # Start time in clock ticks since boot: unlike a wall-clock time it does not move with the clock.
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        except (OSError, ValueError):
+            return None
+        return None if fields[0] in "ZXx" else f"{boot}:{fields[19]}"
+    try:
+        process = psutil.Process(pid)
+        return None if process.status() == psutil.STATUS_ZOMBIE else f"{process.create_time():.2f}"
+    except psutil.Error:
+        return None
+
+
+def describe(pid: int | None = None) -> dict[str, object]:
+    """Plain record of a process (this one when `pid` is omitted), as `is_alive` reads it."""
+    pid = os.getpid() if pid is None else pid
+    return {"pid": pid, "identity": identity(pid), "host": host()}
+
+
+def is_alive(record: dict) -> bool | None:
+    """Does the recorded process still run? None when it belongs to another machine."""
+    if record.get("host") not in (None, host()):
+        return None
+    pid = record.get("pid")
+    if not pid or not record.get("identity"):
+        return False
+    return identity(int(pid)) == record["identity"]

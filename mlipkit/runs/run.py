@@ -1,0 +1,345 @@
+"""`Run`: a run folder seen from outside. It only reads, apart from the small files that carry the user's wishes."""
+
+from __future__ import annotations
+
+import html
+import os
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from mlipkit import events
+from mlipkit.errors import RunError, SpecError, nearest
+from mlipkit.events import Verdict
+from mlipkit.runs import process
+from mlipkit.runs.folder import RunFolder
+from mlipkit.runs.log import Entry, EventTail
+from mlipkit.runs.spec import MDSpec, TrainSpec, load_spec, parse_spec
+
+if TYPE_CHECKING:
+    from mlipkit.data.series import Series
+    from mlipkit.runs.executors import Executor
+
+State = Literal["waiting", "queued", "running", "paused", "completed", "stopped", "failed", "crashed", "lost"]
+ACTIVE: tuple[State, ...] = ("waiting", "queued", "running", "paused")
+REMOTE_SILENCE_S = 120.0
+"""A process on another machine that gave no sign of life for so long counts as lost."""
+
+
+class Run(os.PathLike):
+    """A run, alive or ended, as its folder shows it. Cheap to make, safe to make twice.
+
+    ``os.fspath(run)`` is the folder, so a run can be named in another specification: ``MDSpec(potential=run)``.
+
+    Args:
+        folder: a folder with a `spec.yaml`.
+
+    Raises:
+        RunError: no such folder, or it holds no run.
+    """
+
+    def __init__(self, folder: str | os.PathLike[str]) -> None:
+        path = Path(folder).expanduser().resolve()
+        self.files = RunFolder(path)
+        if not self.files.spec.is_file():
+            raise RunError(
+                "holds no run" if path.is_dir() else "no such folder",
+                where=str(path), expected="a folder with a spec.yaml", hint=_runs_near(path),
+            )  # fmt: skip
+        self.spec: TrainSpec | MDSpec = load_spec(self.files.spec)
+        self._tail = EventTail(self.files.events)
+        self._entries: list[Entry] = []
+
+    # What it is
+
+    @property
+    def folder(self) -> Path:
+        """Absolute path of the run folder."""
+        return self.files.path
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.folder.name
+
+    @property
+    def kind(self) -> str:
+        """ "train" or "md"."""
+        return self.spec.kind
+
+    @property
+    def changes(self) -> dict[str, Any]:
+        """Fields changed after the launch."""
+        return self.files.read("changes.json")
+
+    @property
+    def current_spec(self) -> TrainSpec | MDSpec:
+        """The specification with the later changes in it."""
+        changes = self.changes
+        return self.spec.changed(**changes) if changes else self.spec
+
+    def __fspath__(self) -> str:
+        return str(self.folder)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Run) and other.folder == self.folder
+
+    def __hash__(self) -> int:
+        return hash(self.folder)
+
+    def __repr__(self) -> str:
+        return f"Run({self.name!r}: {self.sentence})"
+
+    def _repr_html_(self) -> str:
+        return f"<b>{html.escape(self.name)}</b> · {html.escape(self.sentence)}"
+
+    # What happened
+
+    def entries(self, after_seq: int = 0) -> list[Entry]:
+        """Events with number and time, those after `after_seq` only. Reads just what is new on disk."""
+        self._entries += self._tail.read()
+        if after_seq <= 0:
+            return list(self._entries)
+        return [entry for entry in self._entries if entry.seq > after_seq]
+
+    def events(self, after_seq: int = 0) -> list[events.Event]:
+        """Events after this sequence number, oldest first."""
+        return [entry.event for entry in self.entries(after_seq)]
+
+    def last(self, kind: type[events.Event]) -> Any:
+        """The latest event of a type, or None."""
+        return next((e.event for e in reversed(self.entries()) if isinstance(e.event, kind)), None)
+
+    @property
+    def state(self) -> State:
+        """What the run does now, from its events and from whether its process lives.
+
+        waiting (for another run), queued (for free cores), running, paused, completed, stopped (by the user),
+        failed (physics), crashed (an error), lost (the process is gone and left no last word).
+        """
+        record = self.files.read("pid.json")
+        finished = self._finished(record)
+        if finished is not None:
+            return finished.state
+        phase: State = record.get("phase", "queued")
+        if record.get("submitted"):
+            return "queued"
+        alive = process.is_alive(record) if record else False
+        if alive is None:
+            age = self.heartbeat_age
+            alive = age is None or age < REMOTE_SILENCE_S
+        if alive:
+            return phase
+        # The process may have ended between the two looks.
+        finished = self._finished(self.files.read("pid.json"))
+        return finished.state if finished is not None else "lost"
+
+    def _finished(self, record: Mapping[str, Any]) -> events.Finished | None:
+        after = int(record.get("after_seq", 0))
+        for entry in reversed(self.entries()):
+            if entry.seq <= after:
+                return None
+            if isinstance(entry.event, events.Finished):
+                return entry.event
+        return None
+
+    @property
+    def active(self) -> bool:
+        """True while a process works on it or waits to."""
+        return self.state in ACTIVE
+
+    @property
+    def reason(self) -> str:
+        """Why it ended, waits or was lost, in one sentence; "" while there is nothing to say."""
+        state = self.state
+        if state == "waiting":
+            waiting = self.last(events.Waiting)
+            return f"waits for {waiting.on}" if waiting else "waits for another run"
+        if state == "queued":
+            position = self.queue_position
+            return f"number {position} in the line for free cores" if position else "starting"
+        if state == "lost":
+            return (
+                "the process is gone without a last word (killed, out of memory or machine restarted); resume() goes on"
+            )
+        finished = self.last(events.Finished)
+        return finished.reason if finished is not None and state not in ACTIVE else ""
+
+    @property
+    def sentence(self) -> str:
+        """State and what matters about it, in one line."""
+        state, progress = self.state, self.progress
+        parts = [state]
+        if progress is not None and progress.total and state in (*ACTIVE, "lost", "stopped"):
+            parts.append(f"{progress.done}/{progress.total} {progress.unit}s")
+        if self.reason:
+            parts.append(self.reason)
+        return ", ".join(parts)
+
+    @property
+    def progress(self) -> events.Progress | None:
+        """The latest progress, or None before the first."""
+        return self.last(events.Progress)
+
+    @property
+    def queue_position(self) -> int | None:
+        """Place in the line for free cores (1: next), or None when it is in no line."""
+        record = self.files.read("pid.json")
+        return record.get("position") if record.get("phase") == "queued" else None
+
+    @property
+    def heartbeat_age(self) -> float | None:
+        """Seconds since the process last gave a sign of life; None before the first."""
+        return self.files.heartbeat_age()
+
+    @property
+    def started_at(self) -> float | None:
+        """Unix time of the first start of the work, or None."""
+        return next((e.t for e in self.entries() if isinstance(e.event, events.Started)), None)
+
+    @property
+    def verdict(self) -> Verdict | None:
+        """The latest verdict of the stability checks, or None when they have said nothing."""
+        judged = self.last(events.Judged)
+        return judged.verdict if judged is not None else None
+
+    def metrics(self) -> dict[str, dict[str, float]]:
+        """Errors of the best model so far per split: energy in eV per atom, forces in eV/Å. Empty before the first."""
+        found: dict[str, dict[str, float]] = {}
+        for event in self.events():
+            if isinstance(event, events.Evaluated) and (event.best or not found):
+                found = {split: dict(figures) for split, figures in event.metrics.items()}
+        finished = self.last(events.Finished)
+        for split, figures in (finished.facts.get("metrics", {}) if finished else {}).items():
+            found.setdefault(split, {}).update(figures)
+        return found
+
+    def facts(self) -> dict[str, Any]:
+        """Figures of the finished run: seconds, peak memory, steps; empty before the end."""
+        finished = self.last(events.Finished)
+        return dict(finished.facts) if finished is not None else {}
+
+    def series_names(self) -> list[str]:
+        """Names of the numeric series written so far."""
+        return sorted(path.name for path in self.files.series.glob("*") if path.is_dir())
+
+    def series(self, name: str) -> Series:
+        """A numeric series ("training", "validation", "md"), read by offset.
+
+        Raises:
+            RunError: not written (yet); the names that are.
+        """
+        from mlipkit.data.series import Series
+
+        path = self.files.series / name
+        if not path.is_dir():
+            raise RunError(f"no series '{name}' yet", where=self.name, hint=nearest(name, self.series_names()))
+        return Series(path)
+
+    def trajectory(self):
+        """Stored frames, also while they grow: an `ase.io.trajectory.TrajectoryReader`.
+
+        Raises:
+            RunError: no frame has been stored yet.
+        """
+        from ase.io.trajectory import Trajectory
+
+        if not self.files.trajectory.is_file():
+            raise RunError("no trajectory yet", where=self.name)
+        return Trajectory(str(self.files.trajectory))
+
+    def log_text(self, last_lines: int = 100) -> str:
+        """The end of what the process printed."""
+        try:
+            lines = self.files.log.read_text(encoding="utf-8", errors="replace").splitlines()
+        except FileNotFoundError:
+            return ""
+        return "\n".join(lines[-last_lines:])
+
+    # What the user wants
+
+    def pause(self) -> None:
+        """Ask the process to pause; it keeps its memory and frees its cores."""
+        self._ask("pause")
+
+    def stop(self) -> None:
+        """Ask the process to end after the step at hand, with a checkpoint."""
+        self._ask("stop")
+
+    def resume(self, executor: Executor | None = None) -> Run:
+        """Go on: at once when paused, with a new process when stopped, crashed, lost or changed. Returns itself."""
+        if self.state in ACTIVE:
+            self._ask("run")
+        else:
+            from mlipkit.runs.launching import start
+
+            start(self, executor)
+        return self
+
+    def change(self, **fields: Any) -> None:
+        """Change fields of the specification; a running process takes them over within a step.
+
+        An ended run takes them over with `resume()`: ``run.change(steps=40000); run.resume()`` goes on longer.
+
+        Raises:
+            SpecError: a field that cannot change after the launch, or a wrong value.
+        """
+        for field in fields:
+            if field not in self.spec.CHANGEABLE:
+                raise SpecError(
+                    "cannot change after the launch", where=field,
+                    hint=f"These can: {', '.join(self.spec.CHANGEABLE)}. For all else launch a new run",
+                )  # fmt: skip
+        with self.files.locked(".change"):
+            changes = {**self.changes, **fields}
+            checked = self.spec.changed(**changes)
+            record = checked.model_dump(mode="json")
+            self.files.write("changes.json", {key: record[key] for key in changes})
+            control = self.files.read("control.json")
+            control["revision"] = int(control.get("revision", 0)) + 1
+            self.files.write("control.json", {"request": "run", **control})
+
+    def wait(self, timeout: float | None = None) -> State:
+        """Block until the run has ended or `timeout` seconds have passed; the state then."""
+        end = None if timeout is None else time.monotonic() + timeout
+        while (state := self.state) in ACTIVE and (end is None or time.monotonic() < end):
+            time.sleep(0.1)
+        return state
+
+    def _ask(self, request: events.Request) -> None:
+        with self.files.locked(".change"):
+            self.files.write("control.json", {**self.files.read("control.json"), "request": request})
+
+    # What it gives
+
+    def yaml(self) -> str:
+        """The specification as YAML."""
+        return self.spec.to_yaml()
+
+    def code(self) -> str:
+        """Python that launches (or re-opens) this run."""
+        return self.spec.code()
+
+    def report(self, path: str | os.PathLike[str] | None = None) -> Path:
+        """Write the one-file HTML report; `report.html` in the folder when no path is given."""
+        from mlipkit.runs.report import write_report
+
+        return write_report(self, Path(path) if path is not None else self.files.report)
+
+
+def open_run(folder: str | os.PathLike[str]) -> Run:
+    """The run in a folder, alive or ended."""
+    return Run(folder)
+
+
+def spec_in(folder: RunFolder) -> TrainSpec | MDSpec:
+    """The specification of a run folder, later changes included."""
+    spec, changes = load_spec(folder.spec), folder.read("changes.json")
+    return parse_spec(spec.changed(**changes).model_dump(mode="json")) if changes else spec
+
+
+def _runs_near(path: Path) -> str | None:
+    parent = path if path.is_dir() else path.parent
+    names = [item.parent.name for item in parent.glob("*/spec.yaml")] if parent.is_dir() else []
+    return f"In {parent}: {nearest(path.name, names)}" if names else None

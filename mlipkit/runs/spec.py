@@ -1,0 +1,363 @@
+"""Specifications: what a run shall do, as validated plain data.
+
+One specification is the same thing as a YAML file, as options of a command, as the form of the Launcher and as a Python
+object. It holds plain values only (numbers, texts, lists): whatever a run needs beyond that is named, not passed.
+How places are named is in `mlipkit.runs.places`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from mlipkit.errors import SpecError, nearest
+
+NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+
+
+def unit(text: str) -> dict[str, Any]:
+    """Extra of a field that a form or a help text shows behind the number."""
+    return {"unit": text}
+
+
+class Part(BaseModel):
+    """Base of everything in a specification: unknown fields and live objects are refused with a `SpecError`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants", validate_default=False)
+
+    def __init__(self, **values: Any) -> None:
+        plain = {key: _plain(value, key) for key, value in values.items()}
+        try:
+            super().__init__(**plain)
+        except ValidationError as error:
+            raise _spec_error(type(self), error) from None
+
+    # Tells pydantic that nested parts need not pass through this __init__: the outermost one then knows the whole
+    # path of a wrong field ("model: encodr").
+    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
+
+    def changed(self, **values: Any):
+        """A copy with some fields replaced, validated again. Nested ones by dots: ``{"model.features": 32}``."""
+        record = self.model_dump(mode="json")
+        for path, value in values.items():
+            *heads, last = path.replace("__", ".").split(".")
+            place = record
+            for head in heads:
+                if not isinstance(place.get(head), dict):
+                    raise SpecError("unknown field", where=path, hint=nearest(head, place))
+                place = place[head]
+            place[last] = _plain(value, path)
+        return type(self)(**record)
+
+
+class SplitSpec(Part):
+    """How frames are divided when no separate validation and test files are named."""
+
+    validation: float = Field(default=0.1, ge=0, description="share (below 1) or number of frames for validation")
+    test: float = Field(default=0.1, ge=0, description="share (below 1) or number of frames for the test")
+    by: Literal["auto", "trajectory", "block", "random"] = Field(
+        default="auto", description="auto: blocks for time-ordered frames, else random"
+    )
+    seed: int = Field(default=0, ge=0, description="random seed of the split")
+
+
+class ModelSpec(Part):
+    """Encoder and its size."""
+
+    encoder: Literal["painn", "schnet"] = Field(default="painn", description="message-passing encoder")
+    features: int = Field(default=64, ge=1, description="width of the atom features")
+    layers: int = Field(default=3, ge=1, description="number of interaction layers")
+    cutoff: float = Field(
+        default=5.0, gt=0, description="radius within which atoms see each other", json_schema_extra=unit("Å")
+    )
+    n_radial: int = Field(default=20, ge=1, description="number of radial functions")
+    seed: int | None = Field(
+        default=None, ge=0, description="random seed of the initial weights; empty: the run's seed"
+    )
+
+
+class LossSpec(Part):
+    """What training makes small."""
+
+    kind: Literal["l1", "l2", "huber"] = Field(default="l2", description="penalty of one residual")
+    energy: float = Field(default=1.0, ge=0, description="weight of the energy term")
+    forces: float = Field(default=10.0, ge=0, description="weight of the force term")
+    stress: float = Field(default=0.0, ge=0, description="weight of the stress term")
+    energy_unit: Literal["per_atom", "total"] = Field(default="per_atom", description="energies in the loss")
+    huber_delta: float = Field(default=0.05, gt=0, description="where the Huber penalty turns linear")
+
+
+class OptimiserSpec(Part):
+    """AdamW with warm-up, schedule, gradient clipping and a running average of the weights."""
+
+    learning_rate: float = Field(default=1e-3, gt=0, description="largest learning rate")
+    weight_decay: float = Field(default=0.0, ge=0, description="decoupled weight decay")
+    schedule: Literal["plateau", "cosine", "step", "constant"] = Field(
+        default="plateau", description="learning-rate schedule"
+    )
+    schedule_factor: float = Field(default=0.5, gt=0, lt=1, description="plateau and step: rate times this")
+    schedule_patience: int = Field(default=10, ge=1, description="plateau: epochs without a better objective")
+    schedule_epochs: int = Field(default=50, ge=1, description="step: epochs between two steps")
+    minimum_rate: float = Field(default=1e-6, gt=0, description="the schedule never goes below")
+    warmup_steps: int = Field(default=0, ge=0, description="steps of linear warm-up")
+    ema_decay: float | None = Field(
+        default=0.99, ge=0, lt=1, description="decay of the running average of the weights; empty: off"
+    )
+    clip_norm: float | None = Field(default=10.0, gt=0, description="largest gradient norm; empty: no clipping")
+    patience: int | None = Field(
+        default=None, ge=1, description="training ends after so many epochs without improvement; empty: never"
+    )
+
+
+class _Spec(Part):
+    version: Literal[1] = 1
+    name: str = Field(default="", description="name of the run's folder; empty: chosen from the kind")
+    seed: int = Field(default=0, ge=0, description="random seed of everything that has no seed of its own")
+    dtype: Literal["float32", "float64"] = Field(default="float32", description="precision of the model")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
+    threads: int = Field(default=1, ge=1, description="CPU threads the run may use")
+
+    PLACES: ClassVar[tuple[str, ...]] = ()
+    CHANGEABLE: ClassVar[tuple[str, ...]] = ()
+
+    @model_validator(mode="after")
+    def _name_is_a_folder_name(self):
+        if self.name and not NAME.match(self.name):
+            raise ValueError("name: letters, digits, '.', '_' and '-' only, as it becomes a folder")
+        return self
+
+    @property
+    def default_name(self) -> str:
+        """Folder name used when `name` is empty."""
+        raise NotImplementedError
+
+    def places(self) -> Iterator[tuple[str, str]]:
+        """(field, text) of everything the run reads: files, samples, other runs, factories."""
+        for field in self.PLACES:
+            value = getattr(self, field)
+            for text in value if isinstance(value, list) else [value]:
+                if text:
+                    yield field, text
+
+    def to_yaml(self) -> str:
+        """This specification as YAML; `load_spec` reads it back equal."""
+        record = self.model_dump(mode="json")
+        first = {key: record.pop(key) for key in ("kind", "version", "name")}
+        return yaml.safe_dump({**first, **record}, sort_keys=False, allow_unicode=True)
+
+    def code(self) -> str:
+        """Python that launches the same run, with only the fields that differ from the defaults."""
+        return f"import mlipkit as mk\n\nrun = mk.launch({_code(self)})\nrun.wait()\n"
+
+
+class TrainSpec(_Spec):
+    """Train a potential on labelled frames."""
+
+    kind: Literal["train"] = "train"
+    data: str | list[str] = Field(description="labelled frames: sample, file, folder, glob, or a list of them")
+    validation: str | None = Field(default=None, description="separate validation frames; empty: split off from data")
+    test: str | None = Field(default=None, description="separate test frames; empty: split off from data")
+    split: SplitSpec = SplitSpec()
+    keys: dict[str, str] | None = Field(
+        default=None,
+        description="names of labels in the file, for example {forces: dft_forces}; empty: found by themselves",
+    )
+    n_train: int | None = Field(
+        default=None, ge=1, description="train on this many frames of the training part; empty: all"
+    )
+    model: ModelSpec = ModelSpec()
+    loss: LossSpec = LossSpec()
+    optimiser: OptimiserSpec = OptimiserSpec()
+    batch_size: int = Field(default=10, ge=1, description="frames per step")
+    max_epochs: int = Field(default=200, ge=1, description="passes over the training frames at most")
+    max_steps: int | None = Field(default=None, ge=1, description="steps at most; empty: no bound")
+    time_limit_s: float | None = Field(
+        default=None, gt=0, description="training time at most; empty: no bound", json_schema_extra=unit("s")
+    )
+
+    PLACES: ClassVar = ("data", "validation", "test")
+    CHANGEABLE: ClassVar = ("max_epochs", "max_steps", "time_limit_s", "threads")
+
+    @property
+    def default_name(self) -> str:
+        return f"train_{self.model.encoder}"
+
+
+class MDSpec(_Spec):
+    """Molecular dynamics with a potential, watched by stability checks."""
+
+    kind: Literal["md"] = "md"
+    potential: str = Field(
+        default="sample:ethanol_1000", description="sample, .safetensors file, training run, or factory of a calculator"
+    )
+    start: str = Field(default="sample:ethanol_300K@0", description="first structure: sample, file or run, with @frame")
+    ensemble: Literal["langevin", "nve", "berendsen", "nose_hoover", "bussi"] = Field(
+        default="langevin", description="ensemble and thermostat"
+    )
+    temperature: float = Field(
+        default=300.0, ge=0, description="target and start temperature", json_schema_extra=unit("K")
+    )
+    timestep: float = Field(default=0.5, gt=0, le=10, description="time step", json_schema_extra=unit("fs"))
+    steps: int = Field(default=20000, ge=1, description="number of steps (from time_ps when that is given)")
+    time_ps: float | None = Field(
+        default=None, gt=0, description="simulated time; replaces steps", json_schema_extra=unit("ps")
+    )
+    stride: int = Field(default=20, ge=1, description="steps between stored frames")
+    friction: float = Field(default=0.01, ge=0, description="Langevin friction", json_schema_extra=unit("1/fs"))
+    relaxation_time: float = Field(
+        default=100.0, gt=0, description="relaxation time of the other thermostats", json_schema_extra=unit("fs")
+    )
+    checks: dict[str, Any] = Field(
+        default_factory=dict,
+        description="limits of stability checks, for example {max_force: 50}; {overlap: false} switches one off",
+    )
+    checkpoint_every: int = Field(default=1000, ge=1, description="steps between checkpoints")
+    replicas: int = Field(default=1, ge=1, description="copies of the system with different random numbers")
+    keep_velocities: bool = Field(
+        default=False, description="start from the velocities in the file instead of random ones"
+    )
+
+    PLACES: ClassVar = ("potential", "start")
+    CHANGEABLE: ClassVar = ("steps", "time_ps", "temperature", "friction", "checks", "threads")
+
+    @model_validator(mode="after")
+    def _steps_from_time(self):
+        if self.time_ps is not None:
+            steps = round(self.time_ps * 1000 / self.timestep)
+            if "steps" in self.model_fields_set and self.steps != steps:
+                raise ValueError(
+                    f"give either steps or time_ps: {self.time_ps:g} ps at {self.timestep:g} fs are {steps} steps, "
+                    f"not {self.steps}"
+                )
+            object.__setattr__(self, "steps", max(steps, 1))
+        return self
+
+    def changed(self, **values: Any) -> MDSpec:
+        # The number of steps follows from the time or the other way round, whichever was said last.
+        if "steps" in values:
+            values.setdefault("time_ps", None)
+        elif values.get("time_ps", self.time_ps) is not None and {"time_ps", "timestep"} & set(values):
+            time, timestep = values.get("time_ps", self.time_ps), values.get("timestep", self.timestep)
+            values["steps"] = max(round(time * 1000 / timestep), 1)
+        return super().changed(**values)
+
+    @property
+    def default_name(self) -> str:
+        return f"md_{self.temperature:g}K"
+
+
+Spec = Annotated[TrainSpec | MDSpec, Field(discriminator="kind")]
+KINDS: dict[str, type[_Spec]] = {"train": TrainSpec, "md": MDSpec}
+
+
+def parse_spec(record: Mapping[str, Any], where: str = "specification") -> TrainSpec | MDSpec:
+    """Build the specification that a plain mapping describes.
+
+    Raises:
+        SpecError: unknown kind, unknown or wrong field, written by a newer version.
+    """
+    if not isinstance(record, Mapping):
+        raise SpecError("not a mapping of field: value lines", where=where, found=type(record).__name__)
+    record = dict(record)
+    kind = record.get("kind")
+    if kind not in KINDS:
+        raise SpecError("unknown kind of run", where=where, found=repr(kind), hint=nearest(str(kind), KINDS))
+    version = record.get("version", 1)
+    if version != 1:
+        raise SpecError(
+            "unknown version of the specification", where=where, expected="version 1", found=version,
+            hint="It was written by a newer mlipkit: update mlipkit",
+        )  # fmt: skip
+    try:
+        return KINDS[kind](**record)  # type: ignore[return-value]
+    except SpecError as error:
+        raise SpecError(
+            error.what, where=(where, *error.where[1:]), expected=error.expected, found=error.found, hint=error.hint
+        ) from None
+
+
+def load_spec(path: str | os.PathLike[str]) -> TrainSpec | MDSpec:
+    """Read a specification from a YAML file.
+
+    Raises:
+        SpecError: no such file, not YAML, or not a specification.
+    """
+    path = Path(path)
+    try:
+        record = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise SpecError(f"cannot be read ({error.strerror})", where=str(path)) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SpecError(f"not YAML: {error}", where=str(path)) from None
+    return parse_spec(record, where=str(path))
+
+
+def _plain(value: Any, where: str) -> Any:
+    """The value as plain data, or the advice what to name instead."""
+    if value is None or isinstance(value, (bool, int, float, str, Part)):
+        return value
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item, f"{where}: {key}") for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(item, f"{where}: {index}") for index, item in enumerate(value)]
+    if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
+        return value.item()
+    what = type(value).__name__
+    raise SpecError(
+        f"a live Python object ({what}) cannot go into a specification, as the run is another process",
+        where=where.split(": "),
+        hint="Write a function without arguments that returns it and name it: 'file.py:make' or 'package.module:make'"
+        + ("; frames can also be saved with mlipkit.write(path, frames) and named by their path"
+           if what in ("Atoms", "FrameSet") else ""),
+    )  # fmt: skip
+
+
+def _spec_error(cls: type[Part], error: ValidationError) -> SpecError:
+    problems = error.errors(include_url=False)
+    # An unknown field explains a missing one ("dat" and no "data"), so it speaks first.
+    problem = min(problems, key=lambda item: item["type"] != "extra_forbidden")
+    path = [str(part) for part in problem["loc"]]
+    where = (cls.__name__, *path)
+    if problem["type"] == "extra_forbidden":
+        return SpecError("unknown field", where=where, hint=nearest(path[-1], _fields_at(cls, path[:-1])))
+    if problem["type"] == "missing":
+        return SpecError("this field is needed", where=where)
+    if problem["type"] == "value_error":
+        return SpecError(str(problem.get("ctx", {})["error"]), where=where)
+    found, hint = problem.get("input"), None
+    if problem["type"] == "literal_error" and isinstance(found, str):
+        hint = nearest(found, re.findall(r"'([^']+)'", problem.get("ctx", {})["expected"]))
+    message = problem["msg"][:1].lower() + problem["msg"][1:]
+    return SpecError(message, where=where, found=f"{found!r:.80}", hint=hint)
+
+
+def _fields_at(cls: type[BaseModel], path: list[str]) -> list[str]:
+    for part in path:
+        field = cls.model_fields.get(part)
+        inner = field.annotation if field else None
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            return []
+        cls = inner
+    return list(cls.model_fields)
+
+
+def _code(part: Part) -> str:
+    default = type(part).model_fields
+    given = []
+    for key in type(part).model_fields:
+        value = getattr(part, key)
+        if key in ("kind", "version") or (value == default[key].get_default(call_default_factory=True)):
+            continue
+        if key == "steps" and getattr(part, "time_ps", None) is not None:
+            continue
+        given.append(f"{key}={_code(value) if isinstance(value, Part) else repr(value)}")
+    prefix = "mk." if isinstance(part, _Spec) else "mk.runs."
+    return f"{prefix}{type(part).__name__}({', '.join(given)})"
