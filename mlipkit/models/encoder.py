@@ -1,0 +1,54 @@
+"""The contract of an encoder: tensors in, features per atom out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+MASK = 0
+"""Row of the embedding table that stands for "type hidden" (self-supervised tasks); elements use rows 1..118."""
+N_TYPES = 119
+"""Rows of the embedding table."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """What an encoder knows about each atom.
+
+    Attributes:
+        scalar: [N,D], unchanged by rotation.
+        vector: [N,3,D], turns with the structure; None for encoders without vectors.
+    """
+
+    scalar: Tensor
+    vector: Tensor | None = None
+
+
+class Encoder(nn.Module):
+    """Base of SchNet, PaiNN and others. Subclasses register in `mlipkit.models.ENCODERS`.
+
+    An encoder takes everything from outside (types, edges, edge vectors), detaches nothing, and gives exactly the
+    same result whether edges at or beyond the cutoff are in the list or not.
+
+    Attributes:
+        cutoff: Å.
+        width: number of scalar features D.
+    """
+
+    cutoff: float
+    width: int
+
+    def forward(self, numbers: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> Features:
+        """Encode a batch.
+
+        Args:
+            numbers: int64 [N], atomic numbers; 0 is the mask.
+            edge_index: int64 [2,E], row 0 sender j, row 1 receiver i; sorted by receiver is fastest.
+            edge_vectors: [E,3], `r_ij = R_j - R_i + S_ij A` in Å, in the dtype of the parameters.
+        """
+        raise NotImplementedError
+
+    def options(self) -> dict[str, bool | int | float | str]:
+        """Arguments that rebuild this encoder, JSON-ready."""
+        raise NotImplementedError

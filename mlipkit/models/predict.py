@@ -1,0 +1,54 @@
+"""Labels of a potential for many frames."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+if TYPE_CHECKING:
+    from mlipkit.data import FrameSet
+    from mlipkit.models.potential import Potential
+
+
+def predict(
+    potential: Potential, frames: FrameSet, batch_size: int = 64, stress: bool = False, forces: bool = True
+) -> FrameSet:
+    """Predict all frames, in batches of frames of similar size.
+
+    Args:
+        potential: any potential; runs on its device.
+        frames: F frames with N atoms together.
+        batch_size: frames at a time.
+        stress: also stress (NaN for frames not periodic along all three axes).
+        forces: also forces.
+
+    Returns:
+        The same frames with the predicted energy [F] eV, forces [N,3] eV/Å and stress [F,3,3] eV/Å³ as their labels;
+        a label not predicted is left out.
+
+    Raises:
+        ModelError: a frame holds an element outside the potential's domain.
+    """
+    from mlipkit.data.graph import collate
+    from mlipkit.data.neighbours import NeighbourCache
+
+    potential.check_elements(list(frames.elements))
+    n_atoms, offsets = frames.n_atoms, frames.offsets.tolist()
+    energy = np.empty(len(frames))
+    force = np.empty((offsets[-1], 3)) if forces else None
+    tensor = np.empty((len(frames), 3, 3)) if stress else None
+    cache = NeighbourCache(frames, potential.cutoff, max_bytes=0)
+    order = np.argsort(n_atoms, kind="stable")
+    for start in range(0, len(order), batch_size):
+        chosen = order[start : start + batch_size]
+        graph, _ = collate(frames, chosen, cache, torch.float64)
+        result = potential(graph.to(device=potential.device), forces=forces, stress=stress)
+        energy[chosen] = result.energy.cpu().numpy()
+        if force is not None and result.forces is not None:
+            rows = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in chosen])
+            force[rows] = result.forces.cpu().numpy()
+        if tensor is not None and result.stress is not None:
+            tensor[chosen] = result.stress.cpu().numpy()
+    return frames.with_labels(energy=energy, forces=force, stress=tensor)
