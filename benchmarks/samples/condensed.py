@@ -95,7 +95,9 @@ def sample(
 def finish(name: str, kept: list[common.Arrays], card: dict[str, Any], wall: float, cpu: float) -> None:
     """Join the trajectories, check them, store set and card."""
     per = len(kept[0]["energy"])
-    arrays = {key: np.concatenate([part[key] for part in kept]) for key in ("positions", "forces", "energy", "stress", "time")}
+    arrays = {
+        key: np.concatenate([part[key] for part in kept]) for key in ("positions", "forces", "energy", "stress", "time")
+    }
     arrays |= {"numbers": kept[0]["numbers"], "cell": kept[0]["cell"]}
     arrays["trajectory"] = np.repeat(np.arange(len(kept), dtype=np.int32), per)
     intact = molecules_intact(arrays["positions"].astype(float), arrays["cell"])

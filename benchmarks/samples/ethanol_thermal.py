@@ -1,7 +1,7 @@
 """ethanol_300K and ethanol_600K: independent Langevin trajectories of one ethanol molecule on the GFN2-xTB surface.
 
-    python benchmarks/samples/ethanol_thermal.py 300
-    python benchmarks/samples/ethanol_thermal.py 600
+python benchmarks/samples/ethanol_thermal.py 300
+python benchmarks/samples/ethanol_thermal.py 600
 """
 
 from __future__ import annotations
@@ -91,7 +91,9 @@ def main(temperature: int) -> None:
         "all_bonds_intact": True,
         "largest_net_force_eV_per_A": float(np.abs(arrays["forces"].sum(1)).max()),
         "force_minus_finite_difference_eV_per_A": common.finite_difference_force(sample, 0, 0) - force,
-        "force_norm_correlation_of_consecutive_frames": correlation_of_neighbours(arrays["forces"], arrays["trajectory"]),
+        "force_norm_correlation_of_consecutive_frames": correlation_of_neighbours(
+            arrays["forces"], arrays["trajectory"]
+        ),
         "energy_std_eV": round(float(arrays["energy"].std()), 4),
         "force_rms_eV_per_A": round(float(np.sqrt((arrays["forces"] ** 2).mean())), 3),
     }

@@ -63,7 +63,11 @@ def main() -> None:
         "of equilibration.",
         "temperature_K": TEMPERATURE,
         "sampler": "SPC/Fw melt (4 ps at 600 K, 8 ps at 300 K), then SO3LR (PBE0+MBD, float64, so3krates-torch)",
-        "dynamics": {"integrator": "BAOAB Langevin", "timestep_fs": condensed.TIMESTEP, "friction_per_fs": condensed.FRICTION},
+        "dynamics": {
+            "integrator": "BAOAB Langevin",
+            "timestep_fs": condensed.TIMESTEP,
+            "friction_per_fs": condensed.FRICTION,
+        },
         "seeds": [[int(TEMPERATURE), k] for k in range(TRAJECTORIES)],
         "recipe": "benchmarks/samples/water_liquid.py",
     }
