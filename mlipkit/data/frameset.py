@@ -1,0 +1,603 @@
+"""Many structures as flat, immutable columns: no Python object per frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, overload
+
+import numpy as np
+from ase import Atoms
+from ase.calculators.singlepoint import SinglePointCalculator
+from ase.data import chemical_symbols
+
+from mlipkit.data import columns as col
+from mlipkit.data import validate
+from mlipkit.data.columns import KINDS, LABEL_COLUMNS, Array, Layout
+from mlipkit.errors import DataError, LabelError
+from mlipkit.units import velocities_to_ase
+
+if TYPE_CHECKING:
+    from mlipkit.data.report import DataReport
+    from mlipkit.data.splits import Split
+
+
+@dataclass(frozen=True)
+class Column:
+    """A stored array and the layout that says which of its rows the set shows."""
+
+    values: Array
+    layout: Layout
+
+
+class FrameSet(Sequence[Atoms]):
+    """Immutable set of F structures with N atoms in all.
+
+    ================  ==================  ==========================================================
+    column            type and shape      meaning (NaN = missing)
+    ================  ==================  ==========================================================
+    numbers           int16 [N]           atomic numbers
+    positions         float64 [N,3]       Å
+    cell              float64 [F,3,3]     Å, rows are the cell vectors
+    pbc               bool [F,3]          periodic along each cell vector
+    velocities        float64 [N,3]       Å/fs; None when no frame has them
+    energy            float64 [F]         eV
+    forces            float64 [N,3]       eV/Å
+    stress            float64 [F,3,3]     eV/Å³, tension positive
+    uids              uint64 [F]          hash of the structure, made unique within the set
+    structure_hashes  uint64 [F]          hash of the structure; equal for identical structures
+    source_codes      int32 [F]           index into `sources`
+    trajectory        int32 [F]           trajectory number, -1 = not part of one
+    time              float64 [F]         fs
+    tag_codes         int32 [F]           index into `tags` ("" = no tag)
+    ================  ==================  ==========================================================
+
+    `select`, slices, `with_labels` and parts of one set share stored arrays; a selection is an index. Arrays handed out
+    are read-only: views where the frames lie side by side, gathered (once) otherwise. ``frames[i]`` is a fresh
+    `ase.Atoms`.
+    """
+
+    def __init__(self, columns: Mapping[str, Column], sources: tuple[str, ...], tags: tuple[str, ...]) -> None:
+        """For the constructors below; use `from_atoms`, `from_arrays`, `open` or `mlipkit.data.read`."""
+        self._columns = dict(columns)
+        self._sources = sources
+        self._tags = tags
+        self._gathered: dict[str, Array] = {}
+        self._hashes: dict[str, str] = {}
+        for stored in self._columns.values():
+            stored.values.flags.writeable = False
+
+    # ---- constructors
+
+    @classmethod
+    def from_arrays(
+        cls,
+        numbers: Any,
+        positions: Any,
+        n_atoms: Any = None,
+        *,
+        offsets: Any = None,
+        cell: Any = None,
+        pbc: Any = None,
+        velocities: Any = None,
+        energy: Any = None,
+        forces: Any = None,
+        stress: Any = None,
+        source: str | Sequence[str] = "memory",
+        trajectory: Any = None,
+        time: Any = None,
+        tag: str | Sequence[str] | None = None,
+    ) -> FrameSet:
+        """A set from flat arrays.
+
+        Args:
+            numbers: int [N], or [n] when all F frames are the same n atoms.
+            positions: [N,3] or [F,n,3], Å. (`forces` and `velocities` likewise.)
+            n_atoms: one number, or int [F]; or give `offsets` int [F+1]. Not needed for positions [F,n,3].
+            cell: [F,3,3], [3,3] for all, or edge lengths [F,3]; zeros when left out.
+            pbc: bool [F,3] or [3] for all; False when left out.
+            velocities: Å/fs. energy: eV [F]. forces: eV/Å. stress: eV/Å³ [F,3,3] or Voigt [F,6].
+            source, tag: one text, or one per frame.
+            trajectory: int [F], or one number for all; -1 = none.
+            time: fs [F].
+
+        Arrays that are read-only and of the stored type are taken without a copy; all others are copied.
+
+        Raises:
+            DataError: a frame without atoms, an unknown element, positions or cells that are not finite, a periodic
+                axis without a cell vector, shapes that do not fit. Names source and frame.
+            LabelError: a label of the wrong shape, or infinite.
+        """
+        positions = np.asarray(positions)
+        if positions.ndim == 3:
+            n_frames, size = positions.shape[:2]
+            if n_atoms is None and offsets is None:
+                n_atoms = np.full(n_frames, size)
+            numbers = np.asarray(numbers).reshape(-1)
+            if len(numbers) == size != n_frames * size:
+                numbers = np.tile(numbers.astype("<i2"), n_frames)
+            positions, velocities, forces = (
+                array if array is None else np.asarray(array).reshape(-1, 3)
+                for array in (positions, velocities, forces)
+            )
+        # Sources are needed to name a frame in errors, and their length is only checked once the frames are counted.
+        names = [source] if isinstance(source, str) else list(source)
+
+        def where(frame: int) -> tuple[str, str]:
+            if len(names) == 1:
+                return names[0], f"frame {frame}"
+            name = names[frame] if frame < len(names) else "memory"
+            return name, f"frame {names[:frame].count(name)}"
+
+        starts = validate.starts_of(n_atoms, offsets, len(positions), where)
+        n_frames, total = len(starts) - 1, int(starts[-1])
+        sources, source_codes = col.codes_of(source, n_frames, "source")
+        tags, tag_codes = col.codes_of(tag, n_frames, "tag")
+
+        arrays: dict[str, Array] = {"source_codes": source_codes, "tag_codes": tag_codes}
+        given = {
+            "numbers": numbers,
+            "positions": positions,
+            "cell": np.zeros((3, 3)) if cell is None else cell,
+            "pbc": np.zeros(3, bool) if pbc is None else pbc,
+            "velocities": velocities,
+            "energy": energy,
+            "forces": forces,
+            "stress": stress,
+            "time": np.nan if time is None else time,
+        }
+        for name, values in given.items():
+            if values is not None:
+                n_rows = total if KINDS[name].per_atom else n_frames
+                arrays[name] = validate.column(name, values, n_rows, where)
+        trajectory = np.int32(-1) if trajectory is None else np.asarray(trajectory, np.int32)
+        arrays["trajectory"] = np.broadcast_to(trajectory, (n_frames,)) if trajectory.ndim == 0 else trajectory
+        if arrays["trajectory"].shape != (n_frames,):
+            raise DataError("trajectory has the wrong shape", expected=(n_frames,), found=trajectory.shape)
+
+        validate.check_structures(arrays["numbers"], arrays["positions"], starts, arrays["cell"], arrays["pbc"], where)
+        for name in LABEL_COLUMNS:
+            if name in arrays:
+                validate.check_label(name, arrays[name], starts, where)
+        arrays["structure_hashes"] = col.structure_hashes(
+            arrays["numbers"], arrays["positions"], starts, arrays["cell"], arrays["pbc"]
+        )
+        arrays["uids"] = col.unique_ids(arrays["structure_hashes"])
+        layout = Layout(starts)
+        return cls({name: Column(values, layout) for name, values in arrays.items()}, sources, tags)
+
+    @classmethod
+    def from_atoms(
+        cls, atoms: Sequence[Atoms], source: str | None = None, keys: Mapping[str, str | None] | None = None
+    ) -> FrameSet:
+        """A set from ASE structures; labels are found by `mlipkit.data.resolve` and constraints are never applied.
+
+        Args:
+            atoms: the structures.
+            source: where they come from; by default ``info["source"]`` of each, or "memory".
+            keys: label -> key that holds it (see `mlipkit.data.resolve`).
+
+        Raises:
+            DataError, LabelError: as `from_arrays` and `resolve`.
+        """
+        from mlipkit.data.resolve import resolve
+
+        atoms = [atoms] if isinstance(atoms, Atoms) else list(atoms)
+        default = source or "memory"
+        found = [resolve(one, keys, where=f"{default}: frame {k}") for k, one in enumerate(atoms)]
+        n_atoms = np.array([len(one) for one in atoms], np.int64)
+        if not len(atoms):
+            return cls.from_arrays(np.zeros(0, int), np.zeros((0, 3)), n_atoms, source=default)
+
+        def gather(name: str) -> Array | None:
+            if not any(name in one.values for one in found):
+                return None
+            kind = KINDS[name]
+            shapes = [(n, *kind.row) if kind.per_atom else (1, *kind.row) for n in n_atoms]
+            parts = [
+                np.reshape(one.values[name], shape) if name in one.values else np.full(shape, np.nan)
+                for one, shape in zip(found, shapes, strict=True)
+            ]
+            return np.concatenate(parts)
+
+        return cls.from_arrays(
+            np.concatenate([one.numbers for one in atoms]),
+            np.concatenate([one.positions for one in atoms]),
+            n_atoms,
+            cell=np.stack([one.cell.array for one in atoms]),
+            pbc=np.stack([one.pbc for one in atoms]),
+            **{name: gather(name) for name in LABEL_COLUMNS},
+            source=[source or one.source or "memory" for one in found],
+            trajectory=[one.trajectory for one in found],
+            time=[one.time for one in found],
+            tag=[one.tag for one in found],
+        )
+
+    @staticmethod
+    def open(folder: str | Path, mmap: bool = True) -> FrameSet:
+        """Open a folder written by `save`; with `mmap` the columns are read from disk as they are touched."""
+        from mlipkit.data.store import open_frames
+
+        return open_frames(folder, mmap=mmap)
+
+    def save(self, folder: str | Path) -> Path:
+        """Write the set to a folder, atomically; columns that are there already are not written again."""
+        from mlipkit.data.store import save_frames
+
+        return save_frames(self, folder)
+
+    # ---- sizes and columns
+
+    @property
+    def _layout(self) -> Layout:
+        return self._columns["positions"].layout
+
+    def __len__(self) -> int:
+        return self._layout.n_frames
+
+    @cached_property
+    def n_atoms(self) -> Array:
+        """int64[F] atoms per frame."""
+        return _frozen(self._layout.n_atoms())
+
+    @cached_property
+    def offsets(self) -> Array:
+        """int64[F+1] first atom of each frame in the flat columns, N at the end."""
+        if self._layout.rows is None:
+            return _frozen(self._layout.starts)
+        return _frozen(np.concatenate([[0], np.cumsum(self.n_atoms)]))
+
+    def _column(self, name: str) -> Array:
+        stored = self._columns.get(name)
+        kind = KINDS[name]
+        if stored is None:
+            n_rows = int(self.offsets[-1]) if kind.per_atom else len(self)
+            return np.broadcast_to(np.array(kind.missing, kind.dtype), (n_rows, *kind.row))
+        if stored.layout.contiguous:
+            return stored.layout.take(stored.values, kind.per_atom)
+        if name not in self._gathered:
+            self._gathered[name] = _frozen(stored.layout.take(stored.values, kind.per_atom))
+        return self._gathered[name]
+
+    @property
+    def numbers(self) -> Array:
+        return self._column("numbers")
+
+    @property
+    def positions(self) -> Array:
+        return self._column("positions")
+
+    @property
+    def cell(self) -> Array:
+        return self._column("cell")
+
+    @property
+    def pbc(self) -> Array:
+        return self._column("pbc")
+
+    @property
+    def velocities(self) -> Array | None:
+        return self._column("velocities") if "velocities" in self._columns else None
+
+    @property
+    def energy(self) -> Array:
+        return self._column("energy")
+
+    @property
+    def forces(self) -> Array:
+        return self._column("forces")
+
+    @property
+    def stress(self) -> Array:
+        return self._column("stress")
+
+    @property
+    def uids(self) -> Array:
+        return self._column("uids")
+
+    @property
+    def structure_hashes(self) -> Array:
+        return self._column("structure_hashes")
+
+    @property
+    def source_codes(self) -> Array:
+        return self._column("source_codes")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names behind `source_codes`; a selection keeps the whole table."""
+        return self._sources
+
+    @property
+    def trajectory(self) -> Array:
+        return self._column("trajectory")
+
+    @property
+    def time(self) -> Array:
+        return self._column("time")
+
+    @property
+    def tag_codes(self) -> Array:
+        return self._column("tag_codes")
+
+    @property
+    def tags(self) -> tuple[str, ...]:
+        """Names behind `tag_codes`; a selection keeps the whole table."""
+        return self._tags
+
+    @cached_property
+    def elements(self) -> tuple[int, ...]:
+        """Atomic numbers that occur, in order."""
+        present = np.zeros(120, bool)
+        layout = self._columns["numbers"].layout
+        for piece in layout.pieces(self._columns["numbers"].values, per_atom=True):
+            present[piece] = True
+        return tuple(int(z) for z in np.flatnonzero(present))
+
+    def has(self, label: str) -> Array:
+        """bool[F] frames in which `label` (energy, forces, stress, velocities) is complete.
+
+        Raises:
+            LabelError: no such label.
+        """
+        if label not in LABEL_COLUMNS:
+            from mlipkit.errors import nearest
+
+            raise LabelError(f"no such label '{label}'", hint=nearest(label, LABEL_COLUMNS))
+        if label not in self._columns:
+            return np.zeros(len(self), bool)
+        values = self._column(label)
+        if not KINDS[label].per_atom:
+            return np.isfinite(values.reshape(len(values), -1)).all(1)
+        if not len(self):
+            return np.zeros(0, bool)
+        return np.logical_and.reduceat(np.isfinite(values).all(1), self.offsets[:-1])
+
+    # ---- single frames
+
+    def uid(self, i: int) -> str:
+        """Sixteen hexadecimal digits that name frame `i`."""
+        return f"{int(self.uids[i]):016x}"
+
+    def frame(self, i: int) -> dict[str, Any]:
+        """Arrays and table entries of one frame, without gathering the rest; absent labels are NaN.
+
+        Raises:
+            IndexError: no such frame.
+        """
+        n_frames = len(self)
+        if not -n_frames <= i < n_frames:
+            raise IndexError(f"frame {i} of {n_frames}")
+        i %= n_frames
+        _, first, end = self._layout.atom_range(i)
+        frame: dict[str, Any] = {}
+        for name, kind in KINDS.items():
+            stored = self._columns.get(name)
+            if stored is not None:
+                row, a, b = stored.layout.atom_range(i)
+                frame[name] = stored.values[a:b] if kind.per_atom else stored.values[row]
+            elif name == "velocities":
+                frame[name] = None
+            else:
+                shape = (end - first, *kind.row) if kind.per_atom else kind.row
+                frame[name] = np.full(shape, kind.missing, kind.dtype)
+        frame["uid"] = f"{int(frame.pop('uids')):016x}"
+        frame["source"] = self._sources[int(frame.pop("source_codes"))]
+        frame["tag"] = self._tags[int(frame.pop("tag_codes"))]
+        frame["structure_hash"] = int(frame.pop("structure_hashes"))
+        for name, convert in (("energy", float), ("time", float), ("trajectory", int)):
+            frame[name] = convert(frame[name])
+        return frame
+
+    def atoms(self, i: int) -> Atoms:
+        """Frame `i` as a fresh `ase.Atoms`: labels in a SinglePointCalculator, velocities in ASE's unit, provenance in
+        ``info`` (uid, source, and tag, time_fs, trajectory where known)."""
+        frame = self.frame(i)
+        atoms = Atoms(frame["numbers"], frame["positions"], cell=frame["cell"], pbc=frame["pbc"])
+        results: dict[str, Any] = {}
+        if np.isfinite(frame["energy"]):
+            results["energy"] = frame["energy"]
+        if np.isfinite(frame["forces"]).all():
+            results["forces"] = frame["forces"].copy()
+        if np.isfinite(frame["stress"]).all():
+            full = 0.5 * (frame["stress"] + frame["stress"].T)
+            results["stress"] = full[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
+        if results:
+            atoms.calc = SinglePointCalculator(atoms, **results)
+        velocities = frame["velocities"]
+        if velocities is not None and np.isfinite(velocities).all():
+            atoms.set_velocities(velocities_to_ase(velocities))
+        atoms.info.update(uid=frame["uid"], source=frame["source"])
+        if frame["tag"]:
+            atoms.info["tag"] = frame["tag"]
+        if np.isfinite(frame["time"]):
+            atoms.info["time_fs"] = frame["time"]
+        if frame["trajectory"] >= 0:
+            atoms.info["trajectory"] = frame["trajectory"]
+        return atoms
+
+    @overload
+    def __getitem__(self, index: int) -> Atoms: ...
+    @overload
+    def __getitem__(self, index: slice | Sequence[int] | Array) -> FrameSet: ...
+    def __getitem__(self, index: Any) -> Atoms | FrameSet:
+        if isinstance(index, int | np.integer):
+            return self.atoms(int(index))
+        return self.select(index)
+
+    def __iter__(self) -> Iterator[Atoms]:
+        return (self.atoms(i) for i in range(len(self)))
+
+    # ---- sets from sets
+
+    def select(self, index: slice | Sequence[int] | Array) -> FrameSet:
+        """The frames of a slice, a mask bool[F] or integers, in that order; stored arrays are shared.
+
+        Raises:
+            DataError: out of range, or a mask of the wrong length.
+        """
+        chosen = col.as_index(index, len(self))
+        layouts = {id(c.layout): c.layout for c in self._columns.values()}
+        new = {key: layout.select(chosen) for key, layout in layouts.items()}
+        return FrameSet(
+            {name: Column(c.values, new[id(c.layout)]) for name, c in self._columns.items()},
+            self._sources,
+            self._tags,
+        )
+
+    def select_uids(self, uids: Sequence[int] | Sequence[str] | Array) -> FrameSet:
+        """The frames with these uids (integers or hexadecimal text), in the given order.
+
+        Raises:
+            DataError: a uid that is not in the set.
+        """
+        wanted = np.array([int(uid, 16) if isinstance(uid, str) else int(uid) for uid in uids], np.uint64)
+        mine = self.uids
+        order = np.argsort(mine, kind="stable")
+        at = np.searchsorted(mine, wanted, sorter=order)
+        rows = order[np.minimum(at, len(mine) - 1)] if len(mine) else np.zeros(len(wanted), np.int64)
+        missing = mine[rows] != wanted if len(mine) else np.ones(len(wanted), bool)
+        if missing.any():
+            raise DataError(
+                f"{int(missing.sum())} of {len(wanted)} uids are not in this set, the first is "
+                f"{int(wanted[missing][0]):016x}",
+                hint="Is this the same data, read with the same program version?",
+            )
+        return self.select(rows)
+
+    def with_labels(
+        self, energy: Any = None, forces: Any = None, stress: Any = None, velocities: Any = None
+    ) -> FrameSet:
+        """The same structures, same uids, with some labels replaced; all other columns are shared.
+
+        Args:
+            energy: [F] eV. forces: [N,3] eV/Å. stress: [F,3,3] or [F,6] eV/Å³. velocities: [N,3] Å/fs. None leaves a
+                label as it is; a single NaN drops it.
+
+        Raises:
+            LabelError: wrong shape, or infinite.
+        """
+        columns = dict(self._columns)
+        layout = Layout(self.offsets)
+        given = {"energy": energy, "forces": forces, "stress": stress, "velocities": velocities}
+        for name, values in given.items():
+            if values is None:
+                continue
+            if np.ndim(values) == 0 and np.isnan(values):
+                columns.pop(name, None)
+                continue
+            n_rows = int(self.offsets[-1]) if KINDS[name].per_atom else len(self)
+            array = validate.column(name, values, n_rows, self._where)
+            validate.check_label(name, array, self.offsets, self._where)
+            columns[name] = Column(array, layout)
+        return FrameSet(columns, self._sources, self._tags)
+
+    def with_table(self, *, source: Any = None, tag: Any = None, trajectory: Any = None, time: Any = None) -> FrameSet:
+        """The same frames with some entries of the frame table replaced (one value, or one per frame)."""
+        columns, sources, tags = dict(self._columns), self._sources, self._tags
+        layout = Layout(self.offsets)
+        if source is not None:
+            sources, codes = col.codes_of(source, len(self), "source")
+            columns["source_codes"] = Column(codes, layout)
+        if tag is not None:
+            tags, codes = col.codes_of(tag, len(self), "tag")
+            columns["tag_codes"] = Column(codes, layout)
+        for name, values in (("trajectory", trajectory), ("time", time)):
+            if values is not None:
+                values = np.broadcast_to(np.asarray(values), (len(self),)) if np.ndim(values) == 0 else values
+                columns[name] = Column(validate.column(name, values, len(self), self._where), layout)
+        return FrameSet(columns, sources, tags)
+
+    def concat(self: FrameSet | Sequence[FrameSet], *others: FrameSet) -> FrameSet:
+        """All frames of several sets in order: ``a.concat(b, c)`` or ``FrameSet.concat([a, b, c])``.
+
+        Columns that the sets share (parts of one set) stay shared, others are copied. A uid that occurs twice is made
+        unique (the first frame keeps it). Trajectories keep their number among parts of one set and are renumbered
+        between different sets.
+        """
+        from mlipkit.data.concat import concat_frames
+
+        parts = [self, *others] if isinstance(self, FrameSet) else [*self, *others]
+        return concat_frames(parts)
+
+    def split(
+        self,
+        validation: float | int = 0.1,
+        test: float | int = 0.1,
+        by: str = "auto",
+        seed: int = 0,
+        gap: int = 0,
+    ) -> Split:
+        """Training, validation and test part; see `mlipkit.data.splits.split`."""
+        from mlipkit.data.splits import split
+
+        return split(self, validation=validation, test=test, by=by, seed=seed, gap=gap)
+
+    # ---- identity and summaries
+
+    def hashes(self) -> dict[str, str]:
+        """One hexadecimal hash per stored column, of the frames shown, however they are stored."""
+        for name, stored in self._columns.items():
+            if name not in self._hashes:
+                self._hashes[name] = self._hash_of(name, stored)
+        return {name: self._hashes[name] for name in KINDS if name in self._columns}
+
+    def _hash_of(self, name: str, stored: Column) -> str:
+        kind, layout = KINDS[name], stored.layout
+        if name in ("source_codes", "tag_codes"):
+            names = self._sources if name == "source_codes" else self._tags
+            codes, used = col.compact_codes(self._column(name), names)
+            return col.array_hash(iter([codes]), kind.dtype, kind.row, repr(used))
+        extra = array_text(self.offsets) if name == "numbers" else ""
+        return col.array_hash(layout.pieces(stored.values, kind.per_atom), kind.dtype, kind.row, extra)
+
+    @property
+    def hash(self) -> str:
+        """One hash of the whole set."""
+        text = ",".join(f"{name}={value}" for name, value in self.hashes().items())
+        return col.array_hash(iter([np.frombuffer(text.encode(), np.uint8)]), "set", ())
+
+    def __eq__(self, other: object) -> bool:
+        """Equal when every column holds the same bits, frame by frame."""
+        if not isinstance(other, FrameSet):
+            return NotImplemented
+        return self is other or (len(self) == len(other) and self.hashes() == other.hashes())
+
+    def __hash__(self) -> int:
+        return hash(self.hash)
+
+    def report(self) -> DataReport:
+        """Label coverage, plausibility, outliers, duplicates, composition; see `mlipkit.data.report`."""
+        from mlipkit.data.report import report
+
+        return report(self)
+
+    def describe(self) -> str:
+        """One line: how many frames of what, which labels, from where."""
+        if not len(self):
+            return "no frames"
+        low, high = int(self.n_atoms.min()), int(self.n_atoms.max())
+        size = f"{low} atoms" if low == high else f"{low} to {high} atoms"
+        symbols = " ".join(chemical_symbols[z] for z in self.elements)
+        labels = [f"{name} {int(self.has(name).sum())}/{len(self)}" for name in LABEL_COLUMNS if name in self._columns]
+        codes = np.unique(self.source_codes)
+        sources = self._sources[int(codes[0])] if len(codes) == 1 else f"{len(codes)} sources"
+        return f"{len(self)} frames of {size} ({symbols}); {', '.join(labels) or 'no labels'}; {sources}"
+
+    def __repr__(self) -> str:
+        return f"<FrameSet: {self.describe()}>"
+
+    def _where(self, frame: int) -> tuple[str, str]:
+        return self._sources[int(self.source_codes[frame])] if len(self) else "memory", f"frame {frame}"
+
+
+def _frozen(array: Array) -> Array:
+    array.flags.writeable = False
+    return array
+
+
+def array_text(array: Array) -> str:
+    """Hash of an index array as text, to be hashed with a column it belongs to."""
+    return col.array_hash(iter([np.ascontiguousarray(array, "<i8")]), "<i8", ())
