@@ -9,6 +9,7 @@
         versions.json     packages and machine that computed it
         pid.json          the process of the latest attempt and its phase
         control.json      what the user asks of the process: run, pause, stop
+        progress.json     how far it is; overwritten twice a second, so that the log stays short
         heartbeat         touched while the process works; its age is what views show
         events.jsonl      events, one JSON object per line (see `mlipkit.runs.log`)
         log.txt           everything the process printed, tracebacks included
@@ -77,9 +78,9 @@ class RunFolder:
         """A small JSON file as a dictionary; empty when it does not exist."""
         return read_json(self.path / name)
 
-    def write(self, name: str, record: dict[str, Any]) -> None:
+    def write(self, name: str, record: dict[str, Any], durable: bool = True) -> None:
         """Write a small JSON file whole."""
-        write_text(self.path / name, json.dumps(record, indent=1))
+        write_text(self.path / name, json.dumps(record, indent=1), durable)
 
     def beat(self) -> None:
         """Mark now as the moment of the latest sign of life."""
@@ -107,13 +108,18 @@ class RunFolder:
             yield True
 
 
-def write_text(path: Path, text: str) -> None:
-    """Replace a file in one step: a reader sees the old content or the new, a crash leaves one of the two."""
+def write_text(path: Path, text: str, durable: bool = True) -> None:
+    """Replace a file in one step: a reader sees the old content or the new, a crash leaves one of the two.
+
+    Args:
+        durable: wait until the disk has it, so that a power cut leaves one of the two as well.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.part")
     with open(partial, "w", encoding="utf-8") as file:
         file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+        if durable:
+            file.flush()
+            os.fsync(file.fileno())
     os.replace(partial, path)
 
 

@@ -92,7 +92,7 @@ def start(run: Run, executor: Executor | None = None) -> Run:
             files.write("control.json", {**files.read("control.json"), "request": "run"})
         files.heartbeat.unlink(missing_ok=True)
         record = {"phase": "queued", "after_seq": entries[-1].seq if entries else 0}
-        # Dask may be faster than this process: the worker's own record must come after this one.
+        # The worker waits for the lock held here before it writes its own record over this one.
         files.write("pid.json", {**record, "submitted": True})
         submitted = (executor or LocalExecutor()).submit(files.path, base, worker_environment(spec.threads))
         if not submitted.get("submitted"):

@@ -29,15 +29,17 @@ class EventLog:
     """Append-only writer. Numbers go on from what the file holds."""
 
     def __init__(self, path: Path) -> None:
-        last = EventTail(path).read()
-        self.seq = last[-1].seq if last else 0
         self._file = open(path, "ab")  # noqa: SIM115 - held for the life of the process
         size = os.fstat(self._file.fileno()).st_size
         if size:
             with open(path, "rb") as file:
                 file.seek(size - 1)
-                if file.read(1) != b"\n":
-                    self._file.write(b"\n")
+                torn = file.read(1) != b"\n"
+            if torn:
+                self._file.write(b"\n")
+                self._file.flush()
+        last = EventTail(path).read()
+        self.seq = last[-1].seq if last else 0
 
     def append(self, event: Event) -> int:
         """Write one event and hand it to the operating system; its sequence number."""
@@ -86,8 +88,5 @@ class EventTail:
 
 
 def _number(value):
-    """Numbers of array libraries as plain ones."""
-    for method in ("item", "tolist"):
-        if hasattr(value, method):
-            return getattr(value, method)()
-    return str(value)
+    """Numbers and arrays of numpy and torch as plain ones."""
+    return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -180,7 +180,9 @@ class Run(os.PathLike):
     @property
     def progress(self) -> events.Progress | None:
         """The latest progress, or None before the first."""
-        return self.last(events.Progress)
+        record = self.files.read("progress.json")
+        event = events.from_json(record) if record else None
+        return event if isinstance(event, events.Progress) else None
 
     @property
     def queue_position(self) -> int | None:

@@ -76,7 +76,9 @@ class ModelSpec(Part):
     cutoff: float = Field(
         default=5.0, gt=0, description="radius within which atoms see each other", json_schema_extra=unit("Å")
     )
-    n_radial: int = Field(default=20, ge=1, description="number of radial functions")
+    n_radial: int | None = Field(
+        default=None, ge=1, description="number of radial functions; empty: 20 for painn, 50 for schnet"
+    )
     seed: int | None = Field(
         default=None, ge=0, description="random seed of the initial weights; empty: the run's seed"
     )
