@@ -1,8 +1,8 @@
 """What the sample recipes share: engines, one integrator, resumable trajectories, storage, card.
 
-Every recipe draws each trajectory from its own seed and keeps it under ``build/samples/NAME`` when it is done, so that
-an interrupted recipe goes on where it stopped and ends with the same numbers. Positions are rounded to the stored float32
-numbers first and labelled after that: a label belongs exactly to the geometry in the file.
+Every recipe draws each trajectory from its own seed and keeps it under ``build/samples/NAME`` when it is done, so
+that an interrupted recipe goes on where it stopped and ends with the same numbers. Positions are rounded to the stored
+float32 numbers first and labelled after that: a label belongs exactly to the geometry in the file.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator
 
+from mlipkit.labels import UNITS
 from mlipkit.units import ASE_TIME, BOLTZMANN, FORCE_TO_ACCELERATION, kinetic_energy
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,7 +92,7 @@ def label(numbers: np.ndarray, positions: np.ndarray, calculator: Calculator, ce
     out: dict[str, list] = {"energy": [], "forces": []} | ({"stress": []} if periodic else {})
     for frame in positions:
         calculator.reset()
-        calculator.__dict__["_res"] = None  # no wavefunction from the frame before: labels do not depend on order
+        setattr(calculator, "_res", None)  # noqa: B010 - no wavefunction from the frame before: labels do not depend on order
         atoms = Atoms(numbers, frame.astype(np.float64), cell=cell, pbc=periodic, calculator=calculator)
         out["energy"].append(atoms.get_potential_energy())
         out["forces"].append(atoms.get_forces())
@@ -100,6 +101,73 @@ def label(numbers: np.ndarray, positions: np.ndarray, calculator: Calculator, ce
     arrays = {name: np.array(values) for name, values in out.items()}
     arrays["forces"] = arrays["forces"].astype(np.float32)
     return arrays
+
+
+NVE_ROUNDING = (
+    "positions and velocities stored as float32 (rounding at most 5e-7 Å and 4e-9 Å/fs); labels computed at the stored "
+    "positions; the trajectory itself ran in float64"
+)
+
+
+def thermalise(atoms: Atoms, timestep: float, temperature: float, steps: int, rng: np.random.Generator) -> None:
+    """Langevin steps in place; `atoms` ends with the velocities of its last position."""
+    run = integrate(atoms, timestep, temperature=temperature, friction=0.02, rng=rng)
+    velocities = next(run)[1]
+    for _ in range(steps):
+        velocities = next(run)[1]
+    atoms.set_velocities(velocities * ASE_TIME)
+
+
+def nve(atoms: Atoms, timestep: float, frames: int, fresh: Callable[[], Calculator]) -> Arrays:
+    """Every step of a velocity-Verlet run, labelled at the stored positions; `total` is the energy while running."""
+    masses = atoms.get_masses()
+    positions, velocities, total = [], [], []
+    for step, (energy, velocity) in enumerate(integrate(atoms, timestep)):
+        positions.append(atoms.positions.astype(np.float32))
+        velocities.append(velocity.astype(np.float32))
+        total.append(energy + kinetic_energy(masses, velocity).sum())
+        if step == frames - 1:
+            break
+    stored = np.array(positions)
+    return {
+        "positions": stored,
+        "velocities": np.array(velocities),
+        **label(atoms.numbers, stored, fresh()),
+        "time": timestep * np.arange(frames),
+        "total": np.array(total),
+    }
+
+
+def join_nve(kept: list[Arrays], numbers: np.ndarray, masses: np.ndarray, lost: int) -> tuple[Arrays, dict[str, Any]]:
+    """Columns of all trajectories and the checks that NVE sets share."""
+    arrays = {key: np.concatenate([part[key] for part in kept]) for key in kept[0] if key != "total"}
+    arrays["numbers"] = numbers.astype(np.int16)
+    arrays["trajectory"] = np.repeat(np.arange(len(kept), dtype=np.int32), len(kept[0]["time"]))
+    total = np.array([part["total"] for part in kept])
+    time = kept[0]["time"]
+    slopes = np.polyfit(time, (total - total[:, :1]).T, 1)[0]
+    stored = arrays["energy"] + kinetic_energy(masses, arrays["velocities"].astype(float)).sum(-1)
+    step = float(time[1] - time[0])
+    errors = []
+    for part in kept:
+        x, v = part["positions"].astype(float), part["velocities"].astype(float)
+        a = FORCE_TO_ACCELERATION * part["forces"] / masses[:, None]
+        errors.append(np.abs(x[1:] - x[:-1] - step * v[:-1] - 0.5 * step**2 * a[:-1]).max())
+    kinetic = temperature_of(masses, arrays["velocities"].astype(float), lost)
+    checks = {
+        "mean_temperature_K": round(float(kinetic.mean()), 1),
+        "total_energy_largest_excursion_eV": float(np.abs(total - total[:, :1]).max()),
+        "total_energy_rms_fluctuation_eV": float((total - total.mean(1, keepdims=True)).std()),
+        "total_energy_drift_meV_per_atom_per_ps": {
+            "mean": float(slopes.mean() * 1e6 / len(masses)),
+            "largest": float(np.abs(slopes).max() * 1e6 / len(masses)),
+        },
+        "total_energy_of_stored_columns_minus_running_eV": float(np.abs(stored - total.ravel()).max()),
+        "largest_violation_of_verlet_position_update_A": float(np.max(errors)),
+        "largest_net_force_eV_per_A": float(np.abs(arrays["forces"].sum(1)).max()),
+        "force_rms_eV_per_A": round(float(np.sqrt((arrays["forces"] ** 2).mean())), 3),
+    }
+    return arrays, checks
 
 
 def trajectories(name: str, count: int, make: Callable[[int], Arrays]) -> tuple[list[Arrays], float, float]:
@@ -177,14 +245,7 @@ def store(name: str, arrays: Arrays, card: dict[str, Any]) -> None:
         "atoms": atoms,
         "trajectories": len(np.unique(arrays["trajectory"])),
         "labels": [key for key in ("energy", "forces", "stress", "velocities") if key in arrays],
-        "units": {
-            "energy": "eV",
-            "length": "Å",
-            "time": "fs",
-            "forces": "eV/Å",
-            "velocities": "Å/fs",
-            "stress": "eV/Å³",
-        },
+        "units": {**UNITS, "length": "Å", "time": "fs"},
         "licence": "CC0-1.0",
         "created": datetime.date.today().isoformat(),
         "file": path.name,

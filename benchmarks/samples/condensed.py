@@ -17,6 +17,7 @@ METHOD = "GFN1-xTB"
 TIMESTEP = 1.0
 FRICTION = 0.02
 CUTOFF_LONG_RANGE = 12.0
+DYNAMICS = {"integrator": "BAOAB Langevin", "timestep_fs": TIMESTEP, "friction_per_fs": FRICTION}
 OH_LENGTH = 0.9572
 HOH_ANGLE = 104.52
 

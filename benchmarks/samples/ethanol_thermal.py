@@ -64,7 +64,7 @@ def bonds(numbers: np.ndarray, positions: np.ndarray) -> np.ndarray:
 
 
 def correlation_of_neighbours(forces: np.ndarray, trajectory: np.ndarray) -> float:
-    """Correlation of the energies' stand-in, the force norm, between consecutive stored frames of a trajectory."""
+    """Correlation of the norm of all forces between consecutive stored frames of a trajectory."""
     norm = np.linalg.norm(forces.reshape(len(forces), -1), axis=1)
     norm = norm - norm.mean()
     same = trajectory[1:] == trajectory[:-1]

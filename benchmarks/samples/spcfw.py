@@ -1,7 +1,7 @@
 """Flexible SPC/Fw water (Wu, Tepper, Voth, J. Chem. Phys. 124, 024503, 2006): a cheap melt for the water recipe.
 
-Electrostatics are damped and shifted at the cutoff (Fennell and Gezelter 2006) instead of Ewald: good enough to lose the
-memory of the starting lattice, and never used for labels.
+Electrostatics are damped and shifted at the cutoff (Fennell and Gezelter 2006) instead of Ewald: good enough to lose
+the memory of the starting lattice, and never used for labels.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ class SPCFw(Calculator):
 
     def calculate(self, atoms=None, properties=("energy",), system_changes=all_changes) -> None:
         super().calculate(atoms, list(properties), system_changes)
+        assert self.atoms is not None
         lengths = torch.tensor(self.atoms.cell.lengths(), dtype=torch.float64)
         positions = torch.tensor(self.atoms.positions, dtype=torch.float64, requires_grad=True)
         energy = _energy(positions, lengths)

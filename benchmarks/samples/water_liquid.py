@@ -58,16 +58,12 @@ def main() -> None:
     )
     card = {
         "title": "Liquid water at 300 K",
-        "description": f"{MOLECULES} H2O in a cube at {DENSITY} g/cm³; {TRAJECTORIES} independent trajectories, {FRAMES} "
-        f"frames each, {STRIDE * condensed.TIMESTEP:g} fs apart, after {EQUILIBRATION * condensed.TIMESTEP / 1000:g} ps "
-        "of equilibration.",
+        "description": f"{MOLECULES} H2O in a cube at {DENSITY} g/cm³; {TRAJECTORIES} independent trajectories, "
+        f"{FRAMES} frames each, {STRIDE * condensed.TIMESTEP:g} fs apart, after "
+        f"{EQUILIBRATION * condensed.TIMESTEP / 1000:g} ps of equilibration.",
         "temperature_K": TEMPERATURE,
         "sampler": "SPC/Fw melt (4 ps at 600 K, 8 ps at 300 K), then SO3LR (PBE0+MBD, float64, so3krates-torch)",
-        "dynamics": {
-            "integrator": "BAOAB Langevin",
-            "timestep_fs": condensed.TIMESTEP,
-            "friction_per_fs": condensed.FRICTION,
-        },
+        "dynamics": condensed.DYNAMICS,
         "seeds": [[int(TEMPERATURE), k] for k in range(TRAJECTORIES)],
         "recipe": "benchmarks/samples/water_liquid.py",
     }

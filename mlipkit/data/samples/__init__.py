@@ -78,8 +78,8 @@ def _known(name: str, known: tuple[str, ...], kind: str) -> str:
     if name in known:
         return name
     others = names() if kind == "potential" else potential_names()
-    hint = f"'{name}' is a sample, but not a {kind}" if name in others else None
-    raise DataError(f"no sample {kind} '{name}'", where="samples", expected=nearest(name, known), hint=hint)
+    other = f" ('{name}' is a sample, but not a {kind})" if name in others else ""
+    raise DataError(f"no sample {kind} '{name}'{other}", where="samples", hint=nearest(name, known))
 
 
 def _read_card(name: str) -> dict[str, Any]:
