@@ -64,7 +64,7 @@ _HOMES = {
 }
 _MODULES = ("samples", "public")
 
-__all__ = [  # noqa: RUF022, PLE0604 - built from the tables above
+__all__ = [
     *sorted([*_HOMES, *_MODULES]),
 ]
 

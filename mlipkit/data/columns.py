@@ -1,4 +1,4 @@
-"""Stored arrays of a `FrameSet`: which frames of them a set shows, their hashes, and the content hash of a structure."""
+"""Stored arrays of a `FrameSet`: which frames a set shows, their hashes, and the content hash of a structure."""
 
 from __future__ import annotations
 

@@ -1,0 +1,202 @@
+"""Neighbour lists: all pairs and images with 0 < d < cutoff, for any cell shape and any mix of periodic axes.
+
+Pairs are integers without gradient; distances are recomputed from positions wherever gradients must flow. The search
+itself is vesin's (Fraux and Loche, https://github.com/Luthaf/vesin).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+from vesin import NeighborList
+
+from mlipkit.data.columns import Array
+from mlipkit.errors import DataError
+
+if TYPE_CHECKING:
+    from mlipkit.data.frameset import FrameSet
+
+_local = threading.local()
+
+
+def neighbour_list(
+    positions: Array, cell: Array, pbc: Array | Sequence[bool], cutoff: float
+) -> tuple[Array, Array, Array]:
+    """All directed pairs within `cutoff`.
+
+    Args:
+        positions: [n,3] Å; atoms may lie outside the cell.
+        cell: [3,3] Å, rows are the cell vectors; ignored along axes that are not periodic.
+        pbc: bool [3].
+        cutoff: Å.
+
+    Returns:
+        edge_index int64 [2,E] (row 0 sender j, row 1 receiver i), sorted by receiver, then sender, then shift;
+        shift int64 [E,3];
+        r_ij float64 [E,3] = R_j - R_i + shift @ cell, Å.
+
+    Raises:
+        DataError: positions or cell are not finite, a periodic axis without a cell vector, a cutoff that is no length.
+    """
+    positions = np.ascontiguousarray(positions, np.float64)
+    cell = np.ascontiguousarray(cell, np.float64)
+    periodic = np.array(pbc, bool)
+    if not (np.isfinite(cutoff) and cutoff > 0):
+        raise DataError("cutoff is not a length", expected="a positive number of Å", found=cutoff)
+    if positions.ndim != 2 or positions.shape[1] != 3 or cell.shape != (3, 3) or periodic.shape != (3,):
+        raise DataError(
+            "wrong shapes for a neighbour list",
+            expected="positions [n,3], cell [3,3], pbc [3]",
+            found=f"{positions.shape}, {cell.shape}, {periodic.shape}",
+        )
+    if not (np.isfinite(positions).all() and np.isfinite(cell).all()):
+        raise DataError("positions or cell are not finite")
+    box = np.where(periodic[:, None], cell, 0.0)
+    if (periodic & (np.linalg.norm(box, axis=1) == 0)).any():
+        raise DataError("a periodic axis has no cell vector", found=f"cell {cell.tolist()}, pbc {periodic.tolist()}")
+    i, j, shift = _search(positions, box, periodic, float(cutoff))
+    vectors = positions[j] - positions[i] + shift @ cell
+    distance2 = np.einsum("ek,ek->e", vectors, vectors)
+    keep = (distance2 > 0) & (distance2 < cutoff * cutoff)
+    if not keep.all():
+        i, j, shift, vectors = i[keep], j[keep], shift[keep], vectors[keep]
+    order = np.lexsort((shift[:, 2], shift[:, 1], shift[:, 0], j, i))
+    return np.stack([j[order], i[order]]), shift[order], vectors[order]
+
+
+def _search(positions: Array, box: Array, periodic: Array, cutoff: float) -> tuple[Array, Array, Array]:
+    finder = getattr(_local, "finder", None)
+    if finder is None or finder.cutoff != cutoff:
+        finder = _local.finder = NeighborList(cutoff=cutoff, full_list=True, n_threads=1)
+    i, j, shift = finder.compute(positions, box, periodic, quantities="ijS", copy=True)
+    return i.astype(np.int64), j.astype(np.int64), shift.astype(np.int64)
+
+
+class NeighbourCache:
+    """Neighbour lists of a FrameSet, each computed once and kept in flat blocks while `max_bytes` allows.
+
+    What no longer fits is computed when asked for: memory stays bounded and no list is ever thrown out.
+
+    Args:
+        frames: the set.
+        cutoff: Å.
+        max_bytes: bound of the memory for lists.
+    """
+
+    BLOCK: Final = 1 << 18
+    """Edges per block."""
+
+    def __init__(self, frames: FrameSet, cutoff: float, max_bytes: int = 1 << 30) -> None:
+        self.frames = frames
+        self.cutoff = float(cutoff)
+        self.max_bytes = max_bytes
+        self._block = np.full(len(frames), -1, np.int32)
+        self._start = np.zeros(len(frames), np.int32)
+        self._count = np.zeros(len(frames), np.int32)
+        self._edges: list[Array] = []
+        self._shifts: list[Array] = []
+        self._used = 0
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        """Number of lists kept."""
+        return int((self._block >= 0).sum())
+
+    @property
+    def nbytes(self) -> int:
+        """Memory of the blocks."""
+        return self._bytes
+
+    def get(self, i: int) -> tuple[Array, Array]:
+        """(edge_index int32 [2,E], shift int16 or int32 [E,3]) of frame `i`; see `neighbour_list`."""
+        block = self._block[i]
+        if block >= 0:
+            start = self._start[i]
+            end = start + self._count[i]
+            return self._edges[block][:, start:end], self._shifts[block][start:end]
+        frame = self.frames.frame(int(i))
+        found, images, _ = neighbour_list(frame["positions"], frame["cell"], frame["pbc"], self.cutoff)
+        edges = found.astype(np.int32)
+        if images.size and np.abs(images).max() > np.iinfo(np.int16).max:
+            return edges, images.astype(np.int32)
+        shift = images.astype(np.int16)
+        self._keep(i, edges, shift)
+        return edges, shift
+
+    def _keep(self, i: int, edges: Array, shift: Array) -> None:
+        n_edges = edges.shape[1]
+        if not self._edges or self._used + n_edges > self._edges[-1].shape[1]:
+            size = max(self.BLOCK, n_edges)
+            nbytes = size * (2 * 4 + 3 * 2)
+            if self._bytes + nbytes > self.max_bytes:
+                return
+            self._edges.append(np.empty((2, size), np.int32))
+            self._shifts.append(np.empty((size, 3), np.int16))
+            self._bytes += nbytes
+            self._used = 0
+        end = self._used + n_edges
+        self._edges[-1][:, self._used : end] = edges
+        self._shifts[-1][self._used : end] = shift
+        self._start[i], self._count[i] = self._used, n_edges
+        self._block[i] = len(self._edges) - 1
+        self._used = end
+
+
+class SkinList:
+    """Neighbour list of a moving structure, rebuilt only when it must be (Verlet, Phys. Rev. 159, 98, 1967).
+
+    The list holds all pairs within cutoff + skin of the positions at the last rebuild. While no atom has moved by more
+    than skin/2 since then, no pair within the cutoff can be missing. Pairs beyond the cutoff are in the list; models
+    give them weight zero.
+
+    Args:
+        cutoff: Å.
+        skin: Å; 0 rebuilds whenever an atom moves.
+    """
+
+    def __init__(self, cutoff: float, skin: float = 0.5) -> None:
+        if not (np.isfinite(skin) and skin >= 0):
+            raise DataError("skin is not a length", expected="0 or more Å", found=skin)
+        self.cutoff = float(cutoff)
+        self.skin = float(skin)
+        self.n_rebuilds = 0
+        self._reference: tuple[Array, Array, Array] | None = None
+        self._list: tuple[Array, Array] | None = None
+
+    def update(self, positions: Any, cell: Any, pbc: Any) -> tuple[Array, Array, bool]:
+        """(edge_index int64 [2,E], shift int64 [E,3], whether the list was rebuilt) for these positions.
+
+        Args:
+            positions: [n,3] Å, unwrapped or wrapped. cell: [3,3] Å. pbc: bool [3]. NumPy arrays or CPU tensors.
+
+        Raises:
+            DataError: as `neighbour_list`.
+        """
+        positions, cell, pbc = (np.asarray(value) for value in (positions, cell, pbc))
+        if self._list is not None and self._still_valid(positions, cell, pbc):
+            return (*self._list, False)
+        edge_index, shift, _ = neighbour_list(positions, cell, pbc, self.cutoff + self.skin)
+        self._reference = (np.array(positions, np.float64), np.array(cell, np.float64), np.array(pbc, bool))
+        self._list = (edge_index, shift)
+        self.n_rebuilds += 1
+        return edge_index, shift, True
+
+    @property
+    def reference(self) -> tuple[Array, Array, Array] | None:
+        """Positions, cell and pbc of the last rebuild. A checkpoint keeps them: passing them to `update` of a new list
+        before going on gives the same list, and so the same rounding, as an uninterrupted run."""
+        return self._reference
+
+    def _still_valid(self, positions: Array, cell: Array, pbc: Array) -> bool:
+        assert self._reference is not None
+        old_positions, old_cell, old_pbc = self._reference
+        if positions.shape != old_positions.shape or not np.array_equal(pbc, old_pbc):
+            return False
+        if old_pbc.any() and not np.array_equal(cell, old_cell):
+            return False
+        moved = positions - old_positions
+        # A NaN compares false, so that broken positions reach the search and its error.
+        return bool(np.einsum("nk,nk->n", moved, moved).max(initial=0.0) <= (0.5 * self.skin) ** 2)
