@@ -1,0 +1,55 @@
+"""An ASE calculator over any `Potential`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+from ase import Atoms
+from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
+
+from mlipkit.md.forces import PotentialForces
+from mlipkit.md.state import MDState, state_from_atoms, voigt
+
+if TYPE_CHECKING:
+    from mlipkit.models import Potential
+
+
+class MlipCalculator(Calculator):
+    """Energy, forces and stress of a `Potential`, with a skin list that follows the atoms.
+
+    Args:
+        potential: any `Potential`.
+        skin: Å, of the neighbour list (`mlipkit.data.SkinList`).
+
+    Results under ASE's names and in its units: `energy` and `free_energy` (equal, eV), `forces` (eV/Å), `stress`
+    (Voigt, eV/Å³, tension positive; only for structures that are periodic along all three axes).
+    """
+
+    implemented_properties: ClassVar = ["energy", "free_energy", "forces", "stress"]
+    name = "mlipkit"
+
+    def __init__(self, potential: Potential, skin: float = 0.5, **options) -> None:
+        super().__init__(**options)
+        self.potential = potential
+        self._forces = PotentialForces(potential, skin=skin)
+        self._state: MDState | None = None
+
+    def calculate(self, atoms: Atoms | None = None, properties=None, system_changes=all_changes) -> None:
+        super().calculate(atoms, properties, system_changes)
+        assert self.atoms is not None
+        if "stress" in (properties or ()):
+            if not self.atoms.pbc.all():
+                raise PropertyNotImplementedError("stress needs a structure that is periodic along all three axes")
+            # Whoever asks once asks again at the next step: from now on both come from one call.
+            self._forces.stress = True
+        if self._state is None or {"numbers", "pbc"} & set(system_changes):
+            bare = Atoms(self.atoms.numbers, self.atoms.positions, cell=self.atoms.cell, pbc=self.atoms.pbc)
+            self._state = state_from_atoms(bare)
+            if not self.atoms.pbc.all():
+                self._forces.stress = False
+        self._state.positions = self._state.positions.new_tensor(self.atoms.positions)
+        self._state.cell = self._state.cell.new_tensor(self.atoms.cell.array)[None]
+        energy, forces, stress = self._forces(self._state)
+        self.results = {"energy": energy.item(), "free_energy": energy.item(), "forces": forces.numpy()}
+        if stress is not None:
+            self.results["stress"] = voigt(stress[0].numpy())

@@ -1,0 +1,213 @@
+"""Where MD gets its forces from: a Potential with skin lists, or any ASE calculator.
+
+An integrator knows a provider only as a function state -> `Forces`. What changes predictions on the way (adaptation at
+test time, a committee) wraps a provider and stays one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from ase import Atoms
+from ase.calculators.calculator import BaseCalculator
+from ase.stress import voigt_6_to_full_3x3_stress
+from torch import Tensor
+
+from mlipkit.data.graph import Graph
+from mlipkit.data.neighbours import SkinList
+from mlipkit.errors import DataError
+from mlipkit.md.state import MDState
+
+if TYPE_CHECKING:
+    from mlipkit.models import Potential
+
+
+class Forces(NamedTuple):
+    """Energy float64 [S] in eV, forces float64 [N,3] in eV/Å, stress float64 [S,3,3] in eV/Å³ or None."""
+
+    energy: Tensor
+    forces: Tensor
+    stress: Tensor | None = None
+
+
+class ForceFunction(Protocol):
+    def __call__(self, state: MDState) -> Forces: ...
+
+
+@runtime_checkable
+class Restartable(Protocol):
+    """A provider whose next answer depends on its past, to the last bit (skin lists, adapted weights)."""
+
+    def to_tensors(self) -> dict[str, Tensor]: ...
+
+    def restore(self, state: MDState, tensors: Mapping[str, Tensor]) -> None: ...
+
+
+def evaluate(state: MDState, forces: ForceFunction) -> None:
+    """Energy, forces and stress of the present positions, in place."""
+    state.energy, state.forces, state.stress = forces(state)
+
+
+def advance(state: MDState, forces: ForceFunction, timestep: float) -> None:
+    """Count the step whose positions have just been reached, then `evaluate`: forces of step n carry the number n."""
+    state.step += 1
+    state.time += timestep
+    evaluate(state, forces)
+
+
+class PotentialForces:
+    """Forces of a `Potential` for all replicas in one call.
+
+    Neighbour lists carry a skin and are rebuilt, replica by replica, only when an atom has moved by half of it. Pairs
+    between cutoff and cutoff + skin cost as much as others in the model, so long lists are cut to the pairs within the
+    cutoff before each call.
+
+    Args:
+        potential: any `Potential`; its device and dtype are used, positions stay float64.
+        skin: Å.
+        stress: also give the stress (NaN for replicas that are not periodic along all three axes).
+
+    Raises:
+        ModelError: an element outside the potential's domain.
+    """
+
+    CUT_ABOVE: Final = 600
+    """Edges from which cutting the list is cheaper than carrying the skin through the model."""
+
+    def __init__(self, potential: Potential, *, skin: float = 0.5, stress: bool = False) -> None:
+        self.potential = potential
+        self.skin = skin
+        self.stress = stress
+        self._numbers: Tensor | None = None
+        self._lists: list[SkinList] = []
+
+    @property
+    def cutoff(self) -> float:
+        return self.potential.cutoff
+
+    @property
+    def n_rebuilds(self) -> int:
+        """How often a neighbour list was rebuilt, all replicas together."""
+        return sum(skin_list.n_rebuilds for skin_list in self._lists)
+
+    def __call__(self, state: MDState) -> Forces:
+        graph = self.graph(state)
+        prediction = self.potential(graph, forces=True, stress=self.stress)
+        device = state.positions.device
+        return Forces(
+            prediction.energy.to(device, torch.float64),
+            prediction.forces.to(device, torch.float64),
+            prediction.stress.to(device, torch.float64) if self.stress else None,
+        )
+
+    def graph(self, state: MDState) -> Graph:
+        """The batch that the potential gets for this state."""
+        if self._numbers is not state.numbers:
+            self._start(state)
+        self._update_lists(state)
+        device = self._static["numbers"].device
+        positions, cell = state.positions.to(device), state.cell.to(device)
+        edge_index, shift = self._edges
+        if edge_index.shape[1] > self.CUT_ABOVE:
+            vectors = positions[edge_index[0]] - positions[edge_index[1]] + self._shift_vectors
+            near = ((vectors * vectors).sum(1) < self.cutoff**2).nonzero().squeeze(1)
+            edge_index, shift = edge_index[:, near], shift[near]
+        return Graph(positions=positions, edge_index=edge_index, shift=shift, cell=cell, **self._static)
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        """What decides the order of sums in the next call: the structures of which the lists were made."""
+        tensors = {}
+        for index, skin_list in enumerate(self._lists):
+            if skin_list.reference is not None:
+                for name, value in zip(("positions", "cell", "pbc"), skin_list.reference, strict=True):
+                    tensors[f"{index}.{name}"] = torch.tensor(value)
+        return tensors
+
+    def restore(self, state: MDState, tensors: Mapping[str, Tensor]) -> None:
+        """Make the lists of `to_tensors` again, for the restored `state`."""
+        self._start(state)
+        for index, skin_list in enumerate(self._lists):
+            if f"{index}.positions" in tensors:
+                skin_list.update(*(tensors[f"{index}.{name}"].numpy() for name in ("positions", "cell", "pbc")))
+
+    def _start(self, state: MDState) -> None:
+        device = self.potential.device
+        self.potential.check_elements(state.numbers)
+        static = {"numbers": state.numbers, "pbc": state.pbc, "system": state.system, "n_atoms": state.n_atoms}
+        self._static = {name: value.to(device) for name, value in static.items()}
+        self._lists = [SkinList(self.cutoff, self.skin) for _ in range(state.n_systems)]
+        self._pbc = state.pbc.cpu().numpy()
+        self._numbers = state.numbers
+        self._edges: tuple[Tensor, Tensor] | None = None
+
+    def _update_lists(self, state: MDState) -> None:
+        positions, cells = state.positions.cpu().numpy(), state.cell.cpu().numpy()
+        edges, shifts, changed = [], [], self._edges is None
+        for index, skin_list in enumerate(self._lists):
+            span = slice(state.offsets[index], state.offsets[index + 1])
+            edge_index, shift, rebuilt = skin_list.update(positions[span], cells[index], self._pbc[index])
+            edges.append(edge_index)
+            shifts.append(shift)
+            changed = changed or rebuilt
+        if not changed:
+            return
+        device = self._static["numbers"].device
+        offset = [np.int64(start) for start in state.offsets]
+        edge_index = np.concatenate([e + start for e, start in zip(edges, offset, strict=False)], axis=1)
+        shift = np.concatenate(shifts)
+        vectors = np.concatenate([s @ cell for s, cell in zip(shifts, cells, strict=True)])
+        self._edges = torch.from_numpy(edge_index).to(device), torch.from_numpy(shift).to(device)
+        self._shift_vectors = torch.from_numpy(vectors).to(device)
+
+
+class CalculatorForces:
+    """Forces of ASE calculators: one for all replicas, or one for each.
+
+    Args:
+        calculator: any ASE calculator; several replicas go through it one after the other.
+        stress: also ask for the stress (needed by NPT).
+
+    Restart is exact to the last bit only for calculators whose answer depends on the structure alone.
+    """
+
+    def __init__(self, calculator: BaseCalculator | Sequence[BaseCalculator], *, stress: bool = False) -> None:
+        self.calculators = list(calculator) if isinstance(calculator, Sequence) else [calculator]
+        self.stress = stress
+        self.cutoff: float | None = None
+        self._images: list[Atoms] = []
+        self._numbers: Tensor | None = None
+
+    def __call__(self, state: MDState) -> Forces:
+        if self._numbers is not state.numbers:
+            self._make_images(state)
+        positions, cells = state.positions.cpu().numpy(), state.cell.cpu().numpy()
+        energies, forces, stresses = [], [], []
+        for index, image in enumerate(self._images):
+            image.positions = positions[state.offsets[index] : state.offsets[index + 1]]
+            image.cell[:] = cells[index]
+            # Force-consistent where the calculator knows the difference, else the conserved energy would drift.
+            known = getattr(image.calc, "implemented_properties", ())
+            energies.append(image.get_potential_energy(force_consistent="free_energy" in known))
+            forces.append(torch.tensor(image.get_forces(apply_constraint=False), dtype=torch.float64))
+            if self.stress:
+                stresses.append(torch.tensor(voigt_6_to_full_3x3_stress(image.get_stress()), dtype=torch.float64))
+        device = state.positions.device
+        return Forces(
+            torch.tensor(energies, dtype=torch.float64, device=device),
+            torch.cat(forces).to(device),
+            torch.stack(stresses).to(device) if self.stress else None,
+        )
+
+    def _make_images(self, state: MDState) -> None:
+        given = len(self.calculators)
+        if given not in (1, state.n_systems):
+            raise DataError("one calculator for all replicas or one for each", expected=state.n_systems, found=given)
+        self._images = []
+        for index in range(state.n_systems):
+            image = state.atoms(index)
+            image.calc = self.calculators[index % len(self.calculators)]
+            self._images.append(image)
+        self._numbers = state.numbers

@@ -1,0 +1,129 @@
+"""An ASE trajectory that is appended to while others read it, and that a crash cannot spoil.
+
+The file is ASE's own ULM format: `ase.io.read(path, ":")` opens it at any time, also while it grows. Each frame is
+written behind the last one; the number of frames in the file's head is written last, so a frame cut short by a crash is
+not counted. Frames hold positions, momenta, cell, energy, forces, stress, and in `info` the step and `time_fs`.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from ase import __version__ as ase_version
+from ase.data import atomic_masses
+from ase.io import ulm
+
+from mlipkit import units
+from mlipkit.errors import RunError
+from mlipkit.md.state import voigt
+
+_ITEMS_AT = 32  # byte of an ULM head that holds the number of frames
+
+
+class TrajectoryWriter:
+    """Appends frames of one system to `path`.
+
+    Args:
+        path: the `.traj` file. A file that is there is replaced, unless `keep` says how many of its frames stay.
+        numbers, masses, pbc: int [n], u [n], bool [3]; the same in every frame.
+        keep: frames that stay of an existing file (as `truncate`).
+
+    Raises:
+        RunError: the existing file holds fewer frames than `keep`, or is no trajectory.
+    """
+
+    def __init__(
+        self, path: Path | str, numbers: np.ndarray, masses: np.ndarray, pbc: np.ndarray, *, keep: int | None = None
+    ) -> None:
+        self.path = Path(path)
+        self._numbers, self._masses = np.asarray(numbers), np.asarray(masses, dtype=float)
+        self._pbc = [bool(axis) for axis in pbc]
+        self._momentum_unit = self._masses[:, None] * units.ASE_TIME
+        self._own_masses = not np.allclose(self._masses, atomic_masses[self._numbers], rtol=1e-12, atol=0)
+        if keep is None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = ulm.Writer(self.path, "w", tag="ASE-Trajectory")
+        else:
+            truncate(self.path, keep)
+            self._file = ulm.Writer(self.path, "a", tag="ASE-Trajectory")
+
+    @property
+    def n_frames(self) -> int:
+        return len(self._file)
+
+    def append(
+        self,
+        positions: np.ndarray,
+        velocities: np.ndarray,
+        cell: np.ndarray,
+        *,
+        energy: float | None = None,
+        forces: np.ndarray | None = None,
+        stress: np.ndarray | None = None,
+        info: Mapping[str, float] | None = None,
+    ) -> None:
+        """One frame: positions [n,3] Å, velocities [n,3] Å/fs, cell [3,3], energy eV, forces [n,3], stress [3,3]."""
+        file = self._file
+        if self.n_frames == 0:
+            file.write(version=1, ase_version=ase_version, pbc=self._pbc, numbers=self._numbers)
+            if self._own_masses:
+                file.write(masses=self._masses)
+        file.write(positions=positions, cell=cell.tolist(), momenta=velocities * self._momentum_unit)
+        if energy is not None:
+            results = file.child("calculator")
+            results.write(name="mlipkit", energy=float(energy))
+            if forces is not None:
+                results.write(forces=np.ascontiguousarray(forces))
+            if stress is not None:
+                results.write(stress=voigt(stress).tolist())
+        if info:
+            file.write(info=dict(info))
+        file.sync()
+
+    def flush(self) -> None:
+        """Bring every frame to the disk itself: what a checkpoint counts must survive a power cut."""
+        self._file.fd.flush()
+        os.fsync(self._file.fd.fileno())
+
+    def close(self) -> None:
+        if not self._file.fd.closed:
+            self._file.close()
+
+
+def truncate(path: Path | str, n_frames: int) -> None:
+    """Keep the first `n_frames` frames of a trajectory; later ones, and a frame cut short, are removed.
+
+    Raises:
+        RunError: fewer frames are there, or the file is no trajectory.
+    """
+    path = Path(path)
+    try:
+        with path.open("r+b") as file:
+            _, _, n_items, table_at, offsets = ulm.read_header(file)
+            if n_items < n_frames:
+                raise RunError("the trajectory is shorter than its checkpoint says", where=str(path),
+                               expected=f"{n_frames} frames", found=f"{n_items}")  # fmt: skip
+            end = 48 + 8  # head and first offset table
+            if n_frames:
+                file.seek(int(offsets[n_frames - 1]))
+                (size,) = struct.unpack("<q", file.read(8))
+                end = int(offsets[n_frames - 1]) + 8 + size
+            # The offset table in use may lie behind the last frame that stays (ASE moves it when it is full). Its first
+            # entries are still right; it must keep the room that ASE expects for so many frames.
+            room = 1
+            while room < n_frames:
+                room *= ulm.N1
+            end = max(end, int(table_at) + 8 * room)
+            # First the count, then the end of the file: in between the file is longer than needed, never shorter.
+            file.seek(_ITEMS_AT)
+            file.write(struct.pack("<q", n_frames))
+            file.flush()
+            file.truncate(end)
+    except FileNotFoundError:
+        raise RunError("the trajectory is missing", where=str(path), expected=f"{n_frames} frames") from None
+    except (OSError, struct.error, ValueError, IndexError) as error:
+        raise RunError(f"not a readable trajectory ({error})", where=str(path)) from None
