@@ -1,0 +1,144 @@
+"""A plotly figure in the page that is fed with deltas.
+
+plotly's own FigureWidget carries a 4.9 MB script per figure, stays 700 px wide and white, and sends whole arrays. This one
+asks for the script once per page, follows width and theme, and sends appended points only. The figure itself is an ordinary
+`plotly.graph_objects.Figure` built by `mlipkit.plots`, the same one that reports and tests use.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import numpy as np
+import plotly.graph_objects as go
+import traitlets as t
+
+from .ticker import on_loop
+
+STATIC = Path(__file__).parent / "static"
+Curves = Mapping[int, tuple[np.ndarray, np.ndarray]]
+"""Trace number -> (x, y)."""
+
+
+class Plot(anywidget.AnyWidget):
+    """Shows a figure; `extend` and `replace` change curves, `relayout` everything else.
+
+    Args:
+        figure: what to show first.
+        height: px.
+        label: what the picture shows, for screen readers.
+        on_click: called as ``on_click(x, y, trace)`` on the kernel's loop.
+    """
+
+    _esm = STATIC / "plot.js"
+
+    height = t.Int(420).tag(sync=True)
+    label = t.Unicode("").tag(sync=True)
+    cursor = t.Float(None, allow_none=True).tag(sync=True)
+
+    def __init__(
+        self,
+        figure: go.Figure,
+        *,
+        height: int = 420,
+        label: str = "",
+        on_click: Callable[[float, float, int], None] | None = None,
+    ) -> None:
+        super().__init__(height=height, label=label)
+        self._data, self._layout = plain(figure)
+        self._on_click = on_click
+        self.sent_points = 0
+        self.on_msg(self._message)
+
+    @property
+    def n_points(self) -> list[int]:
+        """Number of points per trace as the page has them."""
+        return [len(trace.get("x") or ()) for trace in self._data]
+
+    def show(self, figure: go.Figure) -> None:
+        """Replace the whole figure."""
+        self._data, self._layout = plain(figure)
+        self._send_all()
+
+    def extend(self, curves: Curves) -> None:
+        """Append points to curves."""
+        self._send_curves("extend", curves)
+
+    def replace(self, curves: Curves) -> None:
+        """Replace the points of curves."""
+        self._send_curves("replace", curves)
+
+    def relayout(self, **values: Any) -> None:
+        """Replace keys of the layout (``shapes``, ``annotations``, ``title``) as plain data, when they changed."""
+        changed = {key: value for key, value in values.items() if self._layout.get(key) != value}
+        if changed:
+            self._layout.update(changed)
+            self.send({"type": "layout", "layout": changed})
+
+    def _send_curves(self, kind: str, curves: Curves) -> None:
+        buffers: list[bytes] = []
+        for index, (x, y) in curves.items():
+            columns = [np.ascontiguousarray(column, dtype="<f8") for column in (x, y)]
+            trace = self._data[index]
+            for key, column in zip("xy", columns, strict=True):
+                values = [value if value == value and abs(value) != np.inf else None for value in column.tolist()]
+                trace[key] = (list(trace.get(key) or []) + values) if kind == "extend" else values
+                buffers.append(column.tobytes())
+            self.sent_points += len(columns[0])
+        if buffers:
+            self.send({"type": kind, "curves": list(curves)}, buffers=buffers)
+
+    def _send_all(self) -> None:
+        self.send({"type": "figure", "data": self._data, "layout": self._layout})
+
+    def _message(self, _widget: object, content: dict, _buffers: object) -> None:
+        kind = content.get("type")
+        if kind == "ready":
+            on_loop(self._send_all)
+        elif kind == "library":
+            self.send({"type": "library"}, buffers=[library()])
+        elif kind == "click" and self._on_click is not None and content.get("x") is not None:
+            on_loop(self._on_click, float(content["x"]), float(content.get("y") or 0.0), int(content["curve"]))
+
+
+@cache
+def library() -> bytes:
+    """plotly.js as the installed plotly package ships it, gzipped."""
+    import plotly
+
+    source = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
+    return gzip.compress(source.read_bytes(), compresslevel=5)
+
+
+def plain(figure: go.Figure) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Traces and layout of a figure as plain lists and dictionaries; NaN and infinity become None.
+
+    The template is left out: colours come from the page.
+    """
+    record = _listed(figure.to_plotly_json())
+    record["layout"].pop("template", None)
+    return record["data"], record["layout"]
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, dict):
+        if "bdata" in value and "dtype" in value:
+            import base64
+
+            column = np.frombuffer(base64.b64decode(value["bdata"]), dtype=np.dtype(value["dtype"]).newbyteorder("<"))
+            return _listed(column.reshape([int(n) for n in str(value["shape"]).split(",")] if "shape" in value else -1))
+        return {key: _listed(item) for key, item in value.items()}
+    if isinstance(value, np.ndarray):
+        return _listed(value.tolist())
+    if isinstance(value, (list, tuple)):
+        return [_listed(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not np.isfinite(value):
+        return None
+    return value

@@ -1,0 +1,70 @@
+"""How a state looks and reads: icon, word, colour (Okabe-Ito, told apart by colour-blind people) and one sentence.
+
+Icon and word carry the meaning; colour only repeats it. All icons are plain text glyphs, as icon fonts may be missing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+
+
+@dataclass(frozen=True)
+class Look:
+    """What the head of a view shows for a state. `live`: news are expected; `final`: the worker has ended."""
+
+    icon: str
+    word: str
+    tone: str
+    sentence: str
+    live: bool = False
+    final: bool = False
+
+
+LOOKS: dict[str, Look] = {
+    "empty": Look("○", "EMPTY", "#6b7280", "Nothing is open yet."),
+    "waiting": Look("◔", "WAITING", "#6b7280", "Waits for another run and starts by itself.", live=True),
+    "queued": Look("◔", "QUEUED", "#6b7280", "The worker is being started.", live=True),
+    "running": Look("●", "RUNNING", "#0072b2", "", live=True),
+    "paused": Look("‖", "PAUSED", "#8a6100", "Paused by you. Resume goes on from the same step."),
+    "stopped": Look("■", "STOPPED", "#4b5563", "Stopped by you. Resume goes on from where it stopped.", final=True),
+    "completed": Look("✓", "COMPLETED", "#007a5a", "Done.", final=True),
+    "failed": Look("✖", "FAILED", "#c04f00", "The simulation failed a stability check.", final=True),
+    "crashed": Look("!", "CRASHED", "#a3437a", "An error ended the worker.", final=True),
+    "lost": Look(
+        "?", "LOST CONTACT", "#a3437a",
+        "The worker is gone without a word (killed, or the machine was restarted). Resume goes on from the last checkpoint.",
+        final=True,
+    ),
+}  # fmt: skip
+
+
+def look(state: str) -> Look:
+    """The look of a state; an unknown one (from a newer version) is shown by its name."""
+    return LOOKS.get(state) or Look("·", state.upper(), "#6b7280", "")
+
+
+def duration(seconds: float) -> str:
+    """Rough time in words: ``45 s``, ``3 min``, ``2.5 h``, ``4 days``."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    if seconds < 90 * 60:
+        return f"{round(seconds / 60)} min"
+    if seconds < 36 * 3600:
+        return f"{seconds / 3600:.1f} h"
+    return f"{round(seconds / 86400)} days"
+
+
+def size(n_bytes: float) -> str:
+    """Amount of memory or disk in words: ``3 MB``, ``1.2 GB``."""
+    if n_bytes < 1e6:
+        return f"{max(1, round(n_bytes / 1e3))} kB"
+    if n_bytes < 1e9:
+        return f"{n_bytes / 1e6:.0f} MB"
+    return f"{n_bytes / 1e9:.1f} GB"
+
+
+def chip(state: str, text: str = "") -> str:
+    """HTML of the small coloured label of a state."""
+    style = look(state)
+    return f'<span class="mk-chip" style="--mk-tone:{style.tone}">{style.icon} {escape(text or style.word)}</span>'

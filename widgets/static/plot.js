@@ -1,0 +1,165 @@
+// A plotly figure that receives deltas. plotly.js comes from the Python package, once per page, on request: nothing is
+// fetched from elsewhere and no figure carries its own copy. The figure follows theme and size of its surroundings.
+
+const LIBRARY = "__mlipkit_plotly__";
+
+async function compile(bytes) {
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  const code = await new Response(stream).text();
+  const module = { exports: {} };
+  // Own `module` and hidden `define`: the script must not register with a loader that the page may have.
+  new Function("module", "exports", "define", "require", code).call(window, module, module.exports);
+  return module.exports?.newPlot ? module.exports : window.Plotly;
+}
+
+function library(model) {
+  if (!window[LIBRARY]) {
+    window[LIBRARY] = new Promise((resolve, reject) => {
+      const ask = () => model.send({ type: "library" });
+      const answer = (message, buffers) => {
+        if (message.type !== "library") return;
+        clearInterval(again);
+        model.off("msg:custom", answer);
+        compile(buffers[0].buffer ?? buffers[0]).then(resolve, reject);
+      };
+      model.on("msg:custom", answer);
+      const again = setInterval(ask, 5000);
+      ask();
+    });
+    window[LIBRARY].catch(() => { delete window[LIBRARY]; });
+  }
+  return window[LIBRARY];
+}
+
+function themed(el) {
+  const style = getComputedStyle(el);
+  const value = (name, otherwise) => style.getPropertyValue(name).trim() || otherwise;
+  const text = value("--jp-ui-font-color1", "#1f2328");
+  const grid = value("--jp-border-color2", "#d0d7de");
+  return { text, grid, quiet: value("--jp-ui-font-color2", "#57606a"), back: value("--jp-layout-color1", "#ffffff") };
+}
+
+function render({ model, el }) {
+  el.classList.add("mlipkit-plot");
+  // ipywidgets clears width and height of the outer element, so the size is kept by one inside.
+  const box = document.createElement("div");
+  box.style.cssText = `position: relative; width: 100%; height: ${model.get("height")}px;`;
+  el.append(box);
+  const host = document.createElement("div");
+  host.style.cssText = "position: absolute; inset: 0;";
+  host.setAttribute("role", "img");
+  const cursor = document.createElement("div");
+  cursor.className = "mlipkit-cursor";
+  cursor.style.cssText =
+    "position: absolute; width: 0; border-left: 2px solid #009e73; pointer-events: none; display: none; z-index: 2;";
+  box.append(host, cursor);
+
+  let Plotly = null, figure = null, alive = true, timer = null, lastCost = 0, lastAt = 0, drawn = false;
+
+  const layoutNow = () => {
+    const colours = themed(el);
+    const layout = { ...figure.layout, width: Math.max(220, box.clientWidth), height: model.get("height") };
+    layout.paper_bgcolor = "rgba(0,0,0,0)";
+    layout.plot_bgcolor = "rgba(0,0,0,0)";
+    layout.font = { ...layout.font, color: colours.text };
+    layout.hoverlabel = { bgcolor: colours.back, bordercolor: colours.grid, font: { color: colours.text } };
+    for (const key of Object.keys(layout)) {
+      if (!/^[xy]axis\d*$/.test(key)) continue;
+      layout[key] = { gridcolor: colours.grid, zerolinecolor: colours.grid, linecolor: colours.quiet, ...layout[key] };
+    }
+    layout.uirevision = "keep";
+    layout.datarevision = ++figure.revision;
+    return layout;
+  };
+  const place = () => {
+    const x = model.get("cursor");
+    const axis = host._fullLayout?.xaxis;
+    const size = host._fullLayout?._size;
+    if (x === null || !axis || !size || !Number.isFinite(x)) { cursor.style.display = "none"; return; }
+    const offset = axis.l2p(x);
+    const inside = offset >= -1 && offset <= size.w + 1;
+    cursor.style.display = inside ? "block" : "none";
+    cursor.style.left = `${size.l + offset - 1}px`;
+    cursor.style.top = `${size.t}px`;
+    cursor.style.height = `${size.h}px`;
+  };
+  const draw = async () => {
+    timer = null;
+    if (!alive || !Plotly || !figure || !el.isConnected || box.clientWidth === 0) return;
+    const start = performance.now();
+    await Plotly.react(host, figure.data, layoutNow(), {
+      displaylogo: false, displayModeBar: "hover", scrollZoom: false,
+      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+    });
+    if (!drawn) {
+      drawn = true;
+      host.on("plotly_click", (event) => {
+        const point = event.points[0];
+        model.send({ type: "click", x: point.x, y: point.y, curve: point.curveNumber });
+      });
+      host.on("plotly_relayout", place);
+    }
+    place();
+    lastAt = performance.now();
+    lastCost = lastAt - start;
+  };
+  // At most eight drawings a second, and never more than a third of the time goes into drawing.
+  const schedule = () => {
+    if (timer !== null || !alive) return;
+    const gap = Math.max(125, 3 * lastCost);
+    timer = setTimeout(draw, Math.max(0, lastAt + gap - performance.now()));
+  };
+  const columns = (message, buffers) => {
+    let k = 0;
+    const read = () => {
+      const view = buffers[k++];
+      const bytes = view.buffer ? view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength) : view;
+      // Plain arrays throughout: plotly mixes them with typed arrays silently wrong.
+      return Array.from(new Float64Array(bytes), (value) => (Number.isFinite(value) ? value : null));
+    };
+    return message.curves.map((index) => ({ index, x: read(), y: read() }));
+  };
+  const receive = (message, buffers) => {
+    if (message.type === "figure") {
+      figure = { data: message.data, layout: message.layout, revision: (figure?.revision ?? 0) + 1 };
+    } else if (figure && message.type === "extend") {
+      for (const { index, x, y } of columns(message, buffers)) {
+        const trace = figure.data[index];
+        if (!trace) continue;
+        trace.x = trace.x.concat(x);
+        trace.y = trace.y.concat(y);
+      }
+    } else if (figure && message.type === "replace") {
+      for (const { index, x, y } of columns(message, buffers)) Object.assign(figure.data[index] ?? {}, { x, y });
+    } else if (figure && message.type === "layout") {
+      Object.assign(figure.layout, message.layout);
+    } else return;
+    schedule();
+  };
+  const label = () => host.setAttribute("aria-label", model.get("label"));
+  model.on("msg:custom", receive);
+  model.on("change:cursor", place);
+  model.on("change:label", label);
+  label();
+  library(model).then((loaded) => { Plotly = loaded; schedule(); }, (error) => {
+    host.textContent = `The plot cannot be drawn: ${error.message}`;
+  });
+  model.send({ type: "ready" });
+
+  const sizer = new ResizeObserver(() => schedule());
+  sizer.observe(box);
+  const theme = new MutationObserver(() => setTimeout(schedule, 150));
+  theme.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-name", "data-jp-theme-light"] });
+  return () => {
+    alive = false;
+    clearTimeout(timer);
+    sizer.disconnect();
+    theme.disconnect();
+    model.off("msg:custom", receive);
+    model.off("change:cursor", place);
+    model.off("change:label", label);
+    if (Plotly && drawn) Plotly.purge(host);
+  };
+}
+
+export default { render };
