@@ -138,7 +138,7 @@ def nve(atoms: Atoms, timestep: float, frames: int, fresh: Callable[[], Calculat
     }
 
 
-def join_nve(kept: list[Arrays], numbers: np.ndarray, masses: np.ndarray, lost: int) -> tuple[Arrays, dict[str, Any]]:
+def join_nve(kept: list[Arrays], numbers: np.ndarray, masses: np.ndarray) -> tuple[Arrays, dict[str, Any]]:
     """Columns of all trajectories and the checks that NVE sets share."""
     arrays = {key: np.concatenate([part[key] for part in kept]) for key in kept[0] if key != "total"}
     arrays["numbers"] = numbers.astype(np.int16)
@@ -153,7 +153,7 @@ def join_nve(kept: list[Arrays], numbers: np.ndarray, masses: np.ndarray, lost: 
         x, v = part["positions"].astype(float), part["velocities"].astype(float)
         a = FORCE_TO_ACCELERATION * part["forces"] / masses[:, None]
         errors.append(np.abs(x[1:] - x[:-1] - step * v[:-1] - 0.5 * step**2 * a[:-1]).max())
-    kinetic = temperature_of(masses, arrays["velocities"].astype(float), lost)
+    kinetic = temperature_of(masses, arrays["velocities"].astype(float))
     checks = {
         "mean_temperature_K": round(float(kinetic.mean()), 1),
         "total_energy_largest_excursion_eV": float(np.abs(total - total[:, :1]).max()),

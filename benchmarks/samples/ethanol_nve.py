@@ -32,14 +32,14 @@ def main() -> None:
     kept, wall, cpu = common.trajectories(NAME, TRAJECTORIES, trajectory)
     atoms = thermal.start(np.random.default_rng(0))
     masses = atoms.get_masses()
-    arrays, checks = common.join_nve(kept, atoms.numbers, masses, lost=3)
+    arrays, checks = common.join_nve(kept, atoms.numbers, masses)
     bonds = thermal.bonds(atoms.numbers, arrays["positions"])
     if not (bonds == thermal.bonds(atoms.numbers, atoms.positions)).all():
         raise SystemExit(f"{NAME}: a bond changed")
     card = {
         "title": "Ethanol, constant energy, every step",
-        "description": f"{TRAJECTORIES} NVE trajectories of {FRAMES} consecutive {TIMESTEP} fs steps, each from its own "
-        f"{EQUILIBRATION * TIMESTEP / 1000:g} ps Langevin run at {TEMPERATURE:g} K.",
+        "description": f"{TRAJECTORIES} NVE trajectories of {FRAMES} consecutive frames, {TIMESTEP} fs apart, each "
+        f"from its own {EQUILIBRATION * TIMESTEP / 1000:g} ps Langevin run at {TEMPERATURE:g} K.",
         "temperature_K": TEMPERATURE,
         "level_of_theory": f"{thermal.METHOD} (electrons at 300 K, free energy), accuracy 0.01",
         "dynamics": {"integrator": "velocity Verlet", "timestep_fs": TIMESTEP},
