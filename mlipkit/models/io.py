@@ -34,15 +34,16 @@ UPGRADES: dict[int, Upgrade] = {}
 
 def spec_of(potential: Potential) -> dict[str, Any]:
     """JSON-ready specification that, with the tensors of `tensors_of`, rebuilds a potential."""
+    auxiliary: dict[str, Any] = {}
+    for name, head in potential.auxiliary.items():
+        if not isinstance(head, AuxiliaryHead):
+            raise ModelError("no AuxiliaryHead", where=f"potential.auxiliary['{name}']", found=type(head).__name__)
+        auxiliary[name] = {"kind": head.kind, "options": head.options()}
     return {
         "format_version": FORMAT_VERSION,
         "encoder": {"name": encoder_name(potential.encoder), "options": potential.encoder.options()},
         "head": potential.head_name,
-        "auxiliary": {
-            name: {"kind": head.kind, "options": head.options()}
-            for name, head in potential.auxiliary.items()
-            if isinstance(head, AuxiliaryHead)
-        },
+        "auxiliary": auxiliary,
         "elements": list(potential.elements),
         "dtype": str(potential.dtype).removeprefix("torch."),
     }
@@ -55,6 +56,9 @@ def tensors_of(potential: Potential) -> dict[str, Tensor]:
 
 def build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor], *, where: str = "potential") -> Potential:
     """Potential from a specification and tensors of the present format version."""
+    lacking = sorted({"encoder", "head", "auxiliary", "elements", "dtype"} - set(spec))
+    if lacking:
+        raise ModelError("incomplete specification", where=where, found=f"no {lacking}")
     dtype = getattr(torch, str(spec["dtype"]), None)
     if not isinstance(dtype, torch.dtype):
         raise ModelError("unknown dtype", where=(where, "dtype"), found=spec["dtype"])
