@@ -143,6 +143,14 @@ class Layout:
                 yield np.ascontiguousarray(part.take(stored, per_atom))
 
 
+@dataclass(frozen=True)
+class Column:
+    """A stored array and the layout that says which of its rows the set shows."""
+
+    values: Array
+    layout: Layout
+
+
 def as_index(index: Any, n_frames: int) -> slice | Array:
     """A contiguous slice or int64 rows from a slice, a boolean mask or integers (negative ones count from the end).
 
@@ -199,6 +207,17 @@ def array_hash(pieces: Iterator[Array], dtype: str, row: tuple[int, ...], extra:
     for piece in pieces:
         digest.update(piece.reshape(-1).view(np.uint8).data)
     return digest.hexdigest()
+
+
+def array_text(array: Array) -> str:
+    """Hash of an index array as text, to be hashed with a column it belongs to."""
+    return array_hash(iter([np.ascontiguousarray(array, "<i8")]), "<i8", ())
+
+
+def frozen(array: Array) -> Array:
+    """The same array, read-only."""
+    array.flags.writeable = False
+    return array
 
 
 _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from mlipkit.data import columns as col
-from mlipkit.data.columns import KINDS, Array, Layout
-from mlipkit.data.frameset import Column, FrameSet
+from mlipkit.data.columns import KINDS, Array, Column, Layout
+from mlipkit.data.frameset import FrameSet
 from mlipkit.errors import DataError
 
 

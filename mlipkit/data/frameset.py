@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 from ase import Atoms
-from ase.calculators.singlepoint import SinglePointCalculator
 from ase.data import chemical_symbols
 
 from mlipkit.data import columns as col
 from mlipkit.data import validate
-from mlipkit.data.columns import KINDS, LABEL_COLUMNS, Array, Layout
-from mlipkit.errors import DataError, LabelError
-from mlipkit.units import velocities_to_ase
+from mlipkit.data.columns import KINDS, LABEL_COLUMNS, Array, Column, Layout, array_text, frozen
+from mlipkit.errors import DataError, LabelError, nearest
 
 if TYPE_CHECKING:
     from mlipkit.data.report import DataReport
     from mlipkit.data.splits import Split
 
 
-@dataclass(frozen=True)
-class Column:
-    """A stored array and the layout that says which of its rows the set shows."""
+class _Flat:
+    """A column of the frames shown, as an attribute."""
 
-    values: Array
-    layout: Layout
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, frames: FrameSet, owner: type | None = None) -> Array:
+        return self if frames is None else frames._column(self.name)  # type: ignore[return-value]
 
 
 class FrameSet(Sequence[Atoms]):
@@ -110,63 +109,27 @@ class FrameSet(Sequence[Atoms]):
                 axis without a cell vector, shapes that do not fit. Names source and frame.
             LabelError: a label of the wrong shape, or infinite.
         """
-        positions = np.asarray(positions)
-        if positions.ndim == 3:
-            n_frames, size = positions.shape[:2]
-            if n_atoms is None and offsets is None:
-                n_atoms = np.full(n_frames, size)
-            numbers = np.asarray(numbers).reshape(-1)
-            if len(numbers) == size != n_frames * size:
-                numbers = np.tile(numbers.astype("<i2"), n_frames)
-            positions, velocities, forces = (
-                array if array is None else np.asarray(array).reshape(-1, 3)
-                for array in (positions, velocities, forces)
-            )
-        # Sources are needed to name a frame in errors, and their length is only checked once the frames are counted.
-        names = [source] if isinstance(source, str) else list(source)
+        from mlipkit.data.build import columns_from_arrays
 
-        def where(frame: int) -> tuple[str, str]:
-            if len(names) == 1:
-                return names[0], f"frame {frame}"
-            name = names[frame] if frame < len(names) else "memory"
-            return name, f"frame {names[:frame].count(name)}"
-
-        starts = validate.starts_of(n_atoms, offsets, len(positions), where)
-        n_frames, total = len(starts) - 1, int(starts[-1])
-        sources, source_codes = col.codes_of(source, n_frames, "source")
-        tags, tag_codes = col.codes_of(tag, n_frames, "tag")
-
-        arrays: dict[str, Array] = {"source_codes": source_codes, "tag_codes": tag_codes}
-        given = {
-            "numbers": numbers,
-            "positions": positions,
-            "cell": np.zeros((3, 3)) if cell is None else cell,
-            "pbc": np.zeros(3, bool) if pbc is None else pbc,
-            "velocities": velocities,
-            "energy": energy,
-            "forces": forces,
-            "stress": stress,
-            "time": np.nan if time is None else time,
-        }
-        for name, values in given.items():
-            if values is not None:
-                n_rows = total if KINDS[name].per_atom else n_frames
-                arrays[name] = validate.column(name, values, n_rows, where)
-        trajectory = np.int32(-1) if trajectory is None else np.asarray(trajectory, np.int32)
-        arrays["trajectory"] = np.broadcast_to(trajectory, (n_frames,)) if trajectory.ndim == 0 else trajectory
-        if arrays["trajectory"].shape != (n_frames,):
-            raise DataError("trajectory has the wrong shape", expected=(n_frames,), found=trajectory.shape)
-
-        validate.check_structures(arrays["numbers"], arrays["positions"], starts, arrays["cell"], arrays["pbc"], where)
-        for name in LABEL_COLUMNS:
-            if name in arrays:
-                validate.check_label(name, arrays[name], starts, where)
-        arrays["structure_hashes"] = col.structure_hashes(
-            arrays["numbers"], arrays["positions"], starts, arrays["cell"], arrays["pbc"]
+        columns, sources, tags = columns_from_arrays(
+            numbers,
+            positions,
+            n_atoms,
+            offsets,
+            {
+                "cell": cell,
+                "pbc": pbc,
+                "velocities": velocities,
+                "energy": energy,
+                "forces": forces,
+                "stress": stress,
+                "time": time,
+            },
+            source=source,
+            trajectory=trajectory,
+            tag=tag,
         )
-        arrays["uids"] = col.unique_ids(arrays["structure_hashes"])
-        layout = Layout(starts)
-        return cls({name: Column(values, layout) for name, values in arrays.items()}, sources, tags)
+        return cls(columns, sources, tags)
 
     @classmethod
     def from_atoms(
@@ -182,38 +145,9 @@ class FrameSet(Sequence[Atoms]):
         Raises:
             DataError, LabelError: as `from_arrays` and `resolve`.
         """
-        from mlipkit.data.resolve import resolve
+        from mlipkit.data.build import arrays_from_atoms
 
-        atoms = [atoms] if isinstance(atoms, Atoms) else list(atoms)
-        default = source or "memory"
-        found = [resolve(one, keys, where=f"{default}: frame {k}") for k, one in enumerate(atoms)]
-        n_atoms = np.array([len(one) for one in atoms], np.int64)
-        if not len(atoms):
-            return cls.from_arrays(np.zeros(0, int), np.zeros((0, 3)), n_atoms, source=default)
-
-        def gather(name: str) -> Array | None:
-            if not any(name in one.values for one in found):
-                return None
-            kind = KINDS[name]
-            shapes = [(n, *kind.row) if kind.per_atom else (1, *kind.row) for n in n_atoms]
-            parts = [
-                np.reshape(one.values[name], shape) if name in one.values else np.full(shape, np.nan)
-                for one, shape in zip(found, shapes, strict=True)
-            ]
-            return np.concatenate(parts)
-
-        return cls.from_arrays(
-            np.concatenate([one.numbers for one in atoms]),
-            np.concatenate([one.positions for one in atoms]),
-            n_atoms,
-            cell=np.stack([one.cell.array for one in atoms]),
-            pbc=np.stack([one.pbc for one in atoms]),
-            **{name: gather(name) for name in LABEL_COLUMNS},
-            source=[source or one.source or "memory" for one in found],
-            trajectory=[one.trajectory for one in found],
-            time=[one.time for one in found],
-            tag=[one.tag for one in found],
-        )
+        return cls.from_arrays(**arrays_from_atoms([atoms] if isinstance(atoms, Atoms) else list(atoms), source, keys))
 
     @staticmethod
     def open(folder: str | Path, mmap: bool = True) -> FrameSet:
@@ -240,14 +174,14 @@ class FrameSet(Sequence[Atoms]):
     @cached_property
     def n_atoms(self) -> Array:
         """int64[F] atoms per frame."""
-        return _frozen(self._layout.n_atoms())
+        return frozen(self._layout.n_atoms())
 
     @cached_property
     def offsets(self) -> Array:
         """int64[F+1] first atom of each frame in the flat columns, N at the end."""
         if self._layout.rows is None:
-            return _frozen(self._layout.starts)
-        return _frozen(np.concatenate([[0], np.cumsum(self.n_atoms)]))
+            return frozen(self._layout.starts)
+        return frozen(np.concatenate([[0], np.cumsum(self.n_atoms)]))
 
     def _column(self, name: str) -> Array:
         stored = self._columns.get(name)
@@ -258,69 +192,31 @@ class FrameSet(Sequence[Atoms]):
         if stored.layout.contiguous:
             return stored.layout.take(stored.values, kind.per_atom)
         if name not in self._gathered:
-            self._gathered[name] = _frozen(stored.layout.take(stored.values, kind.per_atom))
+            self._gathered[name] = frozen(stored.layout.take(stored.values, kind.per_atom))
         return self._gathered[name]
 
-    @property
-    def numbers(self) -> Array:
-        return self._column("numbers")
-
-    @property
-    def positions(self) -> Array:
-        return self._column("positions")
-
-    @property
-    def cell(self) -> Array:
-        return self._column("cell")
-
-    @property
-    def pbc(self) -> Array:
-        return self._column("pbc")
+    numbers = _Flat()
+    positions = _Flat()
+    cell = _Flat()
+    pbc = _Flat()
+    energy = _Flat()
+    forces = _Flat()
+    stress = _Flat()
+    uids = _Flat()
+    structure_hashes = _Flat()
+    source_codes = _Flat()
+    trajectory = _Flat()
+    time = _Flat()
+    tag_codes = _Flat()
 
     @property
     def velocities(self) -> Array | None:
         return self._column("velocities") if "velocities" in self._columns else None
 
     @property
-    def energy(self) -> Array:
-        return self._column("energy")
-
-    @property
-    def forces(self) -> Array:
-        return self._column("forces")
-
-    @property
-    def stress(self) -> Array:
-        return self._column("stress")
-
-    @property
-    def uids(self) -> Array:
-        return self._column("uids")
-
-    @property
-    def structure_hashes(self) -> Array:
-        return self._column("structure_hashes")
-
-    @property
-    def source_codes(self) -> Array:
-        return self._column("source_codes")
-
-    @property
     def sources(self) -> tuple[str, ...]:
         """Names behind `source_codes`; a selection keeps the whole table."""
         return self._sources
-
-    @property
-    def trajectory(self) -> Array:
-        return self._column("trajectory")
-
-    @property
-    def time(self) -> Array:
-        return self._column("time")
-
-    @property
-    def tag_codes(self) -> Array:
-        return self._column("tag_codes")
 
     @property
     def tags(self) -> tuple[str, ...]:
@@ -343,14 +239,12 @@ class FrameSet(Sequence[Atoms]):
             LabelError: no such label.
         """
         if label not in LABEL_COLUMNS:
-            from mlipkit.errors import nearest
-
             raise LabelError(f"no such label '{label}'", hint=nearest(label, LABEL_COLUMNS))
         if label not in self._columns:
             return np.zeros(len(self), bool)
         values = self._column(label)
         if not KINDS[label].per_atom:
-            return np.isfinite(values.reshape(len(values), -1)).all(1)
+            return np.all(np.isfinite(values), axis=tuple(range(1, values.ndim)))
         if not len(self):
             return np.zeros(0, bool)
         return np.logical_and.reduceat(np.isfinite(values).all(1), self.offsets[:-1])
@@ -394,29 +288,9 @@ class FrameSet(Sequence[Atoms]):
     def atoms(self, i: int) -> Atoms:
         """Frame `i` as a fresh `ase.Atoms`: labels in a SinglePointCalculator, velocities in ASE's unit, provenance in
         ``info`` (uid, source, and tag, time_fs, trajectory where known)."""
-        frame = self.frame(i)
-        atoms = Atoms(frame["numbers"], frame["positions"], cell=frame["cell"], pbc=frame["pbc"])
-        results: dict[str, Any] = {}
-        if np.isfinite(frame["energy"]):
-            results["energy"] = frame["energy"]
-        if np.isfinite(frame["forces"]).all():
-            results["forces"] = frame["forces"].copy()
-        if np.isfinite(frame["stress"]).all():
-            full = 0.5 * (frame["stress"] + frame["stress"].T)
-            results["stress"] = full[[0, 1, 2, 1, 0, 0], [0, 1, 2, 2, 2, 1]]
-        if results:
-            atoms.calc = SinglePointCalculator(atoms, **results)
-        velocities = frame["velocities"]
-        if velocities is not None and np.isfinite(velocities).all():
-            atoms.set_velocities(velocities_to_ase(velocities))
-        atoms.info.update(uid=frame["uid"], source=frame["source"])
-        if frame["tag"]:
-            atoms.info["tag"] = frame["tag"]
-        if np.isfinite(frame["time"]):
-            atoms.info["time_fs"] = frame["time"]
-        if frame["trajectory"] >= 0:
-            atoms.info["trajectory"] = frame["trajectory"]
-        return atoms
+        from mlipkit.data.build import atoms_of_frame
+
+        return atoms_of_frame(self.frame(i))
 
     @overload
     def __getitem__(self, index: int) -> Atoms: ...
@@ -591,13 +465,3 @@ class FrameSet(Sequence[Atoms]):
 
     def _where(self, frame: int) -> tuple[str, str]:
         return self._sources[int(self.source_codes[frame])] if len(self) else "memory", f"frame {frame}"
-
-
-def _frozen(array: Array) -> Array:
-    array.flags.writeable = False
-    return array
-
-
-def array_text(array: Array) -> str:
-    """Hash of an index array as text, to be hashed with a column it belongs to."""
-    return col.array_hash(iter([np.ascontiguousarray(array, "<i8")]), "<i8", ())

@@ -158,7 +158,7 @@ def collate(
     edge_index = np.concatenate([edges for edges, _ in lists], axis=1, dtype=np.int64)
     edge_index += np.repeat(batch.offsets[:-1], n_edges)
     pbc = batch.pbc
-    stress = np.where(pbc.all(1)[:, None, None], batch.stress, np.nan)
+    stress = np.where(np.all(pbc, axis=1).reshape(-1, 1, 1), batch.stress, np.nan)
     graph = Graph(
         numbers=torch.from_numpy(batch.numbers.astype(np.int64)),
         positions=_tensor(batch.positions, dtype),

@@ -12,6 +12,7 @@ import json
 import os
 import time
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -306,7 +307,7 @@ class Series:
         if len(edges) > n_bins + 1:
             edges = np.concatenate([[start], inner[1:], [stop]])
         if len(edges) < 4:
-            parts = [self._extent(int(a), int(b), level) for a, b in zip(edges[:-1], edges[1:], strict=True)]
+            parts = [self._extent(int(a), int(b), level) for a, b in pairwise(edges)]
             return edges, np.stack(parts)
         first, last = int(edges[1]), int(edges[-2])
         block = FACTOR**level

@@ -16,8 +16,8 @@ from typing import Any, Final
 import numpy as np
 
 from mlipkit.data import columns as col
-from mlipkit.data.columns import KINDS, Array, Layout
-from mlipkit.data.frameset import Column, FrameSet, array_text
+from mlipkit.data.columns import KINDS, Array, Column, Layout, array_text
+from mlipkit.data.frameset import FrameSet
 from mlipkit.errors import DataError
 
 TABLE: Final = "table.json"

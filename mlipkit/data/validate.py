@@ -66,13 +66,15 @@ def column(name: str, values: Any, n_rows: int, where: Where) -> Array:
         raise error("not whole numbers in range", where=(where(0)[0], name))
     if name == "stress" and array.ndim == 2 and array.shape[1:] == (6,):
         array = full_stress(array)
-    if array.ndim == 0 and np.isnan(kind.missing) and not kind.per_atom:
+    if array.ndim == 0 and name in ("time", "trajectory"):
         array = np.broadcast_to(array, (n_rows, *kind.row))
     if name in ("cell", "pbc") and array.shape == kind.row:
         array = np.broadcast_to(array, (n_rows, *kind.row))
     if name == "cell" and array.shape == (n_rows, 3):
         lengths, array = array, np.zeros((n_rows, 3, 3))
         array[:, [0, 1, 2], [0, 1, 2]] = lengths
+    if name == "trajectory" and (array < -1).any():
+        raise error("not a trajectory number", where=(where(0)[0], name), expected="-1 (none) or more")
     if array.shape != (n_rows, *kind.row):
         raise error("wrong shape", where=(where(0)[0], name), expected=(n_rows, *kind.row), found=np.shape(values))
     return array
