@@ -302,12 +302,12 @@ class Run(os.PathLike):
             control["revision"] = int(control.get("revision", 0)) + 1
             self.files.write("control.json", {"request": "run", **control})
 
-    def wait(self, timeout: float | None = None) -> State:
-        """Block until the run has ended or `timeout` seconds have passed; the state then."""
+    def wait(self, timeout: float | None = None) -> Run:
+        """Block until the run has ended or `timeout` seconds have passed; returns itself."""
         end = None if timeout is None else time.monotonic() + timeout
-        while (state := self.state) in ACTIVE and (end is None or time.monotonic() < end):
+        while self.state in ACTIVE and (end is None or time.monotonic() < end):
             time.sleep(0.1)
-        return state
+        return self
 
     def _ask(self, request: events.Request) -> None:
         with self.files.locked(".change"):

@@ -191,6 +191,17 @@ class TrainSpec(_Spec):
         return f"train_{self.model.encoder}"
 
 
+ENSEMBLE_OPTIONS: dict[str, tuple[str, ...]] = {
+    "nve": (),
+    "langevin": ("temperature", "friction"),
+    "berendsen": ("temperature", "relaxation_time"),
+    "nose_hoover": ("temperature", "relaxation_time"),
+    "bussi": ("temperature", "relaxation_time"),
+    "npt": ("temperature", "relaxation_time", "pressure", "pressure_relaxation_time"),
+}
+"""Settings of each ensemble; a test compares them with `mlipkit.md.ENSEMBLES`."""
+
+
 class MDSpec(_Spec):
     """Molecular dynamics with a potential, watched by stability checks."""
 
@@ -199,7 +210,7 @@ class MDSpec(_Spec):
         default="sample:ethanol_1000", description="sample, .safetensors file, training run, or factory of a calculator"
     )
     start: str = Field(default="sample:ethanol_300K@0", description="first structure: sample, file or run, with @frame")
-    ensemble: Literal["langevin", "nve", "berendsen", "nose_hoover", "bussi"] = Field(
+    ensemble: Literal["langevin", "nve", "berendsen", "nose_hoover", "bussi", "npt"] = Field(
         default="langevin", description="ensemble and thermostat"
     )
     temperature: float = Field(
@@ -211,9 +222,13 @@ class MDSpec(_Spec):
         default=None, gt=0, description="simulated time; replaces steps", json_schema_extra=unit("ps")
     )
     stride: int = Field(default=20, ge=1, description="steps between stored frames")
-    friction: float = Field(default=0.01, ge=0, description="Langevin friction", json_schema_extra=unit("1/fs"))
+    friction: float = Field(default=0.01, ge=0, description="langevin: friction", json_schema_extra=unit("1/fs"))
     relaxation_time: float = Field(
-        default=100.0, gt=0, description="relaxation time of the other thermostats", json_schema_extra=unit("fs")
+        default=100.0, gt=0, description="other thermostats: relaxation time", json_schema_extra=unit("fs")
+    )
+    pressure: float = Field(default=0.0, description="npt: target pressure", json_schema_extra=unit("GPa"))
+    pressure_relaxation_time: float = Field(
+        default=1000.0, gt=0, description="npt: relaxation time of the pressure", json_schema_extra=unit("fs")
     )
     checks: dict[str, Any] = Field(
         default_factory=dict,
@@ -227,6 +242,19 @@ class MDSpec(_Spec):
 
     PLACES: ClassVar = ("potential", "start")
     CHANGEABLE: ClassVar = ("steps", "time_ps", "temperature", "friction", "checks", "threads")
+
+    @property
+    def ensemble_options(self) -> dict[str, float]:
+        """Those settings that the ensemble has, under the names of `mlipkit.md`."""
+        return {name: getattr(self, name) for name in ENSEMBLE_OPTIONS[self.ensemble]}
+
+    @model_validator(mode="after")
+    def _every_option_acts(self):
+        for name in {option for options in ENSEMBLE_OPTIONS.values() for option in options} - {"temperature"}:
+            given = getattr(self, name) != type(self).model_fields[name].default
+            if given and name not in ENSEMBLE_OPTIONS[self.ensemble]:
+                raise ValueError(f"{name} has no effect with ensemble '{self.ensemble}'")
+        return self
 
     @model_validator(mode="after")
     def _steps_from_time(self):

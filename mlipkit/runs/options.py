@@ -1,0 +1,123 @@
+"""Specifications as command-line options: every field becomes one, nested ones joined by a dash."""
+
+from __future__ import annotations
+
+import inspect
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import typer
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+from mlipkit.errors import SpecError
+from mlipkit.runs.spec import MDSpec, TrainSpec
+
+HIDDEN = ("kind", "version")
+
+
+def options_of(cls: type[TrainSpec] | type[MDSpec]) -> list[inspect.Parameter]:
+    """Parameters for a typer command, one per field: ``model.features`` becomes ``--model-features``."""
+    parameters = []
+    for path, field in _fields(cls):
+        several = path == "data"
+        parameters.append(
+            inspect.Parameter(
+                path.replace(".", "__"),
+                inspect.Parameter.KEYWORD_ONLY,
+                default=typer.Option(
+                    None,
+                    "--" + path.replace(".", "-").replace("_", "-"),
+                    help=_help(field),
+                    metavar=_metavar(field),
+                    show_default=False,
+                    rich_help_panel=path.partition(".")[0] if "." in path else "run",
+                ),
+                annotation=list[str] | None if several else str | None,
+            )
+        )
+    return parameters
+
+
+def spec_from_options(cls: type[TrainSpec] | type[MDSpec], values: Mapping[str, Any]) -> TrainSpec | MDSpec:
+    """A specification from option texts; options that were not given keep their defaults.
+
+    Raises:
+        SpecError: a value that does not fit its field.
+    """
+    fields = dict(_fields(cls))
+    record: dict[str, Any] = {}
+    for name, value in values.items():
+        if value is None or value == []:
+            continue
+        path = name.replace("__", ".")
+        place = record
+        *heads, last = path.split(".")
+        for head in heads:
+            place = place.setdefault(head, {})
+        if isinstance(value, list):
+            place[last] = value[0] if len(value) == 1 else value
+        else:
+            place[last] = _value(value, fields[path], path)
+    return cls(**record)
+
+
+def parse_pairs(text: str, where: str) -> dict[str, Any]:
+    """``"forces=dft_forces,energy=E"`` as a dictionary; numbers, true and false become such.
+
+    Raises:
+        SpecError: a part without "=".
+    """
+    import yaml
+
+    pairs = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        key, sign, value = part.partition("=")
+        if not sign:
+            raise SpecError("not of the form name=value", where=where, found=part, hint="Example: forces=dft_forces")
+        pairs[key.strip()] = yaml.safe_load(value)
+    return pairs
+
+
+def _fields(cls: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in cls.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _fields(field.annotation, f"{prefix}{name}.")
+        elif name not in HIDDEN:
+            yield prefix + name, field
+
+
+def _kinds(field: FieldInfo) -> tuple[Any, ...]:
+    annotation = field.annotation
+    union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
+    return typing.get_args(annotation) if union else (annotation,)
+
+
+def _value(text: str, field: FieldInfo, path: str) -> Any:
+    kinds = _kinds(field)
+    if type(None) in kinds and text.lower() in ("none", ""):
+        return None
+    if any(typing.get_origin(kind) is dict for kind in kinds):
+        return parse_pairs(text, path)
+    return text
+
+
+def _help(field: FieldInfo) -> str:
+    extra = field.json_schema_extra
+    unit = f", {extra['unit']}" if isinstance(extra, dict) and "unit" in extra else ""
+    default = (
+        "" if field.is_required() or field.default in (None, "") or field.default_factory else f" ({field.default})"
+    )
+    return f"{field.description or ''}{unit}{default}"
+
+
+def _metavar(field: FieldInfo) -> str:
+    for kind in _kinds(field):
+        if typing.get_origin(kind) is typing.Literal:
+            return "|".join(map(str, typing.get_args(kind)))
+        if typing.get_origin(kind) is dict:
+            return "NAME=VALUE,..."
+    names = {int: "INT", float: "NUMBER", str: "TEXT", bool: "true|false"}
+    return next((names[kind] for kind in _kinds(field) if kind in names), "TEXT")
