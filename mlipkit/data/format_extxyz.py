@@ -19,7 +19,7 @@ import numpy as np
 from ase.calculators.calculator import all_properties
 from ase.data import atomic_numbers
 
-from mlipkit.data.reading import BROKEN_STREAM, FileReport, Index, open_text, pick
+from mlipkit.data.reading import BROKEN_STREAM, FileReport, Index, label_of, open_text, pick
 from mlipkit.data.resolve import RawFrame
 from mlipkit.errors import DataError, nearest
 
@@ -33,8 +33,8 @@ _PLAIN_VALUE = re.compile(r"[^\s\"'{}\[\]]*")
 _BOOLEANS = {"T": True, "F": False, "TRUE": True, "FALSE": False}
 
 
-def frames(path: Path, index: Index, wanted: Collection[str], report: FileReport) -> Iterator[RawFrame]:
-    """Frames of an extended or plain XYZ file (compression is seen by content).
+def frames(path: Path, index: Index, wanted: Collection[str], report: FileReport) -> Iterator[tuple[int, RawFrame]]:
+    """Numbered frames of an extended or plain XYZ file (compression is seen by content).
 
     Args:
         index: which frames.
@@ -44,27 +44,32 @@ def frames(path: Path, index: Index, wanted: Collection[str], report: FileReport
         DataError: with file, frame and line, at the first thing that is not as the format says.
     """
     with open_text(path) as stream:
-        reader = Reader(stream, path.name, wanted, report)
+        reader = Reader(stream, label_of(path), wanted, report)
         try:
             chosen = _forward(index)
             if chosen is None:
-                chosen = pick(reader.count(), index, path.name)
+                chosen = pick(reader.count(), index, label_of(path))
                 if chosen.step < 0:
-                    raise DataError("a file is read forwards", where=path.name, expected="a positive step")
+                    raise DataError("a file is read forwards", where=label_of(path), expected="a positive step")
                 reader.rewind()
-            yield from reader.frames(chosen)
+            nothing = True
+            for numbered in reader.frames(chosen):
+                nothing = False
+                yield numbered
+            if nothing:
+                pick(reader.frame, index, label_of(path))
         except UnicodeDecodeError as error:
-            raise DataError("not text", where=(path.name, reader.place()), found=error.reason) from None
+            raise DataError("not text", where=(label_of(path), reader.place()), found=error.reason) from None
         except BROKEN_STREAM as error:
             raise DataError(
-                "the compressed file is damaged or cut short", where=(path.name, reader.place()), found=error
+                "the compressed file is damaged or cut short", where=(label_of(path), reader.place()), found=error
             ) from None
 
 
 def _forward(index: Index) -> range | slice | None:
     """`index` when it can be followed without knowing the number of frames."""
     if isinstance(index, int):
-        return None
+        return range(index, index + 1) if index >= 0 else None
     start, stop, step = index.start or 0, index.stop, index.step or 1
     if start < 0 or (stop is not None and stop < 0) or step < 0:
         return None
@@ -104,15 +109,15 @@ class Reader:
             self.frame += 1
         return self.frame
 
-    def frames(self, chosen: range | slice) -> Iterator[RawFrame]:
-        """The chosen frames, in file order."""
+    def frames(self, chosen: range | slice) -> Iterator[tuple[int, RawFrame]]:
+        """The chosen frames with their numbers, in file order."""
         while chosen.stop is None or self.frame < chosen.stop:
             n_atoms = self._start()
             if n_atoms is None:
                 return
             lines = self._take(n_atoms + 1)
             if self.frame >= chosen.start and (self.frame - chosen.start) % (chosen.step or 1) == 0:
-                yield self._build(lines[0], lines[1:])
+                yield self.frame, self._build(lines[0], lines[1:])
             self.frame += 1
 
     def _error(self, what: str, line: int | None = None, **parts: Any) -> DataError:

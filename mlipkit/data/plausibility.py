@@ -40,11 +40,10 @@ FORCE_UNITS: Final[dict[str, float]] = {
 """eV/Å per unit."""
 
 # Non-relativistic total energies of free atoms in hartree, H to Ar (Chakravorty et al., Phys. Rev. A 47, 3649, 1993).
-_FREE_ATOMS: Final = np.array(
-    """0.5 2.9037 7.4781 14.6674 24.6539 37.8450 54.5892 75.0673 99.7339 128.9376
-    162.2546 200.053 242.346 289.359 341.259 398.110 460.148 527.540""".split(),
-    dtype=float,
-)
+_FREE_ATOMS: Final = np.array([
+    0.5, 2.9037, 7.4781, 14.6674, 24.6539, 37.8450, 54.5892, 75.0673, 99.7339, 128.9376, 162.2546, 200.053, 242.346,
+    289.359, 341.259, 398.110, 460.148, 527.540,
+])  # fmt: skip
 
 
 def all_electron_unit(numbers: np.ndarray, energy: float, tolerance: float = 0.03) -> str | None:

@@ -7,7 +7,7 @@ import gzip
 import io
 import lzma
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -17,7 +17,6 @@ import numpy as np
 from mlipkit.errors import DataError
 
 Index = int | slice
-SinkText = Callable[[str], None]
 
 BROKEN_STREAM = (EOFError, gzip.BadGzipFile, zlib.error, lzma.LZMAError)
 """What the standard library raises inside a truncated or damaged compressed file (bz2: `EOFError` or `OSError`)."""
@@ -106,7 +105,12 @@ class Block:
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
     origins: Mapping[str, str] = field(default_factory=dict)
     names: set[str] = field(default_factory=set)
-    frames: range = range(0)
+    frames: Sequence[int] = ()
+
+
+def label_of(path: Path) -> str:
+    """Short name of a file for messages and as a source: its folder and its name."""
+    return f"{path.parent.name}/{path.name}" if path.parent.name else path.name
 
 
 def head(path: Path, size: int = 4096) -> bytes:
@@ -119,7 +123,7 @@ def head(path: Path, size: int = 4096) -> bytes:
         with open_bytes(path) as stream:
             return stream.read(size)
     except BROKEN_STREAM as error:
-        raise DataError("the compressed file is damaged or cut short", where=path.name, found=str(error)) from None
+        raise DataError("the compressed file is damaged or cut short", where=label_of(path), found=error) from None
 
 
 def open_bytes(path: Path) -> IO[bytes]:

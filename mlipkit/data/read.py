@@ -1,0 +1,369 @@
+"""Reading: one function for every format, decided by content and never by the file name alone.
+
+==============================  =================================================================
+what                            how
+==============================  =================================================================
+extended or plain XYZ           streamed, one pass (`format_extxyz`)
+.npz of MD17, rMD17, sGDML      `format_npz`
+DeePMD folder                   `format_deepmd`
+OUTCAR, vasprun.xml             one trajectory each, through ASE (`format_vasp`)
+folder of `FrameSet.save`       opened memory-mapped
+everything else ASE reads       `format_ase`
+==============================  =================================================================
+
+Files compressed with gzip, bzip2 or xz are read directly.
+"""
+
+from __future__ import annotations
+
+import glob
+import logging
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import numpy as np
+
+from mlipkit.data import format_ase, format_deepmd, format_extxyz, format_npz, format_vasp
+from mlipkit.data.collect import Collector
+from mlipkit.data.frameset import FrameSet
+from mlipkit.data.reading import FileReport, Index, ReadReport, head, label_of, parse_index, pick, split_index
+from mlipkit.data.resolve import Keys, check_keys, raw_frame
+from mlipkit.errors import DataError, nearest
+from mlipkit.events import EventSink, Message
+from mlipkit.labels import ALIASES
+
+PathLike = str | Path
+Unconverged = Literal["keep", "drop", "error"]
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+_OWN = {"xyz": "extxyz", "extxyz": "extxyz", "vasp-out": "outcar", "outcar": "outcar", "vasp-xml": "vasprun"}
+_OWN |= {name: name for name in ("vasprun", "npz", "deepmd", "frameset")}
+_SEARCHED = {name for names in ALIASES.values() for name in names} | {"free_energy", "momenta", "masses"}
+
+
+def read(
+    path: PathLike | Sequence[PathLike],
+    keys: Keys | None = None,
+    index: str | int | slice = ":",
+    format: str | None = None,
+    allow_partial: bool = False,
+    *,
+    units: Mapping[str, str] | None = None,
+    unconverged: Unconverged = "keep",
+    sink: EventSink | None = None,
+) -> FrameSet:
+    """Frames of one or many files, with their labels.
+
+    Args:
+        path: a file, a folder, a glob pattern, or a list of these; ``name@index`` takes part of one.
+        keys: label -> key that holds it, for example ``{"energy": "dft_energy"}``; None as a value ignores the label.
+            Without `keys` the documented order of `mlipkit.data.resolve` applies.
+        index: frames of each file, as Python writes it: ``"-1"``, ``":100"``, ``"::10"``.
+        format: name of the format (any of ASE's, npz, deepmd, outcar, vasprun, frameset) instead of looking.
+        allow_partial: accept labels that only some frames have; NaN labels then count as missing.
+        units: for npz files that declare none: ``{"energy": "kcal/mol", "length": "Å"}``.
+        unconverged: frames (VASP) whose electronic structure did not converge are kept and reported, dropped and
+            reported, or an error.
+        sink: gets a `Message` for everything worth knowing; without one, warnings go to the log ``mlipkit.data.read``.
+
+    Raises:
+        DataError: naming file and frame (and line) where a file or frame cannot be used.
+        LabelError: a key resolves nowhere, a label has the wrong shape, is not finite, or is on some frames only.
+    """
+    frames, report = read_with_report(path, keys, index, format, allow_partial, units=units, unconverged=unconverged)
+    for event in report_messages(report):
+        if sink is not None:
+            sink(event)
+        else:
+            _log.log(logging.WARNING if event.level == "warning" else logging.INFO, event.text)
+    return frames
+
+
+def read_with_report(
+    path: PathLike | Sequence[PathLike],
+    keys: Keys | None = None,
+    index: str | int | slice = ":",
+    format: str | None = None,
+    allow_partial: bool = False,
+    *,
+    units: Mapping[str, str] | None = None,
+    unconverged: Unconverged = "keep",
+) -> tuple[FrameSet, ReadReport]:
+    """Like `read`, and what was found on the way: coverage, settings, unconverged frames, notes (see `ReadReport`)."""
+    check_keys(keys or {})
+    if unconverged not in ("keep", "drop", "error"):
+        raise DataError(f"unconverged='{unconverged}'", hint=nearest(unconverged, ("keep", "drop", "error")))
+    files = _expand(path, parse_index(index))
+    report = ReadReport()
+    collector = Collector(keys, allow_partial)
+    stored: list[FrameSet] = []
+    for file, part in files:
+        found = FileReport(str(file), format=_format(file, format))
+        report.files.append(found)
+        if found.format == "frameset":
+            stored.append(_open_folder(file, part, keys))
+            found.frames = len(stored[-1])
+            continue
+        before = collector.frames
+        collector.start(file, found, one_run=found.format in ("outcar", "vasprun"))
+        _READERS.get(found.format, _read_ase)(file, part, collector, found, units, unconverged)
+        found.frames = collector.frames - before
+        if found.frames == 0:
+            raise DataError("the index selects no frame", where=label_of(file), found=f"index {_shown(part)}")
+    parts = stored
+    if collector.frames:
+        shown = label_of(files[0][0]) + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+        collector.coverage.check(keys, allow_partial=allow_partial, where=shown)
+        frames, report.other_energy = collector.finish()
+        report.coverage = collector.coverage.table()
+        parts = [frames, *stored]
+    return (parts[0] if len(parts) == 1 else FrameSet.concat(parts)), report
+
+
+def read_source(source: str | Path | Sequence[str | Path], **options: Any) -> FrameSet:
+    """Frames named in a specification.
+
+    Args:
+        source: ``"sample:NAME"``, ``"public:NAME"`` or a path, each with an optional ``@index``; or a list of these.
+        options: passed to `read` for paths and public sets (`keys`, `allow_partial`, ...).
+
+    Raises:
+        DataError: unknown sample or set, or what `read` raises.
+    """
+    if not isinstance(source, (str, Path)):
+        if not source:
+            raise DataError("no data named", expected="a sample, a public set or a path")
+        return FrameSet.concat([read_source(one, **options) for one in source])
+    text = str(source)
+    kind, colon, name = text.partition(":")
+    if colon and kind == "sample":
+        from mlipkit.data import samples
+
+        name, _, index = name.partition("@")
+        return _take(samples.load(name), parse_index(index or None, text), text)
+    if colon and kind == "public":
+        from mlipkit.data import public
+
+        name, _, index = name.partition("@")
+        return public.get(name, index=index or ":", **options)
+    return read(text, **options)
+
+
+def report_messages(report: ReadReport) -> list[Message]:
+    """The report as messages: coverage and settings as information, everything doubtful as warnings."""
+    messages = [Message(f"labels: {report.coverage}")] if report.coverage else []
+    for file in report.files:
+        if file.unconverged:
+            first = ", ".join(str(frame) for frame in file.unconverged[:5])
+            more = ", ..." if len(file.unconverged) > 5 else ""
+            text = f"{file.path}: {len(file.unconverged)} frames with unconverged electronic structure ({first}{more})"
+            messages.append(Message(text, "warning"))
+        if file.settings:
+            messages.append(Message(f"{file.path}: {format_vasp.settings_note(file)}"))
+        messages.extend(Message(f"{file.path}: {note}", "warning") for note in file.notes)
+    if report.other_energy is not None:
+        messages.append(
+            Message("energy is the force-consistent free_energy; the extrapolated one is in ReadReport.other_energy")
+        )
+    return messages
+
+
+def _expand(path: PathLike | Sequence[PathLike], index: Index) -> list[tuple[Path, Index]]:
+    """Files and folders with the index that applies to each."""
+    if isinstance(path, (str, Path)):
+        path = [path]
+    files: list[tuple[Path, Index]] = []
+    for one in path:
+        text, own = split_index(str(one))
+        part = index if own is None else parse_index(own, text)
+        if Path(text).exists():
+            files.append((Path(text), part))
+        elif any(sign in text for sign in "*?["):
+            matches = sorted(glob.glob(text, recursive=True))
+            if not matches:
+                raise DataError("no file matches the pattern", where=text)
+            files.extend((Path(match), part) for match in matches)
+        else:
+            raise _missing(Path(text))
+    if not files:
+        raise DataError("no file named", expected="at least one path")
+    return files
+
+
+def _missing(path: Path) -> DataError:
+    folder = path.parent
+    if not folder.is_dir():
+        return DataError("no such file", where=str(path), hint=f"There is no folder '{folder}' either")
+    return DataError("no such file", where=str(path), hint=_sentence(nearest(path.name, _listing(folder))))
+
+
+def _listing(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in islice(folder.iterdir(), 500))[:20]
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
+def _format(path: Path, asked: str | None) -> str:
+    if asked is not None:
+        own = _OWN.get(asked)
+        if own:
+            return own
+        from ase.io.formats import ioformats
+
+        if asked not in ioformats:
+            raise DataError(f"unknown format '{asked}'", where=label_of(path), hint=_near_format(asked, ioformats))
+        return asked
+    return detect(path)
+
+
+def _near_format(asked: str, known: Iterable[str]) -> str:
+    return _sentence(nearest(asked, [*known, *_OWN]).split(" known:")[0])
+
+
+def detect(path: PathLike) -> str:
+    """Name of the format of a file or folder, found by looking inside; the file name only decides what is left.
+
+    Raises:
+        DataError: empty, or unknown to mlipkit and ASE.
+    """
+    path = Path(path)
+    if path.is_dir():
+        return _detect_folder(path)
+    if path.stat().st_size == 0:
+        raise DataError("the file is empty", where=label_of(path))
+    start = head(path)
+    if start.startswith(b"\x93NUMPY") or (start.startswith(b"PK") and _is_npz(path)):
+        return "npz"
+    if b"<modeling>" in start:
+        return "vasprun"
+    if start.lstrip().startswith(b"vasp.") and b"executed on" in start:
+        return "outcar"
+    words = start.split(b"\n", 1)[0].split()
+    if len(words) == 1 and words[0].lstrip(b"-").isdigit():
+        return "extxyz"
+    found = format_ase.detect(path)
+    return _OWN.get(found, found)
+
+
+def _detect_folder(path: Path) -> str:
+    if (path / "table.json").is_file():
+        return "frameset"
+    if format_deepmd.is_system(path):
+        return "deepmd"
+    inside = _listing(path)
+    hint = "Name a file, or a pattern such as 'folder/*.extxyz'"
+    raise DataError(
+        "the folder holds no data set that can be read as a whole",
+        where=str(path),
+        expected="a FrameSet folder (table.json) or a DeePMD system (type.raw, set.000)",
+        found=", ".join(inside[:8]) or "an empty folder",
+        hint=hint if inside else None,
+    )
+
+
+def _is_npz(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return any(name.endswith(".npy") for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return True  # cut short: the reader says so
+
+
+def _read_extxyz(
+    file: Path, index: Index, collector: Collector, report: FileReport, units: Any, unconverged: Unconverged
+) -> None:
+    wanted = _SEARCHED | {key for key in (collector.keys or {}).values() if key}
+    for number, frame in format_extxyz.frames(file, index, wanted, report):
+        collector.add(frame, number)
+
+
+def _read_npz(
+    file: Path, index: Index, collector: Collector, report: FileReport, units: Any, unconverged: Unconverged
+) -> None:
+    for block in format_npz.blocks(file, index, collector.keys, units, report):
+        collector.add_block(block)
+
+
+def _read_deepmd(
+    file: Path, index: Index, collector: Collector, report: FileReport, units: Any, unconverged: Unconverged
+) -> None:
+    for block in format_deepmd.blocks(file, index, collector.keys, report):
+        collector.add_block(block)
+
+
+def _read_vasp(
+    file: Path, index: Index, collector: Collector, report: FileReport, units: Any, unconverged: Unconverged
+) -> None:
+    reader = format_vasp.outcar_frames if report.format == "outcar" else format_vasp.vasprun_frames
+    selected: list[int] = []
+    for number, atoms in _numbered(reader(file, report), index, label_of(file)):
+        selected.append(number)
+        if number in report.unconverged:
+            if unconverged == "error":
+                raise DataError(
+                    "the electronic structure did not converge",
+                    where=(label_of(file), f"frame {number}"),
+                    expected=f"fewer than NELM = {report.settings.get('NELM', 60)} iterations",
+                    hint="unconverged='drop' leaves such frames out, 'keep' takes them",
+                )
+            if unconverged == "drop":
+                continue
+        time = None if report.time_step is None else number * report.time_step
+        collector.add(raw_frame(atoms), number, time)
+    report.unconverged[:] = [number for number in report.unconverged if number in set(selected)]
+
+
+def _read_ase(
+    file: Path, index: Index, collector: Collector, report: FileReport, units: Any, unconverged: Unconverged
+) -> None:
+    start = index if isinstance(index, int) else (index.start or 0)
+    step = 1 if isinstance(index, int) else (index.step or 1)
+    for count, atoms in enumerate(format_ase.frames(file, report.format, index)):
+        # Counted from the back the number in the file is unknown: then it is the place among those read.
+        collector.add(raw_frame(atoms), start + count * step if start >= 0 and step > 0 else count)
+
+
+_READERS = {
+    "extxyz": _read_extxyz,
+    "npz": _read_npz,
+    "deepmd": _read_deepmd,
+    "outcar": _read_vasp,
+    "vasprun": _read_vasp,
+}
+
+
+def _open_folder(folder: Path, index: Index, keys: Keys | None) -> FrameSet:
+    if keys:
+        raise DataError("a FrameSet folder has its labels already", where=label_of(folder), hint="Leave out keys")
+    return _take(FrameSet.open(folder), index, label_of(folder))
+
+
+def _take(frames: FrameSet, index: Index, where: str) -> FrameSet:
+    chosen = pick(len(frames), index, where)
+    return frames if len(chosen) == len(frames) and chosen.step == 1 else frames.select(np.asarray(chosen))
+
+
+def _numbered(items: Iterator[T], index: Index, where: str) -> Iterator[tuple[int, T]]:
+    """(number, item) of the chosen ones; everything is held only when the index counts from the back."""
+    if isinstance(index, int) and index >= 0:
+        index = slice(index, index + 1)
+    if isinstance(index, slice):
+        start, stop, step = index.start or 0, index.stop, index.step or 1
+        if start >= 0 and step > 0 and (stop is None or stop >= 0):
+            yield from islice(enumerate(items), start, stop, step)
+            return
+    held = list(items)
+    for number in pick(len(held), index, where):
+        yield number, held[number]
+
+
+def _shown(index: Index) -> str:
+    if isinstance(index, int):
+        return str(index)
+    return ":".join("" if part is None else str(part) for part in (index.start, index.stop, index.step))
