@@ -41,7 +41,7 @@ class Collector:
         self._names: dict[str, dict[str, int]] = {"source": {}, "tag": {}}
         self._codes = {"source": array("i"), "tag": array("i")}
         self._time, self._other = array("d"), array("d")
-        self._stated = array("i")
+        self._stated, self._stated_by = array("i"), array("i")
 
     @property
     def frames(self) -> int:
@@ -125,7 +125,7 @@ class Collector:
 
     def _trajectories(self, columns: dict[str, Any], starts: np.ndarray, time: np.ndarray) -> np.ndarray:
         result = np.full(len(time), -1, np.int32)
-        stated, source = np.array(self._stated), np.array(self._codes["source"])
+        stated, source = np.array(self._stated), np.array(self._stated_by)
         following = 0
         ends = [first for _, _, _, first in self._files[1:]] + [len(time)]
         for (report, _, one_run, first), end in zip(self._files, ends, strict=True):
@@ -153,6 +153,8 @@ class Collector:
         self._time.append(found.time if time is None else time)
         self._other.append(np.nan if found.other_energy is None else found.other_energy)
         self._stated.append(found.trajectory if "trajectory" in info else UNKNOWN)
+        # Files written by mlipkit number trajectories across sources; others may start again in each source.
+        self._stated_by.append(-1 if "uid" in info else self._codes["source"][-1])
 
     def _judge(self, label: str, values: np.ndarray, block: Block, file: str) -> np.ndarray:
         """bool [F] frames of a block that have the label; NaN and infinities are treated as in single frames."""
