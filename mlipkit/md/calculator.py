@@ -26,7 +26,7 @@ class MlipCalculator(Calculator):
     """
 
     implemented_properties: ClassVar = ["energy", "free_energy", "forces", "stress"]
-    name = "mlipkit"
+    name = "mlipkit"  # type: ignore[assignment] - a property in ASE's stub, an attribute in practice
 
     def __init__(self, potential: Potential, skin: float = 0.5, **options) -> None:
         super().__init__(**options)

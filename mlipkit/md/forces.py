@@ -110,6 +110,7 @@ class PotentialForces:
         self._update_lists(state)
         device = self._static["numbers"].device
         positions, cell = state.positions.to(device), state.cell.to(device)
+        assert self._edges is not None
         edge_index, shift = self._edges
         if edge_index.shape[1] > self.CUT_ABOVE:
             vectors = positions[edge_index[0]] - positions[edge_index[1]] + self._shift_vectors
@@ -187,7 +188,7 @@ class CalculatorForces:
         energies, forces, stresses = [], [], []
         for index, image in enumerate(self._images):
             image.positions = positions[state.offsets[index] : state.offsets[index + 1]]
-            image.cell[:] = cells[index]
+            image.set_cell(cells[index])
             # Force-consistent where the calculator knows the difference, else the conserved energy would drift.
             known = getattr(image.calc, "implemented_properties", ())
             energies.append(image.get_potential_energy(force_consistent="free_energy" in known))

@@ -70,20 +70,17 @@ def nose_hoover_step(state: MDState, forces: ForceFunction, timestep: float) -> 
 
 def _half_chain(state: MDState, time: float) -> None:
     thermostat, kinetic = state.thermostat, state.kinetic_energy()
+    inputs = 2 * kinetic, state.dof, thermostat["temperature"], thermostat["relaxation_time"]
     if state.n_systems == 1:
-        # Plain floats: thirty times less overhead than one-element arrays.
+        # Plain floats: many times less overhead than one-element arrays.
         position, momentum = thermostat["chain_position"][0].tolist(), thermostat["chain_momentum"][0].tolist()
-        scale = _chain(
-            position, momentum, 2 * kinetic.item(), state.dof.item(), thermostat["temperature"].item(),
-            thermostat["relaxation_time"].item(), time, math.exp,
-        )  # fmt: skip
+        energy, dof, temperature, tau = (value.item() for value in inputs)
+        scale = _chain(position, momentum, energy, dof, temperature, tau, time, math.exp)
         columns = [position], [momentum]
     else:
         position, momentum = (list(thermostat[name].cpu().numpy().T) for name in ("chain_position", "chain_momentum"))
-        scale = _chain(
-            position, momentum, *(x.cpu().numpy() for x in (2 * kinetic, state.dof, thermostat["temperature"],
-            thermostat["relaxation_time"])), time, np.exp,
-        )  # fmt: skip
+        energy, dof, temperature, tau = (value.cpu().numpy() for value in inputs)
+        scale = _chain(position, momentum, energy, dof, temperature, tau, time, np.exp)
         columns = np.stack(position, 1), np.stack(momentum, 1)
     for name, values in zip(("chain_position", "chain_momentum"), columns, strict=True):
         thermostat[name] = torch.as_tensor(values, dtype=torch.float64, device=kinetic.device)

@@ -136,7 +136,7 @@ class MDState:
         arrays = {name: values.copy() for name, values in self.replica(index).items()}
         atoms = Atoms(arrays["numbers"], arrays["positions"], cell=arrays["cell"], pbc=arrays["pbc"])
         if not np.allclose(arrays["masses"], atoms.get_masses(), rtol=1e-12, atol=0):
-            atoms.set_masses(arrays["masses"])
+            atoms.set_array("masses", arrays["masses"], float, ())
         atoms.set_velocities(units.velocities_to_ase(arrays["velocities"]))
         atoms.info.update(step=self.step, time_fs=self.time)
         if self.evaluated:
@@ -164,6 +164,12 @@ class MDState:
             thermostat={name: value[chosen].clone() for name, value in self.thermostat.items()},
             rng=[self.rng[r] for r in replicas],
         )
+
+    def take(self, other: MDState) -> None:
+        """Become `other`, so that whoever holds this state sees it."""
+        values = dict(vars(other))
+        vars(self).clear()
+        vars(self).update(values)
 
     def to_tensors(self) -> dict[str, Tensor]:
         """The whole state as named tensors, for a checkpoint."""

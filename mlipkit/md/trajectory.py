@@ -11,6 +11,7 @@ import os
 import struct
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import __version__ as ase_version
@@ -46,10 +47,10 @@ class TrajectoryWriter:
         self._own_masses = not np.allclose(self._masses, atomic_masses[self._numbers], rtol=1e-12, atol=0)
         if keep is None:
             self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = ulm.Writer(self.path, "w", tag="ASE-Trajectory")
         else:
             truncate(self.path, keep)
-            self._file = ulm.Writer(self.path, "a", tag="ASE-Trajectory")
+        self._file = ulm.Writer(self.path, "w" if keep is None else "a", tag="ASE-Trajectory")
+        self._stream: Any = self._file.fd
 
     @property
     def n_frames(self) -> int:
@@ -86,11 +87,11 @@ class TrajectoryWriter:
 
     def flush(self) -> None:
         """Bring every frame to the disk itself: what a checkpoint counts must survive a power cut."""
-        self._file.fd.flush()
-        os.fsync(self._file.fd.fileno())
+        self._stream.flush()
+        os.fsync(self._stream.fileno())
 
     def close(self) -> None:
-        if not self._file.fd.closed:
+        if not self._stream.closed:
             self._file.close()
 
 

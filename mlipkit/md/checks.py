@@ -1,0 +1,259 @@
+"""What a check is, and the checks of numbers: finite, temperature, largest force, energy drift.
+
+A check looks at one replica and says nothing, warns, or fails. Cheap ones look at every step, those of the structure
+(`mlipkit.md.structure_checks`) at every tenth and at every stored frame. Default limits follow the collapse rule of
+test-time-adaptation MD (largest force 50 eV/Å, five times the target temperature for 100 fs, pairs below 0.5 Å, lone
+atoms for 100 fs) and add warnings before them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import ClassVar, Literal
+
+import numpy as np
+from ase.data import chemical_symbols, covalent_radii
+from numpy.typing import NDArray
+
+from mlipkit import units
+
+Array = NDArray[np.float64]
+_HUGE = 1e9
+
+
+@dataclass(eq=False)
+class Look:
+    """One replica at one step, as checks see it. The same object is filled anew at every step.
+
+    Units: eV, Å, fs, K, eV/Å. `target` is the thermostat's temperature or None; arrays are [n], [n,3], [3,3].
+    """
+
+    numbers: NDArray[np.int64]
+    masses: Array
+    pbc: NDArray[np.bool_]
+    dof: float
+    step: int = 0
+    time: float = 0.0
+    target: float | None = None
+    temperature: float = math.nan
+    potential_energy: float = math.nan
+    conserved_energy: float = math.nan
+    max_force: float = math.nan
+    positions: Array = field(default_factory=lambda: np.empty((0, 3)))
+    velocities: Array = field(default_factory=lambda: np.empty((0, 3)))
+    forces: Array = field(default_factory=lambda: np.empty((0, 3)))
+    cell: Array = field(default_factory=lambda: np.zeros((3, 3)))
+    _pairs_of: int = -1
+
+    @property
+    def n_atoms(self) -> int:
+        return len(self.numbers)
+
+    @cached_property
+    def radii(self) -> Array:
+        """Covalent radii [n], Å."""
+        return covalent_radii[self.numbers]
+
+    def names(self, atoms) -> str:
+        """Symbols and indices: ``C1-H7``; at most four."""
+        names = [f"{chemical_symbols[self.numbers[atom]]}{atom}" for atom in atoms]
+        return "-".join(names) if len(names) <= 4 else f"{', '.join(names[:4])} and {len(names) - 4} more"
+
+    def pairs(self) -> tuple[NDArray[np.int64], Array, Array]:
+        """Directed pairs [2,E] up to 1.5 times the largest sum of covalent radii, distances [E], sums of radii [E]."""
+        if self._pairs_of != self.step:
+            from mlipkit.data.neighbours import neighbour_list
+
+            reach = NEAR * 2 * float(self.radii.max())
+            edges, _, vectors = neighbour_list(self.positions, self.cell, self.pbc, reach)
+            self._pairs = edges, np.linalg.norm(vectors, axis=1), self.radii[edges[0]] + self.radii[edges[1]]
+            self._pairs_of = self.step
+        return self._pairs
+
+
+NEAR = 1.5
+"""Atoms are near when their distance is below this many times the sum of their covalent radii."""
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a check has to say: `what` is a clause that names the atoms; value and limit are in `unit`."""
+
+    outcome: Literal["warning", "failed"]
+    what: str
+    value: float
+    limit: float
+    unit: str
+    atoms: tuple[int, ...] = ()
+
+
+@dataclass
+class Check:
+    """Base of all checks: limits are fields, what it remembers is named in `kept` and goes into checkpoints.
+
+    `warn` or `fail` None: it never does. `every`: steps between two looks.
+    """
+
+    name: ClassVar[str]
+    unit: ClassVar[str]
+    kept: ClassVar[tuple[str, ...]] = ()
+
+    warn: float | None = None
+    fail: float | None = None
+    every: int = 1
+
+    def begin(self, start: Look) -> None:
+        """Remember what later looks are compared with. `start` is the first frame, with its forces."""
+
+    def look(self, now: Look) -> Finding | None:
+        raise NotImplementedError
+
+    def memory(self) -> dict[str, np.ndarray]:
+        return {name: np.asarray(getattr(self, name)) for name in self.kept}
+
+    def recall(self, memory: dict[str, np.ndarray]) -> None:
+        for name in self.kept:
+            value = memory[name]
+            setattr(self, name, value.item() if value.ndim == 0 else value)
+
+    def above(self, value: float, what: str, atoms: tuple[int, ...] = (), factor: float = 1.0) -> Finding | None:
+        """The finding when `value` exceeds `fail` or else `warn` (times `factor`)."""
+        if self.fail is not None and value > self.fail * factor:
+            return Finding("failed", what, value, self.fail * factor, self.unit, atoms)
+        if self.warn is not None and value > self.warn * factor:
+            return Finding("warning", what, value, self.warn * factor, self.unit, atoms)
+        return None
+
+
+@dataclass
+class FiniteCheck(Check):
+    """Energy, forces and temperature are numbers."""
+
+    name: ClassVar = "finite"
+    unit: ClassVar = ""
+
+    def look(self, now: Look) -> Finding | None:
+        if math.isfinite(now.max_force) and math.isfinite(now.potential_energy) and math.isfinite(now.temperature):
+            return None
+        rows = ~np.isfinite(now.forces).all(axis=1) | ~np.isfinite(now.positions).all(axis=1)
+        atoms = tuple(np.flatnonzero(rows).tolist())
+        if atoms:
+            what = f"no finite force on {now.names(atoms)}"
+        elif math.isfinite(now.potential_energy):
+            what = "temperature is not a finite number"
+        else:
+            what = "energy is not a finite number"
+        return Finding("failed", what, math.nan, math.nan, "", atoms)
+
+
+@dataclass
+class TemperatureCheck(Check):
+    """Temperature against the thermostat's (without one: the start's), as a multiple.
+
+    Fails above `fail` times for `during` fs, and at once above `jump` times; warns above `warn` times. With few degrees
+    of freedom n the temperature fluctuates by sqrt(2/n): multiples below 1 + 6 sqrt(2/n) are raised to that.
+    """
+
+    name: ClassVar = "temperature"
+    unit: ClassVar = "K"
+    kept: ClassVar = ("reference", "hot_since")
+
+    warn: float | None = 3.0
+    fail: float | None = 5.0
+    during: float = 100.0
+    jump: float = 20.0
+
+    reference: float = field(default=math.nan, init=False, repr=False)
+    hot_since: float = field(default=math.nan, init=False, repr=False)
+
+    COLDEST: ClassVar = 50.0
+    """K; multiples are taken of at least this, as a relaxing start warms up from anything."""
+
+    def begin(self, start: Look) -> None:
+        self.reference = max(start.temperature, start.target or 0.0, 2 * self.COLDEST if start.target is None else 0.0)
+
+    def look(self, now: Look) -> Finding | None:
+        reference = max(self.reference if now.target is None else now.target, self.COLDEST)
+        least = (1 + 6 * math.sqrt(2 / now.dof)) * reference
+        kelvin = now.temperature
+        if self.fail is not None:
+            limit = max(self.jump * reference, least)
+            if kelvin > limit:
+                return self._finding("failed", now, limit)
+            limit = max(self.fail * reference, least)
+            if not kelvin > limit:
+                self.hot_since = math.nan
+            elif math.isnan(self.hot_since):
+                self.hot_since = now.time
+            if now.time - self.hot_since >= self.during:
+                return self._finding("failed", now, limit, f" for {now.time - self.hot_since:.0f} fs")
+        if self.warn is not None:
+            limit = max(self.warn * reference, least)
+            if kelvin > limit:
+                return self._finding("warning", now, limit)
+        return None
+
+    def _finding(self, outcome: Literal["warning", "failed"], now: Look, limit: float, long: str = "") -> Finding:
+        hottest = int(np.argmax(now.masses * (now.velocities**2).sum(1)))
+        what = f"temperature{long} too high, hottest atom {now.names([hottest])}"
+        return Finding(outcome, what, now.temperature, limit, self.unit, (hottest,))
+
+
+@dataclass
+class MaxForceCheck(Check):
+    """Largest norm of a force on an atom, eV/Å."""
+
+    name: ClassVar = "max_force"
+    unit: ClassVar = "eV/Å"
+
+    warn: float | None = 30.0
+    fail: float | None = 50.0
+
+    def look(self, now: Look) -> Finding | None:
+        if self.above(now.max_force, "") is None:
+            return None
+        atom = int(np.argmax(np.linalg.norm(now.forces, axis=1)))
+        return self.above(now.max_force, f"force on {now.names([atom])} too large", (atom,))
+
+
+@dataclass
+class EnergyDriftCheck(Check):
+    """Change of the conserved energy within `window` fs, eV per atom.
+
+    Conserved is E_pot + E_kin less what the thermostat has given, so that the check means the same in every ensemble.
+    """
+
+    name: ClassVar = "energy_drift"
+    unit: ClassVar = "eV/atom"
+    kept: ClassVar = ("times", "energies")
+
+    warn: float | None = 0.01
+    fail: float | None = 0.1
+    every: int = 10
+    window: float = 1000.0
+
+    times: Array = field(default_factory=lambda: np.empty(0), init=False, repr=False)
+    energies: Array = field(default_factory=lambda: np.empty(0), init=False, repr=False)
+
+    def begin(self, start: Look) -> None:
+        self.times, self.energies = np.array([start.time]), np.array([start.conserved_energy])
+
+    def look(self, now: Look) -> Finding | None:
+        if not math.isfinite(now.conserved_energy):
+            return None
+        recent = self.times >= now.time - self.window
+        recent &= self.times < now.time
+        self.times = np.append(self.times[recent], now.time)
+        self.energies = np.append(self.energies[recent], now.conserved_energy)
+        change = abs(now.conserved_energy - float(self.energies[0])) / now.n_atoms
+        return self.above(change, f"conserved energy changed in {now.time - self.times[0]:.0f} fs")
+
+
+def density(now: Look) -> float:
+    """g/cm³, or NaN where not all axes are periodic."""
+    if not now.pbc.all():
+        return math.nan
+    volume = abs(float(np.linalg.det(now.cell)))
+    return float(now.masses.sum()) / volume * units.AMU_PER_A3 if volume > 0 else _HUGE
