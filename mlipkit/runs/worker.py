@@ -144,12 +144,18 @@ class Worker:
         )  # fmt: skip
 
     def _wait_for_cores(self) -> None:
+        while self._ask_for_cores():
+            self._pause_point()
+
+    def _ask_for_cores(self) -> int:
         if self.ticket is None:
             self.ticket = Ticket(spec_in(self.files).threads)
-        while position := self.ticket.ask():
+        position = self.ticket.ask()
+        if position:
             self._phase("queued", position=position)
-            self._pause_point()
-        self._phase("running")
+        else:
+            self._phase("running")
+        return position
 
     def _free_cores(self) -> None:
         if self.ticket is not None:
@@ -160,11 +166,8 @@ class Worker:
         self._free_cores()
         self._phase("paused")
 
-    def _go_on(self) -> None:
-        # A stop while it stands in the line again goes through the work itself, which then leaves a checkpoint.
-        with contextlib.suppress(Interrupted):
-            self._wait_for_cores()
-        self._phase("running")
+    def _go_on(self) -> bool:
+        return self._ask_for_cores() == 0
 
     def _pause_point(self) -> None:
         time.sleep(POLL_S)

@@ -95,11 +95,11 @@ def test_steps_follow_time_or_the_other_way_round():
 
 
 def test_load_spec_names_the_file(tmp_path: Path):
-    with pytest.raises(SpecError, match="missing.yaml"):
+    with pytest.raises(SpecError, match=r"missing\.yaml"):
         load_spec(tmp_path / "missing.yaml")
     path = tmp_path / "bad.yaml"
     path.write_text("kind: [md")
-    with pytest.raises(SpecError, match="bad.yaml.*not YAML"):
+    with pytest.raises(SpecError, match=r"bad\.yaml.*not YAML"):
         load_spec(path)
 
 
