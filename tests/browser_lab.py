@@ -201,8 +201,8 @@ class LabPage:
     def cell_errors(self) -> list[str]:
         """Texts of Python errors in the outputs."""
         return self.js(
-            "() => [...document.querySelectorAll('[data-mime-type=\"application/vnd.jupyter.stderr\"], "
-            "[data-mime-type=\"application/vnd.jupyter.error\"]')].map(n => n.innerText)"
+            '() => [...document.querySelectorAll(\'[data-mime-type="application/vnd.jupyter.stderr"], '
+            '[data-mime-type="application/vnd.jupyter.error"]\')].map(n => n.innerText)'
         )
 
     def click(self, text: str) -> None:
@@ -219,7 +219,8 @@ class LabPage:
     def points(self) -> list[list[int]]:
         """Number of points of every trace of every plot, as plotly itself counts them."""
         return self.js(
-            "() => [...document.querySelectorAll('.js-plotly-plot')].map(g => (g._fullData || []).map(t => t.x ? t.x.length : 0))"
+            "() => [...document.querySelectorAll('.js-plotly-plot')]"
+            ".map(g => (g._fullData || []).map(t => t.x ? t.x.length : 0))"
         )
 
     def pixels(self, selector: str) -> bytes:

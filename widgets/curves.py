@@ -16,24 +16,41 @@ MOST_POINTS = 2000
 """Points per curve that a page ever gets."""
 PER_ROUND = 64
 
+Curve = tuple[np.ndarray, np.ndarray]
+
 
 class CurveFeed:
     """Keeps traces of a plot equal to columns of a series.
 
-    Between two whole pictures of about half `MOST_POINTS`, new rows are appended, at most `PER_ROUND` a round (lowest and
-    highest of each stretch), so that messages stay small however long a run is and however fast it goes.
+    Between two whole pictures of about half `MOST_POINTS`, new rows are appended, at most `PER_ROUND` a round (lowest
+    and highest of each stretch), so that messages stay small however long a run is and however fast it goes.
 
     Args:
         plot: where the traces are.
         traces: column -> trace number.
         x: column of the common axis.
         x_scale: factor on the x column (0.001 for fs to ps).
+        scales: column -> factor on its values.
+        from_first: columns shown as the difference from their first row.
+        exact: the x column is not evenly spaced; for series of few rows, all of which are read.
     """
 
-    def __init__(self, plot: Plot, traces: Mapping[str, int], x: str, x_scale: float = 1.0) -> None:
+    def __init__(
+        self,
+        plot: Plot,
+        traces: Mapping[str, int],
+        x: str,
+        *,
+        x_scale: float = 1.0,
+        scales: Mapping[str, float] | None = None,
+        from_first: tuple[str, ...] = (),
+        exact: bool = False,
+    ) -> None:
         self.plot, self.traces, self.x, self.x_scale = plot, dict(traces), x, x_scale
+        self.scales, self.from_first, self.exact = dict(scales or {}), from_first, exact
         self.rows = 0
         self._on_page = 0
+        self._first: dict[str, float] = {}
 
     def update(self, series: Series) -> bool:
         """Bring the plot up to the series; True when something was sent."""
@@ -41,41 +58,43 @@ class CurveFeed:
         if total == self.rows:
             return False
         columns = [name for name in self.traces if name in series.columns]
-        if total < self.rows or self.rows == 0 or self._on_page + PER_ROUND > MOST_POINTS:
+        anew = total < self.rows or self.rows == 0 or self._on_page + PER_ROUND > MOST_POINTS
+        if anew:
+            first = series.read(list(self.from_first), 0, 1) if self.from_first else {}
+            self._first = {name: float(np.nan_to_num(values[0])) for name, values in first.items()}
             curves = self._curves(series, columns, 0, total, MOST_POINTS // 2)
-            self._on_page = max((len(x) for x, _ in curves.values()), default=0)
+            self._on_page = 0
             self.plot.replace(curves)
         else:
             curves = self._curves(series, columns, self.rows, total, PER_ROUND)
-            self._on_page += max((len(x) for x, _ in curves.values()), default=0)
             self.plot.extend(curves)
+        self._on_page += max((len(x) for x, _ in curves.values()), default=0)
         self.rows = total
         return True
 
-    def _curves(self, series: Series, columns: list[str], start: int, stop: int, most: int):
+    def _curves(self, series: Series, columns: list[str], start: int, stop: int, most: int) -> dict[int, Curve]:
+        if self.exact:
+            read = series.read([self.x, *columns], start, stop)
+            step = max(1, -(-(stop - start) // most))
+            found = {name: (read[self.x][::step], read[name][::step]) for name in columns}
+        else:
+            found = decimated(series, columns, self.x, start, stop, most)
         return {
-            self.traces[name]: curve
-            for name, curve in decimated(series, columns, self.x, start, stop, most, self.x_scale).items()
+            self.traces[name]: (x * self.x_scale, (y - self._first.get(name, 0.0)) * self.scales.get(name, 1.0))
+            for name, (x, y) in found.items()
         }
 
 
-def decimated(
-    series: Series, columns: list[str], x: str, start: int, stop: int, most: int, x_scale: float = 1.0
-) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+def decimated(series: Series, columns: list[str], x: str, start: int, stop: int, most: int) -> dict[str, Curve]:
     """Column -> (x, y) of rows `start` to `stop`, at most about `most` points each.
 
     Rows are recorded at an even pace, so the x of a row between the first and the last is on the straight line.
     """
-    if stop <= start:
-        return {name: (np.empty(0), np.empty(0)) for name in columns}
     if stop - start <= most:
-        read = series.read([x, *(name for name in columns if name != x)], start, stop)
-        return {name: (read[x] * x_scale, read[name]) for name in columns}
+        read = series.read([x, *columns], start, stop)
+        return {name: (read[x], read[name]) for name in columns}
     first = float(series.read([x], start, start + 1)[x][0])
     last = float(series.read([x], stop - 1, stop)[x][0])
     slope = (last - first) / (stop - 1 - start)
     overview = series.overview(columns, max_points=most, start=start, stop=stop)
-    return {
-        name: ((first + slope * (np.asarray(rows) - start)) * x_scale, values)
-        for name, (rows, values) in overview.items()
-    }
+    return {name: (first + slope * (np.asarray(rows) - start), values) for name, (rows, values) in overview.items()}

@@ -1,8 +1,8 @@
 """Makes nglview's Python half ask for the front end that is really installed.
 
 The nglview 4.0 wheel asks the page for front end "4.0" and ships 3.1.5, so that JupyterLab shows "Error displaying
-widget" (its issues 1172 and 1181). The cure is to state the version found beside it before nglview is imported. A browser
-test checks that the 3D view draws; `needed` says whether the cure still has anything to do.
+widget" (its issues 1172 and 1181). The cure is to state the version found beside it before nglview is imported. A
+browser test checks that the 3D view draws; `needed` says whether the cure still has anything to do.
 """
 
 from __future__ import annotations

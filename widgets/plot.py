@@ -1,8 +1,8 @@
 """A plotly figure in the page that is fed with deltas.
 
-plotly's own FigureWidget carries a 4.9 MB script per figure, stays 700 px wide and white, and sends whole arrays. This one
-asks for the script once per page, follows width and theme, and sends appended points only. The figure itself is an ordinary
-`plotly.graph_objects.Figure` built by `mlipkit.plots`, the same one that reports and tests use.
+plotly's own FigureWidget carries a 4.9 MB script per figure, stays 700 px wide and white, and sends whole arrays. This
+one asks for the script once per page, follows width and theme, and sends appended points only. The figure itself is an
+ordinary `plotly.graph_objects.Figure` built by `mlipkit.plots`, the same one that reports and tests use.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ import numpy as np
 from ase import Atoms
 
 from . import drawing, nglview_compat
+from .base import close_all
 from .ticker import on_loop
 
 PROGRAM = Path(__file__).parent / "static" / "ngl_stage.js"
@@ -23,7 +24,7 @@ FAR = 9000.0
 
 @dataclass(frozen=True)
 class Picture:
-    """One frame to draw: positions [N,3] in Å, optional per-atom values [N] with the ends of their scale, marked atoms."""
+    """One frame: positions [N,3] in Å, optional per-atom values [N] with the ends of their scale, marked atoms."""
 
     positions: np.ndarray
     values: np.ndarray | None = None
@@ -150,7 +151,7 @@ def pdb(atoms: Atoms) -> str:
     positions = np.nan_to_num(atoms.positions).clip(-999, FAR)
     for i, (symbol, (x, y, z)) in enumerate(zip(atoms.get_chemical_symbols(), positions, strict=True), start=1):
         lines.append(
-            f"HETATM{i % 100000:5d} {symbol:<4s} MOL A   1    {x:8.3f}{y:8.3f}{z:8.3f}  1.00  0.00          {symbol:>2s}"
+            f"HETATM{i % 100000:5d} {symbol:<4s} MOL A   1    {x:8.3f}{y:8.3f}{z:8.3f}  1.00  0.00{symbol:>12s}"
         )
     return "\n".join([*lines, "END", ""])
 
@@ -171,6 +172,9 @@ def _stage_class():
         def _initialize_threads(self) -> None:
             self.on_msg(self._handle_nglview_custom_msg)
 
+        def _create_player(self) -> None:
+            self._iplayer = w.Box()
+
         def _handle_nglview_custom_msg(self, _widget, message, _buffers) -> None:
             if message.get("type") == "request_loaded" and self.when_ready is not None:
                 on_loop(self.when_ready)
@@ -182,9 +186,8 @@ def _stage_class():
             })  # fmt: skip
 
         def close(self) -> None:
-            for part in (self._iplayer, self._ibtn_fullscreen, self._widget_image):
-                if part is not None:
-                    part.close()
+            for part in (self._iplayer, self._ibtn_fullscreen, self._widget_image, self.layout):
+                close_all(part)
             super().close()
 
     return Stage

@@ -1,8 +1,8 @@
 """Calls a method again and again on the kernel's event loop, from whatever thread it was asked.
 
-In ipykernel 7 button callbacks may run in another thread than cells. Everything that changes a view is therefore sent to
-one loop, the kernel's; views then need no locks. Outside a kernel (tests, plain Python) there is no loop: nothing ticks by
-itself, and calls run at once.
+In ipykernel 7 button callbacks may run in another thread than cells. Everything that changes a view is therefore sent
+to one loop, the kernel's; views then need no locks. Outside a kernel (tests, plain Python) there is no loop: nothing
+ticks by itself, and calls run at once.
 """
 
 from __future__ import annotations
@@ -45,6 +45,13 @@ def in_background(work: Callable[[], object], done: Callable[[object, BaseExcept
     threading.Thread(
         target=_deliver, args=(work, lambda *result: on_loop(done, *result)), daemon=True, name="mlipkit-widgets"
     ).start()
+
+
+def after(seconds: float, function: Callable[[], object]) -> None:
+    """Run `function` on the kernel's loop after a pause; never, when there is no loop."""
+    loop = kernel_loop()
+    if loop is not None and not loop.is_closed():
+        loop.call_soon_threadsafe(lambda: loop.call_later(seconds, function))
 
 
 class Ticker:

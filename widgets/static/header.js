@@ -46,11 +46,12 @@ function render({ model, el }) {
   const draw = () => {
     el.style.setProperty("--mk-tone", model.get("tone"));
     put("chip", `${model.get("icon")} ${model.get("word")}`);
+    part("chip").style.display = model.get("word") ? "" : "none";
     put("title", model.get("title"));
     put("detail", model.get("detail"));
     put("sentence", model.get("sentence"));
     const done = model.get("done");
-    part("bar").style.visibility = done >= 0 ? "visible" : "hidden";
+    part("bar").style.display = done >= 0 ? "" : "none";
     part("bar").firstElementChild.style.width = `${Math.min(100, Math.max(0, 100 * done))}%`;
   };
   const clock = () => {

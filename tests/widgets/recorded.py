@@ -1,0 +1,164 @@
+"""Run folders made by the real writers, without a process: for tests of views in every state."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+from ase.build import molecule
+
+from mlipkit.data.series import SeriesWriter
+from mlipkit.events import Evaluated, Event, Finished, Judged, Progress, Started, Verdict, to_json
+from mlipkit.md.trajectory import TrajectoryWriter
+from mlipkit.runs import MDSpec, Run, TrainSpec
+from mlipkit.runs.folder import RunFolder
+from mlipkit.runs.log import EventLog
+
+MD_COLUMNS = {
+    "step": "", "time_fs": "fs", "temperature": "K", "potential_energy": "eV", "kinetic_energy": "eV",
+    "total_energy": "eV", "conserved_energy": "eV", "max_force": "eV/Å",
+}  # fmt: skip
+TIMESTEP, STRIDE = 0.5, 20
+
+
+def folder_of(path: Path, spec: MDSpec | TrainSpec) -> RunFolder:
+    """A new run folder with its specification."""
+    path.mkdir(parents=True)
+    files = RunFolder(path)
+    files.spec.write_text(spec.to_yaml())
+    return files
+
+
+def log(files: RunFolder, *said: Event) -> None:
+    """Append events."""
+    writer = EventLog(files.events)
+    for event in said:
+        writer(event)
+    writer.close()
+
+
+class RecordedMD:
+    """Ethanol that vibrates, and from `fails_at` on throws one atom away. Grows by `advance`."""
+
+    def __init__(self, path: Path, *, steps: int = 4000, fails_at: int | None = None) -> None:
+        self.spec = MDSpec(potential="sample:ethanol_1000", start="sample:ethanol_300K@0", steps=steps)
+        self.files = folder_of(path, self.spec)
+        self.fails_at, self.steps, self.step = fails_at, steps, 0
+        self.atoms = molecule("CH3CH2OH")
+        self.series = SeriesWriter(self.files.series / "md", MD_COLUMNS)
+        self.frames = self._writer("trajectory.traj")
+        self.random = np.random.default_rng(0)
+        log(self.files, Started("langevin MD of 9 atoms", steps))
+
+    def _writer(self, name: str) -> TrajectoryWriter:
+        atoms = self.atoms
+        return TrajectoryWriter(self.files.path / name, atoms.numbers, atoms.get_masses(), atoms.pbc)
+
+    @property
+    def run(self) -> Run:
+        return Run(self.files.path)
+
+    def _state(self, step: int) -> tuple[np.ndarray, np.ndarray]:
+        wave = 0.04 * np.sin(0.11 * step + np.arange(27).reshape(9, 3))
+        positions, forces = self.atoms.positions + wave, -20.0 * wave
+        if self.fails_at is not None and step > self.fails_at - 30:
+            away = (step - self.fails_at + 30) / 30
+            positions[3] += [0.0, 0.0, 2.5 * away**2]
+            forces[3] += [0.0, 0.0, 60.0 * away**3]
+        return positions, forces
+
+    def _frame(self, writer: TrajectoryWriter, step: int) -> None:
+        positions, forces = self._state(step)
+        writer.append(positions, np.zeros((9, 3)), np.zeros((3, 3)), energy=-300.0, forces=forces,
+                      info={"step": step, "time_fs": step * TIMESTEP})  # fmt: skip
+
+    def advance(self, steps: int) -> None:
+        """So many steps more, as far as the whole or the failure allows."""
+        end = min(self.step + steps, self.steps, self.fails_at if self.fails_at is not None else self.steps)
+        rows = []
+        for step in range(self.step, end + 1):
+            if step == self.step and step > 0:
+                continue
+            _, forces = self._state(step)
+            kick = self.random.normal()
+            rows.append([step, step * TIMESTEP, 300 + 40 * kick, -300 + 0.05 * kick, 0.3, -299.7, -299.7 + 1e-5 * step,
+                         np.linalg.norm(forces, axis=1).max()])  # fmt: skip
+            if step % STRIDE == 0:
+                self._frame(self.frames, step)
+        self.series.append(np.array(rows))
+        self.series.flush()
+        self.step = end
+        self.files.write("progress.json", to_json(Progress(end, self.steps, "step", (self.steps - end) * 0.005)))
+        self.files.beat()
+
+    def warn(self, step: int) -> None:
+        """Say a warning."""
+        log(self.files, Judged(Verdict(
+            "warning", "max_force", step, step * TIMESTEP, 31.0, 30.0, "eV/Å",
+            sentence=f"Warning at step {step} ({step * TIMESTEP / 1000:.3f} ps): force 31 eV/Å above 30 eV/Å.",
+        )))  # fmt: skip
+
+    def fail(self) -> Verdict:
+        """End as a failed simulation: last steps, verdict, last word."""
+        assert self.fails_at is not None
+        self.advance(self.steps)
+        last = self._writer("last_steps.traj")
+        for step in range(max(0, self.fails_at - 199), self.fails_at + 1):
+            self._frame(last, step)
+        last.close()
+        time = self.fails_at * TIMESTEP
+        verdict = Verdict(
+            "failed", "broken_bonds", self.fails_at, time, 3.1, 2.2, "Å", (3, 2), first_warning=self.fails_at - 15,
+            sentence=f"Failed at step {self.fails_at} ({time / 1000:.4f} ps): bond H3-O2 broke (3.1 Å, limit 2.2 Å); "
+            f"first warning at step {self.fails_at - 15}.",
+        )  # fmt: skip
+        log(self.files, Judged(verdict, final=True), Finished("failed", verdict.sentence))
+        self.close()
+        return verdict
+
+    def alive(self) -> None:
+        """Claim that this very process computes the run."""
+        from mlipkit.runs import process
+
+        self.files.write("pid.json", {**process.describe(), "phase": "running", "after_seq": 0})
+        self.files.beat()
+
+    def lost(self) -> None:
+        """Claim that a process computed it that is no more."""
+        from mlipkit.runs import process
+
+        child = os.fork()
+        if child == 0:
+            os._exit(0)
+        os.waitpid(child, 0)
+        self.files.write("pid.json", {**process.describe(), "pid": child, "phase": "running", "after_seq": 0})
+
+    def close(self) -> None:
+        self.series.close()
+        self.frames.close()
+
+
+def recorded_training(path: Path, epochs: int = 12, steps_per_epoch: int = 50) -> Run:
+    """A finished training with curves, best epoch and errors."""
+    files = folder_of(path, TrainSpec(data="sample:ethanol_300K", max_epochs=epochs))
+    training = SeriesWriter(files.series / "training", {"step": "", "epoch": "", "loss": "", "learning_rate": ""})
+    columns = {"step": "", "epoch": "", "objective": "", "energy_mae": "eV/atom", "forces_mae": "eV/Å", "train_loss": ""}
+    validation = SeriesWriter(files.series / "validation", columns)
+    random = np.random.default_rng(1)
+    said: list[Event] = [Started("training painn", epochs * steps_per_epoch)]
+    for epoch in range(epochs + 1):
+        at = epoch * steps_per_epoch
+        worse = 1.3 if epoch > epochs - 3 else 1.0
+        figures = {"energy_mae": 0.02 * np.exp(-epoch / 4), "forces_mae": 0.5 * worse * np.exp(-epoch / 4)}
+        objective = 0.3 * worse * np.exp(-epoch / 3)
+        validation.append(np.array([at, epoch, objective, *figures.values(), np.nan if not epoch else objective * 0.8]))
+        said.append(Evaluated(epoch, at, {"validation": figures}, 1e-3, epoch <= epochs - 3))
+        if epoch < epochs:
+            steps = np.arange(at + 1, at + steps_per_epoch + 1)
+            loss = 0.4 * np.exp(-steps / 150) * np.exp(0.2 * random.normal(size=len(steps)))
+            training.append(np.stack([steps, np.full(len(steps), epoch + 1), loss, np.full(len(steps), 1e-3)], 1))
+    training.close()
+    validation.close()
+    log(files, *said, Finished("completed", "", {"seconds": 95.0}))
+    return Run(path)

@@ -1,0 +1,291 @@
+"""What all views of a run share: head, buttons, the loop that looks at the folder, code and folder panels.
+
+A view only reads the run folder, and writes the user's wishes through `Run`. It can be closed, opened again in another
+notebook, or lose its kernel at any time without harm to the run.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import weakref
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import ClassVar
+
+import ipywidgets as w
+
+from mlipkit.errors import MlipkitError
+from mlipkit.runs import Run
+
+from .header import Header
+from .states import look
+from .ticker import Ticker, on_loop
+
+log = logging.getLogger(__name__)
+
+LIVE_S, IDLE_S, HIDDEN_S = 0.2, 1.5, 5.0
+"""Seconds between two looks at the folder: while news are expected, otherwise, and while no page shows the view."""
+MOST_HIDDEN = 3
+"""Views of one run that no page shows any more (their cell was run again) before the oldest is closed."""
+
+
+def button(text: str, action: Callable[[], object], *, tip: str = "", kind: str = "", hidden: bool = False) -> w.Button:
+    """A button that runs `action` on the kernel's loop. `kind`: "", "primary", "danger"."""
+    made = w.Button(description=text, tooltip=tip or text, button_style=kind)
+    made.on_click(lambda _button: on_loop(action))
+    show(made, not hidden)
+    return made
+
+
+def show(widget: w.DOMWidget, visible: bool) -> None:
+    """Show or hide a widget; a hidden one takes no room."""
+    widget.layout.display = None if visible else "none"
+
+
+def row(*widgets: w.Widget, kind: str = "mlipkit-row") -> w.Box:
+    """Widgets side by side that wrap into further lines when the page is narrow."""
+    box = w.Box(list(widgets))
+    box.add_class(kind)
+    return box
+
+
+def close_all(widget: w.Widget) -> None:
+    """Close a widget and everything inside it."""
+    for child in getattr(widget, "children", ()):
+        close_all(child)
+    layout, style = getattr(widget, "layout", None), getattr(widget, "style", None)
+    widget.close()
+    for part in (layout, style):
+        if isinstance(part, w.Widget):
+            part.close()
+
+
+class RunView(w.VBox):
+    """Base of the views of one run.
+
+    Args:
+        run: a run, its folder, or None for an empty view.
+
+    Subclasses fill `body`, and bring it up to date in `_update`.
+    """
+
+    EMPTY = "Nothing is open yet."
+    _views: ClassVar[weakref.WeakSet[RunView]] = weakref.WeakSet()
+
+    def __init__(self, run: Run | str | os.PathLike[str] | None = None) -> None:
+        self.run: Run | None = None
+        self.header = Header()
+        self.header.on_shown(self._shown)
+        self.header.observe(self._theme_changed, "dark")
+        self.pause_button = button("‖ Pause", lambda: self._ask("pause"), tip="Pause; the process keeps its memory")
+        self.resume_button = button("▶ Resume", lambda: self._ask("resume"), tip="Go on from the same step")
+        self.stop_button = button("■ Stop", lambda: self._ask("stop"), tip="End after this step, with a checkpoint")
+        self.toolbar = row(self.pause_button, self.resume_button, self.stop_button)
+        self.problem = w.HTML()
+        self.body = w.VBox()
+        self.panel = w.HTML()
+        self._panel_kind = ""
+        self.panel_buttons = row(
+            button("Code", lambda: self._toggle("code"), tip="Python that does the same"),
+            button("YAML", lambda: self._toggle("yaml"), tip="The specification of this run"),
+            button("Folder", lambda: self._toggle("folder"), tip="Where the run is kept"),
+        )
+        show(self.problem, False)
+        show(self.panel, False)
+        self._asked = ""
+        self._closed = False
+        self._state = ""
+        super().__init__([self.header, self.toolbar, self.problem, self.body, self.panel_buttons, self.panel])
+        self.add_class("mlipkit-view")
+        self._ticker = Ticker(self._tick)
+        self._build()
+        RunView._views.add(self)
+        self.watch(run)
+
+    # For users
+
+    def watch(self, run: Run | str | os.PathLike[str] | None) -> None:
+        """Show another run, with all that its folder already holds.
+
+        Raises:
+            RunError: the folder holds no run.
+        """
+        self.run = run if isinstance(run, Run) or run is None else Run(run)
+        self._asked, self._state = "", ""
+        self._say("")
+        self._toggle("")
+        self._reset()
+        self.refresh()
+        self._close_hidden()
+        self._ticker.start()
+        self._ticker.hurry()
+
+    def refresh(self) -> str:
+        """Look at the folder once, now; the run's state. The view does this by itself in a kernel."""
+        if self.run is None:
+            self._show_state("empty")
+            self.header.title, self.header.detail, self.header.age, self.header.done = "", "", -1.0, -1.0
+            self.header.sentence = self.EMPTY
+            return "empty"
+        state = self.run.state
+        self._show_state(state)
+        self._head(self.run, state)
+        self._update(self.run, state)
+        self.header.beat += 1
+        return state
+
+    def close(self) -> None:
+        """End the loop and remove the view with all its parts. The run goes on."""
+        if self._closed:
+            return
+        self._closed = True
+        self._ticker.stop()
+        RunView._views.discard(self)
+        for child in self.children:
+            close_all(child)
+        super().close()
+
+    # For subclasses
+
+    def _build(self) -> None:
+        """Make the widgets of `body` once."""
+
+    def _reset(self) -> None:
+        """Forget the run that was shown before."""
+
+    def _update(self, run: Run, state: str) -> None:
+        """Bring `body` up to the run's files."""
+
+    def _progress(self, run: Run) -> str:
+        """Words on how far the run is."""
+        from .states import duration
+
+        progress = run.progress
+        if progress is None:
+            return ""
+        text = f"{progress.unit} {progress.done}" + (f" of {progress.total}" if progress.total else "")
+        if progress.remaining_s is not None and self._state == "running":
+            text += f" · {duration(progress.remaining_s)} left"
+        return text
+
+    def _sentence(self, run: Run, state: str) -> str:
+        """One sentence below the head."""
+        return run.reason or look(state).sentence
+
+    def _set_dark(self, dark: bool) -> None:
+        """Follow the theme of the page."""
+
+    # The loop
+
+    def _tick(self) -> float | None:
+        if self._closed:
+            return None
+        hidden = not self.header.showing and self._was_shown
+        state = self.refresh()
+        if hidden:
+            return HIDDEN_S
+        return LIVE_S if look(state).live or self._asked else IDLE_S
+
+    _was_shown = False
+
+    def _shown(self) -> None:
+        self._was_shown = True
+        self._ticker.start()
+        self._ticker.hurry()
+
+    def _theme_changed(self, change: dict) -> None:
+        on_loop(self._set_dark, bool(change["new"]))
+
+    def _head(self, run: Run, state: str) -> None:
+        header, age = self.header, run.heartbeat_age
+        header.title = run.name
+        header.detail = self._progress(run)
+        expected = look(state).live or state == "paused"
+        header.age = round(age, 1) if age is not None and expected else -1.0
+        header.live = look(state).live
+        progress = run.progress
+        share = progress.done / progress.total if progress is not None and progress.total else -1.0
+        header.done = round(1.0 if state == "completed" else share, 4)
+        header.sentence = f"{self._asked} …" if self._asked else self._sentence(run, state)
+
+    def _show_state(self, state: str) -> None:
+        if state == self._state:
+            return
+        self._state, self._asked = state, ""
+        self.header.state = state
+        show(self.toolbar, state != "empty")
+        show(self.panel_buttons, state != "empty")
+        show(self.pause_button, state == "running")
+        show(self.resume_button, state in ("paused", "stopped", "crashed", "lost"))
+        show(self.stop_button, state in ("waiting", "queued", "running", "paused"))
+        self.resume_button.button_style = "primary" if state in ("paused", "crashed", "lost") else ""
+        for made in (self.pause_button, self.resume_button, self.stop_button):
+            made.disabled = False
+
+    # Wishes
+
+    def _ask(self, wish: str) -> None:
+        if self.run is None:
+            return
+        words = {"pause": ("Pausing", self.pause_button), "stop": ("Stopping", self.stop_button)}
+        self._asked, pressed = words.get(wish, ("Going on", self.resume_button))
+        pressed.disabled = True
+        self.header.sentence = f"{self._asked} …"
+        self._say("")
+        try:
+            getattr(self.run, wish)()
+        except MlipkitError as error:
+            self._asked = ""
+            pressed.disabled = False
+            self._say(str(error))
+        self._ticker.hurry()
+
+    def _say(self, problem: str) -> None:
+        """Show what went wrong in one line, or nothing."""
+        text = f'<div class="mk-verdict mk-wrong" role="alert">{escape(problem)}</div>' if problem else ""
+        if self.problem.value != text:
+            self.problem.value = text
+            show(self.problem, bool(problem))
+
+    def _toggle(self, kind: str) -> None:
+        self._panel_kind = "" if kind == self._panel_kind else kind
+        text = ""
+        if self.run is not None and self._panel_kind:
+            text = {"code": self._code, "yaml": self.run.yaml, "folder": self._folder}[self._panel_kind]()
+        self.panel.value = f'<pre class="mk-code">{escape(text)}</pre>' if text else ""
+        show(self.panel, bool(text))
+
+    def _code(self) -> str:
+        assert self.run is not None
+        name = type(self).__name__
+        place = _short(self.run.folder)
+        return (
+            f"{self.run.code()}\n# the same view, also from another notebook:\n"
+            f"from mlipkit_widgets import {name}\n{name}({place!r})\n"
+        )
+
+    def _folder(self) -> str:
+        assert self.run is not None
+        files = sorted(path.name + ("/" if path.is_dir() else "") for path in self.run.folder.iterdir())
+        return f"{self.run.folder}\n" + "  ".join(name for name in files if not name.startswith("."))
+
+    def _close_hidden(self) -> None:
+        if self.run is None:
+            return
+        same = [
+            view
+            for view in list(RunView._views)
+            if view is not self and type(view) is type(self) and view.run == self.run
+        ]
+        forgotten = [view for view in same if view._was_shown and not view.header.showing]
+        for view in forgotten[: max(0, len(forgotten) - MOST_HIDDEN)]:
+            view.close()
+
+
+def _short(folder: Path) -> str:
+    try:
+        return str(folder.relative_to(Path.cwd()))
+    except ValueError:
+        return str(folder)

@@ -1,0 +1,252 @@
+"""Launcher: fill in, see what it will take, start, watch."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import ipywidgets as w
+
+from mlipkit.errors import MlipkitError
+from mlipkit.runs import MDSpec, Run, TrainSpec, launch
+
+from .base import RunView, button, close_all, row, show
+from .form import Form
+from .header import Header
+from .md_view import MDView
+from .states import duration, size
+from .ticker import after, in_background
+from .training_monitor import TrainingMonitor
+
+FIRST = {
+    "md": ("potential", "start", "temperature", "time_ps", "ensemble", "timestep", "name"),
+    "train": ("data", "n_train", "model.encoder", "model.features", "max_epochs", "time_limit_s", "name"),
+}
+START = {"md": {"time_ps": 10.0}, "train": {"data": "sample:ethanol_300K"}}
+WORDS = {"md": "Run MD", "train": "Train a potential"}
+VIEWS: dict[str, type[RunView]] = {"md": MDView, "train": TrainingMonitor}
+QUIET_S = 1.2
+"""Pause after the last change before the estimate is measured by itself."""
+
+
+class Launcher(w.VBox):
+    """A form for a new run; below it the run that was started.
+
+    Every field is one of `mlipkit.runs.MDSpec` or `TrainSpec`; "Code" and "YAML" show the same run in these words.
+    Before the start three real steps are measured in a process of their own.
+
+    Args:
+        kind: "md" or "train".
+        root: folder in which runs are kept.
+        automatic: measure time, memory and disk by itself after each change.
+        **values: fields to begin with; nested ones as ``model__features=32``.
+
+    Attributes:
+        run: the run that was started or re-opened, or None.
+        view: its MDView or TrainingMonitor, or None.
+    """
+
+    def __init__(
+        self, kind: str = "md", root: str | os.PathLike[str] = "runs", *, automatic: bool = True, **values: Any
+    ) -> None:
+        self.kind, self.root, self.automatic = kind, Path(root), automatic
+        self.run: Run | None = None
+        self.view: RunView | None = None
+        self._callbacks: list[Callable[[Run], None]] = []
+        self._measured: Any = None
+        self._measuring = self._busy = self._closed = False
+        self._changes = 0
+        self.header = Header(state="empty", title="New run", sentence="")
+        self.header.word = self.header.icon = ""
+        self.kinds = w.ToggleButtons(options=[(text, name) for name, text in WORDS.items()], value=kind)
+        self.kinds.style.button_width = "auto"
+        self.kinds.observe(lambda change: self._choose(change["new"]), "value")
+        self.form_box = w.VBox()
+        self.more_button = button("More settings", self._toggle_more)
+        self.problem, self.estimate_text, self.panel = w.HTML(), w.HTML(), w.HTML()
+        self.start_button = button("▶ Start", self.start, kind="primary", tip="Start the run in a process of its own")
+        self.again_button = button("Run again", lambda: self.start(again=True), hidden=True,
+                                   tip="Start a numbered copy of the run that is there")  # fmt: skip
+        self.estimate_button = button("Estimate", self.measure, tip="Measure three real steps: time, memory, disk")
+        self._panel_kind = ""
+        self.buttons = row(
+            self.start_button, self.again_button, self.estimate_button,
+            button("Code", lambda: self._toggle("code"), tip="Python that starts the same run"),
+            button("YAML", lambda: self._toggle("yaml"), tip="The specification as a file"),
+        )  # fmt: skip
+        self.view_box = w.VBox()
+        super().__init__([
+            self.header, row(self.kinds), self.form_box, row(self.more_button), self.problem, self.estimate_text,
+            self.buttons, self.panel, self.view_box,
+        ])  # fmt: skip
+        self.add_class("mlipkit-view")
+        self.form: Form
+        self._choose(kind, {name.replace("__", "."): value for name, value in values.items()})
+
+    # For users
+
+    @property
+    def spec(self) -> MDSpec | TrainSpec:
+        """The specification of what is in the form.
+
+        Raises:
+            SpecError: a wrong value.
+        """
+        return self.form.spec()
+
+    def on_start(self, callback: Callable[[Run], None]) -> None:
+        """Call back with the run when one was started or re-opened."""
+        self._callbacks.append(callback)
+
+    def start(self, again: bool = False) -> None:
+        """Start the run, or re-open the one that an equal specification already made; `again` makes a copy."""
+        spec, problem = self.form.check()
+        if spec is None or self._busy:
+            self._say(problem)
+            return
+        self._busy = self.start_button.disabled = True
+        self.header.sentence = "Starting …"
+        before = {path.parent.resolve() for path in self.root.glob("*/spec.yaml")}
+
+        def started(run: object, error: BaseException | None) -> None:
+            self._busy = self.start_button.disabled = False
+            self.header.sentence = ""
+            if error is not None:
+                self._failed(error)
+                return
+            assert isinstance(run, Run)
+            self._open(run, new=run.folder not in before)
+
+        in_background(lambda: launch(spec, root=self.root, again=again), started)
+
+    def measure(self) -> None:
+        """Measure three real steps of what is in the form, beside the notebook, and show what the run will take."""
+        spec, problem = self.form.check()
+        if spec is None or self._measuring or self._closed:
+            self._say(problem)
+            return
+        self._measuring, self._measured = True, spec
+        self._tell("Measuring three steps …", quiet=True)
+
+        def measured(result: Any, error: BaseException | None) -> None:
+            self._measuring = False
+            if self._closed:
+                return
+            now, _ = self.form.check()
+            if now != spec:
+                self._changed()
+            elif isinstance(error, MlipkitError):
+                self._tell(f"No estimate: {error}", quiet=True)
+            elif error is not None:
+                self._tell(f"No estimate: {type(error).__name__}: {error}", quiet=True)
+            else:
+                self._tell(
+                    f"About <b>{duration(result.seconds)}</b> · <b>{size(result.peak_bytes)}</b> memory at most · "
+                    f"<b>{size(result.disk_bytes)}</b> on disk <span class='mk-quiet'>(three steps measured)</span>"
+                )
+
+        from mlipkit.runs import estimate
+
+        in_background(lambda: estimate(spec), measured)
+
+    def close(self) -> None:
+        """Remove the form and the view below it. Runs go on."""
+        if self._closed:
+            return
+        self._closed = True
+        if self.view is not None:
+            self.view.close()
+        for child in self.children:
+            close_all(child)
+        super().close()
+
+    # Form
+
+    def _choose(self, kind: str, values: dict[str, Any] | None = None) -> None:
+        self.kind = kind
+        cls = MDSpec if kind == "md" else TrainSpec
+        old = list(self.form_box.children)
+        start = {**START[kind], **(values or {})}
+        if "steps" in start and "time_ps" not in (values or {}):
+            start.pop("time_ps", None)
+        self.form = Form(cls, FIRST[kind], start=start, suggestions=self._suggestions(), on_change=self._changed)
+        self.form_box.children = [self.form.essential, self.form.more]
+        for child in old:
+            close_all(child)
+        self.more_button.description = "More settings"
+        self._changed()
+
+    def _suggestions(self) -> dict[str, list[str]]:
+        from mlipkit.data import samples
+
+        data = [f"sample:{name}" for name in samples.names()]
+        runs = [str(path.parent) for path in sorted(self.root.glob("*/spec.yaml"))]
+        trained = [place for place in runs if (Path(place) / "checkpoints" / "best.safetensors").is_file()]
+        potentials = [f"sample:{name}" for name in samples.potential_names()]
+        return {"data": data, "start": [f"{name}@0" for name in data], "potential": [*potentials, *trained]}
+
+    def _changed(self) -> None:
+        spec, problem = self.form.check()
+        self._say(problem)
+        self.start_button.disabled = spec is None or self._busy
+        self.estimate_button.disabled = spec is None
+        show(self.again_button, False)
+        self._show_panel()
+        self._changes += 1
+        if spec is not None and spec != self._measured:
+            self._tell("")
+            if self.automatic:
+                mine = self._changes
+                after(QUIET_S, lambda: self.measure() if mine == self._changes else None)
+
+    def _toggle_more(self) -> None:
+        hidden = self.form.more.layout.display == "none"
+        show(self.form.more, hidden)
+        self.more_button.description = "Fewer settings" if hidden else "More settings"
+
+    # What comes back
+
+    def _open(self, run: Run, new: bool) -> None:
+        self.run = run
+        cls = VIEWS[run.kind]
+        if isinstance(self.view, cls):
+            self.view.watch(run)
+        else:
+            if self.view is not None:
+                self.view.close()
+            self.view = cls(run)
+            self.view_box.children = [self.view]
+        show(self.again_button, True)
+        if not new:
+            self.header.sentence = f"This run was there already and is open below: {run.name}. Run again makes a copy."
+        for callback in self._callbacks:
+            callback(run)
+
+    def _failed(self, error: BaseException) -> None:
+        if not isinstance(error, MlipkitError):
+            self._say(f"{type(error).__name__}: {error}")
+            raise error
+        self._say(str(error))
+
+    def _toggle(self, kind: str) -> None:
+        self._panel_kind = "" if kind == self._panel_kind else kind
+        self._show_panel()
+
+    def _show_panel(self) -> None:
+        spec, problem = self.form.check()
+        text = ""
+        if self._panel_kind:
+            text = f"# {problem}" if spec is None else spec.code() if self._panel_kind == "code" else spec.to_yaml()
+        self.panel.value = f'<pre class="mk-code">{escape(text)}</pre>' if text else ""
+        show(self.panel, bool(text))
+
+    def _say(self, problem: str) -> None:
+        self.problem.value = f'<div class="mk-verdict mk-wrong" role="alert">{escape(problem)}</div>' if problem else ""
+        show(self.problem, bool(problem))
+
+    def _tell(self, text: str, quiet: bool = False) -> None:
+        self.estimate_text.value = f'<span class="mk-quiet">{escape(text)}</span>' if quiet and text else text
+        show(self.estimate_text, bool(text))

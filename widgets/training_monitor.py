@@ -1,0 +1,127 @@
+"""TrainingMonitor: loss and errors of a training while it runs or afterwards."""
+
+from __future__ import annotations
+
+import math
+from html import escape
+
+import ipywidgets as w
+import numpy as np
+
+from mlipkit.errors import MlipkitError
+from mlipkit.events import Evaluated, Message
+from mlipkit.plots import live
+from mlipkit.runs import Run
+
+from .base import RunView, row, show
+from .curves import CurveFeed
+from .plot import Plot
+from .states import duration
+
+EVALUATED = {"train_loss": live.EPOCH_LOSS, "objective": live.VALIDATION_LOSS,
+             "forces_mae": live.FORCES, "energy_mae": live.ENERGY}  # fmt: skip
+METRICS = {
+    "energy_mae": ("energy MAE", "meV/atom"), "energy_rmse": ("energy RMSE", "meV/atom"),
+    "forces_mae": ("force MAE", "meV/Å"), "forces_rmse": ("force RMSE", "meV/Å"),
+    "stress_mae": ("stress MAE", "meV/Å³"), "stress_rmse": ("stress RMSE", "meV/Å³"),
+}  # fmt: skip
+
+
+class TrainingMonitor(RunView):
+    """Curves, best epoch and error table of a training, alive or ended, with pause, stop and resume.
+
+    Args:
+        run: a training run or its folder; None for an empty monitor.
+    """
+
+    EMPTY = "No training is open yet. Start one with a Launcher, or open one: TrainingMonitor('runs/NAME')."
+
+    def _build(self) -> None:
+        self.plot = Plot(
+            live.training_progress(), height=460, label="Loss, force error and energy error over the optimiser steps"
+        )
+        self.empty = w.HTML(f'<div class="mk-empty">{escape(self.EMPTY)}</div>')
+        self.summary = w.HTML()
+        self.table = w.HTML()
+        self.body.children = [self.empty, self.plot, row(self.summary), row(self.table)]
+
+    def _reset(self) -> None:
+        self.plot.show(live.training_progress())
+        self._steps = CurveFeed(self.plot, {"loss": live.TRAINING_LOSS}, "step")
+        self._epochs = CurveFeed(
+            self.plot, EVALUATED, "step", scales={"forces_mae": 1000.0, "energy_mae": 1000.0}, exact=True
+        )
+        self._seen = 0
+        self._best: Evaluated | None = None
+        self._latest: Evaluated | None = None
+        self._warning = ""
+        self.summary.value = self.table.value = ""
+        show(self.empty, self.run is None)
+        show(self.plot, self.run is not None)
+
+    def _update(self, run: Run, state: str) -> None:
+        names = run.series_names()
+        for name, feed in (("training", self._steps), ("validation", self._epochs)):
+            if name in names:
+                try:
+                    feed.update(run.series(name))
+                except MlipkitError:
+                    continue  # its header is being written at this moment
+        for entry in run.entries(self._seen):
+            self._seen = entry.seq
+            if isinstance(entry.event, Evaluated):
+                self._latest = entry.event
+                if entry.event.best or self._best is None:
+                    self._best = entry.event
+            elif isinstance(entry.event, Message) and entry.event.level == "warning":
+                self._warning = entry.event.text
+        if self._best is not None:
+            self.plot.relayout(shapes=live.best_line(self._best.step))
+        self._write("summary", self._words())
+        self._write("table", errors_table(run.metrics()))
+
+    def _write(self, part: str, text: str) -> None:
+        widget = getattr(self, part)
+        if widget.value != text:
+            widget.value = text
+
+    def _words(self) -> str:
+        if self._best is None or self._latest is None:
+            return '<span class="mk-quiet">The untrained potential is evaluated first.</span>'
+        text = f"best epoch <b>{self._best.epoch}</b> (step {self._best.step}), latest {self._latest.epoch}"
+        if self._best.epoch == 0 and self._latest.epoch > 0:
+            text += " · <b>no epoch is better than the start yet</b>"
+        if self._latest.learning_rate:
+            text += f" · learning rate {self._latest.learning_rate:.2g}"
+        if self._warning:
+            text += f'<br><span class="mk-wrong">! {escape(self._warning)}</span>'
+        return text
+
+    def _progress(self, run: Run) -> str:
+        text = super()._progress(run)
+        return f"epoch {self._latest.epoch} · {text}" if self._latest is not None and text else text
+
+    def _sentence(self, run: Run, state: str) -> str:
+        if state == "completed":
+            seconds = run.facts().get("seconds")
+            took = f" in {duration(seconds)}" if isinstance(seconds, (int, float)) else ""
+            why = f" {run.reason}" if run.reason else ""
+            return f"Trained{took}.{why} Next: run MD with potential='{run.folder.name}' and see whether it lasts."
+        return super()._sentence(run, state)
+
+
+def errors_table(metrics: dict[str, dict[str, float]]) -> str:
+    """HTML table of errors, one line per split."""
+    known = [name for name in METRICS if any(math.isfinite(m.get(name, math.nan)) for m in metrics.values())]
+    if not known:
+        return ""
+    head = "".join(f"<th>{METRICS[name][0]}<br>{METRICS[name][1]}</th>" for name in known)
+    lines = "".join(
+        f"<tr><td>{escape(split)}</td>" + "".join(f"<td>{_milli(figures.get(name))}</td>" for name in known) + "</tr>"
+        for split, figures in metrics.items()
+    )
+    return f'<table class="mk-table"><tr><th>best potential</th>{head}</tr>{lines}</table>'
+
+
+def _milli(value: float | None) -> str:
+    return "–" if value is None or not np.isfinite(value) else f"{1000 * value:.3g}"
