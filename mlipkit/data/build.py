@@ -36,7 +36,9 @@ def columns_from_arrays(
             n_atoms = np.full(n_frames, size)
         numbers = np.asarray(numbers).reshape(-1)
         if len(numbers) == size != n_frames * size:
-            numbers = np.tile(numbers, n_frames)
+            name = source if isinstance(source, str) else "memory"
+            numbers = np.tile(validate.column("numbers", numbers, size, lambda frame: (name, "")), n_frames)
+            numbers.flags.writeable = False
         positions = positions.reshape(-1, positions.shape[2])
         for name in ("velocities", "forces"):
             values = np.asarray(given[name]) if given[name] is not None else None

@@ -260,11 +260,11 @@ def structure_hashes(numbers: Array, positions: Array, starts: Array, cell: Arra
             atoms = _mix(bits[:, axis] ^ atoms)
         frame = _mix(np.add.reduceat(atoms, local[:-1]) + n_atoms.astype(np.uint64))
         periodic = pbc[first:last]
-        rows = _bits(np.where(periodic[:, :, None], cell[first:last], 0.0)).reshape(-1, 9)
         frame = _mix(frame ^ (periodic @ np.array([1, 2, 4])).astype(np.uint64))
-        if periodic.any():
-            for column in range(9):
-                frame = _mix(frame ^ rows[:, column])
+        with_cell = np.flatnonzero(periodic.any(1))
+        vectors = np.where(periodic[with_cell, :, None], cell[first:last][with_cell], 0.0)
+        for column in _bits(vectors).reshape(-1, 9).T:
+            frame[with_cell] = _mix(frame[with_cell] ^ column)
         result[first:last] = frame
         first = last
     return result

@@ -1,0 +1,270 @@
+"""Neighbour lists against a brute force that shares no code with them."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from ase.build import bulk, molecule
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from mlipkit.data import FrameSet, NeighbourCache, SkinList, neighbour_list
+from mlipkit.errors import DataError
+
+PBC = list(itertools.product([False, True], repeat=3))
+
+
+def brute_force(positions, cell, pbc, cutoff) -> dict[tuple[int, ...], np.ndarray]:
+    """(j, i, shift) -> R_j - R_i + shift @ cell for all images with 0 < d < cutoff, loop by loop."""
+    periodic = [k for k in range(3) if pbc[k]]
+    counts = [0, 0, 0]
+    if periodic:
+        # Heights of the cell along each periodic axis bound the images; positions may lie anywhere.
+        heights = 1 / np.linalg.norm(np.linalg.pinv(cell[periodic]), axis=0)
+        spread = np.linalg.norm(np.ptp(positions, axis=0)) if len(positions) else 0.0
+        for axis, height in zip(periodic, heights, strict=True):
+            counts[axis] = int(np.ceil((cutoff + spread) / height)) + 1
+    found = {}
+    images = itertools.product(*(range(-n, n + 1) for n in counts))
+    for shift in images:
+        offset = np.array(shift) @ cell
+        vectors = positions[None] - positions[:, None] + offset
+        distances = np.linalg.norm(vectors, axis=2)
+        for i, j in np.argwhere((distances > 0) & (distances < cutoff)):
+            found[(int(j), int(i), *shift)] = vectors[i, j]
+    return found
+
+
+def assert_equal_to_brute_force(positions, cell, pbc, cutoff) -> int:
+    edge_index, shift, vectors = neighbour_list(positions, cell, pbc, cutoff)
+    expected = brute_force(positions, cell, pbc, cutoff)
+    keys = [(int(j), int(i), *s) for (j, i), s in zip(edge_index.T, shift.tolist(), strict=True)]
+    assert len(set(keys)) == len(keys), "an edge occurs twice"
+    distances = np.linalg.norm(vectors, axis=1)
+    # A pair within rounding of the cutoff may fall on either side.
+    close = {key for key, vector in expected.items() if abs(np.linalg.norm(vector) - cutoff) < 1e-9}
+    assert set(keys) - close == set(expected) - close
+    for key, vector in zip(keys, vectors, strict=True):
+        np.testing.assert_allclose(vector, expected[key], atol=1e-9)
+    assert (distances < cutoff).all()
+    receiver = edge_index[1]
+    assert (np.diff(receiver) >= 0).all()
+    assert not shift[:, [not p for p in pbc]].any()
+    assert edge_index.dtype == shift.dtype == np.int64
+    return len(keys)
+
+
+@pytest.mark.parametrize("pbc", PBC)
+def test_equals_brute_force_in_skewed_and_tiny_cells(pbc):
+    rng = np.random.default_rng(sum(2**k for k in range(3) if pbc[k]))
+    total = 0
+    for _ in range(12):
+        n_atoms = int(rng.integers(1, 7))
+        # Cells from far below the cutoff to twice its size, strongly skewed, left- or right-handed.
+        cell = np.diag(rng.uniform(1.2, 8.0, 3)) + rng.uniform(-1, 1, (3, 3)) * rng.uniform(0, 2.5)
+        if abs(np.linalg.det(cell)) < 2.0:
+            continue
+        positions = rng.uniform(-2, 3, (n_atoms, 3)) @ cell
+        total += assert_equal_to_brute_force(positions, cell, pbc, float(rng.uniform(1.5, 4.5)))
+    assert total > 0
+
+
+@pytest.mark.parametrize("pbc", PBC)
+def test_zero_cell_vectors_along_open_axes(pbc):
+    rng = np.random.default_rng(7)
+    cell = np.where(np.array(pbc)[:, None], np.array([[3.0, 0, 0], [1.0, 3.5, 0], [-1, 0.5, 2.5]]), 0.0)
+    assert assert_equal_to_brute_force(rng.uniform(-4, 4, (6, 3)), cell, pbc, 4.0) > 0
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    n_atoms=st.integers(1, 8),
+    size=st.floats(0.8, 10.0),
+    skew=st.floats(0.0, 1.5),
+    cutoff=st.floats(0.5, 4.0),
+    pbc=st.tuples(st.booleans(), st.booleans(), st.booleans()),
+)
+def test_equals_brute_force(seed, n_atoms, size, skew, cutoff, pbc):
+    rng = np.random.default_rng(seed)
+    cell = size * (np.eye(3) + skew * np.tril(rng.uniform(-1, 1, (3, 3)), -1))
+    assert_equal_to_brute_force(rng.uniform(-1, 2, (n_atoms, 3)) @ cell, cell, pbc, cutoff)
+
+
+def test_one_atom_sees_its_own_images():
+    edge_index, shift, vectors = neighbour_list(np.zeros((1, 3)), np.eye(3) * 2.0, [True] * 3, 2.5)
+    assert edge_index.shape == (2, 6)
+    assert set(map(tuple, shift.tolist())) == {(0, 0, 1), (0, 1, 0), (1, 0, 0), (0, 0, -1), (0, -1, 0), (-1, 0, 0)}
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 2.0)
+
+
+def test_no_image_limit_and_no_neighbour_limit():
+    edge_index, shift, _ = neighbour_list(np.zeros((1, 3)), np.eye(3) * 1.0, [True, False, False], 20.5)
+    assert edge_index.shape[1] == 40
+    assert shift[:, 0].max() == 20
+    copper = bulk("Cu")
+    assert assert_equal_to_brute_force(copper.positions, copper.cell.array, copper.pbc, 9.0) > 200
+
+
+def test_atoms_far_outside_the_cell_and_far_apart():
+    cell = np.eye(3) * 5.0
+    positions = np.array([[0.0, 0, 0], [1.0, 0, 0]])
+    near = neighbour_list(positions, cell, [True] * 3, 3.0)
+    positions[1] += [500.0, -1000.0, 5.0]
+    far = neighbour_list(positions, cell, [True] * 3, 3.0)
+    np.testing.assert_allclose(np.sort(near[2], axis=0), np.sort(far[2], axis=0), atol=1e-9)
+    assert far[1].max() == 200
+    exploded = np.array([[0.0, 0, 0], [1e9, 1e9, 1e9], [1e9 + 1, 1e9, 1e9]])
+    assert neighbour_list(exploded, np.zeros((3, 3)), [False] * 3, 5.0)[0].tolist() == [[2, 1], [1, 2]]
+
+
+def test_coincident_atoms_have_no_edge():
+    edge_index, _, _ = neighbour_list(np.zeros((2, 3)), np.zeros((3, 3)), [False] * 3, 5.0)
+    assert edge_index.shape == (2, 0)
+
+
+def test_the_order_does_not_depend_on_history():
+    rng = np.random.default_rng(0)
+    positions, cell = rng.uniform(0, 6, (20, 3)), np.eye(3) * 6.0
+    first = neighbour_list(positions, cell, [True] * 3, 4.0)
+    neighbour_list(rng.uniform(0, 30, (500, 3)), cell, [False] * 3, 4.0)
+    second = neighbour_list(positions, cell, [True] * 3, 4.0)
+    assert all(np.array_equal(a, b) for a, b in zip(first, second, strict=True))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"cutoff": 0.0}, "cutoff is not a length"),
+        ({"cutoff": np.nan}, "cutoff is not a length"),
+        ({"positions": np.full((2, 3), np.nan)}, "not finite"),
+        ({"positions": np.zeros(3)}, "wrong shapes"),
+        ({"cell": np.zeros((3, 3))}, "a periodic axis has no cell vector"),
+    ],
+)
+def test_errors(change, message):
+    arguments = {"positions": np.eye(3), "cell": np.eye(3) * 4, "pbc": [True, False, False], "cutoff": 2.0} | change
+    with pytest.raises(DataError, match=message):
+        neighbour_list(**arguments)
+
+
+def rattled(n_frames: int) -> FrameSet:
+    frames = []
+    for seed in range(n_frames):
+        atoms = bulk("NaCl", "rocksalt", a=5.6) if seed % 2 else molecule("CH3CH2OH")
+        atoms.rattle(0.1, seed=seed)
+        frames.append(atoms)
+    return FrameSet.from_atoms(frames)
+
+
+def test_cache_gives_the_lists_and_computes_each_once(monkeypatch):
+    from mlipkit.data import neighbours
+
+    frames = rattled(12)
+    cache = NeighbourCache(frames, 4.0)
+    calls = []
+    real = neighbours.neighbour_list
+    monkeypatch.setattr(neighbours, "neighbour_list", lambda *a: calls.append(1) or real(*a))
+    for _ in range(2):
+        for i in [3, 0, 11, 7, 3]:
+            edges, shift = cache.get(i)
+            frame = frames.frame(i)
+            expected = real(frame["positions"], frame["cell"], frame["pbc"], 4.0)
+            assert np.array_equal(edges, expected[0])
+            assert np.array_equal(shift, expected[1])
+            assert edges.dtype == np.int32
+    assert len(calls) == 4
+    assert len(cache) == 4
+
+
+def test_cache_memory_is_bounded(monkeypatch):
+    monkeypatch.setattr(NeighbourCache, "BLOCK", 500)
+    frames = rattled(40)
+    cache = NeighbourCache(frames, 4.0, max_bytes=15_000)
+    lists = [tuple(map(np.array, cache.get(i))) for i in range(40)]
+    assert 0 < len(cache) < 40
+    assert cache.nbytes <= 15_000
+    for i in range(40):
+        assert all(np.array_equal(a, b) for a, b in zip(cache.get(i), lists[i], strict=True))
+
+
+def test_cache_holds_lists_longer_than_a_block_and_wide_shifts(monkeypatch):
+    monkeypatch.setattr(NeighbourCache, "BLOCK", 10)
+    positions = np.array([[0.0, 0, 0], [1 + 5.0 * 40_000, 0, 0]])
+    frames = FrameSet.from_arrays([1, 1], positions, 2, cell=np.eye(3) * 5, pbc=[True] * 3)
+    cache = NeighbourCache(frames, 4.0)
+    for _ in range(2):
+        edges, shift = cache.get(0)
+        assert edges.shape[1] == 2
+        assert np.abs(shift).max() == 40_000
+    frames = rattled(2)
+    cache = NeighbourCache(frames, 6.0)
+    assert cache.get(1)[0].shape[1] > 10
+    assert len(cache) == 1
+
+
+def within(edge_index, shift, positions, cell, cutoff) -> set[tuple[int, ...]]:
+    vectors = positions[edge_index[0]] - positions[edge_index[1]] + shift @ cell
+    keep = np.linalg.norm(vectors, axis=1) < cutoff
+    return {(int(j), int(i), *s) for j, i, s in zip(*edge_index[:, keep], shift[keep].tolist(), strict=True)}
+
+
+@pytest.mark.parametrize("pbc", [(True, True, True), (True, False, True), (False, False, False)])
+def test_skin_list_never_misses_a_pair(pbc):
+    rng = np.random.default_rng(3)
+    cell = np.array([[6.0, 0, 0], [1.5, 5.5, 0], [0.5, -0.5, 6.5]])
+    positions = rng.uniform(0, 1, (16, 3)) @ cell
+    skin = SkinList(3.0, skin=0.6)
+    rebuilds = 0
+    for step in range(150):
+        positions = positions + rng.normal(scale=0.03, size=positions.shape)
+        if step == 60:
+            cell = cell * 1.01
+        edge_index, shift, rebuilt = skin.update(positions, cell, pbc)
+        rebuilds += rebuilt
+        exact = neighbour_list(positions, cell, pbc, 3.0)
+        assert within(edge_index, shift, positions, cell, 3.0) == within(*exact[:2], positions, cell, 3.0)
+    assert rebuilds == skin.n_rebuilds
+    assert 3 < rebuilds < 75
+
+
+def test_skin_list_rebuilds_exactly_when_it_must():
+    positions, cell, pbc = np.array([[0.0, 0, 0], [1, 0, 0]]), np.eye(3) * 10, [True] * 3
+    skin = SkinList(3.0, skin=0.5)
+    assert skin.reference is None
+    assert skin.update(positions, cell, pbc)[2]
+    assert not skin.update(positions, cell, pbc)[2]
+    moved = positions + [[0, 0, 0], [0.249, 0, 0]]
+    assert not skin.update(moved, cell, pbc)[2]
+    assert skin.update(positions + [[0, 0, 0], [0.251, 0, 0]], cell, pbc)[2]
+    assert skin.update(positions + [[0, 0, 0], [0.251, 0, 0]], cell * 1.0000001, pbc)[2]
+    assert skin.update(positions, cell, [True, True, False])[2]
+    assert skin.update(positions[:1], cell, [True, True, False])[2]
+    with pytest.raises(DataError, match="not finite"):
+        skin.update(np.full((1, 3), np.nan), cell, [True, True, False])
+
+
+def test_skin_list_restarts_with_the_same_list():
+    rng = np.random.default_rng(5)
+    positions, cell = rng.uniform(0, 8, (30, 3)), np.eye(3) * 8
+    whole = SkinList(4.0, skin=0.5)
+    whole.update(positions, cell, [True] * 3)
+    later = positions + rng.uniform(-0.1, 0.1, positions.shape)
+    expected = whole.update(later, cell, [True] * 3)
+    assert whole.reference is not None
+    resumed = SkinList(4.0, skin=0.5)
+    resumed.update(*whole.reference)
+    found = resumed.update(later, cell, [True] * 3)
+    assert not found[2]
+    assert np.array_equal(found[0], expected[0])
+    assert np.array_equal(found[1], expected[1])
+
+
+def test_skin_list_takes_tensors():
+    import torch
+
+    positions = torch.eye(3, dtype=torch.float64)
+    edge_index, _, _ = SkinList(3.0).update(positions, torch.zeros(3, 3, dtype=torch.float64), torch.zeros(3).bool())
+    assert edge_index.shape == (2, 6)
