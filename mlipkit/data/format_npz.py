@@ -146,24 +146,26 @@ def _scaled(values: np.ndarray, factor: float) -> np.ndarray:
 
 def _load(path: Path) -> dict[str, np.ndarray]:
     try:
-        with open_bytes(path) as stream, np.load(stream, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
+        with open_bytes(path) as stream:
+            archive = np.load(stream, allow_pickle=False)
+            if isinstance(archive, np.ndarray):
                 raise DataError("a single array is no data set", where=label_of(path), expected="an .npz archive")
-            arrays: dict[str, np.ndarray] = {}
-            for key in archive.files:
-                try:
-                    arrays[key] = archive[key]
-                except ValueError as error:
-                    if "pickle" not in str(error):
-                        raise
-                    raise DataError(
-                        "an array of Python objects is never unpickled",
-                        where=(label_of(path), key),
-                        hint="Save it again as numbers: np.savez(file, R=..., z=..., E=..., F=...)",
-                    ) from None
-            return arrays
+            return {key: _array(archive, key, path) for key in archive.files}
     except (zipfile.BadZipFile, EOFError, zlib.error, ValueError, OSError) as error:
         raise DataError("the archive is damaged or cut short", where=label_of(path), found=error) from None
+
+
+def _array(archive: Any, key: str, path: Path) -> np.ndarray:
+    try:
+        return archive[key]
+    except ValueError as error:
+        if "pickle" not in str(error):
+            raise
+        raise DataError(
+            "an array of Python objects is never unpickled",
+            where=(label_of(path), key),
+            hint="Save it again as numbers: np.savez(file, R=..., z=..., E=..., F=...)",
+        ) from None
 
 
 def _units(
