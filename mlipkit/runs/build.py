@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from mlipkit.errors import RunError, SpecError
-from mlipkit.events import Control, Event, EventSink, Finished, Judged, Saved, Verdict
+from mlipkit.events import Control, EventSink, Finished, Judged, Saved, Verdict
 from mlipkit.runs.folder import RunFolder, write_text
+from mlipkit.runs.log import EventTail
 from mlipkit.runs.places import PREFIXES, absolute, factory_of, load_factory, run_of, split_place
 from mlipkit.runs.spec import MDSpec, TrainSpec
 
@@ -291,29 +292,29 @@ def _simulate(spec: MDSpec, files: RunFolder, base: Path, sink: EventSink, contr
     )
     if not spec.keep_velocities:
         maxwell_boltzmann(state, spec.temperature, spec.seed)
-    ends: list[Verdict] = []
-
-    def listen(event: Event) -> None:
-        if isinstance(event, Judged) and event.final:
-            ends.append(event.verdict)
-        sink(event)
-
     begin = time.monotonic()
     verdict = simulate(
         state, forces, spec.ensemble, steps=spec.steps, folder=files.path, timestep=spec.timestep,
         options=spec.ensemble_options, stride=spec.stride, checks=spec.checks, checkpoint_every=spec.checkpoint_every,
-        sink=listen, control=control,
+        sink=sink, control=control,
     )  # fmt: skip
     facts = {"simulated_s": round(time.monotonic() - begin, 3), "atoms": len(atoms), "replicas": spec.replicas}
-    return _last_word(spec, verdict, ends, facts)
+    return _last_word(spec, verdict, _failed_replicas(files), state.step, facts)
 
 
-def _last_word(spec: MDSpec, verdict: Verdict, ends: list[Verdict], facts: dict[str, Any]) -> Finished:
-    """How a simulation ended, from the verdicts of all replicas."""
-    failed = [end for end in ends if end.outcome == "failed"] or ([verdict] if verdict.outcome == "failed" else [])
-    going = [end for end in ends if end.outcome != "failed"]
-    if any(end.step < spec.steps for end in going):
-        return Finished("stopped", f"stopped by the user at step {max(end.step for end in going)}", facts)
+def _failed_replicas(files: RunFolder) -> list[Verdict]:
+    """Final verdicts of all replicas that have failed, those of earlier attempts included."""
+    entries = EventTail(files.events).read()
+    final = [entry.event.verdict for entry in entries if isinstance(entry.event, Judged) and entry.event.final]
+    return list({verdict.replica: verdict for verdict in final if verdict.outcome == "failed"}.values())
+
+
+def _last_word(spec: MDSpec, verdict: Verdict, failed: list[Verdict], step: int, facts: dict[str, Any]) -> Finished:
+    """How a simulation ended at `step`."""
+    if not failed and verdict.outcome == "failed":
+        failed = [verdict]
+    if step < spec.steps and len(failed) < spec.replicas:
+        return Finished("stopped", f"stopped by the user at step {step}", facts)
     if not failed:
         return Finished("completed", f"all {spec.steps} steps done", facts)
     first = min(failed, key=lambda end: end.step)
