@@ -193,9 +193,10 @@ def _cause_of_offset(frames: FrameSet, chosen: AtomicEnergies, limit: float) -> 
         ("the frames' energies look like energies per atom", frames.energy * frames.n_atoms, sums),
         ("the atomic energies look already subtracted from the frames' energies", frames.energy, np.zeros(len(sums))),
     )
-    for cause, energy, reference in guesses:
-        if np.median(np.abs(energy - reference) / frames.n_atoms) <= limit:
-            return f"Suspected cause: {cause}."
+    distance = [np.median(np.abs(energy - reference) / frames.n_atoms) for _, energy, reference in guesses]
+    best = int(np.argmin(distance))
+    if distance[best] <= limit:
+        return f"Suspected cause: {guesses[best][0]}."
     fitted = fit_atomic_energies(frames)
     if fitted.residual < MAX_SCATTER:
         shifts = ", ".join(f"{chemical_symbols[z]} {fitted[z] - chosen[z]:+.4g}" for z in fitted)
@@ -218,6 +219,9 @@ def _cause_of_scatter(frames: FrameSet, fitted: AtomicEnergies) -> str:
         if all(scatter < MAX_SCATTER for scatter, _ in own.values()):
             means = ", ".join(f"{name} {mean:.5g}" for name, (_, mean) in list(own.items())[:4])
             return f"Suspected cause: sources with different units or energy zeros (mean energy in eV: {means})."
+    per_atom = frames.with_labels(energy=frames.energy * frames.n_atoms)
+    if len(np.unique(frames.n_atoms)) > 1 and fit_atomic_energies(per_atom).residual < 0.1 * fitted.residual:
+        return "Suspected cause: the energies are energies per atom, not of the whole frame."
     worst = int(np.argmax(np.abs(residual)))
     outliers = np.abs(residual) > 20 * (np.median(np.abs(residual)) + 1e-3)
     if 0 < outliers.sum() <= 0.05 * len(frames):
@@ -225,7 +229,4 @@ def _cause_of_scatter(frames: FrameSet, fitted: AtomicEnergies) -> str:
             f"Suspected cause: {int(outliers.sum())} outliers, the worst is frame {frames.uid(worst)} of "
             f"{frames.frame(worst)['source']} with {residual[worst]:+.4g} eV per atom."
         )
-    per_atom = frames.with_labels(energy=frames.energy * frames.n_atoms)
-    if len(np.unique(frames.n_atoms)) > 1 and fit_atomic_energies(per_atom).residual < 0.1 * fitted.residual:
-        return "Suspected cause: the energies are energies per atom, not of the whole frame."
     return "Suspected cause: energies that are not eV, or labels of mixed origin; see frames.report()."

@@ -236,10 +236,10 @@ def test_skin_list_rebuilds_exactly_when_it_must():
     assert skin.reference is None
     assert skin.update(positions, cell, pbc)[2]
     assert not skin.update(positions, cell, pbc)[2]
-    moved = positions + [[0, 0, 0], [0.249, 0, 0]]
+    moved = positions + np.array([[0, 0, 0], [0.249, 0, 0]])
     assert not skin.update(moved, cell, pbc)[2]
-    assert skin.update(positions + [[0, 0, 0], [0.251, 0, 0]], cell, pbc)[2]
-    assert skin.update(positions + [[0, 0, 0], [0.251, 0, 0]], cell * 1.0000001, pbc)[2]
+    assert skin.update(positions + np.array([[0, 0, 0], [0.251, 0, 0]]), cell, pbc)[2]
+    assert skin.update(positions + np.array([[0, 0, 0], [0.251, 0, 0]]), cell * 1.0000001, pbc)[2]
     assert skin.update(positions, cell, [True, True, False])[2]
     assert skin.update(positions[:1], cell, [True, True, False])[2]
     with pytest.raises(DataError, match="not finite"):

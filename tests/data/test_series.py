@@ -74,7 +74,7 @@ def test_reading_by_offset(tmp_path: Path):
         assert list(found) == ["energy", "step"]
         assert np.array_equal(found["energy"], rows[start:stop, 2], equal_nan=True)
     assert np.array_equal(series.read("step")["step"], rows[:, 0])
-    with pytest.raises(DataError, match="no column 'temprature'.*did you mean 'temperature'"):
+    with pytest.raises(DataError, match=r"no column 'temprature'.*did you mean 'temperature'"):
         series.read("temprature")
 
 
@@ -221,7 +221,7 @@ def test_errors_say_where_and_what(tmp_path: Path):
     with pytest.raises(DataError, match="at least two points"):
         Series(tmp_path).overview(max_points=1)
     (tmp_path / "series.json").write_text('{"format": ')
-    with pytest.raises(DataError, match="series.json: cannot be read"):
+    with pytest.raises(DataError, match=r"series.json: cannot be read"):
         Series(tmp_path)
     (tmp_path / "series.json").write_text(
         json.dumps({"format": "mlipkit-series", "version": 2, "columns": {}, "factor": 64})
@@ -234,9 +234,10 @@ def test_errors_say_where_and_what(tmp_path: Path):
 def test_a_killed_writer_leaves_a_series_that_reads_and_resumes(tmp_path: Path):
     code = (
         "import sys, numpy as np\nfrom mlipkit.data.series import SeriesWriter\n"
-        "w = SeriesWriter(sys.argv[1], {'step': '', 'b': ''}, resume_rows=int(sys.argv[2]) if len(sys.argv) > 2 else None)\n"
+        "keep = int(sys.argv[2]) if len(sys.argv) > 2 else None\n"
+        "w = SeriesWriter(sys.argv[1], {'step': '', 'b': ''}, resume_rows=keep)\n"
         "print('go', flush=True)\n"
-        "while True:\n    k = w.n_rows\n    w.append(np.stack([np.arange(k, k + 100.0), np.arange(k, k + 100.0) % 97], 1))\n"
+        "while True:\n    k = w.n_rows + np.arange(100.0)\n    w.append(np.stack([k, k % 97], 1))\n"
     )
     arguments = [str(tmp_path)]
     for delay in np.random.default_rng(0).uniform(0.0, 0.2, 8):
