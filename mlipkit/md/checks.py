@@ -79,7 +79,7 @@ NEAR = 1.5
 
 @dataclass(frozen=True)
 class Finding:
-    """What a check has to say: `what` is a clause that names the atoms; value and limit are in `unit`."""
+    """What a check has to say: `what` is a clause naming the atoms; value and limit are in `unit` ("": no figures)."""
 
     outcome: Literal["warning", "failed"]
     what: str
@@ -145,7 +145,7 @@ class FiniteCheck(Check):
             what = "temperature is not a finite number"
         else:
             what = "energy is not a finite number"
-        return Finding("failed", what, math.nan, math.nan, "", atoms)
+        return Finding("failed", what, 0.0, 0.0, self.unit, atoms)
 
 
 @dataclass

@@ -13,12 +13,13 @@ from mlipkit.events import Verdict
 from mlipkit.md.checks import Check, EnergyDriftCheck, Finding, FiniteCheck, Look, MaxForceCheck, TemperatureCheck
 from mlipkit.md.structure_checks import BrokenBondsCheck, DensityCheck, LoneAtomsCheck, OverlapCheck
 
+# In order of cause and effect: when several fail at the same step, the first one names the failure.
 CHECKS: dict[str, type[Check]] = {
     check.name: check
     for check in (
         FiniteCheck,
-        TemperatureCheck,
         MaxForceCheck,
+        TemperatureCheck,
         EnergyDriftCheck,
         OverlapCheck,
         BrokenBondsCheck,
@@ -162,7 +163,7 @@ class Judge:
         else:
             start = f"{'failed' if failed else 'warning'} at step {now.step} ({_time(now.time)})"
         sentence = f"{self._who()}{start}: {finding.what}"
-        if np.isfinite(finding.value):
+        if finding.unit:
             sentence += f": {_figure(finding.value)} {finding.unit}, limit {_figure(finding.limit)} {finding.unit}"
         first = self.first_warning
         if failed and now.step > 0:

@@ -80,8 +80,8 @@ def simulate(
         control: asked before every step: "run", "pause" or "stop".
 
     Returns:
-        The verdict: of the only replica, or the worst of several. When it has not failed and ``state.step < steps``, the
-        user stopped it.
+        The verdict: of the only replica, or the worst of several. Without a failure, ``state.step < steps`` means that
+        the user stopped it.
 
     Raises:
         RunError: a checkpoint of another system, ensemble or time step.
