@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from mlipkit.data.plausibility import ENERGY_UNITS, LENGTH_UNITS, all_electron_unit
+from mlipkit.data.plausibility import ENERGY_UNITS, LENGTH_UNITS, all_electron_unit, unit_named
 from mlipkit.data.reading import Block, FileReport, Index, label_of, open_bytes, pick
 from mlipkit.data.resolve import Keys
 from mlipkit.errors import DataError, LabelError, nearest
@@ -36,11 +36,6 @@ NAMES: dict[str, tuple[str, ...]] = {
     "forces": ("F", "forces", "force"),
     "cell": ("lattice", "cell"),
 }
-_SPELLINGS = {
-    "kcal/mol": "kcal/mol", "kcal mol-1": "kcal/mol", "kcalmol-1": "kcal/mol", "ev": "eV", "mev": "meV",
-    "kj/mol": "kJ/mol", "hartree": "hartree", "ha": "hartree", "eh": "hartree", "ry": "rydberg",
-    "rydberg": "rydberg", "ang": "Å", "angstrom": "Å", "å": "Å", "a": "Å", "bohr": "bohr", "nm": "nm",
-}  # fmt: skip
 _ROWS_PER_BLOCK = 1 << 16
 
 
@@ -186,10 +181,7 @@ def _units(
             text, origin = _text(arrays[key]), f"'{key}' of the file"
         if text is None:
             continue
-        unit = _SPELLINGS.get(text.strip().lower())
-        known = ENERGY_UNITS if what == "energy" else LENGTH_UNITS
-        if unit not in known:
-            raise DataError(f"unknown {what} unit '{text}'", where=(name, key), hint=nearest(text, known))
+        unit = unit_named(text, what, (name, key))
         found[what] = unit
         report.notes.append(f"{what} in {unit}, says {origin}")
     if "length" not in found:

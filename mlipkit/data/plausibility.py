@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 
+from mlipkit.errors import DataError, nearest
 from mlipkit.units import BOHR, FORCE_TO_ACCELERATION, HARTREE, KCAL_PER_MOL
 
 KJ_PER_MOL: Final = KCAL_PER_MOL / 4.184
@@ -44,6 +45,30 @@ _FREE_ATOMS: Final = np.array([
     0.5, 2.9037, 7.4781, 14.6674, 24.6539, 37.8450, 54.5892, 75.0673, 99.7339, 128.9376, 162.2546, 200.053, 242.346,
     289.359, 341.259, 398.110, 460.148, 527.540,
 ])  # fmt: skip
+
+
+_SPELLINGS = {
+    "kcal/mol": "kcal/mol", "kcal mol-1": "kcal/mol", "kcalmol-1": "kcal/mol", "ev": "eV", "mev": "meV",
+    "kj/mol": "kJ/mol", "hartree": "hartree", "ha": "hartree", "eh": "hartree", "ry": "rydberg",
+    "rydberg": "rydberg", "ang": "Å", "angstrom": "Å", "å": "Å", "a": "Å", "bohr": "bohr", "nm": "nm",
+}  # fmt: skip
+
+
+def unit_named(text: str, what: str, where: Iterable[str]) -> str:
+    """Our name of a unit of energy or length, from the spellings that programs use.
+
+    Raises:
+        DataError: unknown.
+    """
+    known = ENERGY_UNITS if what == "energy" else LENGTH_UNITS
+    unit = _SPELLINGS.get(text.strip().lower())
+    if unit not in known:
+        raise DataError(f"unknown {what} unit '{text}'", where=where, hint=_sentence(nearest(text, known)))
+    return unit
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:]
 
 
 def all_electron_unit(numbers: np.ndarray, energy: float, tolerance: float = 0.03) -> str | None:

@@ -8,6 +8,7 @@ extended or plain XYZ           streamed, one pass (`format_extxyz`)
 DeePMD folder                   `format_deepmd`
 OUTCAR, vasprun.xml             one trajectory each, through ASE (`format_vasp`)
 folder of `FrameSet.save`       opened memory-mapped
+ASE or SchNetPack data base     `format_db`
 everything else ASE reads       `format_ase`
 ==============================  =================================================================
 
@@ -26,7 +27,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from mlipkit.data import format_ase, format_deepmd, format_extxyz, format_npz, format_vasp
+from mlipkit.data import format_ase, format_db, format_deepmd, format_extxyz, format_npz, format_vasp
 from mlipkit.data.collect import Collector
 from mlipkit.data.frameset import FrameSet
 from mlipkit.data.reading import FileReport, Index, ReadReport, head, label_of, parse_index, pick, split_index
@@ -65,7 +66,7 @@ def read(
         index: frames of each file, as Python writes it: ``"-1"``, ``":100"``, ``"::10"``.
         format: name of the format (any of ASE's, npz, deepmd, outcar, vasprun, frameset) instead of looking.
         allow_partial: accept labels that only some frames have; NaN labels then count as missing.
-        units: for npz files that declare none: ``{"energy": "kcal/mol", "length": "Å"}``.
+        units: for files that declare none (npz, SchNetPack db): ``{"energy": "kcal/mol", "length": "Å"}``.
         unconverged: frames (VASP) whose electronic structure did not converge are kept and reported, dropped and
             reported, or an error.
         sink: gets a `Message` for everything worth knowing; without one, warnings go to the log ``mlipkit.data.read``.
@@ -297,6 +298,13 @@ def _read_deepmd(
         collector.add_block(block)
 
 
+def _read_db(
+    file: Path, index: Index, collector: Collector, report: FileReport, units: Any, unconverged: Unconverged
+) -> None:
+    for number, frame in format_db.frames(file, index, units, report):
+        collector.add(frame, number)
+
+
 def _read_vasp(
     file: Path, index: Index, collector: Collector, report: FileReport, units: Any, unconverged: Unconverged
 ) -> None:
@@ -333,6 +341,7 @@ _READERS = {
     "extxyz": _read_extxyz,
     "npz": _read_npz,
     "deepmd": _read_deepmd,
+    "db": _read_db,
     "outcar": _read_vasp,
     "vasprun": _read_vasp,
 }
