@@ -41,6 +41,19 @@ def neighbour_list(
     Raises:
         DataError: positions or cell are not finite, a periodic axis without a cell vector, a cutoff that is no length.
     """
+    i, j, shift, vectors, order = _search(positions, cell, pbc, cutoff)
+    return (
+        _edges(i, j, order, np.int64),
+        np.take(shift, order, axis=0).astype(np.int64),
+        np.take(vectors, order, axis=0),
+    )
+
+
+def _search(
+    positions: Array, cell: Array, pbc: Array | Sequence[bool], cutoff: float
+) -> tuple[Array, Array, Array, Array, Array]:
+    """(i, j, shift, vectors, order): vesin's pairs as views that hold until the next call in this thread, and the
+    indices of those to keep, in order. Few and small temporaries: fresh memory costs more than the search itself."""
     positions = np.ascontiguousarray(positions, np.float64)
     cell = np.ascontiguousarray(cell, np.float64)
     periodic = np.array(pbc, bool)
@@ -57,22 +70,38 @@ def neighbour_list(
     box = np.where(periodic[:, None], cell, 0.0)
     if (periodic & (np.linalg.norm(box, axis=1) == 0)).any():
         raise DataError("a periodic axis has no cell vector", found=f"cell {cell.tolist()}, pbc {periodic.tolist()}")
-    i, j, shift = _search(positions, box, periodic, float(cutoff))
-    vectors = positions[j] - positions[i] + shift @ cell
-    distance2 = np.einsum("ek,ek->e", vectors, vectors)
-    keep = (distance2 > 0) & (distance2 < cutoff * cutoff)
-    if not keep.all():
-        i, j, shift, vectors = i[keep], j[keep], shift[keep], vectors[keep]
-    order = np.lexsort((shift[:, 2], shift[:, 1], shift[:, 0], j, i))
-    return np.stack([j[order], i[order]]), shift[order], vectors[order]
-
-
-def _search(positions: Array, box: Array, periodic: Array, cutoff: float) -> tuple[Array, Array, Array]:
     finder = getattr(_local, "finder", None)
     if finder is None or finder.cutoff != cutoff:
-        finder = _local.finder = NeighborList(cutoff=cutoff, full_list=True, n_threads=1)
-    i, j, shift = finder.compute(positions, box, periodic, quantities="ijS", copy=True)
-    return i.astype(np.int64), j.astype(np.int64), shift.astype(np.int64)
+        finder = _local.finder = NeighborList(cutoff=float(cutoff), full_list=True, n_threads=1)
+    i, j, shift, vectors = finder.compute(positions, box, periodic, quantities="ijSD", copy=False)
+    i, j = i.view(np.int64), j.view(np.int64)
+    order = _order(i, j, shift, len(positions))
+    distance2 = np.einsum("ek,ek->e", vectors, vectors)
+    keep = (distance2 > 0) & (distance2 < cutoff * cutoff)
+    return i, j, shift, vectors, order if keep.all() else order[keep[order]]
+
+
+def _order(i: Array, j: Array, shift: Array, n_atoms: int) -> Array:
+    """Indices that sort by receiver i, sender j, shift."""
+    if not len(i):
+        return np.empty(0, np.int64)
+    low = shift.min(axis=0).astype(np.int64)
+    span = shift.max(axis=0) - low + 1
+    if float(n_atoms) ** 2 * float(np.prod(span, dtype=float)) > 2.0**62:
+        return np.lexsort((shift[:, 2], shift[:, 1], shift[:, 0], j, i))
+    key = i * n_atoms
+    key += j
+    for axis in range(3):
+        key *= span[axis]
+        key += shift[:, axis]
+        key -= low[axis]
+    return np.argsort(key)
+
+
+def _edges(i: Array, j: Array, order: Array, dtype: type) -> Array:
+    edges = np.empty((2, len(order)), dtype)
+    edges[0], edges[1] = np.take(j, order), np.take(i, order)
+    return edges
 
 
 class NeighbourCache:
@@ -118,11 +147,12 @@ class NeighbourCache:
             end = start + self._count[i]
             return self._edges[block][:, start:end], self._shifts[block][start:end]
         frame = self.frames.frame(int(i))
-        found, images, _ = neighbour_list(frame["positions"], frame["cell"], frame["pbc"], self.cutoff)
-        edges = found.astype(np.int32)
-        if images.size and np.abs(images).max() > np.iinfo(np.int16).max:
-            return edges, images.astype(np.int32)
-        shift = images.astype(np.int16)
+        receivers, senders, images, _, order = _search(frame["positions"], frame["cell"], frame["pbc"], self.cutoff)
+        edges = _edges(receivers, senders, order, np.int32)
+        wide = np.take(images, order, axis=0)
+        shift = wide.astype(np.int16)
+        if not np.array_equal(shift, wide):
+            return edges, wide
         self._keep(i, edges, shift)
         return edges, shift
 
@@ -178,7 +208,8 @@ class SkinList:
         positions, cell, pbc = (np.asarray(value) for value in (positions, cell, pbc))
         if self._list is not None and self._still_valid(positions, cell, pbc):
             return (*self._list, False)
-        edge_index, shift, _ = neighbour_list(positions, cell, pbc, self.cutoff + self.skin)
+        i, j, images, _, order = _search(positions, cell, pbc, self.cutoff + self.skin)
+        edge_index, shift = _edges(i, j, order, np.int64), np.take(images, order, axis=0).astype(np.int64)
         self._reference = (np.array(positions, np.float64), np.array(cell, np.float64), np.array(pbc, bool))
         self._list = (edge_index, shift)
         self.n_rebuilds += 1
