@@ -1,5 +1,6 @@
 """The few hot operations, each one call with a plain reference and faster versions behind it."""
 
+from mlipkit.ops import contracted as _contracted  # noqa: F401 - registers itself
 from mlipkit.ops.message import Edges, message, use_version
 from mlipkit.ops.segment import gather, segment_sum
 

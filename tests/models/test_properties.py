@@ -7,6 +7,7 @@ import suites
 import torch
 
 from mlipkit.models import ENCODERS, painn, schnet
+from mlipkit.ops import use_version
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
 
@@ -24,6 +25,12 @@ def potential(request, encoder):
 @pytest.mark.parametrize("name", sorted(suites.PROPERTIES))
 def test_property(name, potential):
     suites.PROPERTIES[name](potential)
+
+
+@pytest.mark.parametrize("name", ["batch", "forces", "stress", "isolated", "beyond_cutoff_nothing", "attached"])
+def test_property_with_neighbours_contracted_first(name):
+    with use_version("contracted"):
+        suites.PROPERTIES[name](suites.small_potential("painn", torch.float64))
 
 
 def test_save_load(potential, tmp_path):
