@@ -11,10 +11,10 @@ from __future__ import annotations
 import json
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,7 @@ HEADER: Final = "series.json"
 ROWS: Final = "rows.f64"
 _DTYPE: Final = np.dtype("<f8")
 _CHUNK_ROWS: Final = 1 << 16
+_Result = TypeVar("_Result")
 
 
 def _level_path(folder: Path, level: int) -> Path:
@@ -261,6 +262,9 @@ class Series:
             DataError: no such column.
         """
         names = self._names(columns)
+        return _while_it_changes(lambda: self._read(names, start, stop))
+
+    def _read(self, names: list[str], start: int, stop: int | None) -> dict[str, Array]:
         start, stop = self._range(start, stop)
         if stop <= start:
             return {name: np.empty(0) for name in names}
@@ -285,9 +289,14 @@ class Series:
         names = self._names(columns)
         if max_points < 2:
             raise DataError("an overview needs at least two points", found=max_points)
+        return _while_it_changes(lambda: self._overview(names, max_points, start, stop))
+
+    def _overview(
+        self, names: list[str], max_points: int, start: int, stop: int | None
+    ) -> dict[str, tuple[Array, Array]]:
         start, stop = self._range(start, stop)
         if stop - start <= max_points:
-            rows = self.read(names, start, stop)
+            rows = self._read(names, start, stop)
             return {name: (np.arange(start, start + len(values)), values) for name, values in rows.items()}
         edges, extremes = self._extremes_of_bins(start, stop, max_points // 2)
         x = np.stack([edges[:-1], edges[1:] - 1], axis=1).reshape(-1)
@@ -350,6 +359,16 @@ class Series:
     def _range(self, start: int, stop: int | None) -> tuple[int, int]:
         first, last, _ = slice(start, stop).indices(len(self))
         return first, last
+
+
+def _while_it_changes(read: Callable[[], _Result]) -> _Result:
+    """Try again when a writer that resumes has cut the files between two looks at them."""
+    for _ in range(3):
+        try:
+            return read()
+        except (ValueError, FileNotFoundError):
+            time.sleep(0.01)
+    return read()
 
 
 def series_names(folder: str | Path) -> list[str]:
