@@ -46,7 +46,7 @@ def main(name: str) -> None:
         figures = evaluate(potential, frames)
         errors[part] = {"frames": len(frames), **{key: round(figures[key], 6) for key in SHOWN}}
     reference = np.concatenate([np.ravel(read_source("sample:ethanol_600K").forces)])
-    facts = run.facts
+    facts = run.facts()
     path = common.FILES / f"{name}.safetensors"
     survival = card_of(path).get("survival") if path.exists() and unchanged(path, run.folder) else None
     card = {
