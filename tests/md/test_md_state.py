@@ -1,0 +1,195 @@
+"""State, start velocities, the ASE calculator."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.build import bulk, molecule
+from ase.calculators.calculator import PropertyNotImplementedError
+from ase.calculators.fd import calculate_numerical_forces, calculate_numerical_stress
+from md_systems import ethanol_state
+
+from mlipkit import units
+from mlipkit.data import graph_of
+from mlipkit.errors import DataError, ModelError
+from mlipkit.md import MDState, MlipCalculator, PotentialForces, maxwell_boltzmann, state_from_atoms
+from mlipkit.md.velocities import count_dof
+from mlipkit.models import Potential, build_encoder
+
+
+def potential(numbers=(1, 6, 8), dtype=torch.float64, cutoff=4.0):
+    torch.manual_seed(3)
+    encoder = build_encoder("painn", features=8, layers=2, cutoff=cutoff, n_radial=6)
+    return Potential(encoder, atomic_energies=dict.fromkeys(numbers, -1.0), scale=0.1).to(dtype)
+
+
+def test_atoms_come_back():
+    atoms = molecule("CH3CH2OH", cell=[8, 9, 10], pbc=[True, True, False])
+    atoms.set_velocities(np.random.default_rng(0).standard_normal((9, 3)))
+    state = state_from_atoms([atoms, molecule("H2O")], seed=[4, 9])
+    back = state.atoms(0)
+    assert back.get_chemical_formula() == "C2H6O"
+    np.testing.assert_array_equal(back.positions, atoms.positions)
+    np.testing.assert_allclose(back.get_velocities(), atoms.get_velocities(), rtol=1e-14)
+    np.testing.assert_array_equal(back.cell, atoms.cell)
+    assert back.pbc.tolist() == [True, True, False]
+    assert state.n_atoms.tolist() == [9, 3]
+    assert [rng.initial_seed() for rng in state.rng] == [4, 9]
+    assert len(state.atoms(1)) == 3
+
+
+def test_tensors_and_back_is_the_same_state():
+    state = ethanol_state(replicas=2)
+    state.thermostat = {"temperature": torch.tensor([300.0, 400.0], dtype=torch.float64)}
+    state.normal()
+    state.step, state.time = 17, 8.5
+    copy = MDState.from_tensors(state.to_tensors())
+    for name, tensor in state.to_tensors().items():
+        assert torch.equal(tensor, copy.to_tensors()[name]) or torch.isnan(tensor).all()
+    assert torch.equal(copy.normal(), state.normal())
+
+
+def test_select_keeps_what_belongs_together():
+    state = state_from_atoms([molecule("H2O"), molecule("CH4"), molecule("CO")], seed=1)
+    state.thermostat = {"temperature": torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)}
+    part = state.select([2, 0])
+    assert part.numbers.tolist() == [8, 6, 8, 1, 1] or part.numbers.tolist() == [6, 8, 8, 1, 1]
+    assert part.system.tolist() == [0, 0, 1, 1, 1]
+    assert part.thermostat["temperature"].tolist() == [3.0, 1.0]
+    assert part.rng[0] is state.rng[2]
+
+
+def test_maxwell_boltzmann_has_the_right_spread_and_no_drift():
+    argon = Atoms("Ar4000", positions=np.random.default_rng(0).uniform(0, 100, (4000, 3)), cell=[100] * 3, pbc=True)
+    state = state_from_atoms(argon)
+    maxwell_boltzmann(state, 300.0, seed=1)
+    expected = np.sqrt(units.BOLTZMANN * 300 * units.FORCE_TO_ACCELERATION / argon.get_masses()[0])
+    assert state.velocities.std().item() == pytest.approx(expected, rel=0.03)
+    assert state.velocity_of_mass_centre().abs().max() < 1e-16
+    state.dof = count_dof(state)
+    assert state.dof.item() == 3 * 4000 - 3
+    assert state.temperature().item() == pytest.approx(300.0, rel=0.04)
+
+
+def test_velocities_depend_on_the_seed_alone():
+    one, two, other = (state_from_atoms(molecule("CH3CH2OH"), seed=s) for s in (1, 2, 3))
+    maxwell_boltzmann(one, 300.0, seed=7)
+    maxwell_boltzmann(two, 300.0, seed=7)
+    maxwell_boltzmann(other, 300.0, seed=8)
+    assert torch.equal(one.velocities, two.velocities)
+    assert not torch.equal(one.velocities, other.velocities)
+    both = state_from_atoms(molecule("CH3CH2OH"), replicas=2)
+    maxwell_boltzmann(both, [300.0, 300.0], seed=7)
+    torch.testing.assert_close(both.select([0]).velocities, one.velocities, rtol=0, atol=1e-15)
+    torch.testing.assert_close(both.select([1]).velocities, other.velocities, rtol=0, atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("name", "pbc", "dof"),
+    [("CH3CH2OH", False, 21), ("CH3CH2OH", True, 24), ("CO2", False, 4), ("H2", False, 1)],
+)
+def test_degrees_of_freedom(name, pbc, dof):
+    state = state_from_atoms(molecule(name, cell=[9, 9, 9], pbc=pbc))
+    maxwell_boltzmann(state, 300.0, seed=1)
+    assert count_dof(state).item() == dof
+    arm = state.positions - state.positions.mean(0)
+    if not pbc:
+        momenta = state.masses[:, None] * state.velocities
+        assert torch.linalg.cross(arm, momenta).sum(0).abs().max() < 1e-12
+    maxwell_boltzmann(state, 300.0, seed=1, zero_momentum=False, zero_rotation=False)
+    assert count_dof(state).item() == 3 * len(state.numbers)
+
+
+def test_exact_temperature():
+    state = ethanol_state(replicas=2)
+    maxwell_boltzmann(state, [300.0, 0.0], seed=1, exact=True)
+    state.dof = count_dof(state)
+    np.testing.assert_allclose(state.temperature().numpy(), [300.0, 0.0], rtol=1e-12)
+    with pytest.raises(DataError, match="negative temperature"):
+        maxwell_boltzmann(state, -1.0)
+
+
+def test_calculator_conforms_to_ase():
+    calculator = MlipCalculator(potential())
+    atoms = molecule("CH3CH2OH")
+    atoms.rattle(0.05, seed=1)
+    atoms.calc = calculator
+    graph = graph_of(atoms, 4.0, dtype=torch.float64)
+    prediction = calculator.potential(graph)
+    assert atoms.get_potential_energy() == pytest.approx(prediction.energy.item(), abs=1e-12)
+    assert atoms.get_potential_energy(force_consistent=True) == atoms.get_potential_energy()
+    assert "energies" not in calculator.results
+    np.testing.assert_allclose(atoms.get_forces(), prediction.forces.numpy(), atol=1e-12)
+    np.testing.assert_allclose(atoms.get_forces(), calculate_numerical_forces(atoms, eps=1e-4), atol=1e-7)
+    assert calculator.results["forces"].dtype == np.float64
+    with pytest.raises(PropertyNotImplementedError, match="periodic along all three axes"):
+        atoms.get_stress()
+    assert np.isfinite(atoms.get_forces()).all()
+
+
+def test_calculator_gives_voigt_stress_and_follows_cell_and_composition():
+    calculator = MlipCalculator(potential(numbers=(6, 1, 8)))
+    diamond = bulk("C", "diamond", a=3.5, cubic=True)
+    diamond.rattle(0.05, seed=1)
+    diamond.calc = calculator
+    stress = diamond.get_stress()
+    assert stress.shape == (6,)
+    np.testing.assert_allclose(stress, calculate_numerical_stress(diamond, eps=1e-5), atol=1e-7)
+    diamond.set_cell(diamond.cell * 1.03, scale_atoms=True)
+    diamond.pop(0)
+    fresh = diamond.copy()
+    fresh.calc = MlipCalculator(calculator.potential)
+    assert diamond.get_potential_energy() == pytest.approx(fresh.get_potential_energy(), abs=1e-12)
+    np.testing.assert_allclose(diamond.get_stress(), fresh.get_stress(), atol=1e-12)
+    water = molecule("H2O")
+    water.calc = calculator
+    assert np.isfinite(water.get_forces()).all()
+
+
+def test_asking_for_forces_after_stress_costs_one_call():
+    calculator = MlipCalculator(potential(numbers=(6,)))
+    diamond = bulk("C", "diamond", a=3.5, cubic=True)
+    diamond.calc = calculator
+    diamond.get_stress()
+    diamond.rattle(0.01, seed=3)
+    diamond.get_forces()
+    assert "stress" in calculator.results
+
+
+def test_element_outside_the_potential_is_named():
+    sulfur = molecule("SH2")
+    sulfur.calc = MlipCalculator(potential())
+    with pytest.raises(ModelError, match="element unknown to this potential: S"):
+        sulfur.get_forces()
+
+
+@pytest.mark.parametrize("cut_above", [0, 10**9])
+def test_skin_list_forces_equal_fresh_ones_along_a_path(cut_above):
+    """Replicas of different size at once, a small tilted cell among them, over several rebuilds."""
+    model = potential(numbers=(1, 6, 8))
+    ice = molecule("H2O", cell=[[3.1, 0, 0], [1.4, 3.3, 0], [0.2, 0.5, 3.6]], pbc=True)
+    state = state_from_atoms([ice, molecule("CH3CH2OH"), bulk("C", "diamond", a=3.6)])
+    forces = PotentialForces(model, skin=0.4)
+    forces.CUT_ABOVE = cut_above
+    rng = torch.Generator().manual_seed(0)
+    for _ in range(12):
+        state.positions = state.positions + 0.05 * torch.randn(14, 3, generator=rng, dtype=torch.float64)
+        energy, got, _ = forces(state)
+        for index in range(3):
+            fresh = model(graph_of(state.atoms(index), model.cutoff, dtype=torch.float64))
+            assert energy[index].item() == pytest.approx(fresh.energy.item(), abs=1e-10)
+            span = slice(state.offsets[index], state.offsets[index + 1])
+            torch.testing.assert_close(got[span], fresh.forces, rtol=0, atol=1e-10)
+    assert 3 < forces.n_rebuilds < 36
+
+
+def test_single_precision_model_gets_double_positions():
+    """Far from the origin single-precision positions would lose four digits of every bond."""
+    model = potential(dtype=torch.float32)
+    near, far = state_from_atoms(molecule("CH3CH2OH")), state_from_atoms(molecule("CH3CH2OH"))
+    far.positions = far.positions + 5000.0
+    one, two = PotentialForces(model)(near), PotentialForces(model)(far)
+    assert one.forces.dtype == torch.float64
+    torch.testing.assert_close(one.forces, two.forces, rtol=0, atol=1e-6)
