@@ -1,0 +1,117 @@
+"""What is checked before the first step, so that a training does not run for hours on a misunderstanding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlipkit.errors import LabelError
+from mlipkit.events import EventSink, Message
+
+if TYPE_CHECKING:
+    from mlipkit.data.frameset import FrameSet
+    from mlipkit.models import Potential
+    from mlipkit.training.objective import ObjectiveTerm
+    from mlipkit.training.settings import TrainSettings
+
+KINDS = ("energy", "forces", "stress")
+
+
+def check(
+    terms: Sequence[ObjectiveTerm],
+    potential: Potential,
+    train: FrameSet,
+    validation: FrameSet,
+    settings: TrainSettings,
+    sink: EventSink,
+) -> dict[str, Any]:
+    """All checks; returns the facts they found, for the head of a report.
+
+    Raises:
+        LabelError, DataError: see `check_labels`, `check_plausible`.
+    """
+    counts = check_labels(terms, train, validation, sink)
+    matters = any(term.labels.get("energy", 0) > 0 for term in terms)
+    return {
+        "training_frames": len(train),
+        "validation_frames": len(validation),
+        "labels": counts,
+        "objective": {term.name: dict(term.labels) for term in terms},
+        "energy_beside_atoms": check_plausible(potential, train, settings.plausibility_ev, matters),
+    }
+
+
+def coverage(frames: FrameSet) -> dict[str, int]:
+    """Frames with a usable label, per label kind: complete, or at least one value of it."""
+    counts = {}
+    for name in KINDS:
+        complete = frames.has(name)
+        if name != "energy" and not complete.all():
+            values = np.isfinite(getattr(frames, name))
+            if name == "forces" and len(frames):
+                values = np.add.reduceat(values.any(1), frames.offsets[:-1])
+            complete = values.reshape(len(frames), -1).any(1)
+        counts[name] = int(complete.sum())
+    return counts
+
+
+def check_labels(
+    terms: Sequence[ObjectiveTerm], train: FrameSet, validation: FrameSet, sink: EventSink
+) -> dict[str, int]:
+    """Refuse a weighted label that no training frame has; say where labels are missing. Returns the coverage.
+
+    Raises:
+        LabelError: names the label and what the frames do have.
+    """
+    counts, held = coverage(train), coverage(validation)
+    listed = ", ".join(f"{name} {count}/{len(train)}" for name, count in counts.items())
+    for term in terms:
+        for name, weight in term.labels.items():
+            if weight > 0 and counts.get(name, 0) == 0:
+                raise LabelError(
+                    f"no training frame has the label '{name}', yet its weight is {weight:g}",
+                    where=("objective", term.name),
+                    expected=f"'{name}' on at least one of {len(train)} frames",
+                    found=listed,
+                    hint=f"Set its weight to 0, or name the key that holds it: keys={{'{name}': ...}}",
+                )
+            if counts.get(name, 0) < len(train):
+                sink(
+                    Message(
+                        f"Missing labels are left out of the loss. Training frames with labels: {listed}", "warning"
+                    )
+                )
+            if held.get(name, 0) == 0:
+                sink(
+                    Message(
+                        f"No validation frame has the label '{name}': it has no say in which epoch is the best",
+                        "warning",
+                    )
+                )
+    return counts
+
+
+def check_plausible(potential: Potential, frames: FrameSet, limit: float, matters: bool = True) -> float:
+    """Energy per atom that is left after the potential's atomic energies must be of the size of a bond.
+
+    Args:
+        potential: brings the atomic energies.
+        frames: training frames.
+        limit: eV per atom.
+        matters: energies are trained on; False only measures.
+
+    Returns:
+        The median of |E - Σ E0| / n over the labelled frames, eV/atom (NaN without energies).
+
+    Raises:
+        DataError: it is larger than `limit`; names the suspected cause (units, another method, another zero).
+    """
+    from mlipkit.data.atomic_energies import choose_atomic_energies, residual_per_atom
+
+    energies = {z: float(potential.atomic_energies[z]) for z in frames.elements}
+    if matters and frames.has("energy").any():
+        choose_atomic_energies(frames, energies, max_binding=limit)
+    residual = np.abs(residual_per_atom(frames, energies))
+    return float(np.nanmedian(residual)) if np.isfinite(residual).any() else float("nan")
