@@ -1,0 +1,215 @@
+"""What a run will cost, measured: a few real steps in a child process, before anything is started for good."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from mlipkit.errors import MlipkitError, RunError
+from mlipkit.events import Evaluated, Event, Request, Started
+from mlipkit.runs.executors import worker_environment
+from mlipkit.runs.folder import RunFolder
+from mlipkit.runs.launching import check_places
+from mlipkit.runs.places import run_of
+from mlipkit.runs.run import Run
+from mlipkit.runs.spec import MDSpec, TrainSpec, parse_spec
+
+WARM_UP, STEPS, SECONDS = 2, 3, 1.0
+"""Steps that do not count, steps that do at least, and how long small ones go on."""
+PATIENCE_S = 600
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """Expected cost of a run.
+
+    Attributes:
+        seconds: from launch to end, s; an upper bound when training may end early. Waiting for cores is not in it.
+        peak_bytes: largest memory of the process.
+        disk_bytes: size of the run folder at the end.
+        steps: planned steps.
+        seconds_per_step: of the measured steps, median.
+        setup_s: loading packages, data and potential.
+    """
+
+    seconds: float
+    peak_bytes: int
+    disk_bytes: int
+    steps: int
+    seconds_per_step: float
+    setup_s: float
+
+    @property
+    def sentence(self) -> str:
+        """For people: ``about 3 min 20 s (6000 steps of 33 ms), 0.5 GB memory, 1.2 MB disk``."""
+        return (
+            f"about {_duration(self.seconds)} ({self.steps} steps of {self.seconds_per_step * 1000:.3g} ms), "
+            f"{_size(self.peak_bytes)} memory, {_size(self.disk_bytes)} disk"
+        )
+
+
+def estimate(spec: TrainSpec | MDSpec, *, timeout: float = PATIENCE_S) -> Estimate:
+    """Do the first steps of a run in a child process and a temporary folder, and extrapolate. Blocks for seconds.
+
+    Raises:
+        RunError: the run builds on another one that has not ended, the first steps fail, or they take over `timeout` s.
+        SpecError: something the run reads does not exist.
+    """
+    base = Path.cwd()
+    check_places(spec, base)
+    for field, text in spec.places():
+        folder = run_of(text, base)
+        if folder is not None and Run(folder).active:
+            raise RunError(f"cannot be estimated before run '{folder.name}' has ended", where=field)
+    with tempfile.TemporaryDirectory(prefix="mlipkit-estimate-") as folder:
+        job, result = Path(folder) / "job.json", Path(folder) / "result.json"
+        job.write_text(json.dumps(spec.model_dump(mode="json")))
+        command = [sys.executable, "-m", "mlipkit.runs.estimating", str(job), str(result)]
+        environment = {**os.environ, **worker_environment(spec.threads)}
+        try:
+            done = subprocess.run(
+                command, cwd=base, env=environment, capture_output=True, text=True, timeout=timeout, check=False,
+                stdin=subprocess.DEVNULL,
+            )  # fmt: skip
+        except subprocess.TimeoutExpired:
+            raise RunError(f"the first steps took more than {timeout:g} s") from None
+        if not result.is_file():
+            last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+            raise RunError("the first steps failed", found=last)
+        record = json.loads(result.read_text())
+    if "error" in record:
+        raise RunError(record["error"], where="estimate")
+    return Estimate(**record)
+
+
+class _Clock:
+    """Sink and control in one: notes when steps begin, and asks to stop when there are enough."""
+
+    def __init__(self) -> None:
+        self.calls: list[float] = []
+        self.clean: list[float] = []
+        self.evaluated: list[float] = []
+        self.started = 0.0
+        self.stopped = 0.0
+        self.total = 0
+        self._interrupted = False
+
+    def sink(self, event: Event) -> None:
+        if isinstance(event, Started):
+            self.started, self.total = time.time(), event.total
+        elif isinstance(event, Evaluated):
+            self.evaluated.append(time.time())
+            self._interrupted = True
+
+    def control(self) -> Request:
+        now = time.time()
+        if self.calls and not self._interrupted:
+            self.clean.append(now - self.calls[-1])
+        self._interrupted = False
+        self.calls.append(now)
+        steps = len(self.calls) - 1
+        if steps >= WARM_UP + STEPS and now - self.calls[WARM_UP] >= SECONDS:
+            self.stopped = self.stopped or now
+            return "stop"
+        return "run"
+
+    def step(self) -> float:
+        """Seconds of one step; those with an evaluation in them do not count where there are others."""
+        every = [b - a for a, b in zip(self.calls, self.calls[1:], strict=False)]
+        return statistics.median(self.clean[WARM_UP:] or self.clean or every or [0.0])
+
+
+def measure(spec: TrainSpec | MDSpec, base: Path, begin: float) -> Estimate:
+    """Body of the child process. `begin`: Unix time at which it was born."""
+    from mlipkit.runs import build
+
+    clock = _Clock()
+    with tempfile.TemporaryDirectory(prefix="mlipkit-estimate-") as folder:
+        files = RunFolder(Path(folder))
+        build.execute(spec, files, base, clock.sink, clock.control)
+        end, sizes = time.time(), _sizes(files)
+    step, setup = clock.step(), clock.started - begin
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    done = max(len(clock.calls) - 1, 1)
+    if isinstance(spec, MDSpec):
+        frames = done // spec.stride + 1
+        disk = sizes["trajectory"] / frames * (spec.steps // spec.stride + 1)
+        disk += sizes["series"] / (done + 1) * spec.steps + sizes["rest"]
+        return Estimate(setup + spec.steps * step, peak, int(disk), spec.steps, step, setup)
+    first = (clock.evaluated[0] if clock.evaluated else clock.started) - clock.started
+    # After the request to stop: one checkpoint, one evaluation.
+    after = max(0.0, end - clock.stopped) if clock.stopped else first
+    frames = build.split_frames(spec, base)
+    per_epoch = max(1, -(-len(frames.train) // spec.batch_size))
+    steps = min(spec.max_epochs * per_epoch, spec.max_steps or sys.maxsize)
+    seconds = steps * step + steps / per_epoch * after
+    if spec.time_limit_s is not None and seconds > spec.time_limit_s:
+        steps, seconds = int(steps * spec.time_limit_s / seconds), spec.time_limit_s
+    # At the end all parts are evaluated once, and pictures need one more prediction of validation and test.
+    share = (len(frames.train) + 2 * (len(frames.validation) + len(frames.test))) / max(len(frames.validation), 1)
+    seconds += setup + first + after * share
+    disk = sizes["series"] / (done + 1) * steps + sizes["rest"]
+    return Estimate(seconds, peak + _lists(spec, frames.train), int(disk), steps, step, setup)
+
+
+def _lists(spec: TrainSpec, frames: Any) -> int:
+    """Bytes of the neighbour lists of all training frames, kept after the first epoch."""
+    from mlipkit.data import NeighbourCache
+
+    cache = NeighbourCache(frames, spec.model.cutoff)
+    chosen = range(0, len(frames), max(1, len(frames) // 5))
+    sizes = [sum(array.nbytes for array in cache.get(index)) for index in chosen]
+    return min(int(statistics.mean(sizes) * len(frames)), 1 << 30)
+
+
+def _sizes(files: RunFolder) -> dict[str, int]:
+    """Bytes of trajectories, of series, and of everything else in a run folder."""
+    sizes = {"trajectory": 0, "series": 0, "rest": 0}
+    for path in files.path.rglob("*"):
+        if path.is_file():
+            kind = "series" if "series" in path.parts else "trajectory" if path.suffix == ".traj" else "rest"
+            sizes[kind] += path.stat().st_size
+    return sizes
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds // 60:.0f} min {seconds % 60:.0f} s"
+    return f"{seconds / 3600:.1f} h"
+
+
+def _size(n_bytes: float) -> str:
+    return f"{n_bytes / 1e9:.1f} GB" if n_bytes >= 1e9 else f"{n_bytes / 1e6:.3g} MB"
+
+
+def main(arguments: list[str]) -> None:
+    """Child process: job file in, result file out."""
+    import psutil
+
+    from mlipkit.runs.worker import NICENESS, one_line
+
+    begin = psutil.Process().create_time()
+    os.nice(NICENESS)
+    job, result = map(Path, arguments)
+    try:
+        record = asdict(measure(parse_spec(json.loads(job.read_text())), Path.cwd(), begin))
+    except MlipkitError as error:
+        record = {"error": str(error)}
+    except Exception as error:
+        record = {"error": one_line(error)}
+    result.write_text(json.dumps(record))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

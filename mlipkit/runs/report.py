@@ -1,0 +1,231 @@
+"""One HTML file that tells all about runs: verdict, figures, numbers, specification, versions. It opens offline."""
+
+from __future__ import annotations
+
+import html
+import time
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from plotly.offline import get_plotlyjs
+
+from mlipkit import __version__, events
+from mlipkit.errors import MlipkitError
+from mlipkit.plots import runs as plots
+from mlipkit.runs.console import MILLI, figures_of
+from mlipkit.runs.folder import write_text
+from mlipkit.runs.run import Run
+from mlipkit.runs.spec import MDSpec, TrainSpec
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+MAX_POINTS = 2000
+FS_PER_PS = 1000.0
+REFERENCES = {
+    "painn": "K. T. Schütt, O. T. Unke, M. Gastegger, Equivariant message passing for the prediction of tensorial "
+    "properties and molecular spectra, ICML 2021 (PaiNN).",
+    "schnet": "K. T. Schütt et al., SchNet: a continuous-filter convolutional neural network for modeling quantum "
+    "interactions, NeurIPS 30, 2017.",
+    "langevin": "B. Leimkuhler, C. Matthews, J. Chem. Phys. 138, 174102 (2013) (BAOAB Langevin dynamics).",
+    "bussi": "G. Bussi, D. Donadio, M. Parrinello, J. Chem. Phys. 126, 014101 (2007).",
+    "berendsen": "H. J. C. Berendsen et al., J. Chem. Phys. 81, 3684 (1984).",
+    "nose_hoover": "G. J. Martyna, M. L. Klein, M. Tuckerman, J. Chem. Phys. 97, 2635 (1992).",
+    "ase": "A. Hjorth Larsen et al., The Atomic Simulation Environment, J. Phys.: Condens. Matter 29, 273002 (2017).",
+}
+STYLE = """
+:root { color-scheme: light dark; --fg: #1b1b1f; --bg: #ffffff; --soft: #f2f3f5; --line: #d5d7dc; }
+@media (prefers-color-scheme: dark) { :root { --fg: #e7e7ea; --bg: #16171a; --soft: #22242a; --line: #3a3d45; } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--fg); background: var(--bg); max-width: 1000px;
+  margin: 0 auto; padding: 1.5rem; }
+table { border-collapse: collapse; } td, th { padding: .2rem .9rem .2rem 0; text-align: left; vertical-align: top; }
+tr + tr td { border-top: 1px solid var(--line); }
+pre { background: var(--soft); padding: .8rem; overflow-x: auto; border-radius: 6px; }
+.verdict { border-left: 6px solid #009E73; background: var(--soft); padding: .6rem 1rem; font-size: 1.1rem; }
+.verdict.failed, .verdict.crashed, .verdict.lost { border-color: #D62728; }
+.verdict.warning, .verdict.stopped { border-color: #E69F00; }
+details { margin: .6rem 0; } h2 { margin-top: 2.2rem; }
+"""
+# Figures carry no colours of text: the page tells them which ground they lie on.
+SCRIPT = """
+const dark = window.matchMedia('(prefers-color-scheme: dark)');
+function ink() { const colour = getComputedStyle(document.body).color;
+  document.querySelectorAll('.figure').forEach(el => Plotly.relayout(el, {'font.color': colour})); }
+document.querySelectorAll('.figure').forEach(el => { const spec = JSON.parse(el.nextElementSibling.textContent);
+  Plotly.newPlot(el, spec.data, spec.layout, {responsive: true, displaylogo: false}); });
+ink(); dark.addEventListener('change', ink);
+"""
+
+
+def write_report(runs: Run | Sequence[Run], path: Path, title: str = "", before: str = "") -> Path:
+    """Write the report of one run, or of several on one page.
+
+    Args:
+        path: the HTML file; replaced as a whole.
+        title: heading; the name of the run when empty.
+        before: HTML that comes ahead of the runs (a data report).
+    """
+    chosen = [runs] if isinstance(runs, Run) else list(runs)
+    title = title or (chosen[0].name if len(chosen) == 1 else "mlipkit report")
+    body = [f"<h1>{html.escape(title)}</h1>", before]
+    for run in chosen:
+        body.append(_section(run, heading=len(chosen) > 1))
+    body.append(_citations(chosen))
+    body.append(f"<p><small>mlipkit {__version__}, {time.strftime('%Y-%m-%d %H:%M')}</small></p>")
+    page = (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f"<title>{html.escape(title)}</title><style>{STYLE}</style><script>{get_plotlyjs()}</script></head>\n<body>"
+        + "\n".join(body)
+        + f"<script>{SCRIPT}</script></body></html>\n"
+    )
+    write_text(path, page)
+    return path
+
+
+def figure_html(figure: go.Figure) -> str:
+    """A figure as a piece of the page; its numbers lie beside it as JSON."""
+    text = str(figure.to_json()).replace("</", "<\\/")
+    return f'<div class="figure"></div><script type="application/json">{text}</script>'
+
+
+def figures(run: Run) -> dict[str, go.Figure]:
+    """The pictures of a run that its files allow: heading -> figure."""
+    found = training_figures(run) if isinstance(run.spec, TrainSpec) else md_figures(run)
+    return dict(found)
+
+
+def training_figures(run: Run) -> Iterable[tuple[str, go.Figure]]:
+    """Loss curves, validation errors, parity."""
+    names = run.series_names()
+    if "training" in names:
+        series = run.series("training")
+        curves = series.overview(["loss", "learning_rate"], max_points=MAX_POINTS)
+        (x, loss), (_, rate) = curves["loss"], curves["learning_rate"]
+        if len(x):
+            yield "Training", plots.training_curves(np.asarray(x) + 1, {"loss": loss}, rate)
+    if "validation" in names:
+        table = run.series("validation").read()
+        if len(table["epoch"]):
+            errors = {"validation": {key: table[key] for key in ("energy_mae", "forces_mae")}}
+            best = run.facts().get("best_epoch")
+            yield "Validation errors", plots.validation_errors(table["epoch"], errors, best)
+    if run.files.parity.is_file():
+        with np.load(run.files.parity, allow_pickle=False) as arrays:
+            split = "test" if "test_energy_reference" in arrays.files else "validation"
+            for quantity, unit in (("energy", "eV/atom"), ("forces", "eV/Å")):
+                pair = [arrays[f"{split}_{quantity}_{what}"] for what in ("reference", "predicted")]
+                if np.isfinite(pair[0]).any():
+                    yield (
+                        f"Parity, {quantity}",
+                        plots.parity(*pair, quantity=quantity, unit=unit, label=f"{split} frames"),
+                    )
+
+
+def md_figures(run: Run) -> Iterable[tuple[str, go.Figure]]:
+    """Temperature, energy and largest force on one time axis, one picture per replica."""
+    assert isinstance(run.spec, MDSpec)
+    folders = sorted(run.folder.glob("replica_*")) or [run.folder]
+    from mlipkit.data.series import Series
+
+    for number, folder in enumerate(folders):
+        if not (folder / "series" / "md").is_dir():
+            continue
+        series = Series(folder / "series" / "md")
+        if not len(series):
+            continue
+        columns = ["temperature", "potential_energy", "conserved_energy", "max_force"]
+        curves = series.overview(columns, max_points=MAX_POINTS)
+        dt = run.spec.timestep / FS_PER_PS
+        figure = plots.md_curves(
+            np.asarray(curves["temperature"][0]) * dt,
+            temperature=curves["temperature"][1],
+            energies={"potential": curves["potential_energy"][1], "conserved": curves["conserved_energy"][1]},
+            max_force=curves["max_force"][1],
+            target_temperature=None if run.spec.ensemble == "nve" else run.spec.temperature,
+            marks=marks(run, number),
+        )
+        yield "Simulation" if len(folders) == 1 else f"Replica {number}", figure
+
+
+def marks(run: Run, replica: int = 0) -> list[plots.Mark]:
+    """First warning, failure and user's stop of a simulation, as marks on the time axis."""
+    found: dict[str, plots.Mark] = {}
+    for event in run.events():
+        if isinstance(event, events.Judged) and event.verdict.replica == replica:
+            verdict = event.verdict
+            time_ps = verdict.time / FS_PER_PS
+            if verdict.outcome == "warning":
+                found.setdefault("warning", plots.Mark(time_ps, "warning", verdict.sentence))
+            elif verdict.outcome == "failed":
+                found["failure"] = plots.Mark(time_ps, "failure", verdict.sentence)
+    progress = run.progress
+    if run.state == "stopped" and progress is not None and isinstance(run.spec, MDSpec):
+        time_ps = progress.done * run.spec.timestep / FS_PER_PS
+        found["stopped"] = plots.Mark(time_ps, "stopped", run.reason)
+    return list(found.values())
+
+
+def metrics_table(run: Run) -> list[tuple[str, list[str]]]:
+    """Errors per split: the same figures for every split, in meV."""
+    rows = []
+    for split, values in run.metrics().items():
+        cells = []
+        for name in ("energy_mae", "energy_rmse", "forces_mae", "forces_rmse"):
+            value = values.get(name)
+            cells.append("" if value is None else f"{value * MILLI:.3g}")
+        rows.append((split, cells))
+    return rows
+
+
+def _section(run: Run, heading: bool) -> str:
+    parts = [f"<h2>{html.escape(run.name)}</h2>" if heading else ""]
+    verdict, state = run.verdict, run.state
+    said = verdict.sentence if verdict is not None and verdict.sentence else ""
+    kind = "warning" if state == "completed" and verdict is not None and verdict.outcome == "warning" else state
+    text = run.sentence if not said or said in run.sentence else f"{run.sentence}. {said}"
+    parts.append(f'<p class="verdict {kind}">{html.escape(text)}</p>')
+    try:
+        for title, figure in figures(run).items():
+            parts.append(f"<h3>{html.escape(title)}</h3>{figure_html(figure)}")
+    except MlipkitError as error:
+        parts.append(f'<p class="verdict warning">A picture could not be drawn: {html.escape(str(error))}</p>')
+    if isinstance(run.spec, TrainSpec) and run.metrics():
+        head = ("split", "energy MAE meV/atom", "energy RMSE meV/atom", "force MAE meV/Å", "force RMSE meV/Å")
+        rows = [[split, *cells] for split, cells in metrics_table(run)]
+        parts.append(f"<h3>Errors of the best weights</h3>{_table(rows, head)}")
+    numbers = [
+        [name.replace("_", " "), f"{figure['value']:.4g} {figure['unit']}"]
+        for name, figure in figures_of(run).items()
+        if not name.endswith(("mae", "rmse"))
+    ]
+    parts.append(f"<h3>Numbers</h3>{_table(numbers)}" if numbers else "")
+    versions = run.files.read("versions.json")
+    machine = [[key, str(value)] for key, value in versions.items() if key != "packages"]
+    machine += [[key, value] for key, value in versions.get("packages", {}).items()]
+    changes = run.changes
+    parts.append(_details("Specification", run.yaml() + (f"# changed later: {changes}\n" if changes else "")))
+    parts.append(_details("Python", run.code()))
+    parts.append(f"<details><summary>Versions and machine</summary>{_table(machine)}</details>" if machine else "")
+    parts.append(f"<p><small>{html.escape(str(run.folder))}</small></p>")
+    return "\n".join(filter(None, parts))
+
+
+def _citations(runs: Sequence[Run]) -> str:
+    keys: dict[str, None] = {"ase": None}
+    for run in runs:
+        keys[run.spec.model.encoder if isinstance(run.spec, TrainSpec) else run.spec.ensemble] = None
+    items = "".join(f"<li>{html.escape(REFERENCES[key])}</li>" for key in keys if key in REFERENCES)
+    return f"<h2>Please cite</h2><ul><li>mlipkit {__version__} (CITATION.cff)</li>{items}</ul>"
+
+
+def _table(rows: Iterable[Sequence[Any]], head: Sequence[str] = ()) -> str:
+    top = "<tr>" + "".join(f"<th>{html.escape(text)}</th>" for text in head) + "</tr>" if head else ""
+    lines = ("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table>{top}{''.join(lines)}</table>"
+
+
+def _details(title: str, text: str) -> str:
+    return f"<details><summary>{html.escape(title)}</summary><pre>{html.escape(text)}</pre></details>"
