@@ -83,12 +83,12 @@ def test_missing_energies_do_not_count():
 
 def test_isolated_atoms_are_single_without_images_and_the_lowest_counts():
     frames = FrameSet.from_arrays(
-        [1, 1, 6, 8, 8],
-        np.zeros((5, 3)),
+        [1, 1, 1, 6, 8, 8],
+        np.zeros((6, 3)),
         1,
-        cell=np.stack([np.zeros((3, 3)), np.zeros((3, 3)), np.eye(3) * 3, np.eye(3) * 12, np.zeros((3, 3))]),
-        pbc=[[False] * 3, [False] * 3, [True] * 3, [True] * 3, [False] * 3],
-        energy=[-12.0, -13.6, -9.0, -2040.0, np.nan],
+        cell=np.stack([np.eye(3) * size for size in (0, 0, 0, 3, 12, 0)]),
+        pbc=[[False] * 3, [False] * 3, [False] * 3, [True] * 3, [True] * 3, [False] * 3],
+        energy=[-12.0, -13.6, -13.0, -9.0, -2040.0, np.nan],
     )
     assert isolated_atom_energies(frames) == {1: -13.6, 8: -2040.0}
     assert isolated_atom_energies(labelled(compositions=[[2, 0, 1]])) == {}

@@ -83,7 +83,8 @@ def test_an_interrupted_save_leaves_the_former_set(tmp_path: Path, monkeypatch):
     folder = tmp_path / "set"
     frames = some_frames()
     frames.save(folder)
-    for n_files in range(6):
+    n_files = 0
+    while True:
         count = 0
 
         def failing(*args, n_files=n_files, replace=os.replace):
@@ -95,15 +96,28 @@ def test_an_interrupted_save_leaves_the_former_set(tmp_path: Path, monkeypatch):
 
         with monkeypatch.context() as patch:
             patch.setattr(store_module.os, "replace", failing)
-            with pytest.raises(KeyboardInterrupt):
-                some_frames(30, seed=100 + n_files).save(folder)
+            try:
+                some_frames(30 + n_files, seed=1).save(folder)
+                break
+            except KeyboardInterrupt:
+                n_files += 1
         left = FrameSet.open(folder)
         left._hashes.clear()
         assert left == frames
+    assert n_files > 8, "every column and the table were interrupted once"
     some_frames(30, seed=1).save(folder)
     assert FrameSet.open(folder) == some_frames(30, seed=1)
     assert not list(folder.glob(".*.part"))
     assert len(list(folder.glob("positions.*.npy"))) == 1
+
+
+def test_a_column_has_its_name_only_when_it_is_whole(tmp_path: Path, monkeypatch):
+    folder = tmp_path / "set"
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module.os, "fsync", lambda file: (_ for _ in ()).throw(OSError(28, "No space left")))
+        with pytest.raises(OSError, match="No space left"):
+            some_frames().save(folder)
+    assert list(folder.iterdir()) == []
 
 
 @pytest.mark.full
