@@ -90,6 +90,28 @@ def all_electron_unit(numbers: np.ndarray, energy: float, tolerance: float = 0.0
     return None
 
 
+def all_electron_units(
+    numbers: np.ndarray, starts: np.ndarray, energy: np.ndarray, tolerance: float = 0.03
+) -> tuple[tuple[str, ...], np.ndarray]:
+    """`all_electron_unit` of many frames at once.
+
+    Args:
+        numbers: int [N]; starts: int [F+1] first atom of each frame; energy: [F] as stored.
+
+    Returns:
+        unit names, and int [F] index into them, -1 where nothing can be said.
+    """
+    beyond = numbers > len(_FREE_ATOMS)
+    per_atom = np.where(beyond, np.nan, _FREE_ATOMS[np.minimum(numbers, len(_FREE_ATOMS)) - 1])
+    expected = -np.add.reduceat(per_atom, starts[:-1]) * HARTREE
+    units = tuple(ENERGY_UNITS)
+    codes = np.full(len(energy), -1)
+    with np.errstate(invalid="ignore"):
+        for code, factor in enumerate(ENERGY_UNITS.values()):
+            codes[np.abs(energy * factor / expected - 1) < tolerance] = code
+    return units, codes
+
+
 @dataclass(frozen=True)
 class Consistency:
     """Forces against something they must agree with, along time-ordered frames.
@@ -141,6 +163,20 @@ def acceleration_against_forces(
     acceleration = (second / time_step**2)[both].reshape(-1)
     expected = (forces[1:-1] / masses[None, :, None] * FORCE_TO_ACCELERATION)[both].reshape(-1)
     return _slope(expected, acceleration)
+
+
+def velocities_against_positions(
+    positions: np.ndarray, velocities: np.ndarray, time_step: float, max_step: float = 0.2
+) -> Consistency:
+    """Central differences of positions over the velocities: 1 for Å/fs, 0.098 for ASE's unit.
+
+    Args:
+        positions [T,n,3] Å, velocities [T,n,3]; time_step: fs between frames.
+    """
+    near = np.abs(np.diff(positions, axis=0)).max(axis=(1, 2)) < max_step
+    both = near[1:] & near[:-1]
+    central = ((positions[2:] - positions[:-2]) / (2 * time_step))[both].reshape(-1)
+    return _slope(velocities[1:-1][both].reshape(-1), central)
 
 
 def named_ratio(ratio: float, units: Mapping[str, float], tolerance: float = 0.08) -> str | None:
