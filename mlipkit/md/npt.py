@@ -51,7 +51,7 @@ def npt_init(
     }
     state.thermostat = {name: per_replica(state, value, name) for name, value in settings.items()}
     for name in ("chain_position", "chain_momentum", "barostat_position", "barostat_momentum"):
-        state.thermostat[name] = torch.zeros(1, _CHAIN, dtype=torch.float64)
+        state.thermostat[name] = state.dof.new_zeros(1, _CHAIN)
     state.thermostat["start_cell"] = state.cell.clone()
 
 
@@ -79,23 +79,24 @@ def npt_step(state: MDState, forces: ForceFunction, timestep: float) -> None:
         pchain=_CHAIN,
     )
     chain, barostat = dynamics._thermostat, dynamics._barostat
-    start_cell = thermostat["start_cell"][0].numpy()
+    start_cell = thermostat["start_cell"][0].cpu().numpy()
     dynamics._cell0 = start_cell.copy()
     dynamics._volume0 = abs(float(np.linalg.det(start_cell)))
     dynamics._eps, dynamics._p_eps = thermostat["strain"].item(), thermostat["strain_momentum"].item()
-    chain._eta[:], chain._p_eta[:] = thermostat["chain_position"][0], thermostat["chain_momentum"][0]
-    barostat._xi[:], barostat._p_xi[:] = thermostat["barostat_position"][0], thermostat["barostat_momentum"][0]
+    variables = {
+        "chain_position": chain._eta,
+        "chain_momentum": chain._p_eta,
+        "barostat_position": barostat._xi,
+        "barostat_momentum": barostat._p_xi,
+    }
+    for name, values in variables.items():
+        values[:] = thermostat[name][0].cpu().numpy()
     dynamics.step()
-    thermostat["strain"] = torch.tensor([dynamics._eps], dtype=torch.float64)
-    thermostat["strain_momentum"] = torch.tensor([dynamics._p_eps], dtype=torch.float64)
-    for name, values in (
-        ("chain_position", chain._eta),
-        ("chain_momentum", chain._p_eta),
-        ("barostat_position", barostat._xi),
-        ("barostat_momentum", barostat._p_xi),
-    ):
-        thermostat[name] = torch.tensor(values[None])
-    state.velocities = torch.tensor(units.velocities_from_ase(atoms.get_velocities()))
+    for name, values in variables.items():
+        thermostat[name] = state.dof.new_tensor(values)[None]
+    thermostat["strain"] = state.dof.new_tensor([dynamics._eps])
+    thermostat["strain_momentum"] = state.dof.new_tensor([dynamics._p_eps])
+    state.velocities = state.velocities.new_tensor(units.velocities_from_ase(atoms.get_velocities()))
     # What the bath and the piston gave: the conserved quantity is E_pot + E_kin + everything ASE adds to them.
     total = atoms.get_potential_energy() + atoms.get_kinetic_energy()
     state.heat = state.energy.new_tensor([total - dynamics.get_conserved_energy()])
@@ -115,8 +116,8 @@ class _StateCalculator(Calculator):
     def calculate(self, atoms=None, properties=None, system_changes=all_changes) -> None:
         super().calculate(atoms, properties, system_changes)
         state = self._state
-        state.positions = torch.tensor(self.atoms.positions)
-        state.cell = torch.tensor(self.atoms.cell.array)[None]
+        state.positions = state.positions.new_tensor(self.atoms.positions)
+        state.cell = state.cell.new_tensor(self.atoms.cell.array)[None]
         evaluate(state, self._provider)
         self._publish()
 
@@ -130,6 +131,6 @@ class _StateCalculator(Calculator):
         self.results = {
             "energy": energy,
             "free_energy": energy,
-            "forces": state.forces.numpy().copy(),
-            "stress": voigt(state.stress[0].numpy()),
+            "forces": state.forces.cpu().numpy().copy(),
+            "stress": voigt(state.stress[0].cpu().numpy()),
         }
