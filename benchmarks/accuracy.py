@@ -89,7 +89,7 @@ def ours(model: str, parts: list[Path], steps: int, seed: int, threads: int) -> 
     encoder = build_encoder(
         model,
         features=SHARED["features"],
-        n_layers=SHARED["layers"],
+        layers=SHARED["layers"],
         cutoff=SHARED["cutoff"],
         n_radial=MODELS[model]["n_radial"],
     )
