@@ -21,7 +21,7 @@ FLOORS = {
     "models": 3,
     "training": 4, "md": 4, "analysis": 4, "labelling": 4,
     "strategies": 5,
-    "plots": 2,
+    "plots": 1.5,
     "runs": 6,
     "cli": 7, "demo": 7, "doctor": 7, "lab": 7,
     "widgets": 8,
