@@ -72,6 +72,8 @@ class Lab:
             "JUPYTERLAB_SETTINGS_DIR": str(settings),
             "JUPYTERLAB_WORKSPACES_DIR": str(self.folder / "workspaces"),
             "IPYTHONDIR": str(self.folder / "ipython"),
+            # A waiting line of its own: other runs of this user must not hold up the test.
+            "MLIPKIT_QUEUE": str(self.folder / "queue"),
             "OMP_NUM_THREADS": "1",
         }
         self.log = open(self.folder / "server.log", "w")  # noqa: SIM115
@@ -149,7 +151,7 @@ class LabPage:
         self.errors: list[str] = []
         self.console: list[str] = []
         self.outside: list[str] = []
-        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.on("pageerror", lambda error: self.errors.append(f"{error} {error.stack}"[:1500]))
         self.page.on("console", self._hear)
         self.page.on("request", self._watch)
         self.page.goto(lab.url(f"/lab/tree/{notebook}?reset"))
@@ -210,11 +212,22 @@ class LabPage:
         self.page.locator(".mlipkit-view button:visible", has_text=text).first.click()
 
     def wait_text(self, text: str, timeout: float = 30) -> None:
-        """Wait until the text shows in an output."""
+        """Wait until the text shows in an output; an error tells what does show."""
+        from playwright.sync_api import TimeoutError as Late
+
+        try:
+            self.page.wait_for_function(
+                "text => [...document.querySelectorAll('.jp-OutputArea')].some(n => n.innerText.includes(text))",
+                arg=text, timeout=timeout * 1000,
+            )  # fmt: skip
+        except Late:
+            raise AssertionError(f"'{text}' did not show within {timeout} s; there is: {self.output()}") from None
+
+    def wait_traces(self, count: int) -> None:
+        """Wait until plotly has drawn so many curves on the page."""
         self.page.wait_for_function(
-            "text => [...document.querySelectorAll('.jp-OutputArea')].some(n => n.innerText.includes(text))",
-            arg=text, timeout=timeout * 1000,
-        )  # fmt: skip
+            "count => document.querySelectorAll('.js-plotly-plot .scatterlayer .trace').length >= count", arg=count
+        )
 
     def points(self) -> list[list[int]]:
         """Number of points of every trace of every plot, as plotly itself counts them."""
@@ -229,8 +242,9 @@ class LabPage:
 
     def healthy(self) -> None:
         """Assert what must hold of every page at any time."""
-        assert self.js("() => document.querySelectorAll('.jupyter-widgets-error-widget').length") == 0
-        assert self.errors == []
+        broken = "() => [...document.querySelectorAll('.jupyter-widgets-error-widget')].map(n => n.innerText)"
+        assert self.js(broken) == []
+        assert "\n".join(self.errors) == ""
         assert self.outside == []
 
     def shot(self, name: str, selector: str = ".mlipkit-view") -> None:

@@ -143,9 +143,11 @@ class RunView(w.VBox):
         self._closed = True
         self._ticker.stop()
         RunView._views.discard(self)
+        layout = self.layout
         for child in self.children:
             close_all(child)
         super().close()
+        layout.close()
 
     # For subclasses
 

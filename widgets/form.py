@@ -49,7 +49,7 @@ class Form:
         suggestions: Mapping[str, Sequence[str]] | None = None,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
-        self.cls, self._on_change, self._quiet = cls, on_change, False
+        self.cls, self._on_change = cls, lambda: None
         self.fields: dict[str, Field] = {}
         for path, info in _walk(cls):
             self._add(path, info, list((suggestions or {}).get(path, ())))
@@ -60,6 +60,7 @@ class Form:
         for box in (self.essential, self.more):
             box.add_class("mlipkit-fields")
         show(self.more, False)
+        self._on_change = on_change
 
     def values(self) -> dict[str, Any]:
         """What differs from the defaults, nested like the specification."""
@@ -102,9 +103,9 @@ class Form:
 
     def _add(self, path: str, info: FieldInfo, suggestions: list[str]) -> None:
         default = info.get_default(call_default_factory=True)
-        name = path.rpartition(".")[2].replace("_", " ")
         extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
         unit = extra.get("unit")
+        name = path.rpartition(".")[2].removesuffix(f"_{unit}").replace("_", " ")
         tip = info.description or name
         choices = _choices(info.annotation)
         if info.annotation is bool:
@@ -118,7 +119,7 @@ class Form:
         if isinstance(made, (w.Text, w.Combobox)):
             made.placeholder = "none" if not info.is_required() else "needed"
         label = w.Label(f"{name} ({unit})" if unit else name, tooltip=tip)
-        box = w.Box([label, made], tooltip=tip)
+        box = w.Box([label, made])
         box.add_class("mlipkit-field")
         made.observe(lambda _change: self._on_change(), "value")
         self.fields[path] = Field(path, info, default, made, box)

@@ -17,7 +17,6 @@ from .base import RunView, button, close_all, row, show
 from .form import Form
 from .header import Header
 from .md_view import MDView
-from .states import duration, size
 from .ticker import after, in_background
 from .training_monitor import TrainingMonitor
 
@@ -143,10 +142,7 @@ class Launcher(w.VBox):
             elif error is not None:
                 self._tell(f"No estimate: {type(error).__name__}: {error}", quiet=True)
             else:
-                self._tell(
-                    f"About <b>{duration(result.seconds)}</b> · <b>{size(result.peak_bytes)}</b> memory at most · "
-                    f"<b>{size(result.disk_bytes)}</b> on disk <span class='mk-quiet'>(three steps measured)</span>"
-                )
+                self._tell(f"{escape(result.sentence[:1].upper() + result.sentence[1:])}, as first steps measured")
 
         from mlipkit.runs import estimate
 
@@ -159,9 +155,11 @@ class Launcher(w.VBox):
         self._closed = True
         if self.view is not None:
             self.view.close()
+        layout = self.layout
         for child in self.children:
             close_all(child)
         super().close()
+        layout.close()
 
     # Form
 

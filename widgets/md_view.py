@@ -112,10 +112,12 @@ class MDView(RunView):
     def _figure(self, marks: list[plots.Mark] | None = None):
         # One figure for all simulations: temperature, total and potential energy, largest force.
         target = getattr(self.run.current_spec, "temperature", None) if self.run is not None else None
-        return plots.md_curves(
+        figure = plots.md_curves(
             [], temperature=[], energies={name: [] for name in ENERGIES.values()}, max_force=[],
             target_temperature=target, marks=marks or [],
         )  # fmt: skip
+        # plotly crowds a logarithmic axis of less than a decade.
+        return figure.update_yaxes(nticks=3, selector={"type": "log"})
 
     def _reset(self) -> None:
         if self._frames is not None:
@@ -226,7 +228,9 @@ class MDView(RunView):
         if not len(frames):
             return
         if not self._loaded:
-            self.scene.load(frames[0])
+            first = frames[0]
+            self._first = first.positions
+            self.scene.load(first)
             self._loaded = True
         self._moving = True
         self.slider.max = max(len(frames) - 1, 1)
@@ -286,10 +290,13 @@ class MDView(RunView):
         forces = _forces(atoms)
         by_force = self.colour.value == "force" and forces is not None
         values = np.linalg.norm(forces, axis=1) if by_force and forces is not None else None
-        self.scene.show(Picture(atoms.positions, values, (0.0, self._force_top), tuple(self.marked)))
-        self.frame = frame
+        positions = atoms.positions
+        if not atoms.pbc.any():
+            # A free molecule wanders off; the median keeps the rest in view when single atoms fly away.
+            positions = positions - np.nan_to_num(np.nanmedian(positions - self._first, axis=0))
+        self.scene.show(Picture(positions, values, (0.0, self._force_top), tuple(self.marked)))
         self._moving = True
-        self.slider.value = frame
+        self.slider.value = self.frame = frame
         self._moving = False
         time = frames.time(frame) / FS_PER_PS
         self.plot.cursor = time
@@ -302,7 +309,7 @@ class MDView(RunView):
 
     @t.observe("frame")
     def _frame_set(self, change: dict) -> None:
-        if self._frames is not None and self.slider.value != change["new"]:
+        if self._frames is not None and not self._moving and self.slider.value != change["new"]:
             self.go(change["new"])
 
     @t.observe("replica")

@@ -55,15 +55,6 @@ def duration(seconds: float) -> str:
     return f"{round(seconds / 86400)} days"
 
 
-def size(n_bytes: float) -> str:
-    """Amount of memory or disk in words: ``3 MB``, ``1.2 GB``."""
-    if n_bytes < 1e6:
-        return f"{max(1, round(n_bytes / 1e3))} kB"
-    if n_bytes < 1e9:
-        return f"{n_bytes / 1e6:.0f} MB"
-    return f"{n_bytes / 1e9:.1f} GB"
-
-
 def chip(state: str, text: str = "") -> str:
     """HTML of the small coloured label of a state."""
     style = look(state)

@@ -45,6 +45,7 @@ class RecordedMD:
         self.spec = MDSpec(potential="sample:ethanol_1000", start="sample:ethanol_300K@0", steps=steps)
         self.files = folder_of(path, self.spec)
         self.fails_at, self.steps, self.step = fails_at, steps, 0
+        self.spike: int | None = None
         self.atoms = molecule("CH3CH2OH")
         self.series = SeriesWriter(self.files.series / "md", MD_COLUMNS)
         self.frames = self._writer("trajectory.traj")
@@ -83,7 +84,7 @@ class RecordedMD:
             _, forces = self._state(step)
             kick = self.random.normal()
             rows.append([step, step * TIMESTEP, 300 + 40 * kick, -300 + 0.05 * kick, 0.3, -299.7, -299.7 + 1e-5 * step,
-                         np.linalg.norm(forces, axis=1).max()])  # fmt: skip
+                         777.0 if step == self.spike else np.linalg.norm(forces, axis=1).max()])  # fmt: skip
             if step % STRIDE == 0:
                 self._frame(self.frames, step)
         self.series.append(np.array(rows))
@@ -143,7 +144,14 @@ def recorded_training(path: Path, epochs: int = 12, steps_per_epoch: int = 50) -
     """A finished training with curves, best epoch and errors."""
     files = folder_of(path, TrainSpec(data="sample:ethanol_300K", max_epochs=epochs))
     training = SeriesWriter(files.series / "training", {"step": "", "epoch": "", "loss": "", "learning_rate": ""})
-    columns = {"step": "", "epoch": "", "objective": "", "energy_mae": "eV/atom", "forces_mae": "eV/Å", "train_loss": ""}
+    columns = {
+        "step": "",
+        "epoch": "",
+        "objective": "",
+        "energy_mae": "eV/atom",
+        "forces_mae": "eV/Å",
+        "train_loss": "",
+    }
     validation = SeriesWriter(files.series / "validation", columns)
     random = np.random.default_rng(1)
     said: list[Event] = [Started("training painn", epochs * steps_per_epoch)]

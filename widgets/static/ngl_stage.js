@@ -3,7 +3,8 @@
 const view = this;
 const options = @OPTIONS@;
 view.setSize("100%", "100%");
-view.$container.resizable("destroy");
+if (!view.mlipkit) view.$container.resizable("destroy");
+view.$pickingInfo.css("display", "none");
 view.stage.viewer.container.setAttribute("role", "img");
 view.stage.viewer.container.setAttribute("aria-label", "atoms in three dimensions");
 view.mlipkit?.sizer.disconnect();

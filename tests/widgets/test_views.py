@@ -1,0 +1,289 @@
+"""Views without a browser: what they show, what clicks do, and that they do not grow."""
+
+from __future__ import annotations
+
+import gc
+import time
+from pathlib import Path
+
+import ipywidgets as w
+import numpy as np
+import pytest
+from mlipkit_widgets import MDView, TrainingMonitor
+from mlipkit_widgets.base import RunView
+from mlipkit_widgets.curves import MOST_POINTS, PER_ROUND
+from mlipkit_widgets.frames import RunFrames
+from mlipkit_widgets.states import LOOKS, look
+from recorded import STRIDE, RecordedMD, folder_of, log, recorded_training
+
+from mlipkit.events import Finished, Waiting
+from mlipkit.runs import Run, TrainSpec, process
+
+
+def instances() -> int:
+    return len(w.widget._instances) if hasattr(w.widget, "_instances") else len(w.Widget.widgets)
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> RecordedMD:
+    return RecordedMD(tmp_path / "runs" / "md_300K", fails_at=1234)
+
+
+def visible(view: RunView, text: str) -> bool:
+    """Whether a button with this text can be pressed."""
+    return any(
+        text in child.description and child.layout.display != "none"
+        for child in walk(view)
+        if isinstance(child, w.Button)
+    )
+
+
+def walk(widget: w.Widget):
+    yield widget
+    for child in getattr(widget, "children", ()):
+        if getattr(child, "layout", None) is None or child.layout.display != "none":
+            yield from walk(child)
+
+
+def test_every_state_has_icon_word_and_colour() -> None:
+    for state in (
+        "empty",
+        "waiting",
+        "queued",
+        "running",
+        "paused",
+        "stopped",
+        "completed",
+        "failed",
+        "crashed",
+        "lost",
+    ):
+        style = LOOKS[state]
+        assert style.icon
+        assert style.word
+        assert style.tone.startswith("#")
+    assert look("later-invention").word == "LATER-INVENTION"
+
+
+def test_empty_view_says_what_to_do() -> None:
+    view = MDView(viewer="still")
+    assert view.header.state == "empty"
+    assert "Launcher" in view.header.sentence
+    assert not visible(view, "Pause")
+    view.close()
+
+
+def test_live_run_grows_and_is_followed(recorded: RecordedMD) -> None:
+    recorded.advance(400)
+    recorded.alive()
+    view = MDView(recorded.run, viewer="still")
+    assert view.header.state == "running"
+    assert view.header.live
+    assert view.plot.n_points[0] == 401
+    assert view.frame == 400 // STRIDE
+    assert view.header.detail.startswith("0.2 of 2 ps")
+    picture = view.scene.widget.value
+    recorded.advance(30)
+    assert view.refresh() == "running"
+    assert view.plot.n_points[0] == 431
+    assert view.frame == 430 // STRIDE
+    assert view.scene.widget.value != picture
+    assert visible(view, "Pause")
+    assert visible(view, "Stop")
+    view.go(3)
+    recorded.advance(100)
+    view.refresh()
+    assert view.frame == 3
+    assert view.slider.max == 530 // STRIDE
+    assert visible(view, "Live")
+    view.follow()
+    assert view.frame == 530 // STRIDE
+    view.close()
+
+
+def test_clicks_reach_the_control_file(recorded: RecordedMD) -> None:
+    recorded.advance(40)
+    recorded.alive()
+    view = MDView(recorded.run, viewer="still")
+    view.pause_button.click()
+    assert recorded.files.read("control.json")["request"] == "pause"
+    assert view.header.sentence == "Pausing …"
+    recorded.files.write("pid.json", {**recorded.files.read("pid.json"), "phase": "paused"})
+    assert view.refresh() == "paused"
+    assert not visible(view, "Pause")
+    view.resume_button.click()
+    assert recorded.files.read("control.json")["request"] == "run"
+    view.stop_button.click()
+    assert recorded.files.read("control.json")["request"] == "stop"
+    view.close()
+
+
+def test_killed_worker_is_lost(recorded: RecordedMD) -> None:
+    recorded.advance(100)
+    recorded.lost()
+    view = MDView(recorded.run, viewer="still")
+    assert view.header.word == "LOST CONTACT"
+    assert visible(view, "Resume")
+    assert not visible(view, "Stop")
+    view.close()
+
+
+def test_go_to_failure_within_a_second(recorded: RecordedMD) -> None:
+    recorded.warn(1219)
+    verdict = recorded.fail()
+    view = MDView(recorded.run, viewer="still")
+    assert view.header.state == "failed"
+    assert verdict.sentence in view.verdict.value
+    assert {mark.kind for mark in view._marks} == {"warning", "failure"}
+    start = time.perf_counter()
+    view.failure_button.click()
+    assert time.perf_counter() - start < 1.0
+    assert view.marked == (3, 2)
+    assert view._frames is not None
+    assert view._frames.step(view.frame) == verdict.step - 50
+    assert "50 steps before failure" in view.frame_text.value
+    assert "H 3" in view.scene.widget.value
+    # From here on every step is there, whatever the stride.
+    for left in (49, 48, 47):
+        view.next_button.click()
+        assert view._frames.step(view.frame) == verdict.step - left
+    assert view.colour.value == "force"
+    assert "eV/Å" in view.colour_bar.value
+    view.close()
+
+
+def test_click_on_a_curve_shows_that_moment(recorded: RecordedMD) -> None:
+    recorded.fail()
+    view = MDView(recorded.run, viewer="still")
+    view._curve_clicked(0.2, 0.0, 0)
+    assert view._frames is not None
+    assert view._frames.step(view.frame) == 400
+    assert view.plot.cursor == pytest.approx(0.2)
+    assert view.slider.value == view.frame
+    view.slider.value = 7
+    assert view.frame == 7
+    view.frame = 9  # as another view that is linked to it would
+    assert view.slider.value == 9
+    view.close()
+
+
+def test_frames_join_stored_and_last_steps(recorded: RecordedMD) -> None:
+    recorded.fail()
+    frames = RunFrames(recorded.files.path)
+    assert frames.refresh()
+    assert not frames.refresh()
+    steps = [frames.step(i) for i in range(len(frames))]
+    assert steps == sorted(set(steps))
+    assert [frames[i].info["step"] for i in range(len(frames))] == steps
+    assert [frames[i].info["time_fs"] for i in range(len(frames))] == [frames.time(i) for i in range(len(frames))]
+    for i in (0, 5, len(frames) - 100, len(frames) - 1):
+        assert frames.at_step(steps[i]) == i
+        assert frames.at_time(frames.time(i)) == i
+    frames.close()
+
+
+def test_curves_stay_small_and_keep_spikes(tmp_path: Path) -> None:
+    recorded = RecordedMD(tmp_path / "long", steps=60_000)
+    recorded.alive()
+    recorded.spike = 9_000
+    view = MDView(recorded.run, viewer="still")
+    sent = []
+    for _ in range(60):
+        before = view.plot.sent_points
+        recorded.advance(1000)
+        view.refresh()
+        sent.append(view.plot.sent_points - before)
+        assert max(view.plot.n_points) <= MOST_POINTS
+    traces = sum(1 for count in view.plot.n_points if count)
+    assert np.median(sent) <= traces * PER_ROUND
+    forces = [value for value in view.plot._data[-1]["y"] if value is not None]
+    assert max(forces) == 777.0
+    view.close()
+
+
+def test_thousand_updates_leave_object_counts_flat(recorded: RecordedMD) -> None:
+    recorded.alive()
+    recorded.advance(200)
+    view = MDView(recorded.run, viewer="still")
+    view.colour.value = "force"
+
+    def rounds(count: int) -> None:
+        for i in range(count):
+            view.go(i % 10)
+            view.refresh()
+
+    rounds(50)
+    gc.collect()
+    widgets, objects = instances(), len(gc.get_objects())
+    rounds(1000)
+    gc.collect()
+    assert instances() == widgets
+    assert len(gc.get_objects()) - objects < 200
+    view.close()
+
+
+@pytest.mark.parametrize("cls", [MDView, TrainingMonitor])
+def test_close_leaves_nothing(cls: type[RunView], tmp_path: Path) -> None:
+    if cls is MDView:
+        recorded = RecordedMD(tmp_path / "md")
+        recorded.advance(40)
+        run = recorded.run
+    else:
+        run = recorded_training(tmp_path / "train")
+    cls(run).close()
+    before = instances()
+    view = cls(run)
+    assert instances() > before
+    view.close()
+    assert instances() == before
+
+
+def test_training_monitor(tmp_path: Path) -> None:
+    monitor = TrainingMonitor(recorded_training(tmp_path / "train_painn"))
+    assert monitor.header.state == "completed"
+    assert "Trained in 2 min" in monitor.header.sentence
+    assert monitor.plot.n_points == [600, 13, 13, 13, 13]
+    assert "best epoch <b>9</b>" in monitor.summary.value
+    assert monitor.plot._layout["shapes"][0]["x0"] == 450
+    forces = monitor.plot._data[3]["y"]
+    assert forces[0] == pytest.approx(500.0)  # meV/Å
+    assert "meV/Å" in monitor.table.value
+    titles = [axis["title"]["text"] for key, axis in monitor.plot._layout.items() if key.startswith("yaxis")]
+    assert titles == ["loss", "force MAE<br>meV/Å", "energy MAE<br>meV/atom"]
+    monitor.close()
+
+
+def test_crash_shows_its_reason(tmp_path: Path) -> None:
+    recorded = RecordedMD(tmp_path / "md")
+    log(recorded.files, Finished("crashed", "ModelError: element 79 is unknown to the potential"))
+    recorded.lost()
+    view = MDView(recorded.run, viewer="still")
+    assert view.header.word == "CRASHED"
+    assert "element 79" in view.header.sentence
+    view.close()
+
+
+def test_panels_show_code_yaml_and_folder(tmp_path: Path) -> None:
+    run = recorded_training(tmp_path / "train_painn")
+    monitor = TrainingMonitor(run)
+    code, spec, folder = (child for child in monitor.panel_buttons.children if isinstance(child, w.Button))
+    code.click()
+    assert "mk.launch(mk.TrainSpec(" in monitor.panel.value
+    assert "TrainingMonitor" in monitor.panel.value
+    spec.click()
+    assert "max_epochs: 12" in monitor.panel.value
+    folder.click()
+    assert str(run.folder) in monitor.panel.value
+    folder.click()
+    assert monitor.panel.value == ""
+    monitor.close()
+
+
+def test_waiting_run_says_for_what(tmp_path: Path) -> None:
+    files = folder_of(tmp_path / "next", TrainSpec(data="sample:ethanol_300K"))
+    files.write("pid.json", {**process.describe(), "phase": "waiting", "after_seq": 0})
+    log(files, Waiting("train_painn"))
+    monitor = TrainingMonitor(Run(files.path))
+    assert monitor.header.word == "WAITING"
+    assert "train_painn" in monitor.header.sentence
+    monitor.close()
