@@ -33,7 +33,7 @@ def adamw(module: nn.Module, settings: TrainSettings) -> torch.optim.AdamW:
         [group for group in groups if group["params"]],
         lr=settings.learning_rate,
         betas=(settings.beta1, settings.beta2),
-        foreach=False,
+        fused=True,
     )
 
 
@@ -58,8 +58,7 @@ def restore_optimiser(optimiser: torch.optim.Optimizer, module: nn.Module, tenso
         parameter = parameters.get(name)
         if parameter is None or (value.ndim and value.shape != parameter.shape):
             raise RunError("optimiser state does not fit the potential", where=name)
-        device = parameter.device if value.ndim else value.device
-        optimiser.state[parameter][quantity] = value.to(device, copy=True)
+        optimiser.state[parameter][quantity] = value.to(parameter.device, copy=True)
 
 
 class LearningRate:

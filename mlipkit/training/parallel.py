@@ -1,6 +1,7 @@
 """Devices, precision and processes, through lightning-fabric. One code path for one process and for many.
 
-Fabric chooses the device, starts the processes and carries the reductions. Gradients are summed by the loop itself, not
+Fabric starts the processes, carries the reductions and sets mixed precision; one process in plain precision needs
+nothing of it and does not wait the seconds that its import takes. Gradients are summed by the loop itself, not
 averaged by a wrapper: objective terms already divide by counts over all processes (see `mlipkit.training.objective`),
 so the sum is the gradient of the whole batch whatever the sizes of the pieces. Force losses differentiate twice; a
 plain sum after the backward pass needs no hooks inside it.
@@ -29,16 +30,15 @@ class Processes:
     """This process among all that train together.
 
     Args:
-        fabric: a launched Fabric.
-        precision: "bf16-mixed" turns on autocast.
+        device: of this process.
+        fabric: launched; None: one process in plain precision.
+        mixed: turn on autocast in the forward pass.
     """
 
-    def __init__(self, fabric: Fabric, precision: str) -> None:
-        self._fabric = fabric
-        self._mixed = precision.endswith("mixed")
-        self.rank: int = fabric.global_rank
-        self.number: int = fabric.world_size
-        self.device: torch.device = fabric.device
+    def __init__(self, device: torch.device, fabric: Fabric | None = None, mixed: bool = False) -> None:
+        self.device, self._fabric, self._mixed = device, fabric, mixed
+        self.rank: int = fabric.global_rank if fabric else 0
+        self.number: int = fabric.world_size if fabric else 1
 
     @property
     def first(self) -> bool:
@@ -47,11 +47,11 @@ class Processes:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Context of the forward pass."""
-        return self._fabric.autocast() if self._mixed else nullcontext()
+        return self._fabric.autocast() if self._fabric and self._mixed else nullcontext()
 
     def total(self, values: Tensor) -> Tensor:
         """Sum over processes; the argument itself when there is one."""
-        if self.number == 1:
+        if self._fabric is None or self.number == 1:
             return values
         return self._fabric.all_reduce(values.clone(), reduce_op="sum")  # type: ignore[return-value]
 
@@ -107,7 +107,7 @@ class Processes:
 
     def barrier(self) -> None:
         """Wait for all."""
-        if self.number > 1:
+        if self._fabric is not None:
             self._fabric.barrier()
 
 
@@ -133,9 +133,6 @@ def start(settings: TrainSettings) -> Processes:
         SpecError: unknown device; or another number of processes was started around us than the settings ask for,
             which would silently repeat one training several times.
     """
-    from lightning_fabric import Fabric
-    from lightning_fabric.strategies.ddp import DDPStrategy
-
     around = os.environ.get("WORLD_SIZE") or os.environ.get("SLURM_STEP_NUM_TASKS") or "1"
     if int(around) not in (1, settings.num_processes):
         raise SpecError(
@@ -150,25 +147,37 @@ def start(settings: TrainSettings) -> Processes:
         kind = "cuda" if torch.cuda.is_available() else "cpu"
     if kind == "mps":
         raise SpecError("has no float64, in which energies are summed", where="device", found="mps", hint="Use cpu")
-    devices: Any = [int(index)] if index else settings.num_processes
+    if kind not in ("cpu", "cuda") or (index and not index.isdigit()):
+        raise SpecError("unknown device", where="device", found=settings.device, hint="Known: auto, cpu, cuda, cuda:1")
+    if kind == "cuda" and not int(index or 0) < torch.cuda.device_count():
+        raise SpecError(
+            "no such device",
+            where="device",
+            expected=f"one of {torch.cuda.device_count()} CUDA devices",
+            found=settings.device,
+        )
     if index and settings.num_processes > 1:
         raise SpecError("one device named for several processes", where="device", found=settings.device)
+    mixed = settings.precision == "bf16-mixed"
+    if settings.num_processes == 1 and not mixed:
+        return Processes(torch.device(kind, int(index)) if index else torch.device(kind))
+
+    from lightning_fabric import Fabric
+    from lightning_fabric.strategies.ddp import DDPStrategy
+
     try:
         fabric = Fabric(
             accelerator=kind,
-            devices=devices,
+            devices=[int(index)] if index and kind == "cuda" else settings.num_processes,
             # A pause may last for days; a process that dies is noticed at once by its closed connection.
             strategy=DDPStrategy(timeout=timedelta(days=30)) if settings.num_processes > 1 else "auto",
-            precision="bf16-mixed" if settings.precision == "bf16-mixed" else "32-true",
+            precision="bf16-mixed" if mixed else "32-true",
         )
-    except (ValueError, RuntimeError) as error:
-        raise SpecError(f"cannot train on this device ({error})", where="device", found=settings.device) from error
-    try:
         fabric.launch()
-    except RuntimeError as error:
+    except (ValueError, RuntimeError) as error:
         raise SpecError(
             f"cannot start {settings.num_processes} processes ({error})",
             where="num_processes",
             hint="Several processes need a script or a run, not a notebook cell",
         ) from error
-    return Processes(fabric, settings.precision)
+    return Processes(fabric.device, fabric, mixed)

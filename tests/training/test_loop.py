@@ -41,6 +41,7 @@ def run(folder, log=None, potential=None, frames=TRAIN, validation=VALIDATION, c
     )
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("loss", ["l1", "l2", "huber"])
 def test_learning_lowers_errors(tmp_path, loss):
     potential = make_potential(TRAIN, features=16, layers=2)
@@ -54,6 +55,7 @@ def test_learning_lowers_errors(tmp_path, loss):
     assert after["forces_mae"] == pytest.approx(evaluate(potential, VALIDATION)["forces_mae"])
 
 
+@pytest.mark.full
 def test_stress_is_learnt(tmp_path):
     frames, held = crystals(8, seed=1), crystals(4, seed=2)
     potential = make_potential(frames, features=12)
@@ -221,8 +223,9 @@ def test_what_cannot_work_is_refused_before_the_first_step(tmp_path):
         run(tmp_path, validation=VALIDATION[:0])
     with pytest.raises(SpecError, match="forces_mae"):
         run(tmp_path, monitor="force_mae")
-    with pytest.raises(SpecError, match="mps"):
-        run(tmp_path, device="mps")
+    for device in ("mps", "cuda:99", "gpu"):
+        with pytest.raises(SpecError, match=device):
+            run(tmp_path, device=device)
     assert not (tmp_path / "checkpoints" / "last.safetensors").exists()
 
 
@@ -265,6 +268,17 @@ def test_float64_trains_in_float64(tmp_path):
     run(tmp_path, potential=potential, precision="float64")
     assert potential.dtype is torch.float64
     assert load(tmp_path).dtype is torch.float64
+
+
+@pytest.mark.full
+def test_mixed_precision_learns(tmp_path):
+    potential = make_potential(TRAIN)
+    before = evaluate(potential, VALIDATION)
+    result = run(
+        tmp_path, potential=potential, precision="bf16-mixed", max_epochs=12, learning_rate=1e-2, ema_decay=0.9
+    )
+    assert potential.dtype is torch.float32
+    assert result.metrics["validation"]["forces_mae"] < 0.7 * before["forces_mae"]
 
 
 class Noise:

@@ -143,10 +143,10 @@ def test_unequal_pieces_with_common_counts_add_up_to_the_whole():
     for piece in ([0, 1, 2, 3], [4, 5]):
         graph, targets = batch(frames, potential, piece)
         part, _ = loss_of(term, potential, graph, targets, total=lambda _: counts)
-        parts += float(part)
+        parts += float(part.detach())
         found = torch.autograd.grad(part, list(potential.encoder.parameters()), allow_unused=True)
         gradients = [g + (0 if f is None else f) for g, f in zip(gradients, found, strict=True)]
-    assert parts == pytest.approx(float(whole))
+    assert parts == pytest.approx(float(whole.detach()))
     for found, exact in zip(gradients, wanted, strict=True):
         if exact is not None:
             torch.testing.assert_close(found, exact)

@@ -74,7 +74,7 @@ def test_moving_average_by_hand_and_weights_bit_for_bit_back():
     assert float(average.average["weight"]) == pytest.approx(expected, rel=1e-12)
     own = module.weight.detach().clone()
     with average.applied():
-        assert float(module.weight) == pytest.approx(expected, rel=1e-12)
+        assert module.weight.item() == pytest.approx(expected, rel=1e-12)
     assert torch.equal(module.weight, own)
     with pytest.raises(RuntimeError), average.applied():
         raise RuntimeError
