@@ -236,7 +236,10 @@ def data_list(record: Record) -> None:
     """List the samples in the package and the public data sets."""
     from mlipkit.data import public, samples
 
-    grid = Table("name", "where", "what", box=None, pad_edge=False)
+    grid = Table(box=None, pad_edge=False)
+    grid.add_column("name", no_wrap=True)
+    grid.add_column("where", no_wrap=True)
+    grid.add_column("what")
     for name in samples.names():
         grid.add_row(f"sample:{name}", "in the package", str(samples.card(name).get("title", "")))
     for name in public.names():
@@ -264,18 +267,25 @@ def data_report(
     record: Record,
     source: Annotated[str, typer.Argument(help="sample:NAME, public:NAME, or a file, folder or glob")],
     keys: Annotated[str | None, typer.Option(metavar="NAME=KEY,...", help="names of labels in the file")] = None,
+    page: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="write it as a page with pictures")
+    ] = None,
 ) -> None:
     """Say what is in a data set: labels, units, outliers, duplicates, overlaps, composition."""
     from mlipkit.runs.build import read_frames
+    from mlipkit.runs.report import data_html, write_report
 
     with console.status(f"reading {source}"):
         frames = read_frames(source, Path.cwd(), parse_pairs(keys, "--keys") if keys else None)
         found = frames.report()
-    record.what = {"source": source, "elements": list(map(int, frames.elements))}
+    record.what = {"source": source, "report": found.to_dict()}
     record.figure("frames", len(frames), "frames")
-    for label in ("energy", "forces", "stress"):
-        record.figure(f"frames_with_{label}", int(frames.has(label).sum()), "frames")
-    console.print(str(found), highlight=False)
+    for label, count in found.coverage.items():
+        record.figure(f"frames_with_{label}", count, "frames")
+    record.figure("problems", len(found.problems), "findings")
+    console.print(str(found), highlight=False, markup=False, soft_wrap=True)
+    if page is not None:
+        record.paths["page"] = str(write_report([], page.resolve(), source, before=data_html(found)))
 
 
 @command(app, "doctor")

@@ -50,8 +50,8 @@ def training_curves(
     if learning_rate is not None:
         trace = _line(step, learning_rate, "learning rate", len(losses))
         figure.add_trace(trace.update(showlegend=False), row=2, col=1)
-        figure.update_yaxes(title_text="learning rate", type="log", exponentformat="power", row=2, col=1)
-    figure.update_yaxes(title_text="loss", type="log", exponentformat="power", row=1, col=1)
+        figure.update_yaxes(title_text="learning rate", type="log", exponentformat="power", nticks=5, row=2, col=1)
+    figure.update_yaxes(title_text="loss", type="log", exponentformat="power", nticks=5, row=1, col=1)
     figure.update_xaxes(title_text=x_title, row=rows, col=1)
     return styled(figure, 380)
 
@@ -75,7 +75,7 @@ def validation_errors(
                 trace = _line(epoch, values, split, index).update(mode="lines+markers", legendgroup=split)
                 figure.add_trace(trace.update(showlegend=row == 2), row=row, col=1)
     for row, title in enumerate(titles.values(), start=1):
-        figure.update_yaxes(title_text=title, type="log", exponentformat="none", row=row, col=1)
+        figure.update_yaxes(title_text=title, type="log", exponentformat="none", nticks=5, row=row, col=1)
     if best_epoch is not None:
         figure.add_vline(x=best_epoch, line={"dash": "dot", "color": STOPPED})
     figure.update_xaxes(title_text="epoch", row=2, col=1)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -88,7 +88,7 @@ def _frames_of(made: Any, text: str) -> FrameSet:
 
     if isinstance(made, FrameSet):
         return made
-    images = [made] if isinstance(made, Atoms) else list(made)
+    images = [made] if isinstance(made, Atoms) else list(made) if isinstance(made, Iterable) else []
     if not images or not all(isinstance(image, Atoms) for image in images):
         raise SpecError("the factory gives no frames", where=text, expected="Atoms, a list of Atoms or a FrameSet")
     return FrameSet.from_atoms(images, source=text)
@@ -248,7 +248,7 @@ def build_forces(spec: MDSpec, base: Path) -> ForceFunction:
 
     stress = spec.ensemble == "npt"
     if factory_of(spec.potential) is not None:
-        made = load_factory(spec.potential, base)()
+        made: Any = load_factory(spec.potential, base)()
         if isinstance(made, Potential):
             return PotentialForces(_placed(made, spec), skin=SKIN, stress=stress)
         if not hasattr(made, "get_property"):

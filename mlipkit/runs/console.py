@@ -84,8 +84,18 @@ def figures_of(run: Run) -> dict[str, dict[str, Any]]:
             found[facts[key][0]] = {"value": value, "unit": facts[key][1]}
     progress = run.progress
     if progress is not None:
-        found["steps_done"] = {"value": progress.done, "unit": progress.unit}
+        found["steps_done"] = {"value": progress.done, "unit": f"{progress.unit}s"}
     return found
+
+
+def shown(figure: dict[str, Any]) -> str:
+    """A figure as text: ``561 MB``, ``3.41 meV/Å``."""
+    value, unit = figure["value"], figure["unit"]
+    if unit == "B":
+        value, unit = (value / 1e9, "GB") if value >= 1e9 else (value / 1e6, "MB")
+    elif unit in ("eV/atom", "eV/Å", "eV/Å³"):
+        value, unit = value * MILLI, "m" + unit
+    return f"{value if isinstance(value, int) else format(value, '.4g')} {unit}".strip()
 
 
 def paths_of(run: Run) -> dict[str, str]:
@@ -108,5 +118,5 @@ def table(run: Run) -> Table:
     if verdict is not None and verdict.sentence and verdict.sentence not in run.sentence:
         grid.add_row("verdict", verdict.sentence)
     for name, figure in figures_of(run).items():
-        grid.add_row(name.replace("_", " "), f"{figure['value']:.4g} {figure['unit']}")
+        grid.add_row(name.replace("_", " "), shown(figure))
     return grid

@@ -110,8 +110,7 @@ def check_places(spec: TrainSpec | MDSpec, base: Path) -> dict[str, str]:
     for field, text in spec.places():
         prefix, _, name = text.partition(":")
         if prefix in PREFIXES and factory_of(text) is None:
-            if prefix == "sample":
-                _check_sample(field, split_place(name)[0])
+            _check_packaged(field, prefix, split_place(name)[0])
             continue
         path = absolute(text, base)
         if path is None:
@@ -126,11 +125,13 @@ def check_places(spec: TrainSpec | MDSpec, base: Path) -> dict[str, str]:
     return inputs
 
 
-def _check_sample(field: str, name: str) -> None:
-    from mlipkit.data import samples
+def _check_packaged(field: str, prefix: str, name: str) -> None:
+    from mlipkit.data import public, samples
 
-    # Both name the known ones when there is no such sample.
-    if field == "potential":
+    # Each names the known ones when there is no such set or potential.
+    if prefix == "public":
+        public.find(name)
+    elif field == "potential":
         samples.potential_path(name)
     else:
         samples.card(name)

@@ -85,7 +85,7 @@ def _fields(cls: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Field
     for name, field in cls.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _fields(field.annotation, f"{prefix}{name}.")
-        elif name not in HIDDEN:
+        elif prefix or name not in HIDDEN:
             yield prefix + name, field
 
 

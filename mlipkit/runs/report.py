@@ -14,13 +14,15 @@ from plotly.offline import get_plotlyjs
 from mlipkit import __version__, events
 from mlipkit.errors import MlipkitError
 from mlipkit.plots import runs as plots
-from mlipkit.runs.console import MILLI, figures_of
+from mlipkit.runs.console import MILLI, figures_of, shown
 from mlipkit.runs.folder import write_text
 from mlipkit.runs.run import Run
 from mlipkit.runs.spec import MDSpec, TrainSpec
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
+
+    from mlipkit.data import DataReport
 
 MAX_POINTS = 2000
 FS_PER_PS = 1000.0
@@ -72,7 +74,8 @@ def write_report(runs: Run | Sequence[Run], path: Path, title: str = "", before:
     body = [f"<h1>{html.escape(title)}</h1>", before]
     for run in chosen:
         body.append(_section(run, heading=len(chosen) > 1))
-    body.append(_citations(chosen))
+    if chosen:
+        body.append(_citations(chosen))
     body.append(f"<p><small>mlipkit {__version__}, {time.strftime('%Y-%m-%d %H:%M')}</small></p>")
     page = (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
@@ -83,6 +86,12 @@ def write_report(runs: Run | Sequence[Run], path: Path, title: str = "", before:
     )
     write_text(path, page)
     return path
+
+
+def data_html(found: DataReport) -> str:
+    """A data report as a piece of the page: findings, table, pictures."""
+    pictures = (f"<h3>{html.escape(name)}</h3>{figure_html(figure)}" for name, figure in found.figures().items())
+    return f"<pre>{html.escape(str(found))}</pre>{''.join(pictures)}"
 
 
 def figure_html(figure: go.Figure) -> str:
@@ -171,7 +180,8 @@ def marks(run: Run, replica: int = 0) -> list[plots.Mark]:
 def metrics_table(run: Run) -> list[tuple[str, list[str]]]:
     """Errors per split: the same figures for every split, in meV."""
     rows = []
-    for split, values in run.metrics().items():
+    metrics, order = run.metrics(), ("train", "validation", "test")
+    for split, values in sorted(metrics.items(), key=lambda item: order.index(item[0]) if item[0] in order else 3):
         cells = []
         for name in ("energy_mae", "energy_rmse", "forces_mae", "forces_rmse"):
             value = values.get(name)
@@ -197,7 +207,7 @@ def _section(run: Run, heading: bool) -> str:
         rows = [[split, *cells] for split, cells in metrics_table(run)]
         parts.append(f"<h3>Errors of the best weights</h3>{_table(rows, head)}")
     numbers = [
-        [name.replace("_", " "), f"{figure['value']:.4g} {figure['unit']}"]
+        [name.replace("_", " "), shown(figure)]
         for name, figure in figures_of(run).items()
         if not name.endswith(("mae", "rmse"))
     ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 CALCULATORS = """
@@ -72,7 +73,7 @@ def frames(work: Path) -> Path:
     atoms = Octahedron("Cu", 2, 0)
     atoms.calc = EMT()
     images = []
-    md = Langevin(atoms, 4 * units.fs, temperature_K=500, friction=0.05, rng=__import__("numpy").random.default_rng(0))
+    md = Langevin(atoms, 4 * units.fs, temperature_K=500, friction=0.05, fixcm=False, rng=np.random.default_rng(0))
     for _ in range(40):
         md.run(5)
         image = atoms.copy()
