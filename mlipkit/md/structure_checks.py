@@ -51,7 +51,10 @@ class OverlapCheck(Check):
 
 @dataclass
 class BrokenBondsCheck(Check):
-    """Length of the bonds between non-metals that the start has, as a multiple of the sum of covalent radii."""
+    """Length of the bonds between non-metals that the start has, as a multiple of the sum of covalent radii.
+
+    Chemistry that breaks bonds for good reason (dissociation on a surface, proton transfer) fires it too: switch it off.
+    """
 
     name: ClassVar = "broken_bonds"
     unit: ClassVar = "Å"
