@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from mlipkit.errors import DataError
+from mlipkit.errors import DataError, LabelError
 from mlipkit.events import Control, Evaluated, EventSink, Message, Saved, Started, always_run, ignore
 from mlipkit.training import checkpoint, parallel, preflight
 from mlipkit.training.batches import Batch, Feeder, FrameSource, Order, Source
@@ -74,8 +74,9 @@ def train(
         validate: further validation figures, called with the evaluated weights; `settings.monitor` may name one.
 
     Raises:
-        LabelError: a weighted label that no frame has; energies that do not belong to the atomic energies.
-        DataError: no validation frame, fewer training frames than processes.
+        LabelError: a weighted label that no training frame has; test frames without any label.
+        DataError: energies that do not belong to the atomic energies; no validation frame; fewer training frames than
+            processes.
         ModelError: an element outside the potential's domain; a loss that is not finite.
         RunError: the folder's checkpoint belongs to other data or another architecture.
         SpecError: settings that contradict each other, the data or the machine.
@@ -307,6 +308,11 @@ class _Loop:
             state.rate.steps_per_epoch = self.order.steps_per_epoch
             if changed:
                 self.sink(Message(f"Resumed with other settings from here on: {', '.join(changed)}", "warning"))
+        if self.test is not None and len(self.test):
+            # After hours of training is too late to learn this.
+            self.potential.check_elements(list(self.test.elements))
+            if not any(preflight.coverage(self.test).values()):
+                raise LabelError("no test frame has a label", where="test", hint="Leave the test set out")
         facts = preflight.check(
             self.terms, self.potential, self.source.frames, self.validation, self.settings, self.sink
         )

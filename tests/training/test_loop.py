@@ -226,6 +226,13 @@ def test_what_cannot_work_is_refused_before_the_first_step(tmp_path):
     for device in ("mps", "cuda:99", "gpu"):
         with pytest.raises(SpecError, match=device):
             run(tmp_path, device=device)
+    aluminium = type(TRAIN).from_arrays([13, 13], np.eye(3)[:2] * 3, 2, energy=[0.0])
+    for test, error, words in (
+        (aluminium, ModelError, "Al"),
+        (VALIDATION.with_labels(np.nan, np.nan), LabelError, "test"),
+    ):
+        with pytest.raises(error, match=words):
+            train(make_potential(TRAIN), TRAIN, VALIDATION, TrainSettings(**QUICK), folder=tmp_path, test=test)
     assert not (tmp_path / "checkpoints" / "last.safetensors").exists()
 
 
