@@ -17,7 +17,7 @@ from mlipkit.data.trajectories import UNKNOWN, assign
 from mlipkit.errors import LabelError
 from mlipkit.labels import LABELS
 
-_ATOMS_PER_CHUNK = 1 << 17
+_ATOMS_PER_CHUNK = 1 << 16
 
 
 class Collector:
@@ -214,16 +214,16 @@ class Collector:
         self._chunks.append(chunk)
 
     def _joined(self, name: str, empty: tuple[int, ...], dtype: str) -> np.ndarray:
-        """One column of all chunks, taken out of them; read-only, so that it is not copied again."""
+        """One column of all chunks, each given back once it is copied; read-only, so that it is not copied again."""
         kind = KINDS.get(name)
-        parts = []
-        for chunk in self._chunks:
-            part = chunk.pop(name, None) if name != "counts" else chunk[name]
-            if part is None and kind is not None:
-                rows = int(chunk["counts"].sum()) if kind.per_atom else len(chunk["counts"])
-                part = np.broadcast_to(np.nan, (rows, *kind.row))
-            parts.append(part)
-        joined = np.concatenate(parts, dtype=dtype) if parts else np.zeros(empty, dtype)
+        per_atom = kind is not None and kind.per_atom
+        sizes = [int(chunk["counts"].sum()) if per_atom else len(chunk["counts"]) for chunk in self._chunks]
+        joined = np.empty((sum(sizes), *empty[1:]), dtype)
+        first = 0
+        for chunk, size in zip(self._chunks, sizes, strict=True):
+            part = chunk["counts"] if name == "counts" else chunk.pop(name, np.nan)
+            joined[first : first + size] = part
+            first += size
         joined.flags.writeable = False
         return joined
 

@@ -174,7 +174,7 @@ class Reader:
                     found=f"{len(row)} ('{lines[offset].strip()[:40]}')",
                 )
         if not declared and len(rows[0]) > width and self.frame == 0:
-            self.report.notes.append("columns after the positions are ignored: no Properties key declares them")
+            self.report.warnings.append("columns after the positions are ignored: no Properties key declares them")
         arrays: dict[str, Any] = {}
         results: dict[str, Any] = {}
         for name, kind, place in columns:

@@ -69,7 +69,7 @@ def outcar_frames(path: Path, report: FileReport) -> Iterator[Atoms]:
     if count == 0:
         raise DataError("no complete ionic step", where=label_of(path), found=f"the file ends at line {scan.line}")
     if scan.started:
-        report.notes.append("the last ionic step is incomplete and was left out")
+        report.warnings.append("the last ionic step is incomplete and was left out")
 
 
 class _OutcarScan:
@@ -123,7 +123,7 @@ def vasprun_frames(path: Path, report: FileReport) -> Iterator[Atoms]:
         )
     report.unconverged.extend(frame for frame, count in enumerate(iterations) if count >= limit)
     if cut:
-        report.notes.append("the file is cut short; an incomplete last ionic step was left out")
+        report.warnings.append("the file is cut short; an incomplete last ionic step was left out")
     count = 0
     try:
         with open_bytes(path) as stream:

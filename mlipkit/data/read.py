@@ -165,7 +165,8 @@ def report_messages(report: ReadReport) -> list[Message]:
             messages.append(Message(text, "warning"))
         if file.settings:
             messages.append(Message(f"{file.path}: {format_vasp.settings_note(file)}"))
-        messages.extend(Message(f"{file.path}: {note}", "warning") for note in file.notes)
+        messages.extend(Message(f"{file.path}: {text}", "warning") for text in file.warnings)
+        messages.extend(Message(f"{file.path}: {text}") for text in file.notes)
     if report.other_energy is not None:
         messages.append(
             Message("energy is the force-consistent free_energy; the extrapolated one is in ReadReport.other_energy")

@@ -39,7 +39,8 @@ class FileReport:
         time_step: fs between consecutive frames, None when unknown.
         settings: what the program printed about itself (functional, cut-off, smearing, ...).
         unconverged: indices (in the file) of frames whose electronic structure did not converge.
-        notes: one sentence each: assumptions made, what was left out.
+        notes: one sentence each: what was taken from the file or concluded from its content.
+        warnings: one sentence each: what was left out or looks wrong.
     """
 
     path: str
@@ -49,6 +50,7 @@ class FileReport:
     settings: dict[str, Any] = field(default_factory=dict)
     unconverged: list[int] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -67,8 +69,8 @@ class ReadReport:
     other_energy: np.ndarray | None = None
 
     def notes(self) -> list[str]:
-        """Every note, with its file in front."""
-        return [f"{report.path}: {note}" for report in self.files for note in report.notes]
+        """Every warning and note, with its file in front."""
+        return [f"{file.path}: {text}" for file in self.files for text in (*file.warnings, *file.notes)]
 
     def to_dict(self) -> dict[str, Any]:
         """Plain dictionary for JSON."""
@@ -83,6 +85,7 @@ class ReadReport:
                     "settings": dict(f.settings),
                     "unconverged": list(f.unconverged),
                     "notes": list(f.notes),
+                    "warnings": list(f.warnings),
                 }
                 for f in self.files
             ],

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import shutil
 import sys
+import tracemalloc
 from pathlib import Path
 
 import ase.io
@@ -165,6 +166,30 @@ def test_many_chunks(tmp_path, monkeypatch):
     monkeypatch.setattr(sys.modules["mlipkit.data.collect"], "_ATOMS_PER_CHUNK", 7)
     assert read(tmp_path / "a.extxyz") == whole
     assert len(whole) == 50
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("suffix", ["extxyz", "npz"])
+def test_peak_memory_grows_with_the_columns_only(tmp_path, suffix, monkeypatch):
+    """Ten times the frames: the peak grows by less than twice the bytes of the new columns, not by objects per frame."""
+    # Below one chunk the frames are still objects: small chunks make that part equal in both.
+    monkeypatch.setattr(sys.modules["mlipkit.data.collect"], "_ATOMS_PER_CHUNK", 1 << 12)
+    peaks, columns = [], []
+    for count in (500, 5000):
+        rng = np.random.default_rng(0)
+        positions = rng.normal(size=(count, 9, 3))
+        path = tmp_path / f"{count}.{suffix}"
+        if suffix == "npz":
+            np.savez(path, R=positions, z=np.array(ETHANOL), E=rng.normal(size=count), F=positions, e_unit="eV")
+        else:
+            write(path, FrameSet.from_arrays(ETHANOL, positions, energy=rng.normal(size=count), forces=positions))
+        tracemalloc.start()
+        frames = read(path)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+        columns.append(count * (9 * (2 + 24 + 24) + 8 + 72 + 3 + 8 + 8 + 8 + 12))
+        assert len(frames) == count
+    assert (peaks[1] - peaks[0]) < 2 * (columns[1] - columns[0])
 
 
 # ---- coverage

@@ -9,9 +9,8 @@ import pytest
 from ase import Atoms
 from ase.build import bulk
 from ase.calculators.emt import EMT
-from ase.md.velocitydistribution import MaxwellBoltzmannDistribution
 from ase.md.verlet import VelocityVerlet
-from ase.units import fs
+from ase.units import fs, kB
 
 from mlipkit.data import FrameSet, read
 from mlipkit.data.plausibility import all_electron_unit
@@ -25,7 +24,8 @@ def md() -> FrameSet:
     """80 consecutive steps of 2 fs: 32 copper atoms, EMT, NVE, with velocities and stress."""
     atoms = bulk("Cu", cubic=True).repeat(2)
     atoms.calc = EMT()
-    MaxwellBoltzmannDistribution(atoms, temperature_K=600, rng=np.random.RandomState(1))
+    momenta = np.random.default_rng(1).normal(size=(32, 3)) * np.sqrt(atoms.get_masses() * 600 * kB)[:, None]
+    atoms.set_momenta(momenta - momenta.mean(0))
     dynamics = VelocityVerlet(atoms, 2 * fs)
     frames = []
     for step in range(80):
@@ -236,8 +236,9 @@ def test_views(md, molecules):
         page = found_report._repr_html_()
         assert page.count("<tr>") == len(found_report.rows())
         assert len(page) < 20000
-    assert "&lt;b&gt;" in report(FrameSet.from_atoms([Atoms("H")], source="<b>"))._repr_html_()
-    assert "<b>" not in report(FrameSet.from_atoms([Atoms("H")], source="<b>x"))._repr_html_().split("sources")[1][:60]
+    marked = report(FrameSet.from_atoms([Atoms("H")], source="<b>x"))._repr_html_()
+    assert "&lt;b&gt;x" in marked
+    assert "<b>x" not in marked
 
 
 def test_figures_have_units_and_the_counts(md):
@@ -273,9 +274,9 @@ def test_a_large_set_needs_little_time_and_memory():
 
     rng = np.random.default_rng(0)
     start = rng.normal(size=(9, 3)) * 3
-    positions = start + 0.05 * rng.normal(size=(100_000, 9, 3))
+    positions = start + 0.05 * rng.normal(size=(30_000, 9, 3))
     frames = FrameSet.from_arrays(
-        [6, 6, 8, 1, 1, 1, 1, 1, 1], positions, energy=rng.normal(size=100_000), forces=rng.normal(size=positions.shape)
+        [6, 6, 8, 1, 1, 1, 1, 1, 1], positions, energy=rng.normal(size=30_000), forces=rng.normal(size=positions.shape)
     )
     tracemalloc.start()
     begin = time.perf_counter()
