@@ -174,7 +174,9 @@ class RunView(w.VBox):
 
     def _sentence(self, run: Run, state: str) -> str:
         """One sentence below the head."""
-        return run.reason or look(state).sentence
+        if state == "waiting":
+            return f"{_upper(run.reason)}. Starts by itself when that run is done."
+        return look(state).sentence if state == "lost" else _upper(run.reason) or look(state).sentence
 
     def _set_dark(self, dark: bool) -> None:
         """Follow the theme of the page."""
@@ -255,7 +257,7 @@ class RunView(w.VBox):
         self._panel_kind = "" if kind == self._panel_kind else kind
         text = ""
         if self.run is not None and self._panel_kind:
-            text = {"code": self._code, "yaml": self.run.yaml, "folder": self._folder}[self._panel_kind]()
+            text = {"code": self._code, "yaml": self.run.yaml, "folder": self._where}[self._panel_kind]()
         self.panel.value = f'<pre class="mk-code">{escape(text)}</pre>' if text else ""
         show(self.panel, bool(text))
 
@@ -268,7 +270,7 @@ class RunView(w.VBox):
             f"from mlipkit_widgets import {name}\n{name}({place!r})\n"
         )
 
-    def _folder(self) -> str:
+    def _where(self) -> str:
         assert self.run is not None
         files = sorted(path.name + ("/" if path.is_dir() else "") for path in self.run.folder.iterdir())
         return f"{self.run.folder}\n" + "  ".join(name for name in files if not name.startswith("."))
@@ -284,6 +286,10 @@ class RunView(w.VBox):
         forgotten = [view for view in same if view._was_shown and not view.header.showing]
         for view in forgotten[: max(0, len(forgotten) - MOST_HIDDEN)]:
             view.close()
+
+
+def _upper(sentence: str) -> str:
+    return sentence[:1].upper() + sentence[1:]
 
 
 def _short(folder: Path) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 from ase.data.colors import jmol_colors
-from ase.neighborlist import natural_cutoffs, neighbor_list
+from ase.neighborlist import neighbor_list
 from plotly.colors import sample_colorscale, sequential
 
 COLOURS: list[str] = sequential.Viridis
@@ -32,7 +32,7 @@ def bonds(atoms: Atoms) -> np.ndarray:
     if len(atoms) > 2000:
         return np.empty((0, 2), dtype=int)
     inside = Atoms(atoms.numbers, positions=atoms.positions)
-    i, j = neighbor_list("ij", inside, natural_cutoffs(inside, mult=1.2))
+    i, j = neighbor_list("ij", inside, [1.2 * radius for radius in covalent_radii[atoms.numbers]])
     return np.stack([i, j], axis=1)[i < j]
 
 
@@ -63,7 +63,7 @@ def draw(
     """
     scale = 0.46 * min(width, height) / max(radius, 1.0)
     flat = (positions - centre) @ rotation.T
-    known = np.isfinite(flat).all(axis=1)
+    known: np.ndarray = np.isfinite(flat).all(axis=1)
     x, y = width / 2 + scale * flat[:, 0], height / 2 - scale * flat[:, 1]
     shapes: list[tuple[float, str]] = []
     if cell is not None:
@@ -103,7 +103,7 @@ def _fills(numbers: np.ndarray, values: np.ndarray | None, domain: tuple[float, 
         return ["#%02x%02x%02x" % tuple(int(255 * part) for part in jmol_colors[z]) for z in numbers]  # noqa: UP031
     low, high = domain
     share = np.clip(np.nan_to_num((np.asarray(values) - low) / max(high - low, 1e-12), nan=1.0), 0.0, 1.0)
-    return sample_colorscale(COLOURS, share.tolist())
+    return [str(colour) for colour in sample_colorscale(COLOURS, share.tolist())]
 
 
 def _outline(cell, centre, rotation, scale, width, height) -> list[str]:

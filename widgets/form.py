@@ -98,8 +98,9 @@ class Form:
 
     def set(self, path: str, value: Any) -> None:
         """Put a value into an input."""
-        field = self.fields[path]
-        field.input.value = value if isinstance(field.input, (w.Dropdown, w.Checkbox)) else _text(value)
+        made: Any = self.fields[path].input
+        plain = isinstance(made, (w.Dropdown, w.Checkbox))
+        made.value = value if plain else _text(value)
 
     def _add(self, path: str, info: FieldInfo, suggestions: list[str]) -> None:
         default = info.get_default(call_default_factory=True)
@@ -133,7 +134,7 @@ def _walk(cls: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldIn
         inner = info.annotation
         if isinstance(inner, type) and issubclass(inner, BaseModel):
             yield from _walk(inner, f"{prefix}{name}.")
-        elif name not in HIDDEN:
+        elif prefix or name not in HIDDEN:
             yield prefix + name, info
 
 

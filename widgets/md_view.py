@@ -26,6 +26,7 @@ from .states import duration, look
 from .ticker import Ticker
 
 FS_PER_PS = 1000.0
+NO_FRAMES = "Atoms and curves appear with the first steps."
 BEFORE_FAILURE = 50
 """Steps before the failure at which "Go to failure" begins."""
 PLAY_S = 0.125
@@ -98,8 +99,8 @@ class MDView(RunView):
         self.panes = row(self.left, self.right, kind="mlipkit-panes")
         self.frame_row = row(
             self.back_button, self.play_button, self.next_button, self.slider, self.frame_text, self.live_button,
-            self.failure_button,
         )  # fmt: skip
+        self.toolbar.children = (*self.toolbar.children, self.failure_button)
         self.body.children = [self.empty, self.verdict, self.panes, self.frame_row]
         self.slider.observe(self._slider_moved, "value")
         self.colour.observe(lambda _change: self._colour_changed(), "value")
@@ -130,14 +131,13 @@ class MDView(RunView):
 
     def _start_over(self) -> None:
         """Everything that belongs to one replica."""
-        self._folder = replica_folder(self.run, self.replica) if self.run is not None else None
-        self._frames = RunFrames(self._folder) if self._folder is not None else None
+        self._place = replica_folder(self.run, self.replica) if self.run is not None else None
+        self._frames = RunFrames(self._place) if self._place is not None else None
         self._loaded = False
         self._following = True
         self._marks: list[plots.Mark] = []
         self._seen = 0
         self._verdict: Verdict | None = None
-        self._shown = None
         self._force_top = 1.0
         self.marked, self.frame = (), 0
         self.verdict.value = self.frame_text.value = self.atom_text.value = ""
@@ -147,12 +147,15 @@ class MDView(RunView):
         )  # fmt: skip
         self.plot.show(self._figure())
         self.plot.cursor = None
-        there = self.run is not None
+        self.empty.value = f'<div class="mk-empty">{escape(self.EMPTY if self.run is None else NO_FRAMES)}</div>'
+        self._show_panes(False)
+        show(self.verdict, False)
+        show(self.failure_button, False)
+
+    def _show_panes(self, there: bool) -> None:
         show(self.empty, not there)
         for part in (self.panes, self.frame_row):
             show(part, there)
-        show(self.verdict, False)
-        show(self.failure_button, False)
 
     # What the user does
 
@@ -206,9 +209,9 @@ class MDView(RunView):
     # What comes from the run
 
     def _update(self, run: Run, state: str) -> None:
-        if self._folder is not None and (self._folder / "series" / "md").is_dir():
+        if self._place is not None and (self._place / "series" / "md").is_dir():
             try:
-                series = Series(self._folder / "series" / "md")
+                series = Series(self._place / "series" / "md")
                 if self._feed.update(series):
                     self._set_force_top(series)
             except MlipkitError:
@@ -219,6 +222,7 @@ class MDView(RunView):
                 self._judged(entry.event)
         if self._frames is not None and self._frames.refresh():
             self._frames_changed()
+        self._show_panes(self._loaded or self._feed.rows > 0)
         show(self.failure_button, self._verdict is not None and self._verdict.outcome == "failed")
         self._follow_button()
 
@@ -261,7 +265,7 @@ class MDView(RunView):
         if progress is None or not progress.total:
             return super()._progress(run)
         to_ps = float(getattr(spec, "timestep", 1.0)) / FS_PER_PS
-        text = f"{progress.done * to_ps:.3g} of {progress.total * to_ps:.3g} ps"
+        text = f"{_short(progress.done * to_ps)} of {_short(progress.total * to_ps)} ps"
         if progress.remaining_s is not None and self._state == "running":
             text += f" · {duration(progress.remaining_s)} left"
         return text
@@ -277,7 +281,7 @@ class MDView(RunView):
             facts = [str(getattr(spec, "potential", "")), str(getattr(spec, "ensemble", ""))]
             facts.append(f"{getattr(spec, 'temperature', 0):g} K, {getattr(spec, 'timestep', 0):g} fs steps")
             return " · ".join(fact for fact in facts if fact)
-        return run.reason or look(state).sentence
+        return super()._sentence(run, state)
 
     # Drawing
 
@@ -348,12 +352,13 @@ class MDView(RunView):
         self._show_frame(self.frame)
 
     def _set_force_top(self, series) -> None:
-        """End of the force scale: twice the usual largest force, so that a failure stands out."""
+        """End of the force scale: a little above the usual largest force, so that a failure stands out."""
         values = series.overview(["max_force"], max_points=200)["max_force"][1]
         values = values[np.isfinite(values)]
         if len(values):
-            top = _round_up(2 * float(np.median(values)))
-            if top > self._force_top or self._force_top > 4 * top:
+            top = _round_up(1.2 * float(np.median(values)))
+            # Only in whole jumps: colours that drift say nothing.
+            if top > self._force_top or self._force_top > 2 * top or not look(self._state).live:
                 self._force_top = top
                 self._draw_colour_bar()
 
@@ -397,6 +402,10 @@ ENERGIES = {"potential_energy": "potential energy", "conserved_energy": "conserv
 
 def _forces(atoms: Atoms) -> np.ndarray | None:
     return atoms.calc.results.get("forces") if atoms.calc is not None else None
+
+
+def _short(value: float) -> str:
+    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
 
 
 def _round_up(value: float) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -35,7 +36,8 @@ class Picture:
 class Scene(Protocol):
     """What MDView asks of a 3D view."""
 
-    widget: w.DOMWidget
+    @property
+    def widget(self) -> w.DOMWidget: ...
 
     def load(self, atoms: Atoms) -> None:
         """Show another structure; `atoms` gives elements, cell and the bonds to draw."""
@@ -167,7 +169,7 @@ def _stage_class():
         frame) and its own trajectory player.
         """
 
-        when_ready = None
+        when_ready: Callable[[], None] | None = None
 
         def _initialize_threads(self) -> None:
             self.on_msg(self._handle_nglview_custom_msg)
@@ -187,7 +189,8 @@ def _stage_class():
 
         def close(self) -> None:
             for part in (self._iplayer, self._ibtn_fullscreen, self._widget_image, self.layout):
-                close_all(part)
+                if isinstance(part, w.Widget):
+                    close_all(part)
             super().close()
 
     return Stage

@@ -27,6 +27,9 @@ METRICS = {
 }  # fmt: skip
 
 
+NO_CURVES = "Curves appear with the first steps."
+
+
 class TrainingMonitor(RunView):
     """Curves, best epoch and error table of a training, alive or ended, with pause, stop and resume.
 
@@ -56,8 +59,8 @@ class TrainingMonitor(RunView):
         self._latest: Evaluated | None = None
         self._warning = ""
         self.summary.value = self.table.value = ""
-        show(self.empty, self.run is None)
-        show(self.plot, self.run is not None)
+        self.empty.value = f'<div class="mk-empty">{escape(self.EMPTY if self.run is None else NO_CURVES)}</div>'
+        self._show_curves(False)
 
     def _update(self, run: Run, state: str) -> None:
         names = run.series_names()
@@ -75,9 +78,10 @@ class TrainingMonitor(RunView):
                     self._best = entry.event
             elif isinstance(entry.event, Message) and entry.event.level == "warning":
                 self._warning = entry.event.text
+        self._show_curves(self._steps.rows + self._epochs.rows > 0)
         if self._best is not None:
             self.plot.relayout(shapes=live.best_line(self._best.step))
-        self._write("summary", self._words())
+        self._write("summary", self._words(state))
         self._write("table", errors_table(run.metrics()))
 
     def _write(self, part: str, text: str) -> None:
@@ -85,9 +89,14 @@ class TrainingMonitor(RunView):
         if widget.value != text:
             widget.value = text
 
-    def _words(self) -> str:
+    def _show_curves(self, there: bool) -> None:
+        show(self.plot, there)
+        show(self.empty, not there)
+
+    def _words(self, state: str) -> str:
         if self._best is None or self._latest is None:
-            return '<span class="mk-quiet">The untrained potential is evaluated first.</span>'
+            first = "The untrained potential is evaluated first." if state == "running" else ""
+            return f'<span class="mk-quiet">{first}</span>'
         text = f"best epoch <b>{self._best.epoch}</b> (step {self._best.step}), latest {self._latest.epoch}"
         if self._best.epoch == 0 and self._latest.epoch > 0:
             text += " · <b>no epoch is better than the start yet</b>"

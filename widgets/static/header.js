@@ -60,6 +60,10 @@ function render({ model, el }) {
     put("age", age >= 0 ? words(age + since) : "");
     const dead = el.closest(".jupyter-widgets-disconnected") !== null;
     let text = "";
+    if (dead) {
+      el.style.setProperty("--mk-tone", "#6b7280");
+      put("chip", "? KERNEL GONE");
+    }
     if (dead) text = "The kernel was restarted or is gone: run this cell again to go on watching. The run itself goes on.";
     else if (model.get("live") && since > QUIET_AFTER_S)
       text = `No news from the kernel for ${Math.round(since)} s: it is busy with a cell. The run itself goes on.`;

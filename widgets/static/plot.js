@@ -51,7 +51,8 @@ function render({ model, el }) {
   const cursor = document.createElement("div");
   cursor.className = "mlipkit-cursor";
   cursor.style.cssText =
-    "position: absolute; width: 0; border-left: 2px solid #009e73; pointer-events: none; display: none; z-index: 2;";
+    "position: absolute; width: 0; border-left: 2px solid var(--jp-ui-font-color2, #57606a); pointer-events: none; " +
+    "display: none; z-index: 2;";
   box.append(host, cursor);
 
   let Plotly = null, figure = null, alive = true, timer = null, lastCost = 0, lastAt = 0, drawn = false;

@@ -1,0 +1,130 @@
+"""The Launcher without a browser: form, checks, code, estimate, start."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import ipywidgets as w
+import pytest
+import yaml
+from mlipkit_widgets import Launcher, MDView
+from mlipkit_widgets.form import Form, _walk
+
+from mlipkit.runs import MDSpec, TrainSpec, parse_spec
+
+FACTORY = "def make():\n    from ase.calculators.emt import EMT\n\n    return EMT()\n"
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLIPKIT_QUEUE", str(tmp_path / "queue"))
+    (tmp_path / "calc.py").write_text(FACTORY)
+    return tmp_path
+
+
+@pytest.mark.parametrize("cls", [MDSpec, TrainSpec])
+def test_form_covers_every_field_and_gives_the_defaults(cls: type) -> None:
+    needed = {"data": "sample:ethanol_300K"} if cls is TrainSpec else {}
+    form = Form(cls, [], start=needed)
+    assert set(form.fields) == {path for path, _ in _walk(cls)}
+    assert form.spec() == cls(**needed)
+    for field in form.fields.values():
+        assert field.input.tooltip
+
+
+def test_values_come_back_as_typed(here: Path) -> None:
+    form = Form(TrainSpec, [], start={"data": "a.xyz"})
+    form.set("model.features", 32)
+    form.set("optimiser.learning_rate", "5e-4")
+    form.set("keys", "{forces: dft_forces}")
+    form.set("data", "[a.xyz, b.xyz]")
+    form.set("loss.kind", "huber")
+    spec = form.spec()
+    assert spec.model.features == 32
+    assert spec.optimiser.learning_rate == 5e-4
+    assert spec.keys == {"forces": "dft_forces"}
+    assert spec.data == ["a.xyz", "b.xyz"]
+    assert spec.loss.kind == "huber"
+
+
+def test_units_stand_beside_the_numbers() -> None:
+    form = Form(MDSpec, ["temperature", "timestep", "time_ps"])
+    labels = [field.children[0].value for field in form.essential.children]
+    assert labels == ["temperature (K)", "timestep (fs)", "time (ps)"]
+
+
+def test_a_wrong_value_is_named_and_stops_the_start(here: Path) -> None:
+    launcher = Launcher("md", automatic=False)
+    launcher.form.fields["temperature"].input.value = "warm"
+    assert "temperature" in launcher.problem.value
+    assert launcher.start_button.disabled
+    assert "mk-wrong" in launcher.form.fields["temperature"].box._dom_classes
+    launcher.start()
+    assert launcher.run is None
+    launcher.form.fields["temperature"].input.value = "450"
+    assert launcher.problem.value == ""
+    assert not launcher.start_button.disabled
+    assert launcher.spec.temperature == 450
+    launcher.close()
+
+
+def test_code_and_yaml_say_the_same_as_the_form(here: Path) -> None:
+    import mlipkit as mk
+
+    launcher = Launcher("md", automatic=False, potential="calc.py:make", temperature=450, steps=40)
+    buttons = {child.description: child for child in launcher.buttons.children}
+    buttons["YAML"].click()
+    text = launcher.panel.value.split(">", 1)[1].rsplit("<", 1)[0]
+    assert parse_spec(yaml.safe_load(text.replace("&#x27;", "'"))) == launcher.spec
+    buttons["Code"].click()
+    code = launcher.spec.code()
+    assert "temperature=450" in code
+    expression = code.split("mk.launch(", 1)[1].rsplit(")\nrun.wait", 1)[0]
+    assert eval(expression, {"mk": mk}) == launcher.spec
+    launcher.close()
+
+
+def test_switching_to_training_and_more_settings(here: Path) -> None:
+    launcher = Launcher("md", automatic=False)
+    launcher.kinds.value = "train"
+    assert isinstance(launcher.spec, TrainSpec)
+    assert launcher.form.more.layout.display == "none"
+    launcher.more_button.click()
+    assert launcher.form.more.layout.display is None
+    before = len(w.widget._instances)
+    for kind in ("md", "train") * 3:
+        launcher.kinds.value = kind
+    assert len(w.widget._instances) == before, "forms that were left behind"
+    launcher.close()
+
+
+@pytest.mark.full
+def test_estimate_is_measured_and_start_opens_a_view(here: Path) -> None:
+    launcher = Launcher("md", automatic=False, potential="calc.py:make", steps=200, name="short")
+    launcher.estimate_button.click()
+    assert "steps of" in launcher.estimate_text.value
+    assert "memory" in launcher.estimate_text.value
+    told = []
+    launcher.on_start(told.append)
+    launcher.start_button.click()
+    assert launcher.run is not None
+    assert told == [launcher.run]
+    assert isinstance(launcher.view, MDView)
+    launcher.run.wait(60)
+    assert launcher.run.state in ("completed", "failed")
+    assert launcher.view.refresh() == launcher.run.state
+    launcher.start_button.click()
+    assert "already" in launcher.header.sentence
+    launcher.again_button.click()
+    assert launcher.run.name == "short-2"
+    launcher.run.wait(60)
+    launcher.close()
+
+
+def test_no_such_file_is_said_in_the_form(here: Path) -> None:
+    launcher = Launcher("md", automatic=False, potential="missing.safetensors")
+    launcher.start_button.click()
+    assert launcher.run is None
+    assert "missing.safetensors" in launcher.problem.value
+    launcher.close()
