@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mlipkit.data.neighbours import neighbour_list as neighbour_list
     from mlipkit.data.read import read as read
     from mlipkit.data.read import read_source as read_source
+    from mlipkit.data.read import read_with_report as read_with_report
     from mlipkit.data.report import DataReport as DataReport
     from mlipkit.data.report import report as report
     from mlipkit.data.resolve import Resolved as Resolved
@@ -56,6 +57,7 @@ _HOMES = {
     "choose_atomic_energies": "atomic_energies",
     "read": "read",
     "read_source": "read",
+    "read_with_report": "read",
     "write": "write",
     "resolve": "resolve",
     "Resolved": "resolve",

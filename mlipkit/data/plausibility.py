@@ -71,6 +71,10 @@ def _sentence(text: str) -> str:
     return text[0].upper() + text[1:]
 
 
+_RECOGNISED: Final = ("eV", "kcal/mol", "kJ/mol", "hartree")
+"""Not rydberg: valence-only energies in eV (xTB) happen to have the size of all-electron totals in rydberg."""
+
+
 def all_electron_unit(numbers: np.ndarray, energy: float, tolerance: float = 0.03) -> str | None:
     """Unit of an all-electron total energy, recognised by the sum of free-atom energies.
 
@@ -84,8 +88,8 @@ def all_electron_unit(numbers: np.ndarray, energy: float, tolerance: float = 0.0
     if not len(numbers) or int(np.max(numbers)) > len(_FREE_ATOMS) or not energy < 0:
         return None
     expected = -float(_FREE_ATOMS[np.asarray(numbers, dtype=int) - 1].sum()) * HARTREE
-    for unit, factor in ENERGY_UNITS.items():
-        if abs(energy * factor / expected - 1) < tolerance:
+    for unit in _RECOGNISED:
+        if abs(energy * ENERGY_UNITS[unit] / expected - 1) < tolerance:
             return unit
     return None
 
@@ -104,12 +108,11 @@ def all_electron_units(
     beyond = numbers > len(_FREE_ATOMS)
     per_atom = np.where(beyond, np.nan, _FREE_ATOMS[np.minimum(numbers, len(_FREE_ATOMS)) - 1])
     expected = -np.add.reduceat(per_atom, starts[:-1]) * HARTREE
-    units = tuple(ENERGY_UNITS)
     codes = np.full(len(energy), -1)
     with np.errstate(invalid="ignore"):
-        for code, factor in enumerate(ENERGY_UNITS.values()):
-            codes[np.abs(energy * factor / expected - 1) < tolerance] = code
-    return units, codes
+        for code, unit in enumerate(_RECOGNISED):
+            codes[np.abs(energy * ENERGY_UNITS[unit] / expected - 1) < tolerance] = code
+    return _RECOGNISED, codes
 
 
 @dataclass(frozen=True)

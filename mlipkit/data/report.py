@@ -188,13 +188,14 @@ def report(frames: FrameSet) -> DataReport:
     }
     steps = [step for _, step in trajectory_slices(frames)]
     atoms = np.bincount(frames.numbers, minlength=120)
+    formulas = compositions(frames)
     return DataReport(
         n_frames=len(frames),
         n_atoms=int(frames.offsets[-1]),
         atoms_range=(int(frames.n_atoms.min()), int(frames.n_atoms.max())),
         coverage={label: int(frames.has(label).sum()) for label in LABELS},
         elements={chemical_symbols[z]: int(atoms[z]) for z in frames.elements},
-        compositions=tuple(compositions(frames)[:20]),
+        compositions=tuple(formulas[:20]),
         pbc=pbc_patterns(frames),
         sources=_counted(frames.sources, frames.source_codes),
         tags=_counted(frames.tags, frames.tag_codes),
@@ -202,7 +203,7 @@ def report(frames: FrameSet) -> DataReport:
         time_step=steps[0] if steps and np.isfinite(steps[0]) else None,
         statistics={name: float(value) for name, value in statistics.items() if np.isfinite(value)},
         atomic_energies={chemical_symbols[z]: energy for z, energy in energies.items()},
-        atomic_energies_from=origin,
+        atomic_energies_from=origin if len(formulas) >= len(energies) else f"{origin}; only their sum has a meaning",
         histograms={name: one for name, one in distributions.items() if one is not None},
         findings=tuple(sorted(findings, key=lambda one: order[one.level])),
     )

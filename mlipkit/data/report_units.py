@@ -48,7 +48,11 @@ class Finding:
 
 def unit_findings(frames: FrameSet) -> list[Finding]:
     """All checks of units and signs; checks without the data they need are silent."""
-    found = [*_total_energies(frames), *_along_trajectories(frames)]
+    dynamics = [*_along_trajectories(frames)]
+    found = [*_total_energies(frames), *dynamics]
+    if {"unit of forces", "time step"} <= {one.topic for one in dynamics if one.level == "ok"}:
+        # Motion fixes the unit of forces, forces that of energies: a coincidence of size says nothing against it.
+        found = [one for one in found if one.topic != "unit of energy" or one.text.startswith("mixed")]
     if not any(one.topic == "unit of forces" for one in found):
         found += _force_size(frames)
     return [*found, *_temperature(frames), *_pressure(frames)]

@@ -64,7 +64,11 @@ def raw(name: str, content: bytes) -> Callable[[Path], Path]:
 
 def npz(**arrays: Any) -> Callable[[Path], Path]:
     def make(folder: Path) -> Path:
-        base = {"R": np.zeros((2, 3, 3)) + np.arange(3)[:, None], "z": np.array([8, 1, 1]), "E": np.array([-2070.0] * 2)}
+        base = {
+            "R": np.zeros((2, 3, 3)) + np.arange(3)[:, None],
+            "z": np.array([8, 1, 1]),
+            "E": np.array([-2070.0] * 2),
+        }
         base |= {"F": np.zeros((2, 3, 3)), "e_unit": np.array("eV")}
         np.savez(folder / "m.npz", **{name: array for name, array in (base | arrays).items() if array is not None})
         return folder / "m.npz"

@@ -16,7 +16,7 @@ from mlipkit.data import FrameSet, read
 from mlipkit.data.plausibility import all_electron_unit
 from mlipkit.data.report import report
 from mlipkit.errors import DataError
-from mlipkit.units import ASE_TIME, BOHR, GPA, HARTREE, KCAL_PER_MOL
+from mlipkit.units import ASE_TIME, BOHR, FORCE_TO_ACCELERATION, GPA, HARTREE, KCAL_PER_MOL
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +138,8 @@ def test_all_electron_unit_is_silent_where_it_cannot_know():
     assert all_electron_unit(np.array([8, 1, 1]), -14.2) is None
     assert all_electron_unit(np.array([78]), -5e5) is None
     assert all_electron_unit(np.array([8, 1, 1]), 2080.0) is None
+    # GFN1-xTB ethanol, eV: as large as the all-electron total in rydberg.
+    assert all_electron_unit(np.array([6, 6, 8, 1, 1, 1, 1, 1, 1]), -309.8) is None
 
 
 @pytest.mark.parametrize(("scale", "which"), [(100.0, "large"), (1e-4, "small")])
@@ -254,6 +256,32 @@ def test_figures_have_units_and_the_counts(md):
 def test_nothing_to_report_on(md):
     with pytest.raises(DataError, match="no frames to report on"):
         report(md.select([]))
+
+
+def test_one_composition_gives_no_single_atomic_energies(molecules):
+    assert "only their sum has a meaning" in report(molecules).atomic_energies_from
+
+
+def test_motion_outweighs_a_coincidence_of_size():
+    """Helium moving freely, energies that look like hartree totals: forces and motion say eV."""
+    time = np.arange(40.0)
+    x = np.cos(0.05 * time)
+    acceleration = -(0.05**2) * x
+    force = acceleration * 4.002602 / FORCE_TO_ACCELERATION
+    energy = -2.9037 + 0.5 * 4.002602 / FORCE_TO_ACCELERATION * 0.05**2 * x**2 * 1e-2
+    positions, forces = np.zeros((40, 1, 3)), np.zeros((40, 1, 3))
+    positions[:, 0, 0], forces[:, 0, 0] = 0.1 * x, 0.1 * force
+    frames = FrameSet.from_arrays([2], positions, energy=energy, forces=forces, time=time, trajectory=0)
+    assert not [one for one in report(frames).problems if one.topic == "unit of energy"]
+    assert found(frames.with_labels(forces=float("nan")), "unit of energy")
+
+
+def test_samples_raise_no_alarm():
+    from mlipkit.data import samples
+
+    for name in samples.names():
+        frames = samples.load(name)
+        assert not [one for one in report(frames[:2000]).problems if one.level == "problem"], name
 
 
 def test_real_outlier_is_found(shared_data):
