@@ -127,6 +127,7 @@ def test_berendsen_reaches_the_temperature_and_holds_it():
     assert kinetic.var(0).mean() < 0.7 * 6 * THERMAL**2
 
 
+@pytest.mark.timeout(1800)
 def test_ideal_gas_at_constant_pressure_has_the_volume_of_its_law():
     """<V> = (N+1) kT/P."""
 
