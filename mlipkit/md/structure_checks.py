@@ -53,7 +53,8 @@ class OverlapCheck(Check):
 class BrokenBondsCheck(Check):
     """Length of the bonds between non-metals that the start has, as a multiple of the sum of covalent radii.
 
-    Chemistry that breaks bonds for good reason (dissociation on a surface, proton transfer) fires it too: switch it off.
+    Chemistry that breaks bonds for good reason (dissociation on a surface, proton transfer)
+    fires it too: switch it off then.
     """
 
     name: ClassVar = "broken_bonds"
