@@ -53,8 +53,20 @@ _HOMES = {
 }
 
 __all__ = [
+    "FrameSet",
+    "MDSpec",
+    "Potential",
+    "Run",
+    "TrainSpec",
     "__version__",
-    *sorted(_HOMES),
+    "launch",
+    "load",
+    "open",
+    "predict",
+    "read",
+    "samples",
+    "split",
+    "write",
 ]
 
 
