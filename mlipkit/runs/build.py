@@ -193,6 +193,7 @@ def _train(spec: TrainSpec, files: RunFolder, base: Path, sink: EventSink, contr
         "step": result.step,
         "best_epoch": result.best_epoch,
         "training_s": round(result.seconds, 3),
+        "steps_per_s": round(result.step / result.seconds, 3) if result.seconds else None,
         "frames": {"train": len(parts.train), "validation": len(parts.validation), "test": len(parts.test)},
     }
     if result.state == "stopped":
@@ -292,14 +293,28 @@ def _simulate(spec: MDSpec, files: RunFolder, base: Path, sink: EventSink, contr
     )
     if not spec.keep_velocities:
         maxwell_boltzmann(state, spec.temperature, spec.seed)
-    begin = time.monotonic()
+    before, begin = _steps_on_disk(files), time.monotonic()
     verdict = simulate(
         state, forces, spec.ensemble, steps=spec.steps, folder=files.path, timestep=spec.timestep,
         options=spec.ensemble_options, stride=spec.stride, checks=spec.checks, checkpoint_every=spec.checkpoint_every,
         sink=sink, control=control,
     )  # fmt: skip
-    facts = {"simulated_s": round(time.monotonic() - begin, 3), "atoms": len(atoms), "replicas": spec.replicas}
+    seconds = time.monotonic() - begin
+    facts = {"simulated_s": round(seconds, 3), "atoms": len(atoms), "replicas": spec.replicas}
+    if state.step > before:
+        facts["steps_per_s"] = round((state.step - before) / seconds, 3)
     return _last_word(spec, verdict, _failed_replicas(files), state.step, facts)
+
+
+def _steps_on_disk(files: RunFolder) -> int:
+    """Step from which a simulation goes on: that of its checkpoint."""
+    path = files.checkpoints / "md.safetensors"
+    if not path.is_file():
+        return 0
+    from safetensors import safe_open
+
+    with safe_open(path, "pt") as file:
+        return int(file.get_tensor("state.step"))
 
 
 def _failed_replicas(files: RunFolder) -> list[Verdict]:

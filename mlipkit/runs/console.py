@@ -20,7 +20,7 @@ def follow(run: Run, console: Console) -> None:
     """Show a run until it ends. Ctrl-C asks it to stop, a second Ctrl-C leaves it alone in the background."""
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     seen, stopping = run.entries()[-1].seq if run.entries() and run.state not in ACTIVE else 0, False
-    with Progress(*columns, console=console, transient=True) as bar:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task(run.name, total=None)
         while True:
             try:

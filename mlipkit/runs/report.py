@@ -136,13 +136,10 @@ def training_figures(run: Run) -> Iterable[tuple[str, go.Figure]]:
 def md_figures(run: Run) -> Iterable[tuple[str, go.Figure]]:
     """Temperature, energy and largest force on one time axis, one picture per replica."""
     assert isinstance(run.spec, MDSpec)
-    folders = sorted(run.folder.glob("replica_*")) or [run.folder]
-    from mlipkit.data.series import Series
-
-    for number, folder in enumerate(folders):
-        if not (folder / "series" / "md").is_dir():
+    for number in range(run.spec.replicas):
+        if "md" not in run.series_names(number):
             continue
-        series = Series(folder / "series" / "md")
+        series = run.series("md", number)
         if not len(series):
             continue
         columns = ["temperature", "potential_energy", "conserved_energy", "max_force"]
@@ -156,7 +153,7 @@ def md_figures(run: Run) -> Iterable[tuple[str, go.Figure]]:
             target_temperature=None if run.spec.ensemble == "nve" else run.spec.temperature,
             marks=marks(run, number),
         )
-        yield "Simulation" if len(folders) == 1 else f"Replica {number}", figure
+        yield "Simulation" if run.spec.replicas == 1 else f"Replica {number}", figure
 
 
 def marks(run: Run, replica: int = 0) -> list[plots.Mark]:

@@ -222,11 +222,22 @@ class Run(os.PathLike):
         finished = self.last(events.Finished)
         return dict(finished.facts) if finished is not None else {}
 
-    def series_names(self) -> list[str]:
-        """Names of the numeric series written so far."""
-        return sorted(path.name for path in self.files.series.glob("*") if path.is_dir())
+    def replica_folder(self, replica: int = 0) -> Path:
+        """Where the trajectory and series of a replica lie: the run folder itself when there is only one.
 
-    def series(self, name: str) -> Series:
+        Raises:
+            RunError: no such replica.
+        """
+        number = getattr(self.spec, "replicas", 1)
+        if not 0 <= replica < number:
+            raise RunError(f"no replica {replica}", where=self.name, expected=f"0 to {number - 1}")
+        return self.folder if number == 1 else self.folder / f"replica_{replica:03d}"
+
+    def series_names(self, replica: int = 0) -> list[str]:
+        """Names of the numeric series written so far."""
+        return sorted(path.name for path in (self.replica_folder(replica) / "series").glob("*") if path.is_dir())
+
+    def series(self, name: str, replica: int = 0) -> Series:
         """A numeric series ("training", "validation", "md"), read by offset.
 
         Raises:
@@ -234,12 +245,12 @@ class Run(os.PathLike):
         """
         from mlipkit.data.series import Series
 
-        path = self.files.series / name
+        path = self.replica_folder(replica) / "series" / name
         if not path.is_dir():
-            raise RunError(f"no series '{name}' yet", where=self.name, hint=nearest(name, self.series_names()))
+            raise RunError(f"no series '{name}' yet", where=self.name, hint=nearest(name, self.series_names(replica)))
         return Series(path)
 
-    def trajectory(self):
+    def trajectory(self, replica: int = 0):
         """Stored frames, also while they grow: an `ase.io.trajectory.TrajectoryReader`.
 
         Raises:
@@ -247,9 +258,10 @@ class Run(os.PathLike):
         """
         from ase.io.trajectory import Trajectory
 
-        if not self.files.trajectory.is_file():
+        path = self.replica_folder(replica) / "trajectory.traj"
+        if not path.is_file():
             raise RunError("no trajectory yet", where=self.name)
-        return Trajectory(str(self.files.trajectory))
+        return Trajectory(str(path))
 
     def log_text(self, last_lines: int = 100) -> str:
         """The end of what the process printed."""

@@ -56,6 +56,15 @@ class Part(BaseModel):
         return type(self)(**record)
 
 
+def _acting(part: Any, choice: str, acting: Mapping[str, tuple[str, ...]]) -> Any:
+    """Refuse values that were changed and have no effect with what was chosen: a wish must not go unheard."""
+    chosen = getattr(part, choice)
+    for name, choices in acting.items():
+        if chosen not in choices and getattr(part, name) != type(part).model_fields[name].default:
+            raise ValueError(f"{name} has no effect with {choice} '{chosen}', only with {', '.join(choices)}")
+    return part
+
+
 class SplitSpec(Part):
     """How frames are divided when no separate validation and test files are named."""
 
@@ -92,7 +101,11 @@ class LossSpec(Part):
     forces: float = Field(default=10.0, ge=0, description="weight of the force term")
     stress: float = Field(default=0.0, ge=0, description="weight of the stress term")
     energy_unit: Literal["per_atom", "total"] = Field(default="per_atom", description="energies in the loss")
-    huber_delta: float = Field(default=0.05, gt=0, description="where the Huber penalty turns linear")
+    huber_delta: float = Field(default=0.05, gt=0, description="huber: where the penalty turns linear")
+
+    @model_validator(mode="after")
+    def _every_option_acts(self):
+        return _acting(self, "kind", {"huber_delta": ("huber",)})
 
 
 class OptimiserSpec(Part):
@@ -116,13 +129,23 @@ class OptimiserSpec(Part):
         default=None, ge=1, description="training ends after so many epochs without improvement; empty: never"
     )
 
+    @model_validator(mode="after")
+    def _every_option_acts(self):
+        acting = {
+            "schedule_factor": ("plateau", "step"), "schedule_patience": ("plateau",), "schedule_epochs": ("step",),
+            "minimum_rate": ("plateau", "step", "cosine"),
+        }  # fmt: skip
+        return _acting(self, "schedule", acting)
+
 
 class _Spec(Part):
     version: Literal[1] = 1
     name: str = Field(default="", description="name of the run's folder; empty: chosen from the kind")
     seed: int = Field(default=0, ge=0, description="random seed of everything that has no seed of its own")
     dtype: Literal["float32", "float64"] = Field(default="float32", description="precision of the model")
-    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
+    device: str = Field(
+        default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1, mps"
+    )
     threads: int = Field(default=1, ge=1, description="CPU threads the run may use")
 
     PLACES: ClassVar[tuple[str, ...]] = ()
@@ -191,6 +214,10 @@ class TrainSpec(_Spec):
         return f"train_{self.model.encoder}"
 
 
+CHECKS = (
+    "finite", "temperature", "max_force", "energy_drift", "overlap", "broken_bonds", "lone_atoms", "density",
+)  # fmt: skip
+"""Stability checks; a test compares them with `mlipkit.md.CHECKS`."""
 ENSEMBLE_OPTIONS: dict[str, tuple[str, ...]] = {
     "nve": (),
     "langevin": ("temperature", "friction"),
@@ -250,10 +277,15 @@ class MDSpec(_Spec):
 
     @model_validator(mode="after")
     def _every_option_acts(self):
-        for name in {option for options in ENSEMBLE_OPTIONS.values() for option in options} - {"temperature"}:
-            given = getattr(self, name) != type(self).model_fields[name].default
-            if given and name not in ENSEMBLE_OPTIONS[self.ensemble]:
-                raise ValueError(f"{name} has no effect with ensemble '{self.ensemble}'")
+        options = {option for known in ENSEMBLE_OPTIONS.values() for option in known} - {"temperature"}
+        acting = {name: tuple(e for e, known in ENSEMBLE_OPTIONS.items() if name in known) for name in sorted(options)}
+        return _acting(self, "ensemble", acting)
+
+    @model_validator(mode="after")
+    def _checks_exist(self):
+        for name in self.checks:
+            if name not in CHECKS:
+                raise ValueError(f"checks: unknown check '{name}', {nearest(name, CHECKS)}")
         return self
 
     @model_validator(mode="after")

@@ -55,10 +55,11 @@ class Worker:
         after = self.record.get("after_seq", 0) if ours else self.log.seq
         self.record = {**process.describe(), "after_seq": after, "since": time.time()}
         self.base = Path.cwd()
-        self.begin = time.monotonic()
+        self.begin: float | None = None
         self.ticket: Ticket | None = None
         self.control = FolderControl(files, self.log, self._hold, self._go_on)
         self._next_progress = self._next_logged = 0.0
+        self._progress: events.Progress | None = None
 
     def run(self) -> events.Finished:
         """Compute the run; whatever happens, the returned last word is also in the log."""
@@ -80,6 +81,7 @@ class Worker:
             finished = events.Finished("crashed", one_line(error))
         finally:
             self._free_cores()
+        self._write_progress()
         finished = events.Finished(finished.state, finished.reason, {**finished.facts, **self._facts()})
         self.log(finished)
         self.log.close()
@@ -88,16 +90,21 @@ class Worker:
     def sink(self, event: events.Event) -> None:
         """Event sink of the work. Progress goes to a small file of its own, and to the log now and then."""
         if isinstance(event, events.Progress):
-            now, last = time.monotonic(), event.total > 0 and event.done >= event.total
-            if now >= self._next_progress or last:
+            now, self._progress = time.monotonic(), event
+            if now >= self._next_progress:
                 self._next_progress = now + PROGRESS_EVERY_S
-                self.files.write("progress.json", events.to_json(event), durable=False)
-            if now < self._next_logged and not last:
+                self._write_progress()
+            if now < self._next_logged:
                 return
             self._next_logged = now + PROGRESS_LOGGED_EVERY_S
         self.log(event)
 
+    def _write_progress(self) -> None:
+        if self._progress is not None:
+            self.files.write("progress.json", events.to_json(self._progress), durable=False)
+
     def _compute(self) -> events.Finished:
+        self.begin = time.monotonic()
         if hasattr(os, "nice"):
             os.nice(NICENESS)
         self.files.write("versions.json", versions())
@@ -187,7 +194,7 @@ class Worker:
     def _facts(self) -> dict[str, Any]:
         unit = 1 if sys.platform == "darwin" else 1024
         return {
-            "seconds": round(time.monotonic() - self.begin, 3),
+            "seconds": round(time.monotonic() - self.begin, 3) if self.begin is not None else 0.0,
             "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
         }
 

@@ -244,6 +244,21 @@ def test_a_run_outlives_the_process_that_launched_it(work: Path, alive: list[Run
 
 
 @pytest.mark.full
+def test_replicas_have_folders_of_their_own_and_all_must_hold(work: Path):
+    spec = MDSpec(**{**QUICK, "temperature": 300.0}, steps=40, replicas=3, checks={"temperature": 1.2})
+    run = launch(spec).wait(60)
+    failed = run.facts().get("failed_replicas", 0)
+    assert run.state == ("failed" if failed else "completed")
+    for replica in range(3):
+        assert len(run.trajectory(replica)) >= 1
+        assert len(run.series("md", replica)) >= 1
+    assert not np.allclose(run.trajectory(0)[-1].positions, run.trajectory(1)[-1].positions)
+    with pytest.raises(RunError, match="no replica 3"):
+        run.trajectory(3)
+    assert "Replica 2" in run.report().read_text()
+
+
+@pytest.mark.full
 def test_no_zombies_stay(work: Path):
     run = launch(MDSpec(**QUICK, steps=5)).wait(60)
     pid = run.files.read("pid.json")["pid"]

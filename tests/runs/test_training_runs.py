@@ -14,9 +14,10 @@ import pytest
 from safetensors.numpy import load_file
 
 from mlipkit.errors import RunError, SpecError
-from mlipkit.md import ENSEMBLES
+from mlipkit.md import CHECKS, ENSEMBLES
 from mlipkit.runs import MDSpec, TrainSpec, build, estimate, launch, process
 from mlipkit.runs.executors import worker_environment
+from mlipkit.runs.spec import CHECKS as spec_checks
 from mlipkit.runs.spec import ENSEMBLE_OPTIONS
 from mlipkit.training import TrainSettings
 
@@ -32,6 +33,7 @@ def test_specification_and_core_have_the_same_settings():
     for name, ensemble in ENSEMBLES.items():
         assert set(ENSEMBLE_OPTIONS[name]) <= set(ensemble.options), name
     assert set(ENSEMBLE_OPTIONS) == set(ENSEMBLES)
+    assert set(spec_checks) == set(CHECKS)
     settings = build.settings_of(TrainSpec(data="x"))
     assert settings == TrainSettings(max_epochs=200, device="auto")
 
