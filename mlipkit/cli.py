@@ -276,7 +276,7 @@ def data_report(
     from mlipkit.runs.report import data_html, write_report
 
     with console.status(f"reading {source}"):
-        frames = read_frames(source, Path.cwd(), parse_pairs(keys, "--keys") if keys else None)
+        frames = read_frames(source, Path.cwd(), keys=parse_pairs(keys, "--keys") if keys else None, allow_partial=True)
         found = frames.report()
     record.what = {"source": source, "report": found.to_dict()}
     record.figure("frames", len(frames), "frames")

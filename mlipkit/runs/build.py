@@ -55,10 +55,11 @@ def execute(spec: TrainSpec | MDSpec, files: RunFolder, base: Path, sink: EventS
 # ---- data
 
 
-def read_frames(
-    places: str | list[str], base: Path, keys: Mapping[str, str] | None = None, sink: EventSink | None = None
-) -> FrameSet:
+def read_frames(places: str | list[str], base: Path, sink: EventSink | None = None, **reading: Any) -> FrameSet:
     """Frames that a specification names: samples, files, other runs' trajectories, factories.
+
+    Args:
+        reading: options of `mlipkit.data.read` for files (`keys`, `allow_partial`, `unconverged`).
 
     Raises:
         DataError: as `mlipkit.data.read`.
@@ -74,10 +75,8 @@ def read_frames(
         elif text.partition(":")[0] in PREFIXES:
             parts.append(read_source(text))
         else:
-            options: dict[str, Any] = {"sink": sink}
-            if keys and run_of(text, base) is None:
-                options["keys"] = dict(keys)
-            parts.append(read_source(_file_of(text, base), **options))
+            options = reading if run_of(text, base) is None else {}
+            parts.append(read_source(_file_of(text, base), sink=sink, **options))
     return parts[0] if len(parts) == 1 else FrameSet.concat(parts)
 
 
@@ -115,9 +114,10 @@ def split_frames(spec: TrainSpec, base: Path, sink: EventSink | None = None) -> 
     def size(value: float) -> float | int:
         return value if value < 1 else int(value)
 
-    frames = read_frames(spec.data, base, spec.keys, sink)
+    reading = {"keys": spec.keys, "allow_partial": spec.allow_partial, "unconverged": spec.unconverged}
+    frames = read_frames(spec.data, base, sink, **reading)
     apart = {
-        name: read_frames(place, base, spec.keys, sink)
+        name: read_frames(place, base, sink, **reading)
         for name, place in (("validation", spec.validation), ("test", spec.test))
         if place
     }
@@ -237,7 +237,8 @@ def start_structure(spec: MDSpec, base: Path) -> Atoms:
     text = spec.start
     if not split_place(text)[1] and factory_of(text) is None:
         text += "@-1" if run_of(text, base) is not None else "@0"
-    atoms = read_frames(text, base)[0]
+    # Only the structure matters here, not which labels it has.
+    atoms = read_frames(text, base, allow_partial=True)[0]
     atoms.calc = None
     return atoms
 

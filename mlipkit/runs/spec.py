@@ -193,6 +193,10 @@ class TrainSpec(_Spec):
         default=None,
         description="names of labels in the file, for example {forces: dft_forces}; empty: found by themselves",
     )
+    allow_partial: bool = Field(default=False, description="accept labels that only some of the frames have")
+    unconverged: Literal["keep", "drop", "error"] = Field(
+        default="keep", description="frames whose electronic structure did not converge (VASP)"
+    )
     n_train: int | None = Field(
         default=None, ge=1, description="train on this many frames of the training part; empty: all"
     )

@@ -13,7 +13,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from mlipkit.errors import RunError, SpecError
+from mlipkit.data import samples, write
+from mlipkit.errors import LabelError, RunError, SpecError
 from mlipkit.md import CHECKS, ENSEMBLES
 from mlipkit.runs import MDSpec, TrainSpec, build, estimate, launch, process
 from mlipkit.runs.executors import worker_environment
@@ -154,3 +155,17 @@ def test_dask_runs_the_same_worker(work: Path):
         assert run.state in ("queued", "running")
         assert run.wait(120).state == "completed"
         assert run.files.read("pid.json")["pid"] != process.describe()["pid"]
+
+
+def test_labels_on_some_frames_need_consent(tmp_path):
+    frames = samples.load("ethanol_300K")[:20]
+    energies = np.array(frames.energy)
+    energies[5:] = np.nan
+    path = tmp_path / "partial.extxyz"
+    write(path, frames.with_labels(energy=energies))
+    with pytest.raises(LabelError, match="energy"):
+        build.split_frames(TrainSpec(data=str(path)), tmp_path)
+    parts = build.split_frames(TrainSpec(data=str(path), allow_partial=True), tmp_path)
+    assert sum(part.has("energy").sum() for part in (parts.train, parts.validation, parts.test)) == 5
+    # A start structure is a structure, whatever its labels.
+    assert len(build.start_structure(MDSpec(start=f"{path}@-1"), tmp_path)) == 9
