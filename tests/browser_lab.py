@@ -154,6 +154,7 @@ class LabPage:
         self.page.on("pageerror", lambda error: self.errors.append(f"{error} {error.stack}"[:1500]))
         self.page.on("console", self._hear)
         self.page.on("request", self._watch)
+        self.page.on("websocket", self._watch)
         self.page.goto(lab.url(f"/lab/tree/{notebook}?reset"))
         self.page.wait_for_selector(".jp-Notebook")
         self.page.wait_for_function(f"() => {STATUS} === 'idle'")

@@ -11,6 +11,7 @@ from __future__ import annotations
 from .first_cell import kernel_check
 from .launcher import Launcher
 from .md_view import MDView
+from .run_list import RunList
 from .training_monitor import TrainingMonitor
 
-__all__ = ["Launcher", "MDView", "TrainingMonitor", "kernel_check"]
+__all__ = ["Launcher", "MDView", "RunList", "TrainingMonitor", "kernel_check"]

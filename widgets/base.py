@@ -127,12 +127,12 @@ class RunView(w.VBox):
         if self.run is None:
             self._show_state("empty")
             self.header.title, self.header.detail, self.header.age, self.header.done = "", "", -1.0, -1.0
-            self.header.sentence = self.EMPTY
+            self.header.sentence = ""
             return "empty"
         state = self.run.state
         self._show_state(state)
-        self._head(self.run, state)
         self._update(self.run, state)
+        self._head(self.run, state)
         self.header.beat += 1
         return state
 
@@ -175,8 +175,8 @@ class RunView(w.VBox):
     def _sentence(self, run: Run, state: str) -> str:
         """One sentence below the head."""
         if state == "waiting":
-            return f"{_upper(run.reason)}. Starts by itself when that run is done."
-        return look(state).sentence if state == "lost" else _upper(run.reason) or look(state).sentence
+            return f"{sentence_case(run.reason)}. Starts by itself when that run is done."
+        return look(state).sentence if state == "lost" else sentence_case(run.reason) or look(state).sentence
 
     def _set_dark(self, dark: bool) -> None:
         """Follow the theme of the page."""
@@ -264,7 +264,7 @@ class RunView(w.VBox):
     def _code(self) -> str:
         assert self.run is not None
         name = type(self).__name__
-        place = _short(self.run.folder)
+        place = short_path(self.run.folder)
         return (
             f"{self.run.code()}\n# the same view, also from another notebook:\n"
             f"from mlipkit_widgets import {name}\n{name}({place!r})\n"
@@ -288,11 +288,13 @@ class RunView(w.VBox):
             view.close()
 
 
-def _upper(sentence: str) -> str:
+def sentence_case(sentence: str) -> str:
+    """With a capital letter in front."""
     return sentence[:1].upper() + sentence[1:]
 
 
-def _short(folder: Path) -> str:
+def short_path(folder: Path) -> str:
+    """The folder as one would type it here."""
     try:
         return str(folder.relative_to(Path.cwd()))
     except ValueError:

@@ -63,7 +63,7 @@ def draw(
     """
     scale = 0.46 * min(width, height) / max(radius, 1.0)
     flat = (positions - centre) @ rotation.T
-    known: np.ndarray = np.isfinite(flat).all(axis=1)
+    known = np.asarray(np.isfinite(flat).all(axis=1))
     x, y = width / 2 + scale * flat[:, 0], height / 2 - scale * flat[:, 1]
     shapes: list[tuple[float, str]] = []
     if cell is not None:

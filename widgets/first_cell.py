@@ -11,7 +11,10 @@ import sys
 
 from mlipkit.errors import MissingPackageError
 
-CURE = "Choose the kernel 'mlipkit' (menu Kernel > Change Kernel) and run this cell again."
+CURE = (
+    "Choose the kernel 'mlipkit' (menu Kernel > Change Kernel; 'mlipkit lab' in a terminal adds it to the list) "
+    "and run this cell again."
+)
 
 FIRST_CELL = f"""\
 try:

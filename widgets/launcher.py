@@ -40,7 +40,7 @@ class Launcher(w.VBox):
     Args:
         kind: "md" or "train".
         root: folder in which runs are kept.
-        automatic: measure time, memory and disk by itself after each change.
+        automatic: measure time, memory and disk by itself after each change by the user.
         **values: fields to begin with; nested ones as ``model__features=32``.
 
     Attributes:
@@ -168,14 +168,17 @@ class Launcher(w.VBox):
         cls = MDSpec if kind == "md" else TrainSpec
         old = list(self.form_box.children)
         start = {**START[kind], **(values or {})}
+        first = list(FIRST[kind])
         if "steps" in start and "time_ps" not in (values or {}):
-            start.pop("time_ps", None)
-        self.form = Form(cls, FIRST[kind], start=start, suggestions=self._suggestions(), on_change=self._changed)
+            del start["time_ps"]
+            first[first.index("time_ps")] = "steps"
+        self.form = Form(cls, first, start=start, suggestions=self._suggestions(), on_change=self._changed)
         self.form_box.children = [self.form.essential, self.form.more]
         for child in old:
             close_all(child)
         self.more_button.description = "More settings"
-        self._changed()
+        # A form that only appears starts no process: running all cells of a notebook again must cost nothing.
+        self._check()
 
     def _suggestions(self) -> dict[str, list[str]]:
         from mlipkit.data import samples
@@ -187,18 +190,25 @@ class Launcher(w.VBox):
         return {"data": data, "start": [f"{name}@0" for name in data], "potential": [*potentials, *trained]}
 
     def _changed(self) -> None:
+        """The user changed a field."""
+        spec = self._check()
+        self._changes += 1
+        if spec is not None and spec != self._measured and self.automatic:
+            mine = self._changes
+            after(QUIET_S, lambda: self.measure() if mine == self._changes else None)
+
+    def _check(self) -> MDSpec | TrainSpec | None:
+        """Show what is wrong with the fields, or what they say."""
         spec, problem = self.form.check()
         self._say(problem)
         self.start_button.disabled = spec is None or self._busy
         self.estimate_button.disabled = spec is None
         show(self.again_button, False)
         self._show_panel()
-        self._changes += 1
-        if spec is not None and spec != self._measured:
-            self._tell("")
-            if self.automatic:
-                mine = self._changes
-                after(QUIET_S, lambda: self.measure() if mine == self._changes else None)
+        if spec != self._measured:
+            hint = "Estimate measures three real steps: time, memory, disk."
+            self._tell(hint if spec is not None else "", quiet=True)
+        return spec
 
     def _toggle_more(self) -> None:
         hidden = self.form.more.layout.display == "none"

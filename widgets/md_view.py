@@ -139,7 +139,9 @@ class MDView(RunView):
         self._seen = 0
         self._verdict: Verdict | None = None
         self._force_top = 1.0
-        self.marked, self.frame = (), 0
+        self._moving = True
+        self.marked, self.frame, self.slider.value = (), 0, 0
+        self._moving = False
         self.verdict.value = self.frame_text.value = self.atom_text.value = ""
         self._feed = CurveFeed(
             self.plot, {name: number for number, name in enumerate(("temperature", *ENERGIES, "max_force"))},

@@ -13,7 +13,7 @@ from mlipkit.events import Evaluated, Message
 from mlipkit.plots import live
 from mlipkit.runs import Run
 
-from .base import RunView, row, show
+from .base import RunView, row, sentence_case, short_path, show
 from .curves import CurveFeed
 from .plot import Plot
 from .states import duration
@@ -114,8 +114,9 @@ class TrainingMonitor(RunView):
         if state == "completed":
             seconds = run.facts().get("seconds")
             took = f" in {duration(seconds)}" if isinstance(seconds, (int, float)) else ""
-            why = f" {run.reason}" if run.reason else ""
-            return f"Trained{took}.{why} Next: run MD with potential='{run.folder.name}' and see whether it lasts."
+            why = f" {sentence_case(run.reason)}." if run.reason else ""
+            place = short_path(run.folder)
+            return f"Trained{took}.{why} Next: run MD with potential='{place}' and see whether it lasts."
         return super()._sentence(run, state)
 
 

@@ -151,13 +151,19 @@ def test_launch_watch_pause_stop(lab: Lab, work: Path) -> None:
         [
             "from mlipkit_widgets import Launcher\n"
             "launcher = Launcher('md', potential='calc.py:stable', start='sample:ethanol_300K@0', steps=400000,\n"
-            "                    stride=20, name='stable', automatic=False)\n"
+            "                    stride=20, name='stable')\n"
             "launcher"
         ],
     )
     with lab.open(f"{work.name}/start.ipynb", height=1500) as page:
         page.run_all()
         page.wait_text("New run")
+        temperature = page.page.locator(".mlipkit-field", has_text="temperature").locator("input")
+        temperature.fill("cold")
+        page.wait_text("temperature: input should be a valid number")
+        assert page.page.locator(".mlipkit-view button", has_text="Start").first.is_disabled()
+        temperature.fill("310")
+        page.wait_text("as first steps measured", timeout=60)
         both_themes(page, "launcher")
         page.click("Code")
         page.wait_text("mk.launch(mk.MDSpec(")
@@ -263,14 +269,18 @@ def test_kernel_restart_and_lost_worker(lab: Lab, work: Path) -> None:
             "import mlipkit as mk\nfrom mlipkit_widgets import MDView\n"
             "run = mk.launch(mk.MDSpec(potential='calc.py:stable', start='sample:ethanol_300K@0', steps=10_000_000,\n"
             "                          stride=20, name='survivor'))\n"
-            "view = MDView(run)\nview"
+            "view = MDView(run)\nview",
+            "import time\ntime.sleep(14)",
         ],
     )
     with lab.open(f"{work.name}/again.ipynb", height=1200) as page:
-        page.run_all()
+        page.run_all(wait=False)
+        page.wait_text("QUEUED")
+        page.wait_text("busy with a cell")
         page.wait_text("RUNNING")
         run = Run(work / "runs" / "survivor")
-        page.page.wait_for_timeout(3000)
+        page.wait_text("· step")
+        page.page.wait_for_timeout(2000)
         page.restart_kernel()
         page.wait_text("The kernel was restarted")
         both_themes(page, "md_dead_kernel")

@@ -68,7 +68,7 @@ def test_every_state_has_icon_word_and_colour() -> None:
 def test_empty_view_says_what_to_do() -> None:
     view = MDView(viewer="still")
     assert view.header.state == "empty"
-    assert "Launcher" in view.header.sentence
+    assert "Launcher" in view.empty.value
     assert not visible(view, "Pause")
     view.close()
 
@@ -287,3 +287,38 @@ def test_waiting_run_says_for_what(tmp_path: Path) -> None:
     assert monitor.header.word == "WAITING"
     assert "train_painn" in monitor.header.sentence
     monitor.close()
+
+
+def test_replicas_are_shown_one_at_a_time(tmp_path: Path) -> None:
+    from mlipkit.runs import MDSpec
+
+    run_files = folder_of(tmp_path / "three", MDSpec(replicas=2))
+    for number, steps in enumerate((200, 400)):
+        one = RecordedMD(tmp_path / f"part{number}")
+        one.advance(steps)
+        one.close()
+        one.files.path.rename(run_files.path / f"replica_{number:03d}")
+    view = MDView(Run(run_files.path), viewer="still")
+    assert view.replicas.layout.display is None
+    assert (view.plot.n_points[0], view.frame) == (201, 200 // STRIDE)
+    view.replica = 1
+    assert (view.plot.n_points[0], view.frame) == (401, 400 // STRIDE)
+    view.close()
+
+
+def test_a_view_shows_another_run(tmp_path: Path, recorded: RecordedMD) -> None:
+    recorded.fail()
+    other = RecordedMD(tmp_path / "other")
+    other.advance(60)
+    other.alive()
+    view = MDView(recorded.run, viewer="still")
+    view.failure_button.click()
+    view.watch(other.run)
+    assert view.header.state == "running"
+    assert view.marked == ()
+    assert view.verdict.layout.display == "none"
+    assert view.plot.n_points[0] == 61
+    assert not view.plot._layout.get("annotations")
+    view.watch(None)
+    assert view.header.state == "empty"
+    view.close()

@@ -106,7 +106,7 @@ function render({ model, el }) {
     guard?.disconnect();
     for (const name of ["icon", "word", "tone", "title", "detail", "sentence", "done"]) model.off(`change:${name}`, draw);
     model.off("change:beat", beat);
-    model.send({ type: "hidden", id });
+    try { model.send({ type: "hidden", id }); } catch { /* the kernel is gone, and nobody needs to know */ }
   };
 }
 

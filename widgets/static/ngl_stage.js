@@ -2,6 +2,11 @@
 // @STRUCTURE@ is replaced by the PDB text as a JSON string, @OPTIONS@ by {unitcell, dark}.
 const view = this;
 const options = @OPTIONS@;
+if (!view.mlipkit) {
+  // A view whose kernel is gone has nobody to tell of its camera.
+  const send = view.send.bind(view);
+  view.send = (...message) => { try { return send(...message); } catch { return undefined; } };
+}
 view.setSize("100%", "100%");
 if (!view.mlipkit) view.$container.resizable("destroy");
 view.$pickingInfo.css("display", "none");
