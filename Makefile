@@ -42,7 +42,7 @@ $(READY): pyproject.toml constraints.txt
 
 # After a deliberate change of versions: writes down what is installed now.
 lock: $(READY)
-	{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu$$//' | grep -vE '^(pip|setuptools|wheel)=='; } > constraints.new
+	{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip freeze --all --exclude-editable | sed 's/+cpu$$//' | grep -vE '^(pip|wheel)=='; } > constraints.new
 	mv constraints.new constraints.txt
 
 clean:

@@ -1,0 +1,89 @@
+"""Every notebook runs from top to bottom without clicks, with smaller numbers, and again without starting anything."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+import mlipkit as mk
+from mlipkit_widgets.first_cell import FIRST_CELL
+
+NOTEBOOKS = sorted((Path(__file__).resolve().parent.parent / "notebooks").glob("*.ipynb"))
+
+
+def quick(path: Path) -> nbformat.NotebookNode:
+    """The notebook with `quick = True` in its parameters cell."""
+    notebook = nbformat.read(path, as_version=4)
+    cells = [cell for cell in notebook.cells if "parameters" in cell.metadata.get("tags", [])]
+    assert len(cells) == 1, f"{path.name}: exactly one cell is tagged 'parameters'"
+    changed = cells[0].source.replace("quick = False", "quick = True")
+    assert changed != cells[0].source, f"{path.name}: no 'quick = False' in the parameters cell"
+    cells[0].source = changed
+    return notebook
+
+
+def execute(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookNode:
+    """Run all cells in a kernel of this Python."""
+    from nbclient import NotebookClient
+
+    notebook.metadata["kernelspec"]["name"] = "python3"
+    NotebookClient(notebook, timeout=120, resources={"metadata": {"path": str(folder)}}).execute()
+    return notebook
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
+    assert NOTEBOOKS[0].name == "00_start_here.ipynb"
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_stored_clean(path: Path):
+    notebook = nbformat.read(path, as_version=4)
+    nbformat.validate(notebook)
+    assert notebook.metadata.kernelspec.name == "mlipkit"
+    assert "widgets" not in notebook.metadata, "widget state is stored in the file"
+    first = next(cell for cell in notebook.cells if cell.cell_type == "code")
+    assert first.source.strip() == FIRST_CELL.strip(), "the first cell does not check the kernel"
+    for cell in notebook.cells:
+        if cell.cell_type == "code":
+            assert not cell.outputs, "outputs are stored in the file"
+            assert cell.execution_count is None
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_runs_and_a_second_time_starts_nothing(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    notebook = execute(quick(path), tmp_path)
+    assert all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code")
+    runs = [mk.open(spec.parent) for spec in sorted((tmp_path / "runs").glob("*/spec.yaml"))]
+    assert runs
+    ends = {}
+    for run in runs:
+        assert run.wait(timeout=120).state in ("completed", "failed"), (run.name, run.state, run.reason)
+        ends[run.name] = (run.entries()[-1].seq, run.files.read("pid.json")["pid"])
+    execute(quick(path), tmp_path)
+    again = [mk.open(spec.parent) for spec in sorted((tmp_path / "runs").glob("*/spec.yaml"))]
+    assert {run.name: (run.entries()[-1].seq, run.files.read("pid.json")["pid"]) for run in again} == ends
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_a_wrong_kernel_is_named_in_one_sentence(path: Path, tmp_path: Path):
+    """The first code cell, run by a Python that cannot import mlipkit."""
+    import subprocess
+
+    first = next(cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+    file = tmp_path / "cell.py"
+    # -S: no site-packages, hence neither mlipkit nor anything it needs.
+    file.write_text(first.source)
+    out = subprocess.run([sys.executable, "-S", str(file)], capture_output=True, text=True, cwd=tmp_path)
+    said = (out.stdout + out.stderr).strip()
+    assert out.returncode != 0 or said
+    assert "Traceback" not in said
+    assert len(said.splitlines()) == 1
+    assert "mlipkit lab" in said
+    assert "kernel" in said
