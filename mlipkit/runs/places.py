@@ -23,7 +23,7 @@ from pathlib import Path
 
 from mlipkit.errors import SpecError, nearest
 
-FACTORY = re.compile(r"^(?P<home>[\w./\\~ -]+\.py|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)$")
+FACTORY = re.compile(r"^(?P<home>[^:]+\.py|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)$")
 PREFIXES = ("sample", "public")
 
 

@@ -29,7 +29,9 @@ def unit(text: str) -> dict[str, Any]:
 class Part(BaseModel):
     """Base of everything in a specification: unknown fields and live objects are refused with a `SpecError`."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, ser_json_inf_nan="constants", validate_default=False)
+    model_config = ConfigDict(
+        extra="forbid", frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants", validate_default=False
+    )
 
     def __init__(self, **values: Any) -> None:
         plain = {key: _plain(value, key) for key, value in values.items()}
@@ -74,6 +76,14 @@ class SplitSpec(Part):
         default="auto", description="auto: blocks for time-ordered frames, else random"
     )
     seed: int = Field(default=0, ge=0, description="random seed of the split")
+
+    @model_validator(mode="after")
+    def _share_or_number(self):
+        for name in ("validation", "test"):
+            value = getattr(self, name)
+            if value > 1 and value != int(value):
+                raise ValueError(f"{name}: {value:g} is neither a share below 1 nor a whole number of frames")
+        return self
 
 
 class ModelSpec(Part):
@@ -189,9 +199,10 @@ class TrainSpec(_Spec):
     validation: str | None = Field(default=None, description="separate validation frames; empty: split off from data")
     test: str | None = Field(default=None, description="separate test frames; empty: split off from data")
     split: SplitSpec = SplitSpec()
-    keys: dict[str, str] | None = Field(
+    keys: dict[str, str | None] | None = Field(
         default=None,
-        description="names of labels in the file, for example {forces: dft_forces}; empty: found by themselves",
+        description="names of labels in the file, for example {forces: dft_forces}; {stress: null} ignores one; "
+        "empty: found by themselves",
     )
     allow_partial: bool = Field(default=False, description="accept labels that only some of the frames have")
     unconverged: Literal["keep", "drop", "error"] = Field(
@@ -295,13 +306,13 @@ class MDSpec(_Spec):
     @model_validator(mode="after")
     def _steps_from_time(self):
         if self.time_ps is not None:
-            steps = round(self.time_ps * 1000 / self.timestep)
+            steps = _steps_in(self.time_ps, self.timestep)
             if "steps" in self.model_fields_set and self.steps != steps:
                 raise ValueError(
                     f"give either steps or time_ps: {self.time_ps:g} ps at {self.timestep:g} fs are {steps} steps, "
                     f"not {self.steps}"
                 )
-            object.__setattr__(self, "steps", max(steps, 1))
+            object.__setattr__(self, "steps", steps)
         return self
 
     def changed(self, **values: Any) -> MDSpec:
@@ -310,12 +321,17 @@ class MDSpec(_Spec):
             values.setdefault("time_ps", None)
         elif values.get("time_ps", self.time_ps) is not None and {"time_ps", "timestep"} & set(values):
             time, timestep = values.get("time_ps", self.time_ps), values.get("timestep", self.timestep)
-            values["steps"] = max(round(time * 1000 / timestep), 1)
+            values["steps"] = _steps_in(time, timestep)
         return super().changed(**values)
 
     @property
     def default_name(self) -> str:
         return f"md_{self.temperature:g}K"
+
+
+def _steps_in(time_ps: float, timestep: float) -> int:
+    """Number of steps of `timestep` fs in `time_ps`, at least one."""
+    return max(round(time_ps * 1000 / timestep), 1)
 
 
 Spec = Annotated[TrainSpec | MDSpec, Field(discriminator="kind")]

@@ -19,7 +19,11 @@ TRAIN = TrainSpec(data=["a.xyz", "sample:ethanol_300K@:100"], model=ModelSpec(fe
 MD = MDSpec(start="a.xyz@-1", time_ps=1.0, checks={"max_force": 40.0, "overlap": False}, temperature=600)
 
 
-@pytest.mark.parametrize("spec", [TRAIN, MD, MDSpec()])
+IGNORING = TrainSpec(data="a.xyz", keys={"stress": None})
+SHORT = MDSpec(time_ps=1e-8, checks={"max_force": {"warn": float("inf")}})
+
+
+@pytest.mark.parametrize("spec", [TRAIN, MD, MDSpec(), IGNORING, SHORT])
 def test_yaml_round_trip(spec, tmp_path: Path):
     path = tmp_path / "spec.yaml"
     path.write_text(spec.to_yaml())
@@ -46,6 +50,10 @@ WRONG = [
     (lambda: MDSpec(temperature="hot"), ["temperature", "'hot'"]),
     (lambda: MDSpec(timestep=-1), ["timestep", "-1"]),
     (lambda: MDSpec(time_ps=1, steps=10), ["2000 steps", "not 10"]),
+    (lambda: MDSpec(temperature=float("inf")), ["temperature", "finite"]),
+    (lambda: MDSpec(time_ps=float("inf")), ["time_ps", "finite"]),
+    (lambda: TrainSpec(data="x", optimiser={"learning_rate": float("nan")}), ["optimiser: learning_rate", "nan"]),
+    (lambda: TrainSpec(data="x", split={"validation": 2.5}), ["split", "2.5", "whole number of frames"]),
     (lambda: MDSpec(name="a/b"), ["name", "folder"]),
     (lambda: MDSpec(ensemble="nve", friction=0.1), ["friction has no effect", "langevin"]),
     (lambda: MDSpec(checks={"max_forc": 3}), ["unknown check", "did you mean 'max_force'"]),
@@ -114,6 +122,7 @@ def test_places(tmp_path: Path):
     assert split_place("me@home.xyz") == ("me@home.xyz", "")
     assert factory_of("sample:ethanol_1000") is None
     assert factory_of("my lab/calc.py:make") == ("my lab/calc.py", "make")
+    assert factory_of("a (copy), ✓/calc.py:make") == ("a (copy), ✓/calc.py", "make")
     assert factory_of("pkg.module:make") == ("pkg.module", "make")
     assert absolute("sample:x", tmp_path) is None
     assert absolute("data/a.xyz@3", tmp_path) == tmp_path / "data" / "a.xyz"
