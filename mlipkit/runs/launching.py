@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import sys
@@ -55,21 +56,25 @@ def launch(
     base = Path.cwd()
     wanted = Path(root, spec.name or spec.default_name) if folder is None else Path(folder)
     wanted = wanted.expanduser().resolve()
-    if not again:
-        run = _find(spec, wanted, exact=folder is not None)
-        if run is not None:
-            _warn_of_changed_inputs(run)
-            if resume and run.state in ("stopped", "crashed", "lost"):
-                run.resume(executor)
-            return run
-    inputs = check_places(spec, base)
-    files = _claim(wanted, exact=folder is not None and not again)
-    # The specification comes last: a folder with a spec.yaml is a whole run.
-    files.write("launch.json", {
-        "cwd": str(base), "python": sys.executable, "created": time.time(), "inputs": inputs,
-    })  # fmt: skip
-    write_text(files.spec, spec.to_yaml())
-    return start(Run(files.path), executor)
+    run = None if again else _find(spec, wanted, exact=folder is not None)
+    if run is None:
+        inputs = check_places(spec, base)
+        # Of two notebooks that launch the same at once, the second shall find what the first has made.
+        with _room(wanted.parent, shared=folder is None):
+            run = None if again else _find(spec, wanted, exact=folder is not None)
+            if run is None:
+                files = _claim(wanted, exact=folder is not None and not again)
+                # The specification comes last: a folder with a spec.yaml is a whole run.
+                files.write("launch.json", {
+                    "cwd": str(base), "python": sys.executable, "created": time.time(), "inputs": inputs,
+                })  # fmt: skip
+                write_text(files.spec, spec.to_yaml())
+                # Inside the lock: whoever opens this run shall find it with a process.
+                return start(Run(files.path), executor)
+    _warn_of_changed_inputs(run)
+    if resume and run.state in ("stopped", "crashed", "lost"):
+        run.resume(executor)
+    return run
 
 
 def start(run: Run, executor: Executor | None = None) -> Run:
@@ -141,7 +146,8 @@ def _near(path: Path) -> str | None:
     folder = path.parent
     if not folder.is_dir():
         return f"There is no folder {folder} either"
-    return f"In {folder}: {nearest(path.name, [item.name for item in folder.iterdir()][:40])}"
+    names = [item.name for item in folder.iterdir() if not item.name.startswith(".")]
+    return f"In {folder}: {nearest(path.name, names[:40])}"
 
 
 def _find(spec: TrainSpec | MDSpec, wanted: Path, exact: bool) -> Run | None:
@@ -175,9 +181,25 @@ def _copies(wanted: Path) -> list[Path]:
     return [path for _, path in sorted(found)]
 
 
+def _room(root: Path, shared: bool) -> contextlib.AbstractContextManager[Any]:
+    """Make the folder in which runs are kept; with `shared` nobody else launches there meanwhile.
+
+    Raises:
+        RunError: it cannot be made or written.
+    """
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        if shared:
+            (root / ".launch").touch()
+    except OSError as error:
+        raise RunError(
+            f"runs cannot be kept here ({error.strerror})", where=str(root), hint="Choose another folder with root"
+        ) from None
+    return RunFolder(root).locked() if shared else contextlib.nullcontext()
+
+
 def _claim(wanted: Path, exact: bool) -> RunFolder:
     """Make a folder that nobody else has: the wanted one or the next number."""
-    wanted.parent.mkdir(parents=True, exist_ok=True)
     number = 1
     while True:
         path = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")

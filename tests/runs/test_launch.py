@@ -111,6 +111,23 @@ def test_unchanged_specification_opens_the_same_run(work: Path):
 
 
 @pytest.mark.full
+def test_two_that_launch_the_same_at_once_get_one_run(work: Path):
+    code = (
+        "import mlipkit as mk; "
+        "print(mk.launch(mk.MDSpec(potential='calc.py:emt', start='calc.py:cluster', steps=20)).wait().name)"
+    )
+    both = [subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    assert {process.communicate(timeout=120)[0].strip() for process in both} == {"md_300K"}
+    assert [path.name for path in (work / "runs").glob("*/")] == ["md_300K"]
+
+
+def test_a_root_that_cannot_be_made_is_named(work: Path):
+    (work / "taken").touch()
+    with pytest.raises(RunError, match=r"taken.*cannot be kept here"):
+        launch(MDSpec(potential="calc.py:emt", start="calc.py:cluster"), root=work / "taken")
+
+
+@pytest.mark.full
 def test_stop_pause_change_and_resume(work: Path, alive: list[Run]):
     run = launch(MDSpec(**LONG, name="long"))
     alive.append(run)
