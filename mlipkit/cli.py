@@ -97,8 +97,12 @@ def command(group: typer.Typer, name: str, options: list[inspect.Parameter] | No
                 record.error, record.exit_code = one_line(error), ERROR
             if record.error:
                 _complain(record.error)
-            if json_file is not None:
-                record.write(json_file)
+            try:
+                if json_file is not None:
+                    record.write(json_file)
+            except OSError as error:
+                _complain(f"--json: {json_file}: cannot be written ({error.strerror})")
+                record.exit_code = record.exit_code or ERROR
             if record.exit_code:
                 raise typer.Exit(record.exit_code)
 

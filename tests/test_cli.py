@@ -105,6 +105,13 @@ def test_json_of_an_error(work: Path):
     assert "'hot'" in record["error"]
 
 
+def test_json_that_cannot_be_written_is_one_line(work: Path, capfd):
+    assert run("data", "list", "--json", work) == 1
+    lines = capfd.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert "--json" in lines[0]
+
+
 def test_data_commands(work: Path, capfd):
     assert run("data", "list", "--json", "list.json") == 0
     record = json.loads(Path("list.json").read_text())

@@ -34,6 +34,8 @@ def predict(
     from mlipkit.data.graph import collate
     from mlipkit.data.neighbours import NeighbourCache
 
+    if not len(frames):
+        return frames
     potential.check_elements(list(frames.elements))
     n_atoms, offsets = frames.n_atoms, frames.offsets.tolist()
     energy = np.empty(len(frames))

@@ -160,3 +160,4 @@ def test_predict(potential, batch_size):
     assert np.allclose(bare.energy, found.energy)
     with pytest.raises(ModelError, match="Si"):
         predict(potential, FrameSet.from_atoms([Atoms("Si")]))
+    assert len(predict(potential, frames[:0], stress=True)) == 0
