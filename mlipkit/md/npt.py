@@ -33,12 +33,14 @@ def npt_init(
     """Prepare a state, in place: temperature in K, pressure in GPa, relaxation times in fs.
 
     Raises:
-        DataError: more than one replica, or an axis that is not periodic.
+        DataError: more than one replica, an axis that is not periodic, or no temperature (no mass of the thermostat).
     """
     if state.n_systems != 1:
         raise DataError("constant pressure works on one replica at a time", where="npt", found=state.n_systems)
     if not bool(state.pbc.all()):
         raise DataError("constant pressure needs three periodic axes", where="npt", found=state.pbc[0].tolist())
+    if temperature <= 0:
+        raise DataError("constant pressure needs a temperature above 0 K", where="npt", found=temperature)
     # As in ASE: all 3N degrees of freedom.
     state.dof = 3.0 * state.n_atoms.to(torch.float64)
     settings = {
@@ -91,15 +93,20 @@ def npt_step(state: MDState, forces: ForceFunction, timestep: float) -> None:
     }
     for name, values in variables.items():
         values[:] = thermostat[name][0].cpu().numpy()
+    before = _given(dynamics, atoms)
     dynamics.step()
     for name, values in variables.items():
         thermostat[name] = state.dof.new_tensor(values)[None]
     thermostat["strain"] = state.dof.new_tensor([dynamics._eps])
     thermostat["strain_momentum"] = state.dof.new_tensor([dynamics._p_eps])
     state.velocities = state.velocities.new_tensor(units.velocities_from_ase(atoms.get_velocities()))
-    # What the bath and the piston gave: the conserved quantity is E_pot + E_kin + everything ASE adds to them.
-    total = atoms.get_potential_energy() + atoms.get_kinetic_energy()
-    state.heat = state.energy.new_tensor([total - dynamics.get_conserved_energy()])
+    # Step by step: a pressure from the start, or a temperature changed on the way, gives nothing by being there.
+    state.heat = state.heat + (_given(dynamics, atoms) - before)
+
+
+def _given(dynamics: IsotropicMTKNPT, atoms: Atoms) -> float:
+    """What bath and piston hold less than at zero, eV: ASE conserves E_pot + E_kin + everything of theirs."""
+    return float(atoms.get_potential_energy() + atoms.get_kinetic_energy() - dynamics.get_conserved_energy())
 
 
 class _StateCalculator(Calculator):
