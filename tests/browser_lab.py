@@ -159,8 +159,8 @@ class LabPage:
         self.page.wait_for_selector(".jp-Notebook")
         self.page.wait_for_function(f"() => {STATUS} === 'idle'")
         self.js("() => window.jupyterapp.shell.collapseLeft()")
-        if dark:
-            self.set_theme("JupyterLab Dark")
+        # The theme of the last page may or may not have been saved.
+        self.set_theme("JupyterLab Dark" if dark else "JupyterLab Light")
 
     def _hear(self, message: Any) -> None:
         self.console.append(f"{message.type}: {message.text}")

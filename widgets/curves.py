@@ -22,8 +22,8 @@ Curve = tuple[np.ndarray, np.ndarray]
 class CurveFeed:
     """Keeps traces of a plot equal to columns of a series.
 
-    Between two whole pictures of about half `MOST_POINTS`, new rows are appended, at most `PER_ROUND` a round (lowest
-    and highest of each stretch), so that messages stay small however long a run is and however fast it goes.
+    Between two whole pictures of about half `MOST_POINTS`, new rows are appended, in the usual round at most
+    `PER_ROUND` points (lowest and highest of each stretch): messages stay small however long and fast a run is.
 
     Args:
         plot: where the traces are.
@@ -58,7 +58,9 @@ class CurveFeed:
         if total == self.rows:
             return False
         columns = [name for name in self.traces if name in series.columns]
-        anew = total < self.rows or self.rows == 0 or self._on_page + PER_ROUND > MOST_POINTS
+        # After a long silence (a busy kernel) the tail must not look coarser than the rest.
+        tail = max(PER_ROUND, -(-(total - self.rows) * MOST_POINTS // (2 * max(self.rows, 1))))
+        anew = total < self.rows or self.rows == 0 or self._on_page + tail > MOST_POINTS
         if anew:
             first = series.read(list(self.from_first), 0, 1) if self.from_first else {}
             self._first = {name: float(np.nan_to_num(values[0])) for name, values in first.items()}
@@ -66,7 +68,7 @@ class CurveFeed:
             self._on_page = 0
             self.plot.replace(curves)
         else:
-            curves = self._curves(series, columns, self.rows, total, PER_ROUND)
+            curves = self._curves(series, columns, self.rows, total, tail)
             self.plot.extend(curves)
         self._on_page += max((len(x) for x, _ in curves.values()), default=0)
         self.rows = total

@@ -201,6 +201,19 @@ def test_curves_stay_small_and_keep_spikes(tmp_path: Path) -> None:
     view.close()
 
 
+def test_tail_after_a_silence_is_as_fine_as_the_rest(tmp_path: Path) -> None:
+    recorded = RecordedMD(tmp_path / "busy", steps=60_000)
+    recorded.alive()
+    recorded.advance(10_000)
+    view = MDView(recorded.run, viewer="still")
+    recorded.advance(9_000)  # while a cell kept the kernel busy
+    view.refresh()
+    times = np.array(view.plot._data[0]["x"])
+    half = times[-1] / 2
+    assert 0.7 < (times > half).sum() / (times <= half).sum() < 1.4
+    view.close()
+
+
 def test_thousand_updates_leave_object_counts_flat(recorded: RecordedMD) -> None:
     recorded.alive()
     recorded.advance(200)

@@ -55,18 +55,20 @@ function render({ model, el }) {
     "display: none; z-index: 2;";
   box.append(host, cursor);
 
+  let colours = "";
   let Plotly = null, figure = null, alive = true, timer = null, lastCost = 0, lastAt = 0, drawn = false;
 
   const layoutNow = () => {
-    const colours = themed(el);
+    const colour = themed(el);
+    colours = JSON.stringify(colour);
     const layout = { ...figure.layout, width: Math.max(220, box.clientWidth), height: model.get("height") };
     layout.paper_bgcolor = "rgba(0,0,0,0)";
     layout.plot_bgcolor = "rgba(0,0,0,0)";
-    layout.font = { ...layout.font, color: colours.text };
-    layout.hoverlabel = { bgcolor: colours.back, bordercolor: colours.grid, font: { color: colours.text } };
+    layout.font = { ...layout.font, color: colour.text };
+    layout.hoverlabel = { bgcolor: colour.back, bordercolor: colour.grid, font: { color: colour.text } };
     for (const key of Object.keys(layout)) {
       if (!/^[xy]axis\d*$/.test(key)) continue;
-      layout[key] = { gridcolor: colours.grid, zerolinecolor: colours.grid, linecolor: colours.quiet, ...layout[key] };
+      layout[key] = { gridcolor: colour.grid, zerolinecolor: colour.grid, linecolor: colour.quiet, ...layout[key] };
     }
     layout.uirevision = "keep";
     layout.datarevision = ++figure.revision;
@@ -104,10 +106,10 @@ function render({ model, el }) {
     lastAt = performance.now();
     lastCost = lastAt - start;
   };
-  // At most eight drawings a second, and never more than a third of the time goes into drawing.
+  // At most eight drawings a second; a slow page draws less often, so that clicks still get through.
   const schedule = () => {
     if (timer !== null || !alive) return;
-    const gap = Math.max(125, 3 * lastCost);
+    const gap = Math.min(1000, Math.max(125, 3 * lastCost));
     timer = setTimeout(draw, Math.max(0, lastAt + gap - performance.now()));
   };
   const columns = (message, buffers) => {
@@ -149,7 +151,11 @@ function render({ model, el }) {
 
   const sizer = new ResizeObserver(() => schedule());
   sizer.observe(box);
-  const theme = new MutationObserver(() => setTimeout(schedule, 150));
+  // The attribute changes before the style sheet of the new theme has come: look again until the colours differ.
+  const theme = new MutationObserver(() => {
+    for (const pause of [50, 200, 600, 1500, 4000])
+      setTimeout(() => { if (alive && JSON.stringify(themed(el)) !== colours) schedule(); }, pause);
+  });
   theme.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-name", "data-jp-theme-light"] });
   return () => {
     alive = false;
