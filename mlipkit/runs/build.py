@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from mlipkit.errors import RunError, SpecError
+from mlipkit.errors import LabelError, RunError, SpecError
 from mlipkit.events import Control, EventSink, Finished, Judged, Saved, Verdict
 from mlipkit.runs.folder import RunFolder, write_text
 from mlipkit.runs.log import EventTail
@@ -59,10 +59,11 @@ def read_frames(places: str | list[str], base: Path, sink: EventSink | None = No
     """Frames that a specification names: samples, files, other runs' trajectories, factories.
 
     Args:
-        reading: options of `mlipkit.data.read` for files (`keys`, `allow_partial`, `unconverged`).
+        reading: options of `mlipkit.data.read` for files and public sets (`keys`, `allow_partial`, `unconverged`).
 
     Raises:
         DataError: as `mlipkit.data.read`.
+        LabelError: as `mlipkit.data.read`, the places taken together: one without a label among others that have it.
         SpecError: a factory that cannot be found or gives no frames.
     """
     from mlipkit.data import FrameSet, read_source
@@ -73,11 +74,37 @@ def read_frames(places: str | list[str], base: Path, sink: EventSink | None = No
         if factory_of(text) is not None:
             parts.append(_frames_of(load_factory(text, base)(), text))
         elif text.partition(":")[0] in PREFIXES:
-            parts.append(read_source(text))
+            # A public set knows its own keys; only what was asked for takes their place.
+            options = {name: value for name, value in reading.items() if value is not None}
+            parts.append(read_source(text, **(options if text.startswith("public:") else {})))
         else:
             options = reading if run_of(text, base) is None else {}
             parts.append(read_source(_file_of(text, base), sink=sink, **options))
-    return parts[0] if len(parts) == 1 else FrameSet.concat(parts)
+    if len(parts) == 1:
+        return parts[0]
+    frames = FrameSet.concat(parts)
+    if not reading.get("allow_partial"):
+        _check_coverage(frames, texts, parts)
+    return frames
+
+
+def _check_coverage(frames: FrameSet, texts: list[str], parts: list[FrameSet]) -> None:
+    """Refuse labels that some frames lack, as `mlipkit.data.read` does within its files."""
+    for label in ("energy", "forces", "stress"):
+        found = frames.has(label)
+        # Forces on a lone atom and stress without a full cell are not to be had.
+        expected = found | {"forces": frames.n_atoms > 1, "stress": frames.pbc.all(1)}.get(label, True)
+        if not found.any() or found[expected].all():
+            continue
+        row = int(np.flatnonzero(expected & ~found)[0])
+        place = int(np.searchsorted(np.cumsum([len(part) for part in parts]), row, side="right"))
+        raise LabelError(
+            f"{label} is on {int(found.sum())} of {int(expected.sum())} frames; the first without it is in "
+            f"{texts[place]}",
+            where=("data", label),
+            hint="Set allow_partial to train on what is there, or ignore the label with "
+            f"keys: {{{label}: null}}",
+        )  # fmt: skip
 
 
 def _frames_of(made: Any, text: str) -> FrameSet:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from mlipkit.data import samples, write
+from mlipkit.data import FrameSet, samples, write
 from mlipkit.errors import LabelError, RunError, SpecError
 from mlipkit.md import CHECKS, ENSEMBLES
 from mlipkit.runs import MDSpec, TrainSpec, build, estimate, launch, process
@@ -169,3 +169,16 @@ def test_labels_on_some_frames_need_consent(tmp_path):
     assert sum(part.has("energy").sum() for part in (parts.train, parts.validation, parts.test)) == 5
     # A start structure is a structure, whatever its labels.
     assert len(build.start_structure(MDSpec(start=f"{path}@-1"), tmp_path)) == 9
+
+
+def test_labels_on_some_files_need_consent_as_well(tmp_path):
+    frames = samples.load("ethanol_300K")[:20]
+    write(tmp_path / "whole.extxyz", frames[:10])
+    write(tmp_path / "energies.extxyz", frames[10:].with_labels(forces=np.nan))
+    write(tmp_path / "atom.extxyz", FrameSet.from_arrays([1], [[[0.0, 0.0, 0.0]]], energy=[-10.0]))
+    places = ["whole.extxyz", "atom.extxyz", "energies.extxyz"]
+    with pytest.raises(LabelError, match=r"forces is on 10 of 20 frames.*in energies\.extxyz.*allow_partial"):
+        build.read_frames(places, tmp_path)
+    assert len(build.read_frames(places, tmp_path, allow_partial=True)) == 21
+    assert len(build.read_frames(places[:2], tmp_path)) == 11
+    assert not build.read_frames(places, tmp_path, keys={"forces": None}).has("forces").any()
