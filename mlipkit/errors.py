@@ -37,7 +37,7 @@ class MlipkitError(Exception):
         if found is not None:
             text += f"; found {found}"
         if hint:
-            text += f". {hint}"
+            text += f"{'' if text.endswith('.') else '.'} {hint}"
         super().__init__(" ".join(text.split()))
         self.what, self.where, self.expected, self.found, self.hint = what, tuple(places), expected, found, hint
 

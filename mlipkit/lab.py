@@ -57,17 +57,34 @@ def shipped() -> dict[str, bytes]:
 
 
 def copy_notebooks(folder: Path, notebooks: dict[str, bytes]) -> list[Copied]:
-    """Copy notebooks into a folder without ever overwriting a file."""
-    folder.mkdir(parents=True, exist_ok=True)
-    record = folder / DELIVERED
-    delivered = json.loads(record.read_text()) if record.is_file() else {}
-    result = []
-    for name, content in notebooks.items():
-        digest = hashlib.sha256(content).hexdigest()
-        result.append(_copy(folder, name, content, known=delivered.get(name) == digest))
-        delivered[name] = digest
-    record.write_text(json.dumps(delivered, indent=1))
+    """Copy notebooks into a folder without ever overwriting a file.
+
+    Raises:
+        MlipkitError: the folder cannot be made or written.
+    """
+    record, result = folder / DELIVERED, []
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        delivered = _delivered(record)
+        for name, content in notebooks.items():
+            digest = hashlib.sha256(content).hexdigest()
+            result.append(_copy(folder, name, content, known=delivered.get(name) == digest))
+            delivered[name] = digest
+        record.write_text(json.dumps(delivered, indent=1))
+    except OSError as error:
+        raise MlipkitError(
+            f"notebooks cannot be kept here ({error.strerror})", where=str(folder), hint="Name another folder"
+        ) from None
     return result
+
+
+def _delivered(record: Path) -> dict[str, str]:
+    """Name -> hash of what was delivered before; an unreadable record only means a notebook laid beside once more."""
+    try:
+        known = json.loads(record.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return known if isinstance(known, dict) else {}
 
 
 def _copy(folder: Path, name: str, content: bytes, known: bool) -> Copied:

@@ -12,6 +12,7 @@ import pytest
 
 from mlipkit import cli, lab
 from mlipkit.doctor import CHECKS, Item, examine
+from mlipkit.errors import MlipkitError
 from mlipkit.runs import MDSpec, TrainSpec
 from mlipkit.runs.options import options_of, parse_pairs, spec_from_options
 
@@ -255,6 +256,15 @@ def test_a_stranger_s_file_of_the_same_name_is_kept(tmp_path: Path):
     (tmp_path / "a.ipynb").write_text("theirs")
     assert copied(tmp_path, "ours").what == "beside"
     assert (tmp_path / "a.ipynb").read_text() == "theirs"
+
+
+def test_a_folder_for_notebooks_that_cannot_be_used(tmp_path: Path):
+    notebooks = {"00_start_here.ipynb": b"{}"}
+    lab.copy_notebooks(tmp_path, notebooks)
+    (tmp_path / lab.DELIVERED).write_text("torn")
+    assert [item.what for item in lab.copy_notebooks(tmp_path, notebooks)] == ["unchanged"]
+    with pytest.raises(MlipkitError, match=r"00_start_here\.ipynb: notebooks cannot be kept here"):
+        lab.copy_notebooks(tmp_path / "00_start_here.ipynb", notebooks)
 
 
 def test_kernel_runs_this_python(tmp_path: Path, monkeypatch):
