@@ -271,6 +271,9 @@ def data_report(
     record: Record,
     source: Annotated[str, typer.Argument(help="sample:NAME, public:NAME, or a file, folder or glob")],
     keys: Annotated[str | None, typer.Option(metavar="NAME=KEY,...", help="names of labels in the file")] = None,
+    units: Annotated[
+        str | None, typer.Option(metavar="NAME=UNIT,...", help="of a file that declares none: energy=kcal/mol")
+    ] = None,
     page: Annotated[
         Path | None, typer.Option("--html", metavar="FILE", help="write it as a page with pictures")
     ] = None,
@@ -280,7 +283,10 @@ def data_report(
     from mlipkit.runs.report import data_html, write_report
 
     with console.status(f"reading {source}"):
-        frames = read_frames(source, Path.cwd(), keys=parse_pairs(keys, "--keys") if keys else None, allow_partial=True)
+        named: dict[str, Any] = {
+            name: parse_pairs(text, f"--{name}") if text else None for name, text in (("keys", keys), ("units", units))
+        }
+        frames = read_frames(source, Path.cwd(), **named, allow_partial=True)
         found = frames.report()
     record.what = {"source": source, "report": found.to_dict()}
     record.figure("frames", len(frames), "frames")

@@ -59,7 +59,8 @@ def read_frames(places: str | list[str], base: Path, sink: EventSink | None = No
     """Frames that a specification names: samples, files, other runs' trajectories, factories.
 
     Args:
-        reading: options of `mlipkit.data.read` for files and public sets (`keys`, `allow_partial`, `unconverged`).
+        reading: options of `mlipkit.data.read` for files and public sets (`keys`, `units`, `allow_partial`,
+            `unconverged`).
 
     Raises:
         DataError: as `mlipkit.data.read`.
@@ -141,7 +142,12 @@ def split_frames(spec: TrainSpec, base: Path, sink: EventSink | None = None) -> 
     def size(value: float) -> float | int:
         return value if value < 1 else int(value)
 
-    reading = {"keys": spec.keys, "allow_partial": spec.allow_partial, "unconverged": spec.unconverged}
+    reading = {
+        "keys": spec.keys,
+        "units": spec.units,
+        "allow_partial": spec.allow_partial,
+        "unconverged": spec.unconverged,
+    }
     frames = read_frames(spec.data, base, sink, **reading)
     apart = {
         name: read_frames(place, base, sink, **reading)

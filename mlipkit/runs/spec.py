@@ -204,6 +204,10 @@ class TrainSpec(_Spec):
         description="names of labels in the file, for example {forces: dft_forces}; {stress: null} ignores one; "
         "empty: found by themselves",
     )
+    units: dict[str, str] | None = Field(
+        default=None,
+        description="for files that declare none (npz): for example {energy: kcal/mol}; empty: declared or recognised",
+    )
     allow_partial: bool = Field(default=False, description="accept labels that only some of the frames have")
     unconverged: Literal["keep", "drop", "error"] = Field(
         default="keep", description="frames whose electronic structure did not converge (VASP)"

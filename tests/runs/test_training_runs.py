@@ -14,13 +14,14 @@ import pytest
 from safetensors.numpy import load_file
 
 from mlipkit.data import FrameSet, samples, write
-from mlipkit.errors import LabelError, RunError, SpecError
+from mlipkit.errors import DataError, LabelError, RunError, SpecError
 from mlipkit.md import CHECKS, ENSEMBLES
 from mlipkit.runs import MDSpec, TrainSpec, build, estimate, launch, process
 from mlipkit.runs.executors import worker_environment
 from mlipkit.runs.spec import CHECKS as spec_checks
 from mlipkit.runs.spec import ENSEMBLE_OPTIONS
 from mlipkit.training import TrainSettings
+from mlipkit.units import KCAL_PER_MOL
 
 SMALL = {
     "data": "cu.xyz",
@@ -182,3 +183,16 @@ def test_labels_on_some_files_need_consent_as_well(tmp_path):
     assert len(build.read_frames(places, tmp_path, allow_partial=True)) == 21
     assert len(build.read_frames(places[:2], tmp_path)) == 11
     assert not build.read_frames(places, tmp_path, keys={"forces": None}).has("forces").any()
+
+
+def test_units_of_a_file_that_declares_none(tmp_path):
+    frames = samples.load("ethanol_300K")[:20]
+    shape = (20, 9, 3)
+    np.savez(
+        tmp_path / "bare.npz", R=frames.positions.reshape(shape), z=frames.numbers[:9],
+        E=np.asarray(frames.energy) / KCAL_PER_MOL, F=frames.forces.reshape(shape) / KCAL_PER_MOL,
+    )  # fmt: skip
+    with pytest.raises(DataError, match="unit of energy"):
+        build.split_frames(TrainSpec(data="bare.npz"), tmp_path)
+    parts = build.split_frames(TrainSpec(data="bare.npz", units={"energy": "kcal/mol"}), tmp_path)
+    assert np.mean(parts.train.energy) == pytest.approx(np.mean(frames.energy), abs=1)
