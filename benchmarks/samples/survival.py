@@ -1,4 +1,4 @@
-"""How long the ready potentials last in MD: 20 seeds each at 300, 600 and 900 K, written into their model cards.
+"""How long the ready potentials last in MD: 20 seeds each at 300 to 900 K, written into their model cards.
 
 The control runs the same dynamics on the labels' own engine (GFN2-xTB): what fails there is not the potential's fault.
 
@@ -22,9 +22,10 @@ from mlipkit.data import samples
 from mlipkit.events import Event, Judged, Verdict
 from mlipkit.md import CalculatorForces, PotentialForces, maxwell_boltzmann, simulate, state_from_atoms
 from mlipkit.models import load
+from mlipkit.runs.build import THERMOSTAT_SEEDS
 
 CONTROL = "GFN2-xTB"
-TEMPERATURES = (300.0, 600.0, 900.0)
+TEMPERATURES = (300.0, 450.0, 600.0, 900.0)
 SEEDS = 20
 STEPS, TIMESTEP, FRICTION = 10_000, 0.5, 0.01
 START = ("ethanol_300K", 0)
@@ -39,7 +40,8 @@ def survival(name: str, temperature: float) -> dict[str, Any]:
         return json.loads(kept.read_text())
     atoms = samples.load(START[0])[START[1]]
     atoms.calc = None
-    state = state_from_atoms(atoms, seed=0, replicas=SEEDS)
+    # The seeds of a run with replicas=20 and seed=0.
+    state = state_from_atoms(atoms, seed=THERMOSTAT_SEEDS, replicas=SEEDS)
     maxwell_boltzmann(state, temperature, seed=0)
     forces = CalculatorForces(common.xtb(CONTROL)) if name == CONTROL else PotentialForces(load(f"sample:{name}"))
     verdicts: list[Verdict] = []
@@ -84,7 +86,7 @@ def main(name: str) -> None:
     card["survival"] = {
         "dynamics": {"ensemble": "langevin", "friction_per_fs": FRICTION, "timestep_fs": TIMESTEP, "steps": STEPS},
         "length_ps": STEPS * TIMESTEP / 1000,
-        "start": f"sample:{START[0]}@{START[1]}, Maxwell-Boltzmann velocities",
+        "start": f"sample:{START[0]}@{START[1]}, Maxwell-Boltzmann velocities at the temperature of the run",
         "seeds": list(range(SEEDS)),
         "checks": "defaults of mlipkit.md.simulate",
         "results": table,
