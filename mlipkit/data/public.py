@@ -60,7 +60,7 @@ def get(name: str, index: str | int | slice = ":", *, download: bool = True, **o
     Raises:
         DataError: unknown name, not there and not to be fetched, a checksum that does not fit, or what `read` raises.
     """
-    from mlipkit.data.read import read
+    from mlipkit.data.read import idle_options, read
 
     one = find(name)
     path = fetch(name, download=download)
@@ -69,13 +69,29 @@ def get(name: str, index: str | int | slice = ":", *, download: bool = True, **o
     chosen.update(options)
     if path.is_dir():
         # A folder filled by hand: its files may be of any format.
-        files = sorted(file for file in path.rglob("*") if file.is_file() and not file.name.startswith((".", "README")))
-        return read([str(file) for file in files], index=index, **chosen)
+        inside = [str(file) for file in _within(path)]
+        if "units" not in options and "units" in idle_options(inside, units=chosen.get("units")):
+            del chosen["units"]
+        return read(inside, index=index, **chosen)
     if path.suffix in (".extxyz", ".xyz"):
         chosen = {
             key: value for key, value in chosen.items() if key in options or key not in ("units", "keys", "format")
         }
     return read(path, index=index, **chosen)
+
+
+def files(name: str, *, download: bool = True) -> list[Path]:
+    """The files of a set, fetched when they are not there yet.
+
+    Raises:
+        DataError: unknown name, not there and not to be fetched.
+    """
+    path = fetch(name, download=download)
+    return _within(path) if path.is_dir() else [path]
+
+
+def _within(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith((".", "README")))
 
 
 def fetch(name: str, *, download: bool = True) -> Path:

@@ -31,7 +31,7 @@ from mlipkit.data import format_ase, format_db, format_deepmd, format_extxyz, fo
 from mlipkit.data.collect import Collector
 from mlipkit.data.frameset import FrameSet
 from mlipkit.data.reading import FileReport, Index, ReadReport, head, label_of, parse_index, pick, split_index
-from mlipkit.data.resolve import Keys, check_keys, raw_frame
+from mlipkit.data.resolve import Keys, check_keys, check_units, raw_frame
 from mlipkit.errors import DataError, nearest
 from mlipkit.events import EventSink, Message
 from mlipkit.labels import ALIASES
@@ -43,6 +43,8 @@ T = TypeVar("T")
 _log = logging.getLogger(__name__)
 _OWN = {"xyz": "extxyz", "extxyz": "extxyz", "vasp-out": "outcar", "outcar": "outcar", "vasp-xml": "vasprun"}
 _OWN |= {name: name for name in ("vasprun", "npz", "deepmd", "frameset")}
+_UNDECLARED = {"npz", "db"}
+"""Formats in which a file may leave its units open; in all others they are fixed or declared."""
 _SEARCHED = {name for names in ALIASES.values() for name in names} | {"free_energy", "momenta", "masses"}
 
 
@@ -72,8 +74,10 @@ def read(
         sink: gets a `Message` for everything worth knowing; without one, warnings go to the log ``mlipkit.data.read``.
 
     Raises:
-        DataError: naming file and frame (and line) where a file or frame cannot be used.
+        DataError: naming file and frame (and line) where a file or frame cannot be used; `units` that can act on none
+            of the files.
         LabelError: a key resolves nowhere, a label has the wrong shape, is not finite, or is on some frames only.
+        SpecError: `keys` or `units` name something unknown.
     """
     frames, report = read_with_report(path, keys, index, format, allow_partial, units=units, unconverged=unconverged)
     for event in report_messages(report):
@@ -96,15 +100,21 @@ def read_with_report(
 ) -> tuple[FrameSet, ReadReport]:
     """Like `read`, and what was found on the way: coverage, settings, unconverged frames, notes (see `ReadReport`)."""
     check_keys(keys or {})
+    check_units(units or {})
     if unconverged not in ("keep", "drop", "error"):
         raise DataError(f"unconverged='{unconverged}'", hint=nearest(unconverged, ("keep", "drop", "error")))
     files = _expand(path, parse_index(index))
-    report = ReadReport()
+    report = ReadReport(files=[FileReport(str(file), format=_format(file, format)) for file, _ in files])
+    formats = {found.format for found in report.files}
+    shown = label_of(files[0][0]) + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+    if units and not formats & _UNDECLARED:
+        raise DataError(
+            "units have no effect", where=(shown, "units"), expected="a format that may declare none (npz, db)",
+            found=", ".join(sorted(formats)), hint="Leave out units",
+        )  # fmt: skip
     collector = Collector(keys, allow_partial)
     stored: list[FrameSet] = []
-    for file, part in files:
-        found = FileReport(str(file), format=_format(file, format))
-        report.files.append(found)
+    for (file, part), found in zip(files, report.files, strict=True):
         if found.format == "frameset":
             stored.append(_open_folder(file, part, keys))
             found.frames = len(stored[-1])
@@ -117,7 +127,6 @@ def read_with_report(
             raise DataError("the index selects no frame", where=label_of(file), found=f"index {_shown(part)}")
     parts = stored
     if collector.frames:
-        shown = label_of(files[0][0]) + (f" and {len(files) - 1} more" if len(files) > 1 else "")
         collector.coverage.check(keys, allow_partial=allow_partial, where=shown)
         frames, report.other_energy = collector.finish()
         report.coverage = collector.coverage.table()
@@ -152,6 +161,35 @@ def read_source(source: str | Path | Sequence[str | Path], **options: Any) -> Fr
         name, _, index = name.partition("@")
         return public.get(name, index=index or ":", **options)
     return read(text, **options)
+
+
+def idle_options(source: str | Path | Sequence[str | Path], **options: Any) -> dict[str, str]:
+    """Those of the options `keys` and `units` that were given and can act on no file of a source, and why not.
+
+    Args:
+        source: as in `read_source`.
+        options: as in `read_source`; others than these two are passed over.
+
+    Raises:
+        DataError: no such file, sample or set.
+    """
+    asked = [name for name in ("keys", "units") if options.get(name)]
+    if not asked:
+        return {}
+    kind, _, name = str(source).partition(":")
+    if kind == "sample":
+        return dict.fromkeys(asked, "a sample has its labels and units already")
+    if kind == "public":
+        from mlipkit.data import public
+
+        source = [str(file) for file in public.files(name.partition("@")[0])]
+    formats = {detect(file) for file, _ in _expand(source, slice(None))}
+    reasons = {}
+    if "keys" in asked and formats == {"frameset"}:
+        reasons["keys"] = "a FrameSet folder has its labels already"
+    if "units" in asked and not formats & _UNDECLARED:
+        reasons["units"] = f"the units of {' and '.join(sorted(formats))} files are known"
+    return reasons
 
 
 def report_messages(report: ReadReport) -> list[Message]:

@@ -183,6 +183,16 @@ def check_keys(keys: Keys) -> None:
             raise SpecError(f"'{label}' is no label", where="keys", hint=nearest(label, LABELS))
 
 
+def check_units(units: Mapping[str, str]) -> None:
+    """Raise SpecError when `units` names something that has no unit of its own."""
+    for what in units:
+        if what not in ("energy", "length"):
+            raise SpecError(
+                f"'{what}' has no unit of its own", where="units", expected="energy or length",
+                hint="Forces are energy per length, stress is energy per volume",
+            )  # fmt: skip
+
+
 @dataclass
 class Coverage:
     """Which labels were found on how many frames, and where. Filled while reading, judged at the end.

@@ -65,21 +65,30 @@ def read_frames(places: str | list[str], base: Path, sink: EventSink | None = No
     Raises:
         DataError: as `mlipkit.data.read`.
         LabelError: as `mlipkit.data.read`, the places taken together: one without a label among others that have it.
-        SpecError: a factory that cannot be found or gives no frames.
+        SpecError: a factory that cannot be found or gives no frames; `keys` or `units` that can act on none of the
+            places.
     """
+    texts = [places] if isinstance(places, str) else list(places)
+    return _read(texts, base, sink, reading, idle_at(texts, base, reading))
+
+
+def _read(
+    texts: list[str], base: Path, sink: EventSink | None, reading: dict[str, Any], idle: Mapping[str, set[str]]
+) -> FrameSet:
+    """Frames of places; `idle` names the options that each of them does not take."""
     from mlipkit.data import FrameSet, read_source
 
-    texts = [places] if isinstance(places, str) else list(places)
     parts = []
     for text in texts:
         if factory_of(text) is not None:
             parts.append(_frames_of(load_factory(text, base)(), text))
-        elif text.partition(":")[0] in PREFIXES:
+            continue
+        options = {name: value for name, value in reading.items() if value is not None and name not in idle[text]}
+        if text.partition(":")[0] in PREFIXES:
             # A public set knows its own keys; only what was asked for takes their place.
-            options = {name: value for name, value in reading.items() if value is not None}
             parts.append(read_source(text, **(options if text.startswith("public:") else {})))
         else:
-            options = reading if run_of(text, base) is None else {}
+            options = options if run_of(text, base) is None else {}
             parts.append(read_source(_file_of(text, base), sink=sink, **options))
     if len(parts) == 1:
         return parts[0]
@@ -87,6 +96,34 @@ def read_frames(places: str | list[str], base: Path, sink: EventSink | None = No
     if not reading.get("allow_partial"):
         _check_coverage(frames, texts, parts)
     return frames
+
+
+def idle_at(texts: Iterable[str], base: Path, reading: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Per place, which of `keys` and `units` it does not take (a sample has its own, extended XYZ fixes the units).
+
+    Raises:
+        SpecError: one of them can act on none of the places: what was asked for must not go unheard.
+    """
+    from mlipkit.data.read import idle_options
+
+    asked = [name for name in ("keys", "units") if reading.get(name)]
+    reasons: dict[str, dict[str, str]] = {}
+    for text in texts:
+        if factory_of(text) is not None:
+            reasons[text] = dict.fromkeys(asked, "a factory gives frames with labels and units")
+        elif run_of(text, base) is not None:
+            reasons[text] = dict.fromkeys(asked, "a run has its labels and units already")
+        else:
+            path = text if text.partition(":")[0] in PREFIXES else _file_of(text, base)
+            reasons[text] = idle_options(path, **{name: reading[name] for name in asked})
+    for name in asked:
+        if all(name in found for found in reasons.values()):
+            first, found = next(iter(reasons.items()))
+            more = f" (and at the {len(reasons) - 1} other places)" if len(reasons) > 1 else ""
+            raise SpecError(
+                f"{name}: no effect here{more}: {found[name]}", where=("data", first), hint=f"Leave out {name}"
+            )
+    return {text: set(found) for text, found in reasons.items()}
 
 
 def _check_coverage(frames: FrameSet, texts: list[str], parts: list[FrameSet]) -> None:
@@ -135,7 +172,7 @@ def split_frames(spec: TrainSpec, base: Path, sink: EventSink | None = None) -> 
     """Training, validation and test frames of a specification.
 
     Raises:
-        SpecError: no training frame remains.
+        SpecError: no training frame remains; `keys` or `units` that can act on none of the places.
     """
     from mlipkit.data import Split, split
 
@@ -148,9 +185,12 @@ def split_frames(spec: TrainSpec, base: Path, sink: EventSink | None = None) -> 
         "allow_partial": spec.allow_partial,
         "unconverged": spec.unconverged,
     }
-    frames = read_frames(spec.data, base, sink, **reading)
+    data = [spec.data] if isinstance(spec.data, str) else spec.data
+    # An option may be meant for the validation file alone, so all places are judged together.
+    idle = idle_at([text for _, text in spec.places()], base, reading)
+    frames = _read(data, base, sink, reading, idle)
     apart = {
-        name: read_frames(place, base, sink, **reading)
+        name: _read([place], base, sink, reading, idle)
         for name, place in (("validation", spec.validation), ("test", spec.test))
         if place
     }

@@ -19,7 +19,7 @@ from vasp_text import outcar, vasprun
 from mlipkit.data import FrameSet, read, read_source, write
 from mlipkit.data.read import detect, read_with_report
 from mlipkit.data.resolve import raw_frame, resolve
-from mlipkit.errors import DataError, LabelError
+from mlipkit.errors import DataError, LabelError, SpecError
 from mlipkit.events import Message
 from mlipkit.units import HARTREE, KBAR, KCAL_PER_MOL
 
@@ -304,6 +304,19 @@ def test_rmd17_names_and_units_by_hand(tmp_path):
     np.testing.assert_allclose(frames.positions.reshape(4, 9, 3), arrays["R"], rtol=1e-5)
     np.testing.assert_allclose(frames.energy, np.arange(4) * HARTREE)
     np.testing.assert_allclose(frames.forces.reshape(4, 9, 3), arrays["F"] * HARTREE / 0.529177210903, rtol=1e-12)
+
+
+def test_units_that_cannot_act_are_refused(tmp_path):
+    ase.io.write(tmp_path / "a.extxyz", molecules(3))
+    arrays = ethanol_arrays()
+    np.savez(tmp_path / "b.npz", R=arrays["R"], z=arrays["z"], E=np.arange(4.0))
+    with pytest.raises(DataError, match=r"a\.extxyz: units: units have no effect.*found extxyz"):
+        read(tmp_path / "a.extxyz", units={"energy": "kcal/mol"})
+    both = read([tmp_path / "a.extxyz", tmp_path / "b.npz"], units={"energy": "kcal/mol"}, allow_partial=True)
+    assert both.energy[4] == pytest.approx(KCAL_PER_MOL)
+    assert both.energy[0] == read(tmp_path / "a.extxyz").energy[0]
+    with pytest.raises(SpecError, match="'enrgy' has no unit of its own; expected energy or length"):
+        read(tmp_path / "b.npz", units={"enrgy": "kcal/mol"})
 
 
 def test_npz_index_keys_lattice_and_gzip(tmp_path):

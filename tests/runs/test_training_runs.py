@@ -196,3 +196,21 @@ def test_units_of_a_file_that_declares_none(tmp_path):
         build.split_frames(TrainSpec(data="bare.npz"), tmp_path)
     parts = build.split_frames(TrainSpec(data="bare.npz", units={"energy": "kcal/mol"}), tmp_path)
     assert np.mean(parts.train.energy) == pytest.approx(np.mean(frames.energy), abs=1)
+
+
+def test_options_of_reading_that_act_nowhere_are_refused(frames: Path, work: Path):
+    with pytest.raises(SpecError, match=r"sample:ethanol_300K@:3: keys: no effect here: a sample has"):
+        build.read_frames("sample:ethanol_300K@:3", work, keys={"forces": "F"})
+    with pytest.raises(SpecError, match=r"units: no effect here: the units of extxyz files are known"):
+        build.read_frames(str(frames), work, units={"energy": "kcal/mol"})
+    with pytest.raises(SpecError, match=r"units: no effect here \(and at the 1 other places\): a sample"):
+        build.read_frames(["sample:ethanol_300K@:3", str(frames)], work, units={"energy": "kcal/mol"})
+    with pytest.raises(SpecError, match="keys: no effect here: a factory"):
+        build.read_frames("calc.py:cluster", work, keys={"energy": "E"})
+    # Among several places it is enough that one takes the option, a validation file included.
+    mixed = build.read_frames(["sample:ethanol_300K@:3", str(frames)], work, keys={"stress": None})
+    assert len(mixed) == 43
+    spec = TrainSpec(data="sample:ethanol_300K", validation=str(frames), keys={"forces": "forces"})
+    assert len(build.split_frames(spec, work).validation) == 40
+    with pytest.raises(SpecError, match="keys: no effect"):
+        build.split_frames(spec.changed(validation=None), work)
