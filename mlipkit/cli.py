@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 
 from mlipkit import __version__
-from mlipkit.errors import RunError
+from mlipkit.errors import RunError, SpecError
 from mlipkit.runs import MDSpec, TrainSpec, load_spec
 from mlipkit.runs.options import options_of, parse_pairs, spec_from_options
 
@@ -75,6 +75,18 @@ class Record:
         write_text(path, json.dumps(record, indent=1, ensure_ascii=False, default=str) + "\n")
 
 
+class WrongOption(Exception):
+    """A value on the command line does not fit its option; the cause is the `SpecError` that says which and why."""
+
+
+def from_options(make: Callable[..., Any], *arguments: Any, **fields: Any) -> Any:
+    """What `make` gives; its complaints count as wrong usage, unlike those about files and runs that are named."""
+    try:
+        return make(*arguments, **fields)
+    except SpecError as error:
+        raise WrongOption from error
+
+
 def command(group: typer.Typer, name: str, options: list[inspect.Parameter] | None = None):
     """Register a function (record, ...) -> exit code or None as a command with ``--json`` and ``--debug``."""
 
@@ -91,6 +103,11 @@ def command(group: typer.Typer, name: str, options: list[inspect.Parameter] | No
                 raise
             except KeyboardInterrupt:
                 record.error, record.exit_code = "interrupted", INTERRUPTED
+            except WrongOption as wrong:
+                assert wrong.__cause__ is not None
+                if debug:
+                    raise wrong.__cause__ from None
+                record.error, record.exit_code = one_line(wrong.__cause__), USAGE
             except Exception as error:
                 if debug:
                     raise
@@ -157,8 +174,7 @@ def _show(record: Record, run: Any, detach: bool = False) -> int:
     from mlipkit.runs.console import figures_of, follow, paths_of, table
     from mlipkit.runs.run import ACTIVE
 
-    if not detach:
-        follow(run, console)
+    interrupted = not detach and follow(run, console)
     state = run.state
     record.what = {"specification": run.current_spec.model_dump(mode="json"), "state": state, "reason": run.reason}
     verdict = run.verdict
@@ -166,6 +182,10 @@ def _show(record: Record, run: Any, detach: bool = False) -> int:
         record.what["verdict"] = {"outcome": verdict.outcome, "check": verdict.check, "sentence": verdict.sentence}
     record.figures, record.paths = figures_of(run), paths_of(run)
     console.print(table(run), highlight=False)
+    if interrupted and state in ("completed", "stopped"):
+        # Whatever was to come next in the shell (`mlipkit train && mlipkit md`) shall not start.
+        record.error = "interrupted"
+        return INTERRUPTED
     if state in ACTIVE or state in ("completed", "stopped"):
         return 0
     if state == "failed":
@@ -179,7 +199,7 @@ def train(
     only: Only = False, **values: Any,
 ) -> int | None:  # fmt: skip
     """Train a potential on labelled frames."""
-    return _launch(record, spec_from_options(TrainSpec, values), root, again, resume, detach, only)
+    return _launch(record, from_options(spec_from_options, TrainSpec, values), root, again, resume, detach, only)
 
 
 @command(app, "md", options_of(MDSpec))
@@ -188,7 +208,7 @@ def md(
     only: Only = False, **values: Any,
 ) -> int | None:  # fmt: skip
     """Run molecular dynamics with a potential, watched by stability checks."""
-    return _launch(record, spec_from_options(MDSpec, values), root, again, resume, detach, only)
+    return _launch(record, from_options(spec_from_options, MDSpec, values), root, again, resume, detach, only)
 
 
 @command(app, "run")
@@ -218,7 +238,7 @@ def open_folder(
 
     run = open_run(folder)
     if change:
-        run.change(**parse_pairs(change, "--change"))
+        from_options(run.change, **from_options(parse_pairs, change, "--change"))
     if pause:
         run.pause()
     if stop:
@@ -284,7 +304,8 @@ def data_report(
 
     with console.status(f"reading {source}"):
         named: dict[str, Any] = {
-            name: parse_pairs(text, f"--{name}") if text else None for name, text in (("keys", keys), ("units", units))
+            name: from_options(parse_pairs, text, f"--{name}") if text else None
+            for name, text in (("keys", keys), ("units", units))
         }
         frames = read_frames(source, Path.cwd(), **named, allow_partial=True)
         found = frames.report()

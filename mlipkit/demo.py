@@ -52,6 +52,7 @@ def run_demo(folder: Path, console: Console, training_s: float = TRAINING_S, ste
 
     Raises:
         RunError: a run crashed.
+        KeyboardInterrupt: Ctrl-C, which stops all three runs.
     """
     begin = time.time()
     done = Demo()
@@ -63,7 +64,10 @@ def run_demo(folder: Path, console: Console, training_s: float = TRAINING_S, ste
     console.print(f"{DATA}: {len(frames)} frames", highlight=False)
     runs = {name: launch(spec, root=folder) for name, spec in specifications(training_s, steps).items()}
     for run in runs.values():
-        follow(run, console)
+        if follow(run, console):
+            for other in runs.values():
+                other.stop()
+            raise KeyboardInterrupt
         console.print(f"{run.name}: {run.sentence}", highlight=False)
         if run.state in ("crashed", "lost"):
             raise RunError(run.reason, where=("demo", run.name), hint=f"See {run.files.log}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -51,14 +53,16 @@ def run(*arguments: object, capsys=None) -> int:
 WRONG = [
     (["md", "--temperatur", "3"], 2, "--temperature"),
     (["simulate"], 2, "No such command"),
-    (["md", "--temperature", "hot"], 1, "temperature"),
+    (["md", "--temperature", "hot"], 2, "temperature"),
     (["md", "--potential", "sample:ethanol_9999"], 1, "no sample potential"),
     (["md", "--start", "sample:ethanol_30K", "--potential", "calc.py:emt"], 1, "did you mean 'ethanol_300K'"),
-    (["md", "--checks", "max_force"], 1, "name=value"),
-    (["md", "--ensemble", "nve", "--friction", "1"], 1, "no effect"),
+    (["md", "--checks", "max_force"], 2, "name=value"),
+    (["md", "--ensemble", "nve", "--friction", "1"], 2, "no effect"),
     (["train", "--data", "nowhere.xyz"], 1, "no such file"),
-    (["train"], 1, "data: this field is needed"),
-    (["train", "--data", "calc.py", "--model-encoder", "pain"], 1, "did you mean 'painn'"),
+    (["train"], 2, "data: this field is needed"),
+    (["train", "--data", "calc.py", "--model-encoder", "pain"], 2, "did you mean 'painn'"),
+    (["train", "--data", "calc.py", "--model-features", "0"], 2, "model: features"),
+    (["data", "report", "calc.py", "--units", "energy"], 2, "name=value"),
     (["run", "missing.yaml"], 1, "missing.yaml"),
     (["open", "nowhere"], 1, "no such folder"),
     (["data", "report", "calc.py"], 1, "calc.py"),
@@ -99,10 +103,10 @@ def schema(record: dict) -> None:
 
 
 def test_json_of_an_error(work: Path):
-    assert run("md", "--temperature", "hot", "--json", "out/error.json") == 1
+    assert run("md", "--temperature", "hot", "--json", "out/error.json") == 2
     record = json.loads(Path("out/error.json").read_text())
     schema(record)
-    assert record["exit_code"] == 1
+    assert record["exit_code"] == 2
     assert "'hot'" in record["error"]
 
 
@@ -166,6 +170,27 @@ def test_md_from_start_to_report(work: Path, capfd):
     ]
     assert run(*failing, "--json", "bad.json") == 3
     assert json.loads(Path("bad.json").read_text())["what"]["state"] == "failed"
+
+
+@pytest.mark.full
+def test_ctrl_c_stops_the_run_and_what_was_to_follow_it(work: Path):
+    command = [
+        sys.executable, "-m", "mlipkit.cli", "md", "--potential", "calc.py:emt", "--start", "calc.py:cluster",
+        "--steps", "1000000", "--name", "long", "--json", "md.json",
+    ]  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while not Path("runs/long/trajectory.traj").exists():
+        assert time.monotonic() < end, "the run never began"
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "mlipkit: interrupted\n"
+    record = json.loads(Path("md.json").read_text())
+    schema(record)
+    assert (record["exit_code"], record["what"]["state"]) == (130, "stopped")
+    assert run("open", "runs/long") == 0  # looking at a stopped run is no interruption
 
 
 @pytest.mark.parametrize("cls", [TrainSpec, MDSpec])

@@ -16,8 +16,12 @@ MILLI = 1000.0
 POLL_S = 0.2
 
 
-def follow(run: Run, console: Console) -> None:
-    """Show a run until it ends. Ctrl-C asks it to stop, a second Ctrl-C leaves it alone in the background."""
+def follow(run: Run, console: Console) -> bool:
+    """Show a run until it ends. Ctrl-C asks it to stop, a second Ctrl-C leaves it alone in the background.
+
+    Returns:
+        Whether there was a Ctrl-C.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
     seen, stopping = run.entries()[-1].seq if run.entries() and run.state not in ACTIVE else 0, False
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
@@ -38,7 +42,7 @@ def follow(run: Run, console: Console) -> None:
                     total=progress.total if progress and progress.total else None,
                 )  # fmt: skip
                 if state not in ACTIVE:
-                    return
+                    return stopping
                 time.sleep(POLL_S)
             except KeyboardInterrupt:
                 if stopping:
