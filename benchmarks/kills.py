@@ -41,7 +41,9 @@ def specs(quick: bool) -> dict[str, mk.TrainSpec | mk.MDSpec]:
             max_epochs=10**4,
             optimiser=mk.runs.OptimiserSpec(patience=0),
         ),
-        "md": mk.MDSpec(name="md", potential="sample:ethanol_50", temperature=300, steps=4 * steps, checkpoint_every=200),
+        "md": mk.MDSpec(
+            name="md", potential="sample:ethanol_50", temperature=300, steps=4 * steps, checkpoint_every=200
+        ),
     }
 
 

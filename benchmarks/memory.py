@@ -2,8 +2,8 @@
 
     python benchmarks/memory.py
 
-Frames are the packaged ethanol frames, repeated with fresh noise so that no two are equal. Every measurement is a process
-of its own; `base_mib` is what the imports alone take. Appends JSON lines to `results/memory.jsonl`.
+Frames are the packaged ethanol frames, repeated with fresh noise so that no two are equal. Every measurement is a
+process of its own; `base_mib` is what the imports alone take. Appends JSON lines to `results/memory.jsonl`.
 
 read      extended XYZ -> FrameSet in memory: must grow by the arrays only (72 + 72 + 24 bytes and some per atom)
 open      a FrameSet folder, one frame touched: must stay flat
@@ -44,7 +44,7 @@ def frames_of(n: int):
 
 def job(kind: str, path: Path) -> None:
     if kind == "base":
-        import mlipkit.data  # noqa: F401
+        import mlipkit.data
     elif kind == "base_train":
         import mlipkit.training  # noqa: F401
     elif kind == "read":

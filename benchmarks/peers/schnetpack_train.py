@@ -110,7 +110,9 @@ def main() -> None:
     test, _ = load(args.test, args.cutoff, mean)
     model = build_model(args)
     model(dict(_atoms_collate_fn(frames[:2])))  # initialises lazily built parts
-    average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(args.ema))
+    average = torch.optim.swa_utils.AveragedModel(
+        model, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(args.ema)
+    )
     optimiser = torch.optim.AdamW(model.parameters(), lr=args.learning_rate, weight_decay=0.0)
     warm = torch.optim.lr_scheduler.LinearLR(optimiser, 1.0 / max(args.warmup, 1), total_iters=args.warmup)
     cosine = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, args.steps - args.warmup, eta_min=1e-6)

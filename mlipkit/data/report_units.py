@@ -197,12 +197,22 @@ def _force_size(frames: FrameSet) -> Iterator[Finding]:
     yield Finding("warning", "unit of forces", f"root mean square force {rms:.3g} eV/Å is unusually {which}")
 
 
+DRIFT = 1e-3
+"""Share of all momenta below which the total momentum of a frame counts as zero."""
+
+
 def _temperature(frames: FrameSet) -> Iterator[Finding]:
     velocities = frames.velocities
     if velocities is None or not frames.has("velocities").any():
         return
-    energy = kinetic_energy(atomic_masses[frames.numbers], velocities)
-    kelvin = 2 * float(np.nanmean(energy)) / (3 * BOLTZMANN)
+    masses = atomic_masses[frames.numbers]
+    energy, momentum = kinetic_energy(masses, velocities), masses[:, None] * velocities
+    starts = frames.offsets[:-1]
+    # Frames that do not drift as a whole have three degrees of freedom less.
+    net = np.abs(np.add.reduceat(momentum, starts)).max(axis=1)
+    still = (net < DRIFT * np.add.reduceat(np.abs(momentum).max(axis=1), starts)) & (frames.n_atoms > 1)
+    freedom = 3 * (frames.n_atoms - still)
+    kelvin = float(np.nanmean(2 * np.add.reduceat(energy, starts) / (freedom * BOLTZMANN)))
     if 1.0 < kelvin < 20000:
         yield Finding("ok", "temperature", f"mean kinetic temperature {kelvin:.0f} K")
     else:

@@ -128,7 +128,7 @@ def md_curves(
             x=mark.time_ps, y=1, yref="paper", yanchor="bottom", showarrow=False, text=signs[mark.kind],
             hovertext=mark.text, font={"color": colours[mark.kind], "size": 16},
         )  # fmt: skip
-    figure.update_xaxes(title_text="time ps", row=len(panels), col=1)
+    figure.update_xaxes(title_text="time (ps)", row=len(panels), col=1)
     return styled(figure, 180 * len(panels) + 60)
 
 

@@ -313,3 +313,12 @@ def test_a_large_set_needs_little_time_and_memory():
     tracemalloc.stop()
     assert time.perf_counter() - begin < 60
     assert peak < 6 * frames.positions.nbytes
+
+
+def test_temperature_counts_degrees_of_freedom():
+    """Molecules that do not drift have 3N-3: the sample's report says 300 K, not 267 K."""
+    from mlipkit.data import samples
+
+    (said,) = [f.text for f in samples.load("ethanol_300K").report().findings if f.topic == "temperature"]
+    kelvin = float(said.split()[-2])
+    assert abs(kelvin - 300) < 10

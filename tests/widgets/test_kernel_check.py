@@ -7,10 +7,10 @@ import subprocess
 import sys
 
 import pytest
-from mlipkit_widgets import kernel_check
-from mlipkit_widgets.first_cell import FIRST_CELL
 
 from mlipkit.errors import MissingPackageError
+from mlipkit_widgets import kernel_check
+from mlipkit_widgets.first_cell import FIRST_CELL
 
 
 def test_first_cell_in_a_python_without_mlipkit() -> None:

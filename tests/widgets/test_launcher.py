@@ -7,10 +7,10 @@ from pathlib import Path
 import ipywidgets as w
 import pytest
 import yaml
-from mlipkit_widgets import Launcher, MDView
-from mlipkit_widgets.form import Form, _walk
 
 from mlipkit.runs import MDSpec, TrainSpec, parse_spec
+from mlipkit_widgets import Launcher, MDView
+from mlipkit_widgets.form import Form, _walk
 
 FACTORY = "def make():\n    from ase.calculators.emt import EMT\n\n    return EMT()\n"
 

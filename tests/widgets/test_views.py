@@ -9,15 +9,15 @@ from pathlib import Path
 import ipywidgets as w
 import numpy as np
 import pytest
+from recorded import STRIDE, RecordedMD, folder_of, log, recorded_training
+
+from mlipkit.events import Finished, Waiting
+from mlipkit.runs import Run, TrainSpec, process
 from mlipkit_widgets import MDView, TrainingMonitor
 from mlipkit_widgets.base import RunView
 from mlipkit_widgets.curves import MOST_POINTS, PER_ROUND
 from mlipkit_widgets.frames import RunFrames
 from mlipkit_widgets.states import LOOKS, look
-from recorded import STRIDE, RecordedMD, folder_of, log, recorded_training
-
-from mlipkit.events import Finished, Waiting
-from mlipkit.runs import Run, TrainSpec, process
 
 
 def instances() -> int:
