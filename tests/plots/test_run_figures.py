@@ -20,7 +20,7 @@ def test_md_curves_share_one_time_axis_and_carry_units():
         t, temperature=300 + t, energies={"potential": -5 + t, "conserved": np.full(50, -4.0)}, max_force=1 + t,
         target_temperature=300, marks=[Mark(0.5, "warning", "hot"), Mark(0.9, "failure", "broken")],
     )  # fmt: skip
-    assert axis_titles(figure) == ["temperature<br>K", "energy change<br>eV", "time ps", "largest force<br>eV/Å"]
+    assert axis_titles(figure) == ["temperature<br>K", "energy change<br>eV", "time (ps)", "largest force<br>eV/Å"]
     assert all(len(trace.x) == 50 for trace in figure.data)
     potential = next(trace for trace in figure.data if trace.name == "potential")
     assert potential.y[0] == 0
