@@ -76,7 +76,11 @@ class Record:
 
 
 class WrongOption(Exception):
-    """A value on the command line does not fit its option; the cause is the `SpecError` that says which and why."""
+    """A value on the command line does not fit its option; `cause` says which and why."""
+
+    def __init__(self, cause: SpecError) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
 
 
 def from_options(make: Callable[..., Any], *arguments: Any, **fields: Any) -> Any:
@@ -84,7 +88,7 @@ def from_options(make: Callable[..., Any], *arguments: Any, **fields: Any) -> An
     try:
         return make(*arguments, **fields)
     except SpecError as error:
-        raise WrongOption from error
+        raise WrongOption(error) from error
 
 
 def command(group: typer.Typer, name: str, options: list[inspect.Parameter] | None = None):
@@ -103,11 +107,10 @@ def command(group: typer.Typer, name: str, options: list[inspect.Parameter] | No
                 raise
             except KeyboardInterrupt:
                 record.error, record.exit_code = "interrupted", INTERRUPTED
-            except WrongOption as wrong:
-                assert wrong.__cause__ is not None
+            except WrongOption as error:
                 if debug:
-                    raise wrong.__cause__ from None
-                record.error, record.exit_code = one_line(wrong.__cause__), USAGE
+                    raise error.cause from None
+                record.error, record.exit_code = one_line(error.cause), USAGE
             except Exception as error:
                 if debug:
                     raise

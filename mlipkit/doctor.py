@@ -83,7 +83,7 @@ def _torch(_: Path) -> Iterator[Item]:
     if torch.cuda.is_available():
         yield Item("GPU", "ok", f"{torch.cuda.get_device_name(0)} (CUDA {torch.version.cuda})")
     elif torch.backends.mps.is_available():
-        yield Item("GPU", "ok", "Apple GPU (mps)")
+        yield Item("GPU", "note", "an Apple GPU, which has no float64: runs use the CPU")
     else:
         yield Item("GPU", "note", "none found, runs use the CPU")
 

@@ -50,6 +50,8 @@ def _build(kind: type[Check], limit: Any) -> Check:
     if limit is True or limit is None:
         return kind()
     if isinstance(limit, int | float):
+        if not limit > 0:
+            raise SpecError("not a limit", where=("checks", kind.name), expected="a number above 0", found=limit)
         check = kind(fail=float(limit))
         # Where small is bad a warning comes above the limit, everywhere else below it.
         if kind is not OverlapCheck and check.warn is not None:
@@ -63,7 +65,8 @@ def _build(kind: type[Check], limit: Any) -> Check:
     for field, value in limit.items():
         if field not in fields:
             raise SpecError(f"unknown field '{field}'", where=("checks", kind.name), hint=nearest(field, fields))
-        if not (value is None or isinstance(value, int | float)) or (field == "every" and not (value and value >= 1)):
+        known = value is None or (isinstance(value, int | float) and value >= 0)
+        if not known or (field == "every" and not (value and value >= 1)):
             raise SpecError("not a limit", where=("checks", kind.name, field), expected="a number", found=value)
     return kind(**limit)
 

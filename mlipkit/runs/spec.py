@@ -17,6 +17,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from mlipkit.errors import SpecError, nearest
+from mlipkit.labels import LABELS
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
 
@@ -153,9 +154,7 @@ class _Spec(Part):
     name: str = Field(default="", description="name of the run's folder; empty: chosen from the kind")
     seed: int = Field(default=0, ge=0, description="random seed of everything that has no seed of its own")
     dtype: Literal["float32", "float64"] = Field(default="float32", description="precision of the model")
-    device: str = Field(
-        default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1, mps"
-    )
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1")
     threads: int = Field(default=1, ge=1, description="CPU threads the run may use")
 
     PLACES: ClassVar[tuple[str, ...]] = ()
@@ -165,6 +164,12 @@ class _Spec(Part):
     def _name_is_a_folder_name(self):
         if self.name and not NAME.match(self.name):
             raise ValueError("name: letters, digits, '.', '_' and '-' only, as it becomes a folder")
+        return self
+
+    @model_validator(mode="after")
+    def _device_has_float64(self):
+        if self.device == "mps":
+            raise ValueError("device: mps has no float64, in which energies are summed and atoms are moved; use cpu")
         return self
 
     @property
@@ -225,6 +230,16 @@ class TrainSpec(_Spec):
         default=None, gt=0, description="training time at most; empty: no bound", json_schema_extra=unit("s")
     )
 
+    @model_validator(mode="after")
+    def _labels_exist(self):
+        for label in self.keys or {}:
+            if label not in LABELS:
+                raise ValueError(f"keys: '{label}' is no label, {nearest(label, LABELS)}")
+        for what in self.units or {}:
+            if what not in ("energy", "length"):
+                raise ValueError(f"units: '{what}' has no unit of its own, known: energy, length")
+        return self
+
     PLACES: ClassVar = ("data", "validation", "test")
     CHANGEABLE: ClassVar = ("max_epochs", "max_steps", "time_limit_s", "threads")
 
@@ -237,6 +252,14 @@ CHECKS = (
     "finite", "temperature", "max_force", "energy_drift", "overlap", "broken_bonds", "lone_atoms", "density",
 )  # fmt: skip
 """Stability checks; a test compares them with `mlipkit.md.CHECKS`."""
+CHECK_LIMITS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(CHECKS, ("warn", "fail", "every")),
+    "finite": ("every",),
+    "temperature": ("warn", "fail", "every", "during", "jump"),
+    "energy_drift": ("warn", "fail", "every", "window"),
+    "overlap": ("warn", "fail", "every", "least"),
+}
+"""Limits of each check that act; a test compares them with the fields in `mlipkit.md`."""
 ENSEMBLE_OPTIONS: dict[str, tuple[str, ...]] = {
     "nve": (),
     "langevin": ("temperature", "friction"),
@@ -302,9 +325,10 @@ class MDSpec(_Spec):
 
     @model_validator(mode="after")
     def _checks_exist(self):
-        for name in self.checks:
+        for name, limit in self.checks.items():
             if name not in CHECKS:
                 raise ValueError(f"checks: unknown check '{name}', {nearest(name, CHECKS)}")
+            _check_limit(name, limit)
         return self
 
     @model_validator(mode="after")
@@ -331,6 +355,37 @@ class MDSpec(_Spec):
     @property
     def default_name(self) -> str:
         return f"md_{self.temperature:g}K"
+
+
+def _check_limit(name: str, limit: Any) -> None:
+    """Refuse what is no limit of the check `name`, as `mlipkit.md.build_checks` would much later."""
+    if limit is None or isinstance(limit, bool):
+        return
+    known = CHECK_LIMITS[name]
+    if not isinstance(limit, Mapping):
+        if "fail" not in known:
+            raise ValueError(f"checks: {name} has no limit, it is true or false; found {limit!r:.40}")
+        if not _is_number(limit) or not limit > 0:
+            raise ValueError(f"checks: {name}: expected a number above 0, limits by name or false; found {limit!r:.40}")
+        return
+    for field, value in limit.items():
+        if field not in known:
+            raise ValueError(f"checks: {name}: unknown limit '{field}', {nearest(field, known)}")
+        if value is None and field in ("warn", "fail"):
+            continue
+        if field == "every":
+            expected, fits = "a whole number of steps", _is_number(value) and value >= 1 and value % 1 == 0
+        elif field in ("warn", "during", "least"):
+            # At 0 these warn at once, wait for nothing, bound nothing; a failure at 0 would end every run.
+            expected, fits = "a number of at least 0", _is_number(value) and value >= 0
+        else:
+            expected, fits = "a number above 0", _is_number(value) and value > 0
+        if not fits:
+            raise ValueError(f"checks: {name}: {field}: expected {expected}; found {value!r:.40}")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _steps_in(time_ps: float, timestep: float) -> int:

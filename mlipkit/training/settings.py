@@ -49,7 +49,7 @@ class TrainSettings:
             "forces_mae"; lower is better. Selects the best checkpoint and drives plateau and patience.
         shuffle_seed, noise_seed: one seed per purpose: the order of frames; random numbers inside objective terms.
         precision: dtype of the weights, or bf16 products over float32 weights.
-        device: "cpu", "cuda", "mps" or "auto".
+        device: "cpu", "cuda" or "auto".
         num_processes: processes with one device each (gloo on CPU, nccl on CUDA).
         deterministic: ask torch for deterministic algorithms (only needed on accelerators; costs time).
         checkpoint_s, checkpoint_steps: save the exact state at least this often, also inside an epoch.

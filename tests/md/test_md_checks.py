@@ -350,6 +350,9 @@ def test_limits_as_numbers_mappings_and_off():
         ({"max_force": {"fale": 3}}, "did you mean 'fail'"),
         ({"max_force": {"fail": "high"}}, "not a limit"),
         ({"max_force": {"every": 0}}, "not a limit"),
+        ({"max_force": -3}, "above 0"),
+        ({"max_force": float("nan")}, "above 0"),
+        ({"max_force": {"fail": -3}}, "not a limit"),
     ],
 )
 def test_wrong_limits_are_refused(limits, message):

@@ -19,11 +19,12 @@ TRAIN = TrainSpec(data=["a.xyz", "sample:ethanol_300K@:100"], model=ModelSpec(fe
 MD = MDSpec(start="a.xyz@-1", time_ps=1.0, checks={"max_force": 40.0, "overlap": False}, temperature=600)
 
 
+LIMITS = MDSpec(checks={"lone_atoms": {"warn": 0}, "max_force": {"warn": None}, "finite": True, "overlap": None})
 IGNORING = TrainSpec(data="a.xyz", keys={"stress": None})
 SHORT = MDSpec(time_ps=1e-8, checks={"max_force": {"warn": float("inf")}})
 
 
-@pytest.mark.parametrize("spec", [TRAIN, MD, MDSpec(), IGNORING, SHORT])
+@pytest.mark.parametrize("spec", [TRAIN, MD, MDSpec(), IGNORING, SHORT, LIMITS])
 def test_yaml_round_trip(spec, tmp_path: Path):
     path = tmp_path / "spec.yaml"
     path.write_text(spec.to_yaml())
@@ -57,6 +58,18 @@ WRONG = [
     (lambda: MDSpec(name="a/b"), ["name", "folder"]),
     (lambda: MDSpec(ensemble="nve", friction=0.1), ["friction has no effect", "langevin"]),
     (lambda: MDSpec(checks={"max_forc": 3}), ["unknown check", "did you mean 'max_force'"]),
+    (lambda: MDSpec(checks={"max_force": "abc"}), ["max_force", "a number above 0", "'abc'"]),
+    (lambda: MDSpec(checks={"max_force": -3}), ["max_force", "a number above 0", "-3"]),
+    (lambda: MDSpec(checks={"max_force": float("nan")}), ["max_force", "a number above 0", "nan"]),
+    (lambda: MDSpec(checks={"max_force": [3]}), ["max_force", "limits by name", "[3]"]),
+    (lambda: MDSpec(checks={"finite": 3}), ["finite", "true or false"]),
+    (lambda: MDSpec(checks={"temperature": {"fails": 3}}), ["temperature", "did you mean 'fail'"]),
+    (lambda: MDSpec(checks={"temperature": {"fail": 0}}), ["temperature: fail", "above 0", "found 0"]),
+    (lambda: MDSpec(checks={"temperature": {"during": None}}), ["temperature: during", "None"]),
+    (lambda: MDSpec(checks={"overlap": {"every": 1.5}}), ["overlap: every", "1.5"]),
+    (lambda: TrainSpec(data="x", keys={"frces": "F"}), ["keys", "'frces' is no label", "did you mean 'forces'"]),
+    (lambda: TrainSpec(data="x", units={"forces": "eV"}), ["units", "'forces'", "energy, length"]),
+    (lambda: TrainSpec(data="x", device="mps"), ["device", "float64", "cpu"]),
     (lambda: MDSpec(device="gpu"), ["device", "'gpu'"]),
     (lambda: TrainSpec(data="x", loss={"huber_delta": 1}), ["loss", "huber_delta has no effect"]),
     (lambda: TrainSpec(data="x", optimiser={"schedule": "cosine", "schedule_epochs": 3}), ["schedule_epochs", "step"]),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import re
@@ -18,8 +19,8 @@ from mlipkit.errors import DataError, LabelError, RunError, SpecError
 from mlipkit.md import CHECKS, ENSEMBLES
 from mlipkit.runs import MDSpec, TrainSpec, build, estimate, launch, process
 from mlipkit.runs.executors import worker_environment
+from mlipkit.runs.spec import CHECK_LIMITS, ENSEMBLE_OPTIONS
 from mlipkit.runs.spec import CHECKS as spec_checks
-from mlipkit.runs.spec import ENSEMBLE_OPTIONS
 from mlipkit.training import TrainSettings
 from mlipkit.units import KCAL_PER_MOL
 
@@ -35,7 +36,10 @@ def test_specification_and_core_have_the_same_settings():
     for name, ensemble in ENSEMBLES.items():
         assert set(ENSEMBLE_OPTIONS[name]) <= set(ensemble.options), name
     assert set(ENSEMBLE_OPTIONS) == set(ENSEMBLES)
-    assert set(spec_checks) == set(CHECKS)
+    assert set(spec_checks) == set(CHECKS) == set(CHECK_LIMITS)
+    for name, check in CHECKS.items():
+        fields = {field.name for field in dataclasses.fields(check) if field.init}
+        assert set(CHECK_LIMITS[name]) == fields - ({"warn", "fail"} if name == "finite" else set()), name
     settings = build.settings_of(TrainSpec(data="x"))
     assert settings == TrainSettings(max_epochs=200, device="auto")
 
