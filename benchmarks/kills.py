@@ -39,7 +39,6 @@ def specs(quick: bool) -> dict[str, mk.TrainSpec | mk.MDSpec]:
             model=mk.runs.ModelSpec(features=32, layers=2),
             max_steps=steps,
             max_epochs=10**4,
-            optimiser=mk.runs.OptimiserSpec(patience=0),
         ),
         "md": mk.MDSpec(
             name="md", potential="sample:ethanol_50", temperature=300, steps=4 * steps, checkpoint_every=200
