@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -80,7 +80,7 @@ def get(name: str, index: str | int | slice = ":", *, download: bool = True, **o
     return read(path, index=index, **chosen)
 
 
-def files(name: str, *, download: bool = True) -> list[Path]:
+def files(name: str, *, download: bool = True) -> Sequence[Path]:
     """The files of a set, fetched when they are not there yet.
 
     Raises:
@@ -90,7 +90,7 @@ def files(name: str, *, download: bool = True) -> list[Path]:
     return _within(path) if path.is_dir() else [path]
 
 
-def _within(folder: Path) -> list[Path]:
+def _within(folder: Path) -> Sequence[Path]:
     return sorted(file for file in folder.rglob("*") if file.is_file() and not file.name.startswith((".", "README")))
 
 

@@ -18,7 +18,7 @@ from mlipkit.errors import LabelError, RunError, SpecError
 from mlipkit.events import Control, EventSink, Finished, Judged, Saved, Verdict
 from mlipkit.runs.folder import RunFolder, write_text
 from mlipkit.runs.log import EventTail
-from mlipkit.runs.places import PREFIXES, absolute, factory_of, load_factory, run_of, split_place
+from mlipkit.runs.places import PREFIXES, absolute, factory_of, idle_at, load_factory, run_of, split_place
 from mlipkit.runs.spec import MDSpec, TrainSpec
 
 if TYPE_CHECKING:
@@ -96,34 +96,6 @@ def _read(
     if not reading.get("allow_partial"):
         _check_coverage(frames, texts, parts)
     return frames
-
-
-def idle_at(texts: Iterable[str], base: Path, reading: Mapping[str, Any]) -> dict[str, set[str]]:
-    """Per place, which of `keys` and `units` it does not take (a sample has its own, extended XYZ fixes the units).
-
-    Raises:
-        SpecError: one of them can act on none of the places: what was asked for must not go unheard.
-    """
-    from mlipkit.data.read import idle_options
-
-    asked = [name for name in ("keys", "units") if reading.get(name)]
-    reasons: dict[str, dict[str, str]] = {}
-    for text in texts:
-        if factory_of(text) is not None:
-            reasons[text] = dict.fromkeys(asked, "a factory gives frames with labels and units")
-        elif run_of(text, base) is not None:
-            reasons[text] = dict.fromkeys(asked, "a run has its labels and units already")
-        else:
-            path = text if text.partition(":")[0] in PREFIXES else _file_of(text, base)
-            reasons[text] = idle_options(path, **{name: reading[name] for name in asked})
-    for name in asked:
-        if all(name in found for found in reasons.values()):
-            first, found = next(iter(reasons.items()))
-            more = f" (and at the {len(reasons) - 1} other places)" if len(reasons) > 1 else ""
-            raise SpecError(
-                f"{name}: no effect here{more}: {found[name]}", where=("data", first), hint=f"Leave out {name}"
-            )
-    return {text: set(found) for text, found in reasons.items()}
 
 
 def _check_coverage(frames: FrameSet, texts: list[str], parts: list[FrameSet]) -> None:

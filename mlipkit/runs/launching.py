@@ -15,7 +15,7 @@ from typing import Any
 from mlipkit.errors import RunError, SpecError, nearest
 from mlipkit.runs.executors import Executor, LocalExecutor, worker_environment
 from mlipkit.runs.folder import RunFolder, fingerprint, write_text
-from mlipkit.runs.places import PREFIXES, absolute, factory_of, run_of, split_place
+from mlipkit.runs.places import PREFIXES, absolute, check_factory, factory_of, idle_at, run_of, split_place
 from mlipkit.runs.run import ACTIVE, Run, spec_in
 from mlipkit.runs.spec import MDSpec, TrainSpec, load_spec, parse_spec
 
@@ -106,18 +106,23 @@ def start(run: Run, executor: Executor | None = None) -> Run:
 
 
 def check_places(spec: TrainSpec | MDSpec, base: Path) -> dict[str, str]:
-    """Check that everything a specification reads exists; fingerprints of the local files among it.
+    """Check all that can be known without torch of what a specification reads; fingerprints of the local files in it.
 
     Raises:
-        SpecError: no such sample, file or run, with the field that names it.
+        DataError: no such sample, or a frame of it that does not exist.
+        SpecError: no such file or run, factory or index, with the field that names it; options of reading that can act
+            nowhere.
     """
     inputs = {}
     for field, text in spec.places():
+        _check_index(field, text, base)
         prefix, _, name = text.partition(":")
         if prefix in PREFIXES and factory_of(text) is None:
             _check_packaged(field, prefix, split_place(name)[0])
             continue
         path = absolute(text, base)
+        if factory_of(text) is not None and (path is None or path.exists()):
+            check_factory(text, base, field)
         if path is None:
             continue
         if run_of(text, base) is not None:
@@ -127,7 +132,38 @@ def check_places(spec: TrainSpec | MDSpec, base: Path) -> dict[str, str]:
         if not path.exists():
             raise SpecError("no such file, folder or run", where=(field, text), hint=_near(path))
         inputs[str(path)] = fingerprint(path)
+    if isinstance(spec, TrainSpec):
+        places = [text for _, text in spec.places()]
+        # What is in a public set shows once it is fetched, which is the worker's business.
+        if not any(text.startswith("public:") for text in places):
+            idle_at(places, base, {"keys": spec.keys, "units": spec.units})
     return inputs
+
+
+def _check_index(field: str, text: str, base: Path) -> None:
+    """Refuse an index that is none, that a sample does not have, or behind a potential."""
+    if factory_of(text) is not None:
+        return
+    where = f"{field}: {text}"
+    prefix, _, name = text.partition(":")
+    if prefix in PREFIXES:
+        head, at, index = name.partition("@")
+    else:
+        head, at, index = text.rpartition("@")
+        if not at or (base / Path(text).expanduser()).exists() or "/" in index:
+            return
+        if not split_place(text)[1] and not (base / Path(head).expanduser()).exists():
+            return  # the name of a file that is not there, as will be said
+    if not at:
+        return
+    if field == "potential":
+        raise SpecError("a potential has no frames", where=where, hint=f"Leave out @{index}")
+    from mlipkit.data import samples
+    from mlipkit.data.reading import parse_index, pick
+
+    chosen = parse_index(index, where)
+    if prefix == "sample" and head in samples.names():
+        pick(int(samples.card(head)["frames"]), chosen, where)
 
 
 def _check_packaged(field: str, prefix: str, name: str) -> None:

@@ -15,11 +15,14 @@ Relative paths are meant against the folder in which the run was launched.
 
 from __future__ import annotations
 
+import ast
 import importlib
 import importlib.util
 import re
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 from mlipkit.errors import SpecError, nearest
 
@@ -79,6 +82,59 @@ def load_factory(text: str, base: Path | None = None):
     return make
 
 
+def check_factory(text: str, base: Path, field: str = "") -> None:
+    """Refuse a factory that cannot be there, without running its code; the rest shows when it is called.
+
+    Raises:
+        SpecError: no such file or package, a file that is no Python or does not define the name.
+    """
+    found = factory_of(text)
+    assert found is not None
+    home, name = found
+    if not home.endswith(".py"):
+        package = home.partition(".")[0]
+        # A worker also finds what lies in the folder of the launch.
+        if not any(path.exists() for path in (base / package, base / f"{package}.py")) and not _is_installed(package):
+            raise SpecError(f"there is no module '{package}'", where=(field, text))
+        return
+    path = (base / Path(home).expanduser()).resolve()
+    if not path.is_file():
+        raise SpecError("no such file", where=(field, text, str(path)))
+    try:
+        tree = ast.parse(path.read_bytes(), filename=str(path))
+    except (SyntaxError, ValueError) as error:
+        line = getattr(error, "lineno", None)
+        raise SpecError(
+            f"not Python: {getattr(error, 'msg', error)}", where=(field, text, f"line {line}" if line else "")
+        ) from None
+    names = _defined(tree)
+    if not {name, "*", "__getattr__"} & names:
+        shown = [known for known in names if not known.startswith("_")]
+        raise SpecError(f"{home} has no function '{name}'", where=(field, text), hint=nearest(name, shown))
+
+
+def _is_installed(package: str) -> bool:
+    try:
+        return importlib.util.find_spec(package) is not None
+    except (ImportError, ValueError):  # a module that was put together by hand and has no specification
+        return package in sys.modules
+
+
+def _defined(tree: ast.AST) -> set[str]:
+    """Names that a module binds at its top level, also within `if` and `try`; "*" when it imports everything."""
+    names: set[str] = set()
+    for node in ast.iter_child_nodes(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            names |= {(item.asname or item.name).partition(".")[0] for item in node.names}
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+        elif not isinstance(node, ast.Lambda):
+            names |= _defined(node)
+    return names
+
+
 def absolute(text: str, base: Path) -> Path | None:
     """Path of the file or folder a place names (of the file of a factory), or None when it names none."""
     factory = factory_of(text)
@@ -95,3 +151,30 @@ def run_of(text: str, base: Path) -> Path | None:
         return None
     path = absolute(text, base)
     return path if path is not None and (path / "spec.yaml").is_file() else None
+
+
+def idle_at(texts: Iterable[str], base: Path, reading: Mapping[str, Any]) -> dict[str, set[str]]:
+    """Per place, which of `keys` and `units` it does not take (a sample has its own, extended XYZ fixes the units).
+
+    Raises:
+        SpecError: one of them can act on none of the places: what was asked for must not go unheard.
+    """
+    from mlipkit.data.read import idle_options
+
+    asked = [name for name in ("keys", "units") if reading.get(name)]
+    reasons: dict[str, dict[str, str]] = {}
+    for text in texts:
+        if factory_of(text) is not None:
+            reasons[text] = dict.fromkeys(asked, "a factory gives frames with labels and units")
+        elif run_of(text, base) is not None:
+            reasons[text] = dict.fromkeys(asked, "a run has its labels and units already")
+        else:
+            reasons[text] = idle_options(absolute(text, base) or text, **{name: reading[name] for name in asked})
+    for name in asked:
+        if all(name in found for found in reasons.values()):
+            first, found = next(iter(reasons.items()))
+            more = f" (and at the {len(reasons) - 1} other places)" if len(reasons) > 1 else ""
+            raise SpecError(
+                f"{name}: no effect here{more}: {found[name]}", where=("data", first), hint=f"Leave out {name}"
+            )
+    return {text: set(found) for text, found in reasons.items()}

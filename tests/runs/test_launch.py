@@ -16,8 +16,9 @@ import pytest
 
 from mlipkit.errors import MlipkitError, RunError, SpecError
 from mlipkit.events import Finished, Message, Waiting
-from mlipkit.runs import MDSpec, Run, launch, process
+from mlipkit.runs import MDSpec, Run, TrainSpec, launch, process
 from mlipkit.runs import open as open_run
+from mlipkit.runs.launching import check_places
 from mlipkit.runs.log import EventLog
 
 QUICK = {"potential": "calc.py:emt", "start": "calc.py:cluster", "temperature": 100.0, "stride": 10}
@@ -59,6 +60,41 @@ def test_nothing_is_started_for_what_does_not_exist(work: Path):
         with pytest.raises(MlipkitError, match=pattern):
             launch(spec)
     assert not (work / "runs").exists()
+
+
+def test_nothing_is_started_for_what_cannot_work(work: Path):
+    (work / "torn.py").write_text("def make(:\n")
+    (work / "indirect.py").write_text(
+        "try:\n    from calc import emt as made\nexcept ImportError:\n    pass\nmake = made\n"
+    )
+    (work / "a.xyz").write_text("1\n\nCu 0 0 0\n")
+    good = {"potential": "calc.py:emt", "start": "calc.py:cluster"}
+    cases = [
+        (
+            MDSpec(**{**good, "potential": "calc.py:emtt"}),
+            r"potential: calc\.py:emtt: calc.py has no function.*did you mean 'emt'",
+        ),
+        (MDSpec(**{**good, "potential": "torn.py:make"}), r"torn\.py:make: line 1: not Python"),
+        (MDSpec(**{**good, "potential": "no_such_package.calc:make"}), "there is no module 'no_such_package'"),
+        (MDSpec(**{**good, "start": "a.xyz@-"}), r"start: a\.xyz@-: '-' is no index"),
+        (MDSpec(**{**good, "start": "a.xyz@last"}), r"start: a\.xyz@last: 'last' is no index"),
+        (MDSpec(**{**good, "start": "a.xyz@::0"}), r"'::0' is no index"),
+        (MDSpec(**{**good, "start": "sample:ethanol_300K@first"}), "'first' is no index"),
+        (MDSpec(**{**good, "start": "sample:ethanol_300K@123456"}), "there is no frame 123456"),
+        (MDSpec(potential="sample:ethanol_1000@0"), "a potential has no frames.*Leave out @0"),
+        (TrainSpec(data="sample:ethanol_300K", keys={"forces": "F"}), "keys: no effect"),
+        (TrainSpec(data="a.xyz", units={"energy": "eV"}), "units: no effect"),
+    ]
+    for spec, pattern in cases:
+        with pytest.raises(MlipkitError, match=pattern):
+            launch(spec)
+    assert not (work / "runs").exists()
+    for text in ("indirect.py:make", "indirect.py:made", "calc:emt", "calc.py:EMT", "ase.build:molecule"):
+        check_places(MDSpec(**{**good, "potential": text}), work)
+    check_places(MDSpec(**{**good, "start": "sample:ethanol_300K@-3:"}), work)
+
+
+def test_a_specification_is_needed():
     with pytest.raises(SpecError, match="not a specification"):
         launch(42)  # type: ignore[arg-type]
 
