@@ -297,7 +297,7 @@ class Run(os.PathLike):
         An ended run takes them over with `resume()`: ``run.change(steps=40000); run.resume()`` goes on longer.
 
         Raises:
-            SpecError: a field that cannot change after the launch, or a wrong value.
+            SpecError: a field that cannot change after the launch, a wrong value, or fewer steps than are done.
         """
         for field in fields:
             if field not in self.spec.CHANGEABLE:
@@ -308,11 +308,28 @@ class Run(os.PathLike):
         with self.files.locked(".change"):
             changes = {**self.changes, **fields}
             checked = self.spec.changed(**changes)
+            self._check_end(checked, fields)
             record = checked.model_dump(mode="json")
             self.files.write("changes.json", {key: record[key] for key in changes})
             control = self.files.read("control.json")
             control["revision"] = int(control.get("revision", 0)) + 1
             self.files.write("control.json", {"request": "run", **control})
+
+    def _check_end(self, wanted: TrainSpec | MDSpec, fields: Mapping[str, Any]) -> None:
+        """Refuse an end that lies behind: what has been computed stays, and the last word shall be true."""
+        progress, evaluated = self.progress, self.last(events.Evaluated)
+        steps, epochs = progress.done if progress else 0, evaluated.epoch if evaluated else 0
+        for field, done, unit in (
+            ("steps", steps, "steps"), ("time_ps", steps, "steps"), ("max_steps", steps, "steps"),
+            ("max_epochs", epochs, "epochs"),
+        ):  # fmt: skip
+            planned = getattr(wanted, "steps" if field == "time_ps" else field, None)
+            if field in fields and planned is not None and planned < done:
+                raise SpecError(
+                    f"the run has done {done} {unit} already", where=(self.name, field),
+                    expected=f"at least {done} {unit}", found=planned,
+                    hint="To end it now, stop it" if self.state in ACTIVE else "For a shorter run launch a new one",
+                )  # fmt: skip
 
     def wait(self, timeout: float | None = None) -> Run:
         """Block until the run has ended or `timeout` seconds have passed; returns itself."""

@@ -346,3 +346,15 @@ def test_state_comes_from_events_and_process(tmp_path: Path):
     os.utime(run.files.heartbeat, (0, 0))
     assert run.state == "lost"
     assert written(tmp_path / "f", None, submitted=True, phase="queued").state == "queued"
+
+
+def test_the_end_cannot_be_moved_behind_what_is_done(tmp_path: Path):
+    run = written(tmp_path / "a", "stopped")
+    run.files.write("progress.json", {"event": "Progress", "done": 890, "total": 1000, "unit": "step"})
+    for fields in ({"steps": 100}, {"time_ps": 0.05}):
+        with pytest.raises(SpecError, match=r"done 890 steps already; expected at least 890 steps; found 100\. For a"):
+            run.change(**fields)
+    assert run.changes == {}
+    run.change(steps=890)
+    run.change(temperature=200.0)
+    assert run.current_spec.steps == 890
