@@ -30,7 +30,7 @@ import numpy as np
 from mlipkit.data import format_ase, format_db, format_deepmd, format_extxyz, format_npz, format_vasp
 from mlipkit.data.collect import Collector
 from mlipkit.data.frameset import FrameSet
-from mlipkit.data.reading import FileReport, Index, ReadReport, head, label_of, parse_index, pick, split_index
+from mlipkit.data.reading import FileReport, Index, ReadReport, head, label_of, parse_index, pick, shown, split_index
 from mlipkit.data.resolve import Keys, check_keys, check_units, raw_frame
 from mlipkit.errors import DataError, nearest
 from mlipkit.events import EventSink, Message
@@ -106,10 +106,10 @@ def read_with_report(
     files = _expand(path, parse_index(index))
     report = ReadReport(files=[FileReport(str(file), format=_format(file, format)) for file, _ in files])
     formats = {found.format for found in report.files}
-    shown = label_of(files[0][0]) + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+    names = label_of(files[0][0]) + (f" and {len(files) - 1} more" if len(files) > 1 else "")
     if units and not formats & _UNDECLARED:
         raise DataError(
-            "units have no effect", where=(shown, "units"), expected="a format that may declare none (npz, db)",
+            "units have no effect", where=(names, "units"), expected="a format that may declare none (npz, db)",
             found=", ".join(sorted(formats)), hint="Leave out units",
         )  # fmt: skip
     collector = Collector(keys, allow_partial)
@@ -124,10 +124,10 @@ def read_with_report(
         _READERS.get(found.format, _read_ase)(file, part, collector, found, units, unconverged)
         found.frames = collector.frames - before
         if found.frames == 0:
-            raise DataError("the index selects no frame", where=label_of(file), found=f"index {_shown(part)}")
+            raise DataError("the index selects no frame", where=label_of(file), found=f"index {shown(part)}")
     parts = stored
     if collector.frames:
-        collector.coverage.check(keys, allow_partial=allow_partial, where=shown)
+        collector.coverage.check(keys, allow_partial=allow_partial, where=names)
         frames, report.other_energy = collector.finish()
         report.coverage = collector.coverage.table()
         parts = [frames, *stored]
@@ -409,9 +409,3 @@ def _numbered(items: Iterator[T], index: Index, where: str) -> Iterator[tuple[in
     held = list(items)
     for number in pick(len(held), index, where):
         yield number, held[number]
-
-
-def _shown(index: Index) -> str:
-    if isinstance(index, int):
-        return str(index)
-    return ":".join("" if part is None else str(part) for part in (index.start, index.stop, index.step))

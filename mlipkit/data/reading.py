@@ -152,7 +152,9 @@ def parse_index(text: str | int | slice | None, where: str = "") -> Index:
     """
     if text is None:
         return slice(None)
-    if isinstance(text, (int, slice)):
+    if isinstance(text, slice):
+        return _filled(text, where)
+    if isinstance(text, int):
         return text
     parts = text.strip().split(":")
     try:
@@ -162,12 +164,33 @@ def parse_index(text: str | int | slice | None, where: str = "") -> Index:
         if 2 <= len(parts) <= 3:
             if len(parts) == 3 and numbers[2] == 0:
                 raise ValueError
-            return slice(*numbers)
+            return _filled(slice(*numbers), where)
     except ValueError:
         pass
     raise DataError(
         f"'{text}' is no index", where=where, expected="a number or start:stop:step, for example '-1' or ':100'"
     )
+
+
+def _filled(index: slice, where: str) -> slice:
+    """The slice itself, unless it selects nothing from however many frames: 5:2, -1:-3, 4:4."""
+    start, stop, step = index.start, index.stop, index.step or 1
+    if start is None:
+        start = 0 if step > 0 else -1
+    if stop is not None and (start < 0) == (stop < 0) and (stop - start) * step <= 0:
+        raise DataError(
+            "the index selects no frame, however many there are", where=where,
+            expected="a stop behind the start" if step > 0 else "a stop before the start", found=shown(index),
+        )  # fmt: skip
+    return index
+
+
+def shown(index: Index) -> str:
+    """An index as it is written: ``5:``, ``::2``, ``-1``."""
+    if isinstance(index, int):
+        return str(index)
+    parts = ["" if part is None else str(part) for part in (index.start, index.stop, index.step)]
+    return ":".join(parts if index.step is not None else parts[:2])
 
 
 def split_index(path: str) -> tuple[str, str | None]:
@@ -198,6 +221,6 @@ def pick(count: int, index: Index, where: str) -> range:
             "the index selects no frame",
             where=where,
             expected=f"something within 0 to {count}" if count else "a file with frames",
-            found=f"{index.start}:{index.stop}:{index.step} of {count} frames",
+            found=f"{shown(index)} of {count} frames",
         )
     return chosen

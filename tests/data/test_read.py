@@ -113,6 +113,19 @@ def test_indices(tmp_path, suffix, index, expected):
     np.testing.assert_array_equal(read(f"{path}@{index}").energy, whole.energy[list(expected)])
 
 
+@pytest.mark.parametrize("suffix", ["extxyz", "traj"])
+def test_an_index_that_selects_nothing(tmp_path, suffix):
+    path = tmp_path / f"a.{suffix}"
+    ase.io.write(path, molecules())
+    for index in ("5:2", ":0", "4:4", "-1:-3", "2:5:-1"):
+        with pytest.raises(DataError, match=f"selects no frame, however many.*found {index}$"):
+            read(f"{path}@{index}")
+    with pytest.raises(DataError, match=r"selects no frame, however many.*found 5:2"):
+        read(path, index=slice(5, 2))
+    with pytest.raises(DataError, match=r"selects no frame.*found (index 20:|20: of 12 frames)"):
+        read(path, index="20:")
+
+
 def test_a_name_with_at_sign(tmp_path):
     path = tmp_path / "run@300"
     ase.io.write(path, molecules(3), format="extxyz")
