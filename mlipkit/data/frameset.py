@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
@@ -297,6 +298,9 @@ class FrameSet(Sequence[Atoms]):
     @overload
     def __getitem__(self, index: slice | Sequence[int] | Array) -> FrameSet: ...
     def __getitem__(self, index: Any) -> Atoms | FrameSet:
+        if isinstance(index, bool | np.bool_):
+            # Python counts True as 1: a single truth value is a mask that was meant to be longer.
+            raise DataError("cannot select frames", expected="a number, slice, mask [F] or integers", found=bool(index))
         if isinstance(index, int | np.integer):
             return self.atoms(int(index))
         return self.select(index)
@@ -325,9 +329,9 @@ class FrameSet(Sequence[Atoms]):
         """The frames with these uids (integers or hexadecimal text), in the given order.
 
         Raises:
-            DataError: a uid that is not in the set.
+            DataError: a uid that is not in the set, or is none.
         """
-        wanted = np.array([int(uid, 16) if isinstance(uid, str) else int(uid) for uid in uids], np.uint64)
+        wanted = np.array([_uid(uid) for uid in uids], np.uint64)
         mine = self.uids
         order = np.argsort(mine, kind="stable")
         at = np.searchsorted(mine, wanted, sorter=order)
@@ -465,3 +469,16 @@ class FrameSet(Sequence[Atoms]):
 
     def _where(self, frame: int) -> tuple[str, str]:
         return self._sources[int(self.source_codes[frame])] if len(self) else "memory", f"frame {frame}"
+
+
+def _uid(uid: Any) -> int:
+    """A uid as a number, from a number or hexadecimal text."""
+    try:
+        number = int(uid, 16) if isinstance(uid, str) else operator.index(uid)
+    except (TypeError, ValueError):
+        number = -1
+    if not 0 <= number < 1 << 64:
+        raise DataError(
+            "no uid", where="select_uids", expected="64-bit integers or their hexadecimal text", found=repr(uid)
+        )
+    return number

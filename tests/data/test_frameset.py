@@ -254,6 +254,16 @@ def test_select_uids_takes_text_and_numbers():
         frames.select_uids([frames.uid(0), "00000000000000ff"])
 
 
+def test_what_is_no_uid_and_no_frame_number_is_refused():
+    frames = mixed_set()
+    for uid in ("zz", -1, 1 << 64, 1.5, None):
+        with pytest.raises(DataError, match="select_uids: no uid; expected 64-bit"):
+            frames.select_uids([uid])  # type: ignore[list-item]
+    for truth in (True, np.True_):
+        with pytest.raises(DataError, match=r"cannot select frames.*found True"):
+            frames[truth]  # type: ignore[index]
+
+
 def test_describe_names_size_elements_and_labels():
     assert "12 frames of" in mixed_set().describe()
     assert "energy 11/12" in repr(mixed_set())
