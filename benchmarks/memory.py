@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import tempfile
@@ -75,7 +74,9 @@ def main() -> None:
     args = parser.parse_args()
     if args.job:
         job(args.job[0], Path(args.job[1]))
-        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
+        from mlipkit.runs.process import peak_memory
+
+        print(peak_memory() / 2**20)
         return
     RESULTS.parent.mkdir(exist_ok=True)
     from mlipkit.data import write

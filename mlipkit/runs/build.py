@@ -47,6 +47,8 @@ def execute(spec: TrainSpec | MDSpec, files: RunFolder, base: Path, sink: EventS
     # Gaussians times cutoff give subnormal numbers, on which products run more than ten times slower.
     torch.set_flush_denormal(True)
     torch.set_num_threads(spec.threads)
+    # Every purpose has a generator of its own; torch's global one is set for code that a user brings along.
+    torch.manual_seed(spec.seed)
     if isinstance(spec, TrainSpec):
         return _train(spec, files, base, sink, control)
     return _simulate(spec, files, base, sink, control)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import statistics
 import subprocess
 import sys
@@ -130,7 +129,7 @@ class _Clock:
 
 def measure(spec: TrainSpec | MDSpec, base: Path, begin: float) -> Estimate:
     """Body of the child process. `begin`: Unix time at which it was born."""
-    from mlipkit.runs import build
+    from mlipkit.runs import build, process
 
     clock = _Clock()
     with tempfile.TemporaryDirectory(prefix="mlipkit-estimate-") as folder:
@@ -138,7 +137,7 @@ def measure(spec: TrainSpec | MDSpec, base: Path, begin: float) -> Estimate:
         build.execute(spec, files, base, clock.sink, clock.control)
         end, sizes = time.time(), _sizes(files)
     step, setup = clock.step(), clock.started - begin
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    peak = process.peak_memory()
     done = max(len(clock.calls) - 1, 1)
     if isinstance(spec, MDSpec):
         frames = done // spec.stride + 1

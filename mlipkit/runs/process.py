@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import resource
 import socket
+import sys
 from pathlib import Path
 
 import psutil
@@ -48,3 +50,18 @@ def is_alive(record: dict) -> bool | None:
     if not pid or not record.get("identity"):
         return False
     return identity(int(pid)) == record["identity"]
+
+
+def peak_memory() -> int:
+    """Largest memory that this process has held, bytes.
+
+    Linux counts what the starting process held into `ru_maxrss` of its children, so that a run started from a large
+    notebook would seem large: the high-water mark of this program alone is in /proc.
+    """
+    try:
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    except OSError:
+        pass
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

@@ -10,7 +10,6 @@ import contextlib
 import faulthandler
 import os
 import platform
-import resource
 import signal
 import sys
 import time
@@ -192,10 +191,9 @@ class Worker:
             self.files.beat()
 
     def _facts(self) -> dict[str, Any]:
-        unit = 1 if sys.platform == "darwin" else 1024
         return {
             "seconds": round(time.monotonic() - self.begin, 3) if self.begin is not None else 0.0,
-            "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit,
+            "peak_bytes": process.peak_memory(),
         }
 
 

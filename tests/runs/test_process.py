@@ -1,0 +1,23 @@
+"""What a process says of itself."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from mlipkit.runs import process
+
+
+def test_peak_memory_is_that_of_this_program_alone():
+    """A child of a large process is not large."""
+    if not sys.platform.startswith("linux"):
+        pytest.skip("only Linux carries the parent's memory over")
+    ballast = np.ones(60_000_000)
+    command = [sys.executable, "-c", "from mlipkit.runs.process import peak_memory; print(peak_memory())"]
+    child = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert ballast.nbytes > 4e8
+    assert 5e6 < child < 2e8
+    assert process.peak_memory() > ballast.nbytes
