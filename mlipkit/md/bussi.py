@@ -42,10 +42,17 @@ def bussi_init(
         DataError: a replica at rest, which no rescaling can warm.
     """
     set_dof(state, dof)
-    if bool((state.kinetic_energy() <= 0).any()):
-        raise DataError("velocity rescaling needs moving atoms", where="bussi", hint="Draw start velocities first.")
+    target = per_replica(state, temperature, "temperature")
+    resting = state.kinetic_energy() <= 0
+    if bool(resting.any()):
+        # At 0 K start velocities are zero however they are drawn.
+        cold = bool((target[resting] == 0).any())
+        raise DataError(
+            "velocity rescaling needs moving atoms", where="bussi", found="atoms at rest" + (" at 0 K" if cold else ""),
+            hint="Choose a temperature above 0 K, or langevin" if cold else "Draw start velocities first",
+        )  # fmt: skip
     state.thermostat = {
-        "temperature": per_replica(state, temperature, "temperature"),
+        "temperature": target,
         "relaxation_time": per_replica(state, relaxation_time, "relaxation_time"),
     }
 

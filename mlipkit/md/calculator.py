@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, ClassVar
 
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
+from mlipkit.errors import ModelError
 from mlipkit.md.forces import PotentialForces
 from mlipkit.md.state import MDState, state_from_atoms, voigt
 
@@ -18,18 +20,30 @@ class MlipCalculator(Calculator):
     """Energy, forces and stress of a `Potential`, with a skin list that follows the atoms.
 
     Args:
-        potential: any `Potential`.
+        potential: any `Potential`, or what `mlipkit.models.load` takes: a file, ``"sample:NAME"``, a training run.
         skin: Å, of the neighbour list (`mlipkit.data.SkinList`).
 
     Results under ASE's names and in its units: `energy` and `free_energy` (equal, eV), `forces` (eV/Å), `stress`
     (Voigt, eV/Å³, tension positive; only for structures that are periodic along all three axes).
+
+    Raises:
+        ModelError: no potential, or none that can be loaded.
     """
 
     implemented_properties: ClassVar = ["energy", "free_energy", "forces", "stress"]
     name = "mlipkit"  # type: ignore[assignment] - a property in ASE's stub, an attribute in practice
 
-    def __init__(self, potential: Potential, skin: float = 0.5, **options) -> None:
+    def __init__(self, potential: Potential | str | os.PathLike[str], skin: float = 0.5, **options) -> None:
+        from mlipkit.models import Potential, load
+
         super().__init__(**options)
+        if isinstance(potential, str | os.PathLike):
+            potential = load(potential)
+        if not isinstance(potential, Potential):
+            raise ModelError(
+                "no potential", where="MlipCalculator", expected="a Potential, a file or sample:NAME",
+                found=type(potential).__name__,
+            )  # fmt: skip
         self.potential = potential
         self._forces = PotentialForces(potential, skin=skin)
         self._state: MDState | None = None

@@ -98,7 +98,10 @@ def save(
         extra: further header entries, text to text.
 
     Returns:
-        The path written.
+        The path written; a missing folder is made.
+
+    Raises:
+        ModelError: another suffix, a reserved name, or the file cannot be written.
     """
     from safetensors.torch import save as to_bytes
 
@@ -113,11 +116,18 @@ def save(
         )
     tensors = tensors_of(potential) | {name: value.detach().cpu().contiguous() for name, value in others.items()}
     header = {HEADER_KEY: json.dumps(spec_of(potential), sort_keys=True), **(extra or {})}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, to_bytes(_unshared(tensors), metadata=header))
-    if card is not None:
-        text = json.dumps(dict(card), indent=2, ensure_ascii=False) + "\n"
-        _write(path.with_suffix(".json"), text.encode())
+    content = to_bytes(_unshared(tensors), metadata=header)
+    text = None if card is None else json.dumps(dict(card), indent=2, ensure_ascii=False) + "\n"
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, content)
+        if text is not None:
+            _write(path.with_suffix(".json"), text.encode())
+    except OSError as error:
+        raise ModelError(
+            f"cannot be written ({error.strerror or error})", where=str(path),
+            hint=f"Is there room, and may you write in {path.parent}?",
+        ) from error  # fmt: skip
     return path
 
 

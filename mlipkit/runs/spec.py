@@ -324,6 +324,14 @@ class MDSpec(_Spec):
         return _acting(self, "ensemble", acting)
 
     @model_validator(mode="after")
+    def _warm_enough(self):
+        # Bussi's scales velocities, which are zero at 0 K; the others divide by the temperature.
+        needing = ("nose_hoover", "npt") if self.keep_velocities else ("nose_hoover", "npt", "bussi")
+        if self.temperature == 0 and self.ensemble in needing:
+            raise ValueError(f"temperature: {self.ensemble} needs one above 0 K; langevin takes 0 K")
+        return self
+
+    @model_validator(mode="after")
     def _checks_exist(self):
         for name, limit in self.checks.items():
             if name not in CHECKS:

@@ -289,8 +289,10 @@ def test_unknown_ensemble_and_option_name_the_known_ones():
 
 def test_thermostats_refuse_what_they_cannot_do():
     still = state_from_atoms(palladium())
-    with pytest.raises(DataError, match="moving atoms"):
+    with pytest.raises(DataError, match=r"moving atoms.*Draw start velocities"):
         ENSEMBLES["bussi"].init(still)
+    with pytest.raises(DataError, match=r"moving atoms.*at 0 K\. Choose a temperature above 0 K"):
+        ENSEMBLES["bussi"].init(still, temperature=0.0)
     with pytest.raises(DataError, match="above 0 K"):
         ENSEMBLES["nose_hoover"].init(still, temperature=0.0)
     with pytest.raises(DataError, match="one value for all or one for each replica"):

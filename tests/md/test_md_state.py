@@ -16,7 +16,7 @@ from mlipkit.data import graph_of
 from mlipkit.errors import DataError, ModelError
 from mlipkit.md import MDState, MlipCalculator, PotentialForces, maxwell_boltzmann, state_from_atoms
 from mlipkit.md.velocities import count_dof
-from mlipkit.models import Potential, build_encoder
+from mlipkit.models import Potential, build_encoder, save
 
 
 def potential(numbers=(1, 6, 8), dtype=torch.float64, cutoff=4.0):
@@ -127,6 +127,22 @@ def test_calculator_conforms_to_ase():
     with pytest.raises(PropertyNotImplementedError, match="periodic along all three axes"):
         atoms.get_stress()
     assert np.isfinite(atoms.get_forces()).all()
+
+
+def test_calculator_takes_names_and_refuses_what_is_no_potential(tmp_path):
+    mine = potential(numbers=(1, 8))
+    path = save(mine, tmp_path / "water.safetensors")
+    water = molecule("H2O")
+    energies = []
+    for given in (mine, path, str(path)):
+        water.calc = MlipCalculator(given)
+        energies.append(water.get_potential_energy())
+    assert energies[0] == energies[1] == energies[2]
+    assert MlipCalculator("sample:ethanol_1000").potential.elements == (1, 6, 8)
+    with pytest.raises(ModelError, match="no such file"):
+        MlipCalculator(tmp_path / "wine.safetensors")
+    with pytest.raises(ModelError, match=r"MlipCalculator: no potential; expected .*found dict"):
+        MlipCalculator({})  # type: ignore[arg-type]
 
 
 def test_calculator_gives_voigt_stress_and_follows_cell_and_composition():

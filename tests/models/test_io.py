@@ -93,10 +93,24 @@ def test_a_failed_save_leaves_the_old_file(potential, tmp_path, monkeypatch):
     path = save(potential, tmp_path / "p.safetensors")
     old = path.read_bytes()
     monkeypatch.setattr(io.os, "replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(ModelError, match=r"p\.safetensors: cannot be written \(disk full\)"):
         save(suites.small_potential("painn", torch.float32, seed=9), path)
     assert path.read_bytes() == old
     assert [item.name for item in tmp_path.iterdir()] == ["p.safetensors"]
+
+
+def test_a_file_that_cannot_be_written_is_named(potential, tmp_path, monkeypatch):
+    assert save(potential, tmp_path / "new" / "folder" / "a.safetensors").is_file()
+    (tmp_path / "taken").touch()
+    with pytest.raises(ModelError, match=r"taken/a\.safetensors: cannot be written \(.+\)\. Is there room"):
+        save(potential, tmp_path / "taken" / "a.safetensors")
+
+    def forbidden(**_):
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(io.tempfile, "mkstemp", forbidden)
+    with pytest.raises(ModelError, match=r"a\.safetensors: cannot be written \(Permission denied\)"):
+        save(potential, tmp_path / "a.safetensors")
 
 
 def test_run_folder(potential, tmp_path):

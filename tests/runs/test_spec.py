@@ -70,6 +70,8 @@ WRONG = [
     (lambda: TrainSpec(data="x", keys={"frces": "F"}), ["keys", "'frces' is no label", "did you mean 'forces'"]),
     (lambda: TrainSpec(data="x", units={"forces": "eV"}), ["units", "'forces'", "energy, length"]),
     (lambda: TrainSpec(data="x", device="mps"), ["device", "float64", "cpu"]),
+    (lambda: MDSpec(ensemble="bussi", temperature=0), ["temperature: bussi", "above 0 K", "langevin"]),
+    (lambda: MDSpec(ensemble="npt", temperature=0, keep_velocities=True), ["temperature: npt", "above 0 K"]),
     (lambda: MDSpec(device="gpu"), ["device", "'gpu'"]),
     (lambda: TrainSpec(data="x", loss={"huber_delta": 1}), ["loss", "huber_delta has no effect"]),
     (lambda: TrainSpec(data="x", optimiser={"schedule": "cosine", "schedule_epochs": 3}), ["schedule_epochs", "step"]),
