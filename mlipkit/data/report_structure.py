@@ -152,11 +152,12 @@ def _outliers(what: str, values: np.ndarray, floor: float, unit: str) -> Iterato
         yield Finding("ok", "outliers", f"no outlier in {what}")
         return
     worst = int(rows[np.argmax(distance[rows])])
+    count = "1 outlier" if len(rows) == 1 else f"{len(rows)} outliers"
     absurd = distance[worst] > 100 * floor and what == "energy" and distance[worst] > 20
     yield Finding(
         "problem" if absurd else "warning",
         "outliers",
-        f"{len(rows)} outliers in {what}: frame {worst} has {values[worst]:.4g} {unit} (median {centre:.3g})",
+        f"{count} in {what}: frame {worst} has {values[worst]:.4g} {unit} (median {centre:.3g})",
         _some(rows[np.argsort(-distance[rows], kind="stable")]),
     )
 
