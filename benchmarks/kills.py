@@ -105,7 +105,7 @@ def main() -> None:
             duration = time.monotonic() - begin
             assert whole.state == "completed", (whole.state, whole.reason)
             total = spec.max_steps if isinstance(spec, mk.TrainSpec) else spec.steps
-            moments = sorted(draw.randrange(1, total) for _ in range(args.kills))
+            moments = sorted(draw.randrange(1, int(0.9 * total)) for _ in range(args.kills))
             run, kills, problems, where = mk.launch(spec, root=Path(folder) / "killed"), 0, [], []
             for moment in moments:
                 # The step is reached with the last row on disk; the fraction of a second after it is random too.

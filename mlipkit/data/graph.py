@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +137,34 @@ class Targets(_Tensors):
     tag: Tensor
 
     _float64 = frozenset({"energy"})
+
+
+ATOMS_PER_BATCH = 768
+"""Most atoms that frames evaluated together hold, unless one frame alone has more: memory stays that of a training
+step, and larger batches are no faster."""
+
+
+def batches_by_size(
+    n_atoms: Sequence[int] | np.ndarray, batch_size: int, within: np.ndarray | None = None
+) -> Iterator[np.ndarray]:
+    """Indices of frames to evaluate together, frames of similar size side by side.
+
+    Args:
+        n_atoms: int [F], atoms per frame.
+        batch_size: most frames of a batch; fewer where they hold more than `ATOMS_PER_BATCH` atoms.
+        within: int64 indices to take; all when None.
+
+    Yields:
+        int64 arrays that together hold every index once.
+    """
+    sizes = np.asarray(n_atoms)
+    order = np.argsort(sizes, kind="stable") if within is None else within[np.argsort(sizes[within], kind="stable")]
+    start = 0
+    while start < len(order):
+        held = np.cumsum(sizes[order[start : start + batch_size]])
+        stop = start + max(1, int(np.searchsorted(held, ATOMS_PER_BATCH, side="right")))
+        yield order[start:stop]
+        start = stop
 
 
 def collate(

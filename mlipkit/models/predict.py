@@ -20,7 +20,7 @@ def predict(
     Args:
         potential: any potential; runs on its device.
         frames: F frames with N atoms together.
-        batch_size: frames at a time.
+        batch_size: frames at a time, fewer when they are large.
         stress: also stress (NaN for frames not periodic along all three axes).
         forces: also forces.
 
@@ -31,7 +31,7 @@ def predict(
     Raises:
         ModelError: a frame holds an element outside the potential's domain.
     """
-    from mlipkit.data.graph import collate
+    from mlipkit.data.graph import batches_by_size, collate
     from mlipkit.data.neighbours import NeighbourCache
 
     if not len(frames):
@@ -42,9 +42,7 @@ def predict(
     force = np.empty((offsets[-1], 3)) if forces else None
     tensor = np.empty((len(frames), 3, 3)) if stress else None
     cache = NeighbourCache(frames, potential.cutoff, max_bytes=0)
-    order = np.argsort(n_atoms, kind="stable")
-    for start in range(0, len(order), batch_size):
-        chosen = order[start : start + batch_size]
+    for chosen in batches_by_size(n_atoms, batch_size):
         graph, _ = collate(frames, chosen, cache, torch.float64)
         result = potential(graph.to(device=potential.device), forces=forces, stress=stress)
         energy[chosen] = result.energy.cpu().numpy()

@@ -35,7 +35,7 @@ def evaluate(
     Args:
         potential: model, on its device.
         frames: labelled frames; missing labels do not enter.
-        batch_size: frames at a time, of similar size.
+        batch_size: frames at a time, of similar size; fewer when they are large.
         cache: neighbour lists of these frames, when they are kept from call to call.
         processes: share the work among them; all get the same figures.
 
@@ -43,7 +43,7 @@ def evaluate(
         LabelError: no frame carries energy, forces or stress.
         ModelError: an element outside the potential's domain.
     """
-    from mlipkit.data.graph import collate
+    from mlipkit.data.graph import batches_by_size, collate
     from mlipkit.data.neighbours import NeighbourCache
 
     present = {name: bool(np.isfinite(getattr(frames, name)).any()) for name in ("energy", "forces", "stress")}
@@ -55,12 +55,12 @@ def evaluate(
     if cache is None:
         cache = NeighbourCache(frames, potential.cutoff, max_bytes=0)
     sums = ErrorSums(potential.elements, frames.sources, frames.tags)
-    order = np.argsort(np.asarray(frames.n_atoms), kind="stable")
+    within = None
     if processes is not None:
-        order = order[processes.rank :: processes.number]
+        within = np.argsort(np.asarray(frames.n_atoms), kind="stable")[processes.rank :: processes.number]
     with _frozen(potential):
-        for start in range(0, len(order), batch_size):
-            graph, targets = collate(frames, order[start : start + batch_size], cache, potential.dtype)
+        for chosen in batches_by_size(frames.n_atoms, batch_size, within):
+            graph, targets = collate(frames, chosen, cache, potential.dtype)
             graph = graph.to(potential.device)
             prediction = potential(graph, forces=present["forces"], stress=present["stress"])
             sums.add(graph, targets, prediction)

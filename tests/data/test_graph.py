@@ -147,3 +147,18 @@ def test_from_pyg_of_a_bare_molecule():
     assert graph.n_atoms.tolist() == [2]
     assert graph.edge_index.tolist() == [[1, 0], [0, 1]]
     torch.testing.assert_close(graph.edge_vectors().norm(dim=1), torch.full((2,), 2.0**0.5))
+
+
+def test_batches_by_size_hold_every_frame_once_and_few_atoms():
+    from mlipkit.data.graph import ATOMS_PER_BATCH, batches_by_size
+
+    sizes = np.random.default_rng(0).integers(1, 500, 100)
+    sizes[7] = 5 * ATOMS_PER_BATCH
+    batches = list(batches_by_size(sizes, 10))
+    assert sorted(np.concatenate(batches).tolist()) == list(range(100))
+    assert all(len(batch) <= 10 for batch in batches)
+    assert all(sizes[batch].sum() <= ATOMS_PER_BATCH or len(batch) == 1 for batch in batches)
+    assert [7] in [batch.tolist() for batch in batches]
+    assert len(list(batches_by_size([9] * 128, 64))) == 2
+    part = np.array([3, 50, 99])
+    assert sorted(np.concatenate(list(batches_by_size(sizes, 2, part))).tolist()) == part.tolist()
