@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 Validate = Callable[["Potential"], Mapping[str, float]]
 
 SLOW_DATA = 0.2
+LOOK_AT_LEAST_S = 10.0
 SAVE_AT_LEAST_S = 5.0
 
 
@@ -147,6 +148,7 @@ class _Loop:
             },
         )
         self.warned_slow = False
+        self.looked_at = (0.0, 0.0)
 
     # ---- the loop
 
@@ -386,8 +388,11 @@ class _Loop:
         return patience is not None and self.state.at.waited >= patience
 
     def _look_at_waiting(self, waited: float, seconds: float) -> None:
-        # The first epoch also builds neighbour lists; short ones say nothing.
-        if not self.warned_slow and self.state.at.epoch > 0 and seconds > 1.0 and waited > SLOW_DATA * seconds:
+        # The first epoch also builds neighbour lists; one slow moment of a shared machine says nothing.
+        if self.state.at.epoch == 0 or self.warned_slow:
+            return
+        waited, seconds = self.looked_at = (self.looked_at[0] + waited, self.looked_at[1] + seconds)
+        if seconds > LOOK_AT_LEAST_S and waited > SLOW_DATA * seconds:
             self.warned_slow = True
             advice = "Keep the frames in memory or on a local disk, or take larger batches"
             self.sink(Message(f"Training waits for data {waited / seconds:.0%} of the time. {advice}", "warning"))

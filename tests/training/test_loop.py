@@ -257,7 +257,9 @@ def test_header_lists_what_is_in_effect(tmp_path):
     json.dumps(facts)
 
 
-def test_waiting_for_data_is_reported_once(tmp_path):
+def test_waiting_for_data_is_reported_once(tmp_path, monkeypatch):
+    monkeypatch.setattr("mlipkit.training.loop.LOOK_AT_LEAST_S", 1.0)
+
     class Slow(FrameSource):
         def batch(self, indices):
             time.sleep(0.3)
