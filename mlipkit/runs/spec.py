@@ -11,61 +11,17 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeGuard
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from mlipkit.errors import SpecError, nearest
 from mlipkit.labels import LABELS
+from mlipkit.runs.limits import CHECKS, check_limit
+from mlipkit.runs.part import Part, code_of, refuse_idle, unit
 
 NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-
-
-def unit(text: str) -> dict[str, Any]:
-    """Extra of a field that a form or a help text shows behind the number."""
-    return {"unit": text}
-
-
-class Part(BaseModel):
-    """Base of everything in a specification: unknown fields and live objects are refused with a `SpecError`."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, allow_inf_nan=False, ser_json_inf_nan="constants", validate_default=False
-    )
-
-    def __init__(self, **values: Any) -> None:
-        plain = {key: _plain(value, key) for key, value in values.items()}
-        try:
-            super().__init__(**plain)
-        except ValidationError as error:
-            raise _spec_error(type(self), error) from None
-
-    # Tells pydantic that nested parts need not pass through this __init__: the outermost one then knows the whole
-    # path of a wrong field ("model: encodr").
-    __init__.__pydantic_base_init__ = True  # type: ignore[attr-defined]
-
-    def changed(self, **values: Any):
-        """A copy with some fields replaced, validated again. Nested ones by dots: ``{"model.features": 32}``."""
-        record = self.model_dump(mode="json")
-        for path, value in values.items():
-            *heads, last = path.replace("__", ".").split(".")
-            place = record
-            for head in heads:
-                if not isinstance(place.get(head), dict):
-                    raise SpecError("unknown field", where=path, hint=nearest(head, place))
-                place = place[head]
-            place[last] = _plain(value, path)
-        return type(self)(**record)
-
-
-def _acting(part: Any, choice: str, acting: Mapping[str, tuple[str, ...]]) -> Any:
-    """Refuse values that were changed and have no effect with what was chosen: a wish must not go unheard."""
-    chosen = getattr(part, choice)
-    for name, choices in acting.items():
-        if chosen not in choices and getattr(part, name) != type(part).model_fields[name].default:
-            raise ValueError(f"{name} has no effect with {choice} '{chosen}', only with {', '.join(choices)}")
-    return part
 
 
 class SplitSpec(Part):
@@ -116,7 +72,7 @@ class LossSpec(Part):
 
     @model_validator(mode="after")
     def _every_option_acts(self):
-        return _acting(self, "kind", {"huber_delta": ("huber",)})
+        return refuse_idle(self, "kind", {"huber_delta": ("huber",)})
 
 
 class OptimiserSpec(Part):
@@ -146,7 +102,7 @@ class OptimiserSpec(Part):
             "schedule_factor": ("plateau", "step"), "schedule_patience": ("plateau",), "schedule_epochs": ("step",),
             "minimum_rate": ("plateau", "step", "cosine"),
         }  # fmt: skip
-        return _acting(self, "schedule", acting)
+        return refuse_idle(self, "schedule", acting)
 
 
 class _Spec(Part):
@@ -157,6 +113,7 @@ class _Spec(Part):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1")
     threads: int = Field(default=1, ge=1, description="CPU threads the run may use")
 
+    HOME: ClassVar[str] = "mk."
     PLACES: ClassVar[tuple[str, ...]] = ()
     CHANGEABLE: ClassVar[tuple[str, ...]] = ()
 
@@ -193,7 +150,7 @@ class _Spec(Part):
 
     def code(self) -> str:
         """Python that launches the same run, with only the fields that differ from the defaults."""
-        return f"import mlipkit as mk\n\nrun = mk.launch({_code(self)})\nrun.wait()\n"
+        return f"import mlipkit as mk\n\nrun = mk.launch({code_of(self)})\nrun.wait()\n"
 
 
 class TrainSpec(_Spec):
@@ -248,18 +205,6 @@ class TrainSpec(_Spec):
         return f"train_{self.model.encoder}"
 
 
-CHECKS = (
-    "finite", "temperature", "max_force", "energy_drift", "overlap", "broken_bonds", "lone_atoms", "density",
-)  # fmt: skip
-"""Stability checks; a test compares them with `mlipkit.md.CHECKS`."""
-CHECK_LIMITS: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(CHECKS, ("warn", "fail", "every")),
-    "finite": ("every",),
-    "temperature": ("warn", "fail", "every", "during", "jump"),
-    "energy_drift": ("warn", "fail", "every", "window"),
-    "overlap": ("warn", "fail", "every", "least"),
-}
-"""Limits of each check that act; a test compares them with the fields in `mlipkit.md`."""
 ENSEMBLE_OPTIONS: dict[str, tuple[str, ...]] = {
     "nve": (),
     "langevin": ("temperature", "friction"),
@@ -321,7 +266,7 @@ class MDSpec(_Spec):
     def _every_option_acts(self):
         options = {option for known in ENSEMBLE_OPTIONS.values() for option in known} - {"temperature"}
         acting = {name: tuple(e for e, known in ENSEMBLE_OPTIONS.items() if name in known) for name in sorted(options)}
-        return _acting(self, "ensemble", acting)
+        return refuse_idle(self, "ensemble", acting)
 
     @model_validator(mode="after")
     def _warm_enough(self):
@@ -336,7 +281,7 @@ class MDSpec(_Spec):
         for name, limit in self.checks.items():
             if name not in CHECKS:
                 raise ValueError(f"checks: unknown check '{name}', {nearest(name, CHECKS)}")
-            _check_limit(name, limit)
+            check_limit(name, limit)
         return self
 
     @model_validator(mode="after")
@@ -363,37 +308,6 @@ class MDSpec(_Spec):
     @property
     def default_name(self) -> str:
         return f"md_{self.temperature:g}K"
-
-
-def _check_limit(name: str, limit: Any) -> None:
-    """Refuse what is no limit of the check `name`, as `mlipkit.md.build_checks` would much later."""
-    if limit is None or isinstance(limit, bool):
-        return
-    known = CHECK_LIMITS[name]
-    if not isinstance(limit, Mapping):
-        if "fail" not in known:
-            raise ValueError(f"checks: {name} has no limit, it is true or false; found {limit!r:.40}")
-        if not _is_number(limit) or not limit > 0:
-            raise ValueError(f"checks: {name}: expected a number above 0, limits by name or false; found {limit!r:.40}")
-        return
-    for field, value in limit.items():
-        if field not in known:
-            raise ValueError(f"checks: {name}: unknown limit '{field}', {nearest(field, known)}")
-        if value is None and field in ("warn", "fail"):
-            continue
-        if field == "every":
-            expected, fits = "a whole number of steps", _is_number(value) and value >= 1 and value % 1 == 0
-        elif field in ("warn", "during", "least"):
-            # At 0 these warn at once, wait for nothing, bound nothing; a failure at 0 would end every run.
-            expected, fits = "a number of at least 0", _is_number(value) and value >= 0
-        else:
-            expected, fits = "a number above 0", _is_number(value) and value > 0
-        if not fits:
-            raise ValueError(f"checks: {name}: {field}: expected {expected}; found {value!r:.40}")
-
-
-def _is_number(value: Any) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _steps_in(time_ps: float, timestep: float) -> int:
@@ -445,68 +359,3 @@ def load_spec(path: str | os.PathLike[str]) -> TrainSpec | MDSpec:
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise SpecError(f"not YAML: {error}", where=str(path)) from None
     return parse_spec(record, where=str(path))
-
-
-def _plain(value: Any, where: str) -> Any:
-    """The value as plain data, or the advice what to name instead."""
-    if value is None or isinstance(value, (bool, int, float, str, Part)):
-        return value
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    if isinstance(value, Mapping):
-        return {str(key): _plain(item, f"{where}: {key}") for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain(item, f"{where}: {index}") for index, item in enumerate(value)]
-    if type(value).__module__ == "numpy" and getattr(value, "ndim", None) == 0:
-        return value.item()
-    what = type(value).__name__
-    raise SpecError(
-        f"a live Python object ({what}) cannot go into a specification, as the run is another process",
-        where=where.split(": "),
-        hint="Write a function without arguments that returns it and name it: 'file.py:make' or 'package.module:make'"
-        + ("; frames can also be saved with mlipkit.write(path, frames) and named by their path"
-           if what in ("Atoms", "FrameSet") else ""),
-    )  # fmt: skip
-
-
-def _spec_error(cls: type[Part], error: ValidationError) -> SpecError:
-    problems = error.errors(include_url=False)
-    # An unknown field explains a missing one ("dat" and no "data"), so it speaks first.
-    problem = min(problems, key=lambda item: item["type"] != "extra_forbidden")
-    path = [str(part) for part in problem["loc"]]
-    where = (cls.__name__, *path)
-    if problem["type"] == "extra_forbidden":
-        return SpecError("unknown field", where=where, hint=nearest(path[-1], _fields_at(cls, path[:-1])))
-    if problem["type"] == "missing":
-        return SpecError("this field is needed", where=where)
-    if problem["type"] == "value_error":
-        return SpecError(str(problem.get("ctx", {})["error"]), where=where)
-    found, hint = problem.get("input"), None
-    if problem["type"] == "literal_error" and isinstance(found, str):
-        hint = nearest(found, re.findall(r"'([^']+)'", problem.get("ctx", {})["expected"]))
-    message = problem["msg"][:1].lower() + problem["msg"][1:]
-    return SpecError(message, where=where, found=f"{found!r:.80}", hint=hint)
-
-
-def _fields_at(cls: type[BaseModel], path: list[str]) -> list[str]:
-    for part in path:
-        field = cls.model_fields.get(part)
-        inner = field.annotation if field else None
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            return []
-        cls = inner
-    return list(cls.model_fields)
-
-
-def _code(part: Part) -> str:
-    default = type(part).model_fields
-    given = []
-    for key in type(part).model_fields:
-        value = getattr(part, key)
-        if key in ("kind", "version") or (value == default[key].get_default(call_default_factory=True)):
-            continue
-        if key == "steps" and getattr(part, "time_ps", None) is not None:
-            continue
-        given.append(f"{key}={_code(value) if isinstance(value, Part) else repr(value)}")
-    prefix = "mk." if isinstance(part, _Spec) else "mk.runs."
-    return f"{prefix}{type(part).__name__}({', '.join(given)})"

@@ -19,8 +19,9 @@ from mlipkit.errors import DataError, LabelError, RunError, SpecError
 from mlipkit.md import CHECKS, ENSEMBLES
 from mlipkit.runs import MDSpec, TrainSpec, build, estimate, launch, process
 from mlipkit.runs.executors import worker_environment
-from mlipkit.runs.spec import CHECK_LIMITS, ENSEMBLE_OPTIONS
-from mlipkit.runs.spec import CHECKS as spec_checks
+from mlipkit.runs.limits import CHECK_LIMITS
+from mlipkit.runs.limits import CHECKS as spec_checks
+from mlipkit.runs.spec import ENSEMBLE_OPTIONS
 from mlipkit.training import TrainSettings
 from mlipkit.units import KCAL_PER_MOL
 
