@@ -266,8 +266,7 @@ class MDView(RunView):
         progress, spec = run.progress, run.current_spec
         if progress is None or not progress.total:
             return super()._progress(run)
-        to_ps = float(getattr(spec, "timestep", 1.0)) / FS_PER_PS
-        text = f"{_short(progress.done * to_ps)} of {_short(progress.total * to_ps)} ps"
+        text = simulated(progress.done, progress.total, float(getattr(spec, "timestep", 1.0)))
         if progress.remaining_s is not None and self._state == "running":
             text += f" · {duration(progress.remaining_s)} left"
         return text
@@ -404,6 +403,11 @@ ENERGIES = {"potential_energy": "potential energy", "conserved_energy": "conserv
 
 def _forces(atoms: Atoms) -> np.ndarray | None:
     return atoms.calc.results.get("forces") if atoms.calc is not None else None
+
+
+def simulated(done: int, total: int, timestep: float) -> str:
+    """Simulated time of `done` and `total` steps of `timestep` fs: ``0.445 of 5 ps``."""
+    return f"{_short(done * timestep / FS_PER_PS)} of {_short(total * timestep / FS_PER_PS)} ps"
 
 
 def _short(value: float) -> str:

@@ -12,7 +12,9 @@ import ipywidgets as w
 from mlipkit.events import Judged
 from mlipkit.runs import MDSpec, Run
 
+from .base import close_all
 from .header import Header
+from .md_view import simulated
 from .states import chip, duration, look
 from .ticker import Ticker
 
@@ -35,14 +37,14 @@ class RunList(w.VBox):
         runs: Sequence[Run | str | os.PathLike[str]] | str | os.PathLike[str] = "runs",
         columns: dict[str, Sequence[str]] | None = None,
     ) -> None:
+        self.header, self.table = Header(), w.HTML()
+        self._closed = False
+        self._ticker = Ticker(self._tick)
+        super().__init__([self.header, self.table])
+        self.add_class("mlipkit-view")
         self._folder = Path(runs) if isinstance(runs, str | os.PathLike) else None
         self.runs = [] if self._folder else [run if isinstance(run, Run) else Run(run) for run in runs]  # type: ignore[union-attr]
         self.columns = dict(columns or {})
-        self.header, self.table = Header(), w.HTML()
-        super().__init__([self.header, self.table])
-        self.add_class("mlipkit-view")
-        self._closed = False
-        self._ticker = Ticker(self._tick)
         self.refresh()
         self._ticker.start()
 
@@ -88,7 +90,7 @@ class RunList(w.VBox):
         self._closed = True
         self._ticker.stop()
         for child in self.children:
-            child.close()
+            close_all(child)
         super().close()
 
     def _tick(self) -> float | None:
@@ -105,10 +107,8 @@ def far(run: Run) -> str:
     progress = run.progress
     if progress is None:
         return ""
-    if isinstance(run.spec, MDSpec) and progress.unit == "step":
-        text = f"{progress.done * run.spec.timestep / 1000:.2f} ps"
-        if progress.total:
-            text += f" of {progress.total * run.spec.timestep / 1000:g} ps"
+    if isinstance(run.spec, MDSpec) and progress.unit == "step" and progress.total:
+        text = simulated(progress.done, progress.total, run.spec.timestep)
     else:
         text = f"{progress.unit} {progress.done}" + (f" of {progress.total}" if progress.total else "")
     if progress.remaining_s is not None and run.state == "running":

@@ -119,6 +119,9 @@ def test_killed_training_resumes_to_the_same_weights(frames: Path, work: Path):
     assert best[0].keys() == best[1].keys()
     assert all(np.array_equal(best[0][name], best[1][name], equal_nan=True) for name in best[0])
     assert whole.metrics() == killed.metrics()
+    # Torch's global generator too, which belongs to code that a user brings along.
+    last = [load_file(run.files.checkpoints / "last.safetensors")["training.random.0/cpu"] for run in (whole, killed)]
+    assert np.array_equal(*last)
 
 
 @pytest.mark.full

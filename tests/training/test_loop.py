@@ -402,3 +402,21 @@ def test_memory_is_flat_over_epochs(tmp_path):
     (first, _), (second, start), (third, end) = seen
     assert first == second == third
     assert end - start < 4 << 20
+
+
+def test_one_slow_moment_is_no_warning(tmp_path):
+    """A busy machine holds one batch up; the training as a whole does not wait."""
+
+    class Hiccup(FrameSource):
+        calls = 0
+
+        def batch(self, indices):
+            Hiccup.calls += 1
+            if Hiccup.calls == 12:
+                time.sleep(1.5)
+            return super().batch(indices)
+
+    log = Log()
+    run(tmp_path, log, frames=Hiccup(TRAIN, 4.0, torch.float32), max_epochs=6)
+    assert Hiccup.calls > 12
+    assert "waits for data" not in log.texts()

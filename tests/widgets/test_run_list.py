@@ -1,0 +1,33 @@
+"""The table of runs: what each is, how far, what came of it; new ones appear by themselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from recorded import RecordedMD
+
+from mlipkit.errors import RunError
+from mlipkit_widgets import RunList
+
+
+def test_table_says_what_each_run_is(tmp_path: Path) -> None:
+    recorded = RecordedMD(tmp_path / "runs" / "breaking")
+    table = RunList([recorded.files.path], columns={"trained on": ["50 <frames>"]})
+    text = table.table.value
+    assert "breaking" in text
+    assert "50 &lt;frames&gt;" in text, "texts of the user are shown as text"
+    assert table.header.title == "1 run"
+    table.close()
+
+
+def test_folder_shows_later_runs_too_and_refuses_what_is_none(tmp_path: Path) -> None:
+    table = RunList(tmp_path / "runs")
+    assert table.header.state == "empty"
+    assert table.header.sentence == "No run yet."
+    RecordedMD(tmp_path / "runs" / "later")
+    table.refresh()
+    assert "later" in table.table.value
+    table.close()
+    with pytest.raises(RunError, match="no such folder"):
+        RunList([tmp_path / "nothing"])
