@@ -1,4 +1,4 @@
-"""An ASE calculator over any `Potential`."""
+"""An ASE calculator over any potential."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from mlipkit.md.forces import PotentialForces
 from mlipkit.md.state import MDState, state_from_atoms, voigt
 
 if TYPE_CHECKING:
-    from mlipkit.models import Potential
+    from mlipkit.models import BasePotential
 
 
 class MlipCalculator(Calculator):
-    """Energy, forces and stress of a `Potential`, with a skin list that follows the atoms.
+    """Energy, forces and stress of a potential, with a skin list that follows the atoms.
 
     Args:
-        potential: any `Potential`, or what `mlipkit.models.load` takes: a file, ``"sample:NAME"``, a training run.
+        potential: any potential (`BasePotential`), or what `mlipkit.models.load` takes: a file, ``"sample:NAME"``, a training run.
         skin: Å, of the neighbour list (`mlipkit.data.SkinList`).
 
     Results under ASE's names and in its units: `energy` and `free_energy` (equal, eV), `forces` (eV/Å), `stress`
@@ -33,13 +33,13 @@ class MlipCalculator(Calculator):
     implemented_properties: ClassVar = ["energy", "free_energy", "forces", "stress"]
     name = "mlipkit"  # type: ignore[assignment] - a property in ASE's stub, an attribute in practice
 
-    def __init__(self, potential: Potential | str | os.PathLike[str], skin: float = 0.5, **options) -> None:
-        from mlipkit.models import Potential, load
+    def __init__(self, potential: BasePotential | str | os.PathLike[str], skin: float = 0.5, **options) -> None:
+        from mlipkit.models import BasePotential, load
 
         super().__init__(**options)
         if isinstance(potential, str | os.PathLike):
             potential = load(potential)
-        if not isinstance(potential, Potential):
+        if not isinstance(potential, BasePotential):
             raise ModelError(
                 "no potential", where="MlipCalculator", expected="a Potential, a file or sample:NAME",
                 found=type(potential).__name__,

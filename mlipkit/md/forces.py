@@ -22,7 +22,7 @@ from mlipkit.errors import DataError
 from mlipkit.md.state import MDState
 
 if TYPE_CHECKING:
-    from mlipkit.models import Potential
+    from mlipkit.models import BasePotential
 
 
 class Forces(NamedTuple):
@@ -59,14 +59,14 @@ def advance(state: MDState, forces: ForceFunction, timestep: float) -> None:
 
 
 class PotentialForces:
-    """Forces of a `Potential` for all replicas in one call.
+    """Forces of a potential for all replicas in one call.
 
     Neighbour lists carry a skin and are rebuilt, replica by replica, only when an atom has moved by half of it. Pairs
     between cutoff and cutoff + skin cost as much as others in the model, so long lists are cut to the pairs within the
     cutoff before each call.
 
     Args:
-        potential: any `Potential`; its device and dtype are used, positions stay float64.
+        potential: any `BasePotential`; its device and dtype are used, positions stay float64.
         skin: Å.
         stress: also give the stress (NaN for replicas that are not periodic along all three axes).
 
@@ -77,7 +77,7 @@ class PotentialForces:
     CUT_ABOVE: Final = 600
     """Edges from which cutting the list is cheaper than carrying the skin through the model."""
 
-    def __init__(self, potential: Potential, *, skin: float = 0.5, stress: bool = False) -> None:
+    def __init__(self, potential: BasePotential, *, skin: float = 0.5, stress: bool = False) -> None:
         self.potential = potential
         self.skin = skin
         self.stress = stress

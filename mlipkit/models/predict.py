@@ -9,11 +9,11 @@ import torch
 
 if TYPE_CHECKING:
     from mlipkit.data import FrameSet
-    from mlipkit.models.potential import Potential
+    from mlipkit.models.contract import BasePotential
 
 
 def predict(
-    potential: Potential, frames: FrameSet, batch_size: int = 64, stress: bool = False, forces: bool = True
+    potential: BasePotential, frames: FrameSet, batch_size: int = 64, stress: bool = False, forces: bool = True
 ) -> FrameSet:
     """Predict all frames, in batches of frames of similar size.
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from mlipkit.data import FrameSet, Split
     from mlipkit.md.forces import ForceFunction
-    from mlipkit.models import Potential
+    from mlipkit.models import BasePotential, Potential
     from mlipkit.training import TrainSettings
 
 MAX_PARITY_POINTS = 20000
@@ -255,7 +255,7 @@ def _train(spec: TrainSpec, files: RunFolder, base: Path, sink: EventSink, contr
     return Finished("completed", reasons.get(result.ending, result.ending), facts)
 
 
-def write_parity(potential: Potential, splits: Mapping[str, FrameSet], path: Path) -> None:
+def write_parity(potential: BasePotential, splits: Mapping[str, FrameSet], path: Path) -> None:
     """Keep labels and predictions for parity pictures: energies per atom of all frames, a sample of the forces."""
     from mlipkit.models import predict
 
@@ -293,12 +293,12 @@ def start_structure(spec: MDSpec, base: Path) -> Atoms:
 def build_forces(spec: MDSpec, base: Path) -> ForceFunction:
     """Force provider of a specification: a trained potential or a calculator from a factory."""
     from mlipkit.md.forces import CalculatorForces, PotentialForces
-    from mlipkit.models import Potential, load
+    from mlipkit.models import BasePotential, load
 
     stress = spec.ensemble == "npt"
     if factory_of(spec.potential) is not None:
         made: Any = load_factory(spec.potential, base)()
-        if isinstance(made, Potential):
+        if isinstance(made, BasePotential):
             return PotentialForces(_placed(made, spec), skin=SKIN, stress=stress)
         if not hasattr(made, "get_property"):
             raise SpecError(
@@ -310,7 +310,7 @@ def build_forces(spec: MDSpec, base: Path) -> ForceFunction:
     return PotentialForces(_placed(load(spec.potential if path is None else path), spec), skin=SKIN, stress=stress)
 
 
-def _placed(potential: Potential, spec: MDSpec) -> Potential:
+def _placed(potential: BasePotential, spec: MDSpec) -> BasePotential:
     device = device_of(spec.device)
     potential = potential.to(device)
     return potential.double() if spec.dtype == "float64" else potential.float()

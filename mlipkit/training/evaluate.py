@@ -15,12 +15,12 @@ from mlipkit.training.metrics import ErrorSums
 if TYPE_CHECKING:
     from mlipkit.data.frameset import FrameSet
     from mlipkit.data.neighbours import NeighbourCache
-    from mlipkit.models import Potential
+    from mlipkit.models import BasePotential
     from mlipkit.training.parallel import Processes
 
 
 def evaluate(
-    potential: Potential,
+    potential: BasePotential,
     frames: FrameSet,
     batch_size: int = 64,
     *,
