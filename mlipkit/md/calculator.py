@@ -20,7 +20,7 @@ class MlipCalculator(Calculator):
     """Energy, forces and stress of a potential, with a skin list that follows the atoms.
 
     Args:
-        potential: any potential (`BasePotential`), or what `mlipkit.models.load` takes: a file, ``"sample:NAME"``, a training run.
+        potential: any `BasePotential`, or what `mlipkit.models.load` takes: a file, ``"sample:NAME"``, a training run.
         skin: Å, of the neighbour list (`mlipkit.data.SkinList`).
 
     Results under ASE's names and in its units: `energy` and `free_energy` (equal, eV), `forces` (eV/Å), `stress`
