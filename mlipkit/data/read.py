@@ -45,6 +45,8 @@ _OWN = {"xyz": "extxyz", "extxyz": "extxyz", "vasp-out": "outcar", "outcar": "ou
 _OWN |= {name: name for name in ("vasprun", "npz", "deepmd", "frameset")}
 _UNDECLARED = {"npz", "db"}
 """Formats in which a file may leave its units open; in all others they are fixed or declared."""
+_SELF_CONSISTENT = {"outcar", "vasprun"}
+"""Formats that tell whether the electronic structure of a frame converged."""
 _SEARCHED = {name for names in ALIASES.values() for name in names} | {"free_energy", "momenta", "masses"}
 
 
@@ -74,8 +76,8 @@ def read(
         sink: gets a `Message` for everything worth knowing; without one, warnings go to the log ``mlipkit.data.read``.
 
     Raises:
-        DataError: naming file and frame (and line) where a file or frame cannot be used; `units` that can act on none
-            of the files.
+        DataError: naming file and frame (and line) where a file or frame cannot be used; `units` or `unconverged`
+            that can act on none of the files.
         LabelError: a key resolves nowhere, a label has the wrong shape, is not finite, or is on some frames only.
         SpecError: `keys` or `units` name something unknown.
     """
@@ -111,6 +113,12 @@ def read_with_report(
         raise DataError(
             "units have no effect", where=(names, "units"), expected="a format that may declare none (npz, db)",
             found=", ".join(sorted(formats)), hint="Leave out units",
+        )  # fmt: skip
+    if unconverged != "keep" and not formats & _SELF_CONSISTENT:
+        raise DataError(
+            "unconverged has no effect", where=(names, "unconverged"),
+            expected="a format that tells what converged (OUTCAR, vasprun.xml)", found=", ".join(sorted(formats)),
+            hint="Leave out unconverged",
         )  # fmt: skip
     collector = Collector(keys, allow_partial)
     stored: list[FrameSet] = []
@@ -164,21 +172,21 @@ def read_source(source: str | Path | Sequence[str | Path], **options: Any) -> Fr
 
 
 def idle_options(source: str | Path | Sequence[str | Path], **options: Any) -> dict[str, str]:
-    """Those of the options `keys` and `units` that were given and can act on no file of a source, and why not.
+    """Those of `keys`, `units` and `unconverged` that were given and can act on no file of a source, and why not.
 
     Args:
         source: as in `read_source`.
-        options: as in `read_source`; others than these two are passed over.
+        options: as in `read_source`; others than these three are passed over.
 
     Raises:
         DataError: no such file, sample or set.
     """
-    asked = [name for name in ("keys", "units") if options.get(name)]
+    asked = asked_options(options)
     if not asked:
         return {}
     kind, _, name = str(source).partition(":")
     if kind == "sample":
-        return dict.fromkeys(asked, "a sample has its labels and units already")
+        return dict.fromkeys(asked, "a sample has its labels and units already, and only converged frames")
     if kind == "public":
         from mlipkit.data import public
 
@@ -189,7 +197,15 @@ def idle_options(source: str | Path | Sequence[str | Path], **options: Any) -> d
         reasons["keys"] = "a FrameSet folder has its labels already"
     if "units" in asked and not formats & _UNDECLARED:
         reasons["units"] = f"the units of {' and '.join(sorted(formats))} files are known"
+    if "unconverged" in asked and not formats & _SELF_CONSISTENT:
+        reasons["unconverged"] = f"{' and '.join(sorted(formats))} files do not tell which frames converged"
     return reasons
+
+
+def asked_options(options: Mapping[str, Any]) -> list[str]:
+    """Which of `keys`, `units` and `unconverged` differ from what happens without them."""
+    asked = [name for name in ("keys", "units") if options.get(name)]
+    return [*asked, "unconverged"] if options.get("unconverged", "keep") != "keep" else asked
 
 
 def report_messages(report: ReadReport) -> list[Message]:

@@ -9,12 +9,14 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from mlipkit.errors import MlipkitError, RunError
 from mlipkit.events import Evaluated, Event, Request, Started
+from mlipkit.runs.devices import check_device
 from mlipkit.runs.executors import worker_environment
 from mlipkit.runs.folder import RunFolder
 from mlipkit.runs.launching import check_places
@@ -25,6 +27,7 @@ from mlipkit.runs.spec import MDSpec, TrainSpec, parse_spec
 WARM_UP, STEPS, SECONDS = 2, 3, 1.0
 """Steps that do not count, steps that do at least, and how long small ones go on."""
 PATIENCE_S = 600
+POLL_S = 0.05
 
 
 @dataclass(frozen=True)
@@ -56,38 +59,66 @@ class Estimate:
         )
 
 
-def estimate(spec: TrainSpec | MDSpec, *, timeout: float = PATIENCE_S) -> Estimate:
+class NotMeasured(RunError):
+    """The cost could not be measured, which says nothing of the run itself."""
+
+
+def estimate(
+    spec: TrainSpec | MDSpec, *, timeout: float = PATIENCE_S, cancelled: Callable[[], bool] = lambda: False
+) -> Estimate:
     """Do the first steps of a run in a child process and a temporary folder, and extrapolate. Blocks for seconds.
 
+    Args:
+        timeout: s.
+        cancelled: asked every moment; the child process is ended when it says so.
+
     Raises:
-        RunError: the run builds on another one that has not ended, the first steps fail, or they take over `timeout` s.
-        SpecError: something the run reads does not exist.
+        NotMeasured: the run builds on another one that has not ended, the first steps take over `timeout` s, or they
+            were cancelled.
+        RunError: the first steps fail, as those of the run would.
+        SpecError: something the run reads, or its device, does not exist.
     """
     base = Path.cwd()
     check_places(spec, base)
+    check_device(spec.device)
     for field, text in spec.places():
         folder = run_of(text, base)
         if folder is not None and Run(folder).active:
-            raise RunError(f"cannot be estimated before run '{folder.name}' has ended", where=field)
+            raise NotMeasured(f"cannot be estimated before run '{folder.name}' has ended", where=field)
     with tempfile.TemporaryDirectory(prefix="mlipkit-estimate-") as folder:
         job, result = Path(folder) / "job.json", Path(folder) / "result.json"
         job.write_text(json.dumps(spec.model_dump(mode="json")))
         command = [sys.executable, "-m", "mlipkit.runs.estimating", str(job), str(result)]
         environment = {**os.environ, **worker_environment(spec.threads)}
-        try:
-            done = subprocess.run(
-                command, cwd=base, env=environment, capture_output=True, text=True, timeout=timeout, check=False,
-                stdin=subprocess.DEVNULL,
-            )  # fmt: skip
-        except subprocess.TimeoutExpired:
-            raise RunError(f"the first steps took more than {timeout:g} s") from None
+        with open(Path(folder) / "said.txt", "w+", encoding="utf-8", errors="replace") as said:
+            child = subprocess.Popen(
+                command, cwd=base, env=environment, stdin=subprocess.DEVNULL, stdout=said, stderr=subprocess.STDOUT
+            )
+            _wait(child, timeout, cancelled)
+            said.seek(0)
+            last = (said.read().strip().splitlines() or [f"exit code {child.returncode}"])[-1]
         if not result.is_file():
-            last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             raise RunError("the first steps failed", found=last)
         record = json.loads(result.read_text())
     if "error" in record:
         raise RunError(record["error"], where="estimate")
     return Estimate(**record)
+
+
+def _wait(child: subprocess.Popen, timeout: float, cancelled: Callable[[], bool]) -> None:
+    """Wait for a process to end; one that takes too long or is wanted no more is killed."""
+    end = time.monotonic() + timeout
+    try:
+        while child.poll() is None:
+            if cancelled():
+                raise NotMeasured("cancelled")
+            if time.monotonic() > end:
+                raise NotMeasured(f"the first steps took more than {timeout:g} s")
+            time.sleep(POLL_S)
+    finally:
+        if child.poll() is None:
+            child.kill()
+            child.wait()
 
 
 class _Clock:

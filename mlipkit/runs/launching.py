@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from mlipkit.errors import RunError, SpecError, nearest
+from mlipkit.runs.devices import check_device
 from mlipkit.runs.executors import Executor, LocalExecutor, worker_environment
 from mlipkit.runs.folder import RunFolder, fingerprint, write_text
 from mlipkit.runs.places import PREFIXES, absolute, check_factory, factory_of, idle_at, run_of, split_place
@@ -44,7 +45,7 @@ def launch(
         executor: where to compute; this machine when omitted.
 
     Raises:
-        SpecError: wrong specification, or it names something that does not exist.
+        SpecError: wrong specification, or it names something that does not exist here, a device included.
         RunError: `folder` holds another run.
     """
     if isinstance(spec, (str, os.PathLike)):
@@ -59,6 +60,8 @@ def launch(
     run = None if again else _find(spec, wanted, exact=folder is not None)
     if run is None:
         inputs = check_places(spec, base)
+        if executor is None:  # another machine may have what this one lacks
+            check_device(spec.device)
         # Of two notebooks that launch the same at once, the second shall find what the first has made.
         with _room(wanted.parent, shared=folder is None):
             run = None if again else _find(spec, wanted, exact=folder is not None)
@@ -75,6 +78,11 @@ def launch(
     if resume and run.state in ("stopped", "crashed", "lost"):
         run.resume(executor)
     return run
+
+
+def existing(spec: TrainSpec | MDSpec, root: str | os.PathLike[str] = "runs") -> Run | None:
+    """The run that `launch` would re-open for this specification, or None when it would start one."""
+    return _find(spec, Path(root, spec.name or spec.default_name).expanduser().resolve(), exact=False)
 
 
 def start(run: Run, executor: Executor | None = None) -> Run:
@@ -136,7 +144,7 @@ def check_places(spec: TrainSpec | MDSpec, base: Path) -> dict[str, str]:
         places = [text for _, text in spec.places()]
         # What is in a public set shows once it is fetched, which is the worker's business.
         if not any(text.startswith("public:") for text in places):
-            idle_at(places, base, {"keys": spec.keys, "units": spec.units})
+            idle_at(places, base, {"keys": spec.keys, "units": spec.units, "unconverged": spec.unconverged})
     return inputs
 
 

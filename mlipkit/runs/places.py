@@ -154,20 +154,20 @@ def run_of(text: str, base: Path) -> Path | None:
 
 
 def idle_at(texts: Iterable[str], base: Path, reading: Mapping[str, Any]) -> dict[str, set[str]]:
-    """Per place, which of `keys` and `units` it does not take (a sample has its own, extended XYZ fixes the units).
+    """Per place, which of `keys`, `units` and `unconverged` it does not take (extended XYZ fixes the units).
 
     Raises:
         SpecError: one of them can act on none of the places: what was asked for must not go unheard.
     """
-    from mlipkit.data.read import idle_options
+    from mlipkit.data.read import asked_options, idle_options
 
-    asked = [name for name in ("keys", "units") if reading.get(name)]
+    asked = asked_options(reading)
     reasons: dict[str, dict[str, str]] = {}
     for text in texts:
         if factory_of(text) is not None:
-            reasons[text] = dict.fromkeys(asked, "a factory gives frames with labels and units")
+            reasons[text] = dict.fromkeys(asked, "a factory gives frames with labels and units as they are")
         elif run_of(text, base) is not None:
-            reasons[text] = dict.fromkeys(asked, "a run has its labels and units already")
+            reasons[text] = dict.fromkeys(asked, "a run has its labels and units already, and no electronic structure")
         else:
             reasons[text] = idle_options(absolute(text, base) or text, **{name: reading[name] for name in asked})
     for name in asked:

@@ -319,6 +319,14 @@ def test_rmd17_names_and_units_by_hand(tmp_path):
     np.testing.assert_allclose(frames.forces.reshape(4, 9, 3), arrays["F"] * HARTREE / 0.529177210903, rtol=1e-12)
 
 
+def test_unconverged_that_cannot_act_is_refused(tmp_path):
+    ase.io.write(tmp_path / "a.extxyz", molecules(3))
+    for choice in ("drop", "error"):
+        with pytest.raises(DataError, match=r"a\.extxyz: unconverged: unconverged has no effect.*found extxyz"):
+            read(tmp_path / "a.extxyz", unconverged=choice)
+    assert len(read(tmp_path / "a.extxyz", unconverged="keep")) == 3
+
+
 def test_units_that_cannot_act_are_refused(tmp_path):
     ase.io.write(tmp_path / "a.extxyz", molecules(3))
     arrays = ethanol_arrays()

@@ -84,6 +84,8 @@ def test_nothing_is_started_for_what_cannot_work(work: Path):
         (MDSpec(potential="sample:ethanol_1000@0"), "a potential has no frames.*Leave out @0"),
         (TrainSpec(data="sample:ethanol_300K", keys={"forces": "F"}), "keys: no effect"),
         (TrainSpec(data="a.xyz", units={"energy": "eV"}), "units: no effect"),
+        (TrainSpec(data="sample:ethanol_300K", unconverged="drop"), "unconverged: no effect"),
+        (MDSpec(**good, device="cuda:97"), "device: .*found cuda:97"),
     ]
     for spec, pattern in cases:
         with pytest.raises(MlipkitError, match=pattern):

@@ -222,3 +222,7 @@ def test_options_of_reading_that_act_nowhere_are_refused(frames: Path, work: Pat
     assert len(build.split_frames(spec, work).validation) == 40
     with pytest.raises(SpecError, match="keys: no effect"):
         build.split_frames(spec.changed(validation=None), work)
+    for place, reason in ((str(frames), "extxyz files do not tell"), ("calc.py:cluster", "a factory")):
+        with pytest.raises(SpecError, match=f"unconverged: no effect here: {reason}"):
+            build.read_frames(place, work, unconverged="drop")
+    assert len(build.read_frames(str(frames), work, unconverged="keep")) == 40
