@@ -1,4 +1,4 @@
-"""Launcher: fill in, see what it will take, start, watch."""
+"""Launcher: fill in, start after three measured steps, watch."""
 
 from __future__ import annotations
 
@@ -12,11 +12,13 @@ import ipywidgets as w
 
 from mlipkit.errors import MlipkitError
 from mlipkit.runs import MDSpec, Run, TrainSpec, launch
+from mlipkit.runs.launching import existing
 
 from .base import RunView, button, close_all, row, show
 from .form import Form
 from .header import Header
 from .md_view import MDView
+from .measuring import Measuring
 from .ticker import after, in_background
 from .training_monitor import TrainingMonitor
 
@@ -26,16 +28,18 @@ FIRST = {
 }
 START = {"md": {"time_ps": 10.0}, "train": {"data": "sample:ethanol_300K"}}
 WORDS = {"md": "Run MD", "train": "Train a potential"}
+START_TEXT = ("▶ Start", "Measure three steps, then start the run in a process of its own")
 VIEWS: dict[str, type[RunView]] = {"md": MDView, "train": TrainingMonitor}
 QUIET_S = 1.2
 """Pause after the last change before the estimate is measured by itself."""
+HINT = "Three real steps are measured before the start: time, memory, disk."
 
 
 class Launcher(w.VBox):
     """A form for a new run; below it the run that was started.
 
     Every field is one of `mlipkit.runs.MDSpec` or `TrainSpec`; "Code" and "YAML" show the same run in these words.
-    Before the start three real steps are measured in a process of their own.
+    Before every start three real steps are measured in a process of their own, and what the run will take is shown.
 
     Args:
         kind: "md" or "train".
@@ -55,8 +59,9 @@ class Launcher(w.VBox):
         self.run: Run | None = None
         self.view: RunView | None = None
         self._callbacks: list[Callable[[Run], None]] = []
-        self._measured: Any = None
-        self._measuring = self._busy = self._closed = False
+        self._measuring = Measuring(self._measured)
+        self._wanted: tuple[MDSpec | TrainSpec, bool] | None = None
+        self._busy = self._closed = False
         self._changes = 0
         self.header = Header(state="empty", title="New run", sentence="")
         self.header.word = self.header.icon = ""
@@ -66,7 +71,7 @@ class Launcher(w.VBox):
         self.form_box = w.VBox()
         self.more_button = button("More settings", self._toggle_more)
         self.problem, self.estimate_text, self.panel = w.HTML(), w.HTML(), w.HTML()
-        self.start_button = button("▶ Start", self.start, kind="primary", tip="Start the run in a process of its own")
+        self.start_button = button(START_TEXT[0], self.start, kind="primary", tip=START_TEXT[1])
         self.again_button = button("Run again", lambda: self.start(again=True), hidden=True,
                                    tip="Start a numbered copy of the run that is there")  # fmt: skip
         self.estimate_button = button("Estimate", self.measure, tip="Measure three real steps: time, memory, disk")
@@ -101,58 +106,52 @@ class Launcher(w.VBox):
         self._callbacks.append(callback)
 
     def start(self, again: bool = False) -> None:
-        """Start the run, or re-open the one that an equal specification already made; `again` makes a copy."""
-        spec, problem = self.form.check()
-        if spec is None or self._busy:
-            self._say(problem)
+        """Measure three steps, then start the run; or re-open the one that an equal specification already made.
+
+        Nothing is measured for a run that is there, or when this very specification was measured before. A second
+        call while measuring takes the wish back.
+
+        Args:
+            again: make a numbered copy of a run that is there.
+        """
+        if self._wanted is not None:
+            self._forget_start("Not started.")
+            self._measuring.cancel()
+            self._tell(HINT, quiet=True)
             return
-        self._busy = self.start_button.disabled = True
-        self.header.sentence = "Starting …"
-        before = {path.parent.resolve() for path in self.root.glob("*/spec.yaml")}
-
-        def started(run: object, error: BaseException | None) -> None:
-            self._busy = self.start_button.disabled = False
-            self.header.sentence = ""
-            if error is not None:
-                self._failed(error)
-                return
-            assert isinstance(run, Run)
-            self._open(run, new=run.folder not in before)
-
-        in_background(lambda: launch(spec, root=self.root, again=again), started)
+        spec, problem = self.form.check()
+        self._say(problem)
+        if spec is None or self._busy:
+            return
+        try:
+            there = not again and existing(spec, self.root) is not None
+        except MlipkitError as error:
+            self._say(str(error))
+            return
+        if there or (self._measuring.spec == spec and self._measuring.estimate is not None):
+            self._launch(spec, again)
+            return
+        self._wanted = (spec, again)
+        self.start_button.description, self.start_button.tooltip = "✖ Cancel", "Do not start"
+        self.header.sentence = "Measuring three steps before the start …"
+        show(self.again_button, False)
+        self.measure()
 
     def measure(self) -> None:
         """Measure three real steps of what is in the form, beside the notebook, and show what the run will take."""
         spec, problem = self.form.check()
-        if spec is None or self._measuring or self._closed:
+        if spec is None or self._closed or (self._measuring.running and self._measuring.spec == spec):
             self._say(problem)
             return
-        self._measuring, self._measured = True, spec
         self._tell("Measuring three steps …", quiet=True)
-
-        def measured(result: Any, error: BaseException | None) -> None:
-            self._measuring = False
-            if self._closed:
-                return
-            now, _ = self.form.check()
-            if now != spec:
-                self._changed()
-            elif isinstance(error, MlipkitError):
-                self._tell(f"No estimate: {error}", quiet=True)
-            elif error is not None:
-                self._tell(f"No estimate: {type(error).__name__}: {error}", quiet=True)
-            else:
-                self._tell(f"{escape(result.sentence[:1].upper() + result.sentence[1:])}, as first steps measured")
-
-        from mlipkit.runs import estimate
-
-        in_background(lambda: estimate(spec), measured)
+        self._measuring.start(spec)
 
     def close(self) -> None:
         """Remove the form and the view below it. Runs go on."""
         if self._closed:
             return
         self._closed = True
+        self._measuring.cancel()
         if self.view is not None:
             self.view.close()
         layout = self.layout
@@ -193,7 +192,7 @@ class Launcher(w.VBox):
         """The user changed a field."""
         spec = self._check()
         self._changes += 1
-        if spec is not None and spec != self._measured and self.automatic:
+        if spec is not None and spec != self._measuring.spec and self.automatic:
             mine = self._changes
             after(QUIET_S, lambda: self.measure() if mine == self._changes else None)
 
@@ -205,9 +204,11 @@ class Launcher(w.VBox):
         self.estimate_button.disabled = spec is None
         show(self.again_button, False)
         self._show_panel()
-        if spec != self._measured:
-            hint = "Estimate measures three real steps: time, memory, disk."
-            self._tell(hint if spec is not None else "", quiet=True)
+        if self._wanted is not None and spec != self._wanted[0]:
+            self._forget_start("Changed meanwhile, not started.")
+        if spec is None or spec != self._measuring.spec:
+            self._measuring.cancel()
+            self._tell(HINT if spec is not None else "", quiet=True)
         return spec
 
     def _toggle_more(self) -> None:
@@ -216,6 +217,44 @@ class Launcher(w.VBox):
         self.more_button.description = "Fewer settings" if hidden else "More settings"
 
     # What comes back
+
+    def _measured(self) -> None:
+        if self._closed:
+            return
+        found, wanted = self._measuring, self._wanted
+        self._tell(found.sentence, quiet=found.estimate is None)
+        if wanted is None:
+            return
+        if found.breaks_the_run:
+            self._forget_start("Not started: the run would fail.")
+            self._tell("")
+            self._say(str(found.error))
+            return
+        self._forget_start("")
+        if found.estimate is None:
+            self._tell(f"{found.sentence}. Started without one.", quiet=True)
+        self._launch(*wanted)
+
+    def _forget_start(self, sentence: str) -> None:
+        self._wanted = None
+        self.start_button.description, self.start_button.tooltip = START_TEXT
+        self.header.sentence = sentence
+
+    def _launch(self, spec: MDSpec | TrainSpec, again: bool) -> None:
+        self._busy = self.start_button.disabled = True
+        self.header.sentence = "Starting …"
+        before = {path.parent.resolve() for path in self.root.glob("*/spec.yaml")}
+
+        def started(run: object, error: BaseException | None) -> None:
+            self._busy = self.start_button.disabled = False
+            self.header.sentence = ""
+            if error is not None:
+                self._failed(error)
+                return
+            assert isinstance(run, Run)
+            self._open(run, new=run.folder not in before)
+
+        in_background(lambda: launch(spec, root=self.root, again=again), started)
 
     def _open(self, run: Run, new: bool) -> None:
         self.run = run
@@ -256,5 +295,5 @@ class Launcher(w.VBox):
         show(self.problem, bool(problem))
 
     def _tell(self, text: str, quiet: bool = False) -> None:
-        self.estimate_text.value = f'<span class="mk-quiet">{escape(text)}</span>' if quiet and text else text
+        self.estimate_text.value = f'<span class="mk-quiet">{escape(text)}</span>' if quiet and text else escape(text)
         show(self.estimate_text, bool(text))

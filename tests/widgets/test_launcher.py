@@ -8,7 +8,9 @@ import ipywidgets as w
 import pytest
 import yaml
 
-from mlipkit.runs import MDSpec, TrainSpec, parse_spec
+from mlipkit.errors import RunError
+from mlipkit.runs import Estimate, MDSpec, TrainSpec, parse_spec
+from mlipkit.runs.estimating import NotMeasured
 from mlipkit_widgets import Launcher, MDView
 from mlipkit_widgets.form import Form, _walk
 
@@ -119,6 +121,135 @@ def test_estimate_is_measured_and_start_opens_a_view(here: Path) -> None:
     launcher.again_button.click()
     assert launcher.run.name == "short-2"
     launcher.run.wait(60)
+    launcher.close()
+
+
+class Estimates:
+    """Stands in for `mlipkit.runs.estimate`: what it was asked, and what it answers."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, answer: Estimate | Exception) -> None:
+        self.asked: list[object] = []
+        self.answer = answer
+        monkeypatch.setattr("mlipkit.runs.estimate", self)
+
+    def __call__(self, spec: object, **_options: object) -> Estimate:
+        self.asked.append(spec)
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return self.answer
+
+
+COST = Estimate(12.0, 300_000_000, 2_000_000, 50, 0.2, 2.0)
+
+
+@pytest.fixture
+def launched(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """What was launched; no process is started."""
+    told: list[object] = []
+    monkeypatch.setattr("mlipkit.runs.launching.start", lambda run, _executor: told.append(run.spec) or run)
+    return told
+
+
+def test_every_start_is_measured_first(here: Path, monkeypatch: pytest.MonkeyPatch, launched: list[object]) -> None:
+    estimates = Estimates(monkeypatch, COST)
+    launcher = Launcher("md", automatic=False, potential="calc.py:make", steps=50, name="short")
+    assert estimates.asked == [], "a form that only appears measures nothing"
+    launcher.start_button.click()
+    assert estimates.asked == launched == [launcher.spec]
+    assert (
+        launcher.estimate_text.value
+        == "About 12 s (50 steps of 200 ms), 300 MB memory, 2 MB disk, as first steps measured"
+    )
+    launcher.start_button.click()  # re-opens
+    launcher.again_button.click()  # the same once more: known
+    assert len(estimates.asked) == 1
+    assert [run.parent.name for run in sorted(here.glob("runs/*/spec.yaml"))] == ["short", "short-2"]
+    launcher.form.fields["temperature"].input.value = "400"
+    assert "measured" in launcher.estimate_text.value
+    assert "as first steps" not in launcher.estimate_text.value
+    launcher.start_button.click()
+    assert [spec.temperature for spec in estimates.asked] == [300, 400]
+    assert len(launched) == 3
+    launcher.close()
+
+
+def test_a_run_that_is_there_is_not_measured(
+    here: Path, monkeypatch: pytest.MonkeyPatch, launched: list[object]
+) -> None:
+    import mlipkit as mk
+
+    estimates = Estimates(monkeypatch, COST)
+    mk.launch(MDSpec(potential="calc.py:make", steps=50))
+    launcher = Launcher("md", automatic=False, potential="calc.py:make", steps=50)
+    launcher.start_button.click()
+    assert estimates.asked == []
+    assert len(launched) == 1
+    assert "there already" in launcher.header.sentence
+    launcher.close()
+
+
+def test_what_breaks_the_first_steps_is_not_started(
+    here: Path, monkeypatch: pytest.MonkeyPatch, launched: list[object]
+) -> None:
+    estimates = Estimates(monkeypatch, RunError("element 79 is unknown", where="estimate"))
+    launcher = Launcher("md", automatic=False, potential="calc.py:make", steps=50)
+    launcher.start_button.click()
+    assert launched == []
+    assert "element 79" in launcher.problem.value
+    assert "Not started" in launcher.header.sentence
+    assert launcher.start_button.description == "▶ Start"
+    estimates.answer = COST  # the file was repaired: the same click now works
+    launcher.start_button.click()
+    assert len(launched) == 1
+    assert launcher.problem.value == ""
+    launcher.close()
+
+
+@pytest.mark.parametrize("error", [NotMeasured("the first steps took more than 600 s"), OSError("no space left")])
+def test_what_only_cannot_be_measured_is_started(
+    here: Path, monkeypatch: pytest.MonkeyPatch, launched: list[object], error: Exception
+) -> None:
+    Estimates(monkeypatch, error)
+    launcher = Launcher("md", automatic=False, potential="calc.py:make", steps=50)
+    launcher.start_button.click()
+    assert len(launched) == 1
+    assert str(error) in launcher.estimate_text.value
+    assert "Started without one" in launcher.estimate_text.value
+    launcher.close()
+
+
+def test_start_is_taken_back_while_measuring(
+    here: Path, monkeypatch: pytest.MonkeyPatch, launched: list[object]
+) -> None:
+    Estimates(monkeypatch, COST)
+    waiting = []
+    monkeypatch.setattr("mlipkit_widgets.measuring.in_background", lambda work, done: waiting.append((work, done)))
+    launcher = Launcher("md", automatic=False, potential="calc.py:make", steps=50)
+
+    def press() -> None:
+        launcher.start_button.click()
+        assert launcher.header.sentence == "Measuring three steps before the start …"
+        assert launcher.start_button.description == "✖ Cancel"
+
+    def answer() -> None:
+        work, done = waiting.pop()
+        done(work(), None)
+
+    press()
+    launcher.start_button.click()
+    assert launcher.header.sentence == "Not started."
+    answer()  # comes too late
+    assert launched == []
+    assert "as first steps" not in launcher.estimate_text.value
+    press()
+    launcher.form.fields["temperature"].input.value = "400"
+    assert "not started" in launcher.header.sentence
+    answer()
+    assert launched == []
+    press()
+    answer()
+    assert [spec.temperature for spec in launched] == [400]
+    assert launcher.start_button.description == "▶ Start"
     launcher.close()
 
 
