@@ -13,23 +13,18 @@ from ase import Atoms
 from mlipkit.data.series import Series
 from mlipkit.errors import MlipkitError
 from mlipkit.events import Judged, Verdict
-from mlipkit.plots import runs as plots
 from mlipkit.runs import Run
 
-from . import drawing
-from .base import RunView, button, close_all, row, show
-from .curves import CurveFeed
+from .atoms_pane import AtomsPane
+from .base import RunView, button, row, show
+from .frame_bar import FrameBar
 from .frames import RunFrames, replica_folder
-from .plot import Plot
-from .scene import Picture, make_scene
+from .md_curves import FS_PER_PS, MDCurves
 from .states import duration, look
-from .ticker import Ticker
 
-FS_PER_PS = 1000.0
 NO_FRAMES = "Atoms and curves appear with the first steps."
 BEFORE_FAILURE = 50
 """Steps before the failure at which "Go to failure" begins."""
-PLAY_S = 0.125
 TONES = {"ok": ("✓", "#007a5a"), "warning": ("▼", "#8a6100"), "failed": ("✖", "#c04f00")}
 
 
@@ -62,68 +57,25 @@ class MDView(RunView):
     # Parts
 
     def _build(self) -> None:
-        self.scene = make_scene(self._viewer)
-        self.scene.widget.add_class("mlipkit-scene")
-        self.colour = w.Dropdown(
-            options=[("element", "element"), ("force", "force")], value="element", description="colour by",
-            layout={"width": "190px"},
-        )  # fmt: skip
+        self.picture = AtomsPane(self._viewer)
+        self.curves = MDCurves(self._curve_clicked)
+        self.bar = FrameBar(self.go, self.follow)
         self.replicas = w.Dropdown(options=[("0", 0)], description="replica", layout={"width": "160px"})
         t.link((self, "replica"), (self.replicas, "value"))
-        self.colour_bar = w.HTML()
-        self.atom_text = w.HTML()
-        self.plot = Plot(
-            self._figure(), height=420, on_click=self._curve_clicked,
-            label="Temperature, energy change and largest force over simulated time",
-        )  # fmt: skip
-        self.slider = w.IntSlider(
-            description="frame", min=0, max=1, readout=False, layout={"flex": "1 1 260px", "width": "auto"}
-        )
-        self.frame_text = w.HTML()
-        self.back_button = button("◀", lambda: self.go(self.frame - 1), tip="One frame back")
-        self.play_button = button("▶", self.play, tip="Play or halt")
-        self.next_button = button("▶|", lambda: self.go(self.frame + 1), tip="One frame on")
-        self.live_button = button("● Live", self.follow, tip="Follow the newest frame", hidden=True)
         self.failure_button = button(
             "✖ Go to failure", self.go_to_failure, kind="danger", hidden=True,
             tip=f"The offending atoms, {BEFORE_FAILURE} steps before the failure",
         )  # fmt: skip
-        for made in (self.back_button, self.play_button, self.next_button):
-            made.add_class("mlipkit-icon-button")
-        self.verdict = w.HTML()
-        self.empty = w.HTML(f'<div class="mk-empty">{escape(self.EMPTY)}</div>')
-        self.left = w.VBox([self.scene.widget, row(self.replicas, self.colour, self.colour_bar), self.atom_text])
-        self.left.add_class("mlipkit-pane-3d")
-        self.right = w.VBox([self.plot])
-        self.right.add_class("mlipkit-pane-curves")
-        self.panes = row(self.left, self.right, kind="mlipkit-panes")
-        self.frame_row = row(
-            self.back_button, self.play_button, self.next_button, self.slider, self.frame_text, self.live_button,
-        )  # fmt: skip
+        self.verdict, self.empty = w.HTML(), w.HTML()
+        self.panes = row(self.picture, self.curves, kind="mlipkit-panes")
         self.toolbar.children = (*self.toolbar.children, self.failure_button)
-        self.body.children = [self.empty, self.verdict, self.panes, self.frame_row]
-        self.slider.observe(self._slider_moved, "value")
-        self.colour.observe(lambda _change: self._colour_changed(), "value")
-        if self.scene.widget.has_trait("picked"):
-            self.scene.widget.observe(self._picked, "picked")
-        self._player = Ticker(self._play_tick)
+        self.body.children = [self.empty, self.verdict, row(self.replicas), self.panes, self.bar]
         self._frames: RunFrames | None = None
         self._moving = False
-
-    def _figure(self, marks: list[plots.Mark] | None = None):
-        # One figure for all simulations: temperature, total and potential energy, largest force.
-        target = getattr(self.run.current_spec, "temperature", None) if self.run is not None else None
-        figure = plots.md_curves(
-            [], temperature=[], energies={name: [] for name in ENERGIES.values()}, max_force=[],
-            target_temperature=target, marks=marks or [],
-        )  # fmt: skip
-        # plotly crowds a logarithmic axis of less than a decade.
-        return figure.update_yaxes(nticks=3, selector={"type": "log"})
 
     def _reset(self) -> None:
         if self._frames is not None:
             self._frames.close()
-        self._player.stop()
         count = getattr(self.run.spec, "replicas", 1) if self.run is not None else 1
         self.replicas.options = [(str(number), number) for number in range(count)]
         show(self.replicas, count > 1)
@@ -131,24 +83,20 @@ class MDView(RunView):
 
     def _start_over(self) -> None:
         """Everything that belongs to one replica."""
+        self.bar.halt()
         self._place = replica_folder(self.run, self.replica) if self.run is not None else None
         self._frames = RunFrames(self._place) if self._place is not None else None
         self._loaded = False
         self._following = True
-        self._marks: list[plots.Mark] = []
         self._seen = 0
         self._verdict: Verdict | None = None
-        self._force_top = 1.0
         self._moving = True
-        self.marked, self.frame, self.slider.value = (), 0, 0
+        self.marked, self.frame = (), 0
         self._moving = False
-        self.verdict.value = self.frame_text.value = self.atom_text.value = ""
-        self._feed = CurveFeed(
-            self.plot, {name: number for number, name in enumerate(("temperature", *ENERGIES, "max_force"))},
-            "time_fs", x_scale=1 / FS_PER_PS, from_first=tuple(ENERGIES),
-        )  # fmt: skip
-        self.plot.show(self._figure())
-        self.plot.cursor = None
+        self.bar.tell(0, 0, "")
+        self.picture.reset()
+        self.curves.reset(getattr(self.run.current_spec, "temperature", None) if self.run is not None else None)
+        self.verdict.value = ""
         self.empty.value = f'<div class="mk-empty">{escape(self.EMPTY if self.run is None else NO_FRAMES)}</div>'
         self._show_panes(False)
         show(self.verdict, False)
@@ -156,7 +104,7 @@ class MDView(RunView):
 
     def _show_panes(self, there: bool) -> None:
         show(self.empty, not there)
-        for part in (self.panes, self.frame_row):
+        for part in (self.panes, self.bar):
             show(part, there)
 
     # What the user does
@@ -165,27 +113,19 @@ class MDView(RunView):
         """Show a frame, counted from 0; out of range means the first or last."""
         self._following = False
         self._show_frame(frame)
-        self._follow_button()
+        self._offer_live()
 
     def follow(self) -> None:
         """Show the newest frame, and each newer one as it comes."""
-        self._player.stop()
+        self.bar.halt()
         self._following = True
         if self._frames is not None:
             self._show_frame(len(self._frames) - 1)
-        self._follow_button()
+        self._offer_live()
 
     def play(self) -> None:
         """Play from the frame on show, or halt."""
-        if self._player.running:
-            self._player.stop()
-            self.play_button.description = "▶"
-            return
-        if self._frames is not None and self.frame >= len(self._frames) - 1:
-            self.go(0)
-        self._following = False
-        self.play_button.description = "‖"
-        self._player.start()
+        self.bar.play()
 
     def go_to_failure(self) -> None:
         """Show the offending atoms 50 steps before the failure, or as early as steps were kept."""
@@ -195,11 +135,10 @@ class MDView(RunView):
         frames.refresh()
         if not len(frames):
             return
-        self._player.stop()
+        self.bar.halt()
         self.marked = tuple(int(atom) for atom in verdict.atoms)
-        target = frames.at_step(verdict.step - BEFORE_FAILURE)
-        self.colour.value = "force"
-        self.go(target)
+        self.picture.colour.value = "force"
+        self.go(frames.at_step(verdict.step - BEFORE_FAILURE))
 
     @property
     def atoms(self) -> Atoms | None:
@@ -214,53 +153,37 @@ class MDView(RunView):
         if self._place is not None and (self._place / "series" / "md").is_dir():
             try:
                 series = Series(self._place / "series" / "md")
-                if self._feed.update(series):
-                    self._set_force_top(series)
+                if self.curves.update(series):
+                    largest = series.overview(["max_force"], max_points=200)["max_force"][1]
+                    self.picture.scale_forces(largest, settled=not look(state).live)
             except MlipkitError:
                 pass  # its header is being written at this moment
         for entry in run.entries(self._seen):
             self._seen = entry.seq
             if isinstance(entry.event, Judged) and entry.event.verdict.replica == self.replica:
-                self._judged(entry.event)
+                self._judged(entry.event.verdict)
         if self._frames is not None and self._frames.refresh():
-            self._frames_changed()
-        self._show_panes(self._loaded or self._feed.rows > 0)
+            self._frames_changed(self._frames)
+        self._show_panes(self._loaded or self.curves.rows > 0)
         show(self.failure_button, self._verdict is not None and self._verdict.outcome == "failed")
-        self._follow_button()
+        self._offer_live()
 
-    def _frames_changed(self) -> None:
-        frames = self._frames
-        assert frames is not None
+    def _frames_changed(self, frames: RunFrames) -> None:
         if not len(frames):
             return
         if not self._loaded:
-            first = frames[0]
-            self._first = first.positions
-            self.scene.load(first)
+            self.picture.load(frames[0])
             self._loaded = True
-        self._moving = True
-        self.slider.max = max(len(frames) - 1, 1)
-        self._moving = False
         self._show_frame(len(frames) - 1 if self._following else self.frame)
 
-    def _judged(self, event: Judged) -> None:
-        verdict = event.verdict
+    def _judged(self, verdict: Verdict) -> None:
         self._verdict = verdict
         icon, tone = TONES[verdict.outcome]
         self.verdict.value = (
             f'<div class="mk-verdict" role="status" style="--mk-tone:{tone}">{icon} {escape(verdict.sentence)}</div>'
         )
         show(self.verdict, bool(verdict.sentence))
-        kinds = {mark.kind for mark in self._marks}
-        if verdict.outcome == "warning" and "warning" not in kinds:
-            self._marks.append(plots.Mark(verdict.time / FS_PER_PS, "warning", verdict.sentence))
-        elif verdict.outcome == "failed" and "failure" not in kinds:
-            self._marks.append(plots.Mark(verdict.time / FS_PER_PS, "failure", verdict.sentence))
-            if verdict.first_warning is not None and "warning" not in kinds and verdict.step:
-                time = verdict.time * verdict.first_warning / verdict.step
-                self._marks.append(plots.Mark(time / FS_PER_PS, "warning", "first warning"))
-        layout = self._figure(self._marks).to_plotly_json()["layout"]
-        self.plot.relayout(shapes=layout.get("shapes", []), annotations=layout.get("annotations", []))
+        self.curves.mark(verdict)
 
     def _progress(self, run: Run) -> str:
         progress, spec = run.progress, run.current_spec
@@ -290,31 +213,22 @@ class MDView(RunView):
         frames = self._frames
         if frames is None or not len(frames):
             return
-        frame = int(np.clip(frame, 0, len(frames) - 1))
-        atoms = frames[frame]
-        forces = _forces(atoms)
-        by_force = self.colour.value == "force" and forces is not None
-        values = np.linalg.norm(forces, axis=1) if by_force and forces is not None else None
-        positions = atoms.positions
-        if not atoms.pbc.any():
-            # A free molecule wanders off; the median keeps the rest in view when single atoms fly away.
-            positions = positions - np.nan_to_num(np.nanmedian(positions - self._first, axis=0))
-        self.scene.show(Picture(positions, values, (0.0, self._force_top), tuple(self.marked)))
+        last = len(frames) - 1
+        frame = int(np.clip(frame, 0, last))
+        self.picture.show(frames[frame], tuple(self.marked))
         self._moving = True
-        self.slider.value = self.frame = frame
+        self.frame = frame
         self._moving = False
-        time = frames.time(frame) / FS_PER_PS
-        self.plot.cursor = time
-        text = f"{frame} of {len(frames) - 1} · <b>{time:.4f} ps</b> · step {frames.step(frame)}"
+        self.curves.point_at(frames.time(frame))
+        text = f"{frame} of {last} · <b>{frames.time(frame) / FS_PER_PS:.4f} ps</b> · step {frames.step(frame)}"
         if frames.first_last_step <= frame and self._verdict is not None and self._verdict.outcome == "failed":
             left = self._verdict.step - frames.step(frame)
             text += f" · {left} steps before failure" if left > 0 else " · failure"
-        if self.frame_text.value != text:
-            self.frame_text.value = text
+        self.bar.tell(frame, last, text)
 
     @t.observe("frame")
     def _frame_set(self, change: dict) -> None:
-        if self._frames is not None and not self._moving and self.slider.value != change["new"]:
+        if self._frames is not None and not self._moving and self.bar.frame != change["new"]:
             self.go(change["new"])
 
     @t.observe("replica")
@@ -327,82 +241,28 @@ class MDView(RunView):
 
     @t.observe("marked")
     def _marked_set(self, _change: dict) -> None:
-        if self._frames is not None and self._loaded:
+        if self._loaded and not self._moving:
             self._show_frame(self.frame)
 
-    def _slider_moved(self, change: dict) -> None:
-        if not self._moving:
-            self.go(change["new"])
-
-    def _curve_clicked(self, x: float, _y: float, _trace: int) -> None:
+    def _curve_clicked(self, time_ps: float) -> None:
         if self._frames is not None and len(self._frames):
-            self.go(self._frames.at_time(x * FS_PER_PS))
+            self.go(self._frames.at_time(time_ps * FS_PER_PS))
 
-    def _play_tick(self) -> float | None:
-        if self._closed or self._frames is None or self.frame >= len(self._frames) - 1:
-            self.play_button.description = "▶"
-            return None
-        self._show_frame(self.frame + 1)
-        return PLAY_S
-
-    def _follow_button(self) -> None:
-        show(self.live_button, not self._following and look(self._state).live)
-
-    def _colour_changed(self) -> None:
-        self._draw_colour_bar()
-        self._show_frame(self.frame)
-
-    def _set_force_top(self, series) -> None:
-        """End of the force scale: a little above the usual largest force, so that a failure stands out."""
-        values = series.overview(["max_force"], max_points=200)["max_force"][1]
-        values = values[np.isfinite(values)]
-        if len(values):
-            top = _round_up(1.2 * float(np.median(values)))
-            # Only in whole jumps: colours that drift say nothing.
-            if top > self._force_top or self._force_top > 2 * top or not look(self._state).live:
-                self._force_top = top
-                self._draw_colour_bar()
-
-    def _draw_colour_bar(self) -> None:
-        text = ""
-        if self.colour.value == "force":
-            text = (
-                f'<span class="mk-colourbar">0<i style="background:{drawing.gradient()}"></i>'
-                f"≥ {self._force_top:g} eV/Å</span>"
-            )
-        self.colour_bar.value = text
-
-    def _picked(self, change: dict) -> None:
-        atom = (change["new"] or {}).get("atom1")
-        atoms = self.atoms
-        if not atom or atoms is None or not 0 <= int(atom.get("index", -1)) < len(atoms):
-            return
-        index = int(atom["index"])
-        forces = _forces(atoms)
-        force = f" · force {np.linalg.norm(forces[index]):.2f} eV/Å" if forces is not None else ""
-        self.atom_text.value = f"<b>{atoms.symbols[index]} {index}</b>{force}"
+    def _offer_live(self) -> None:
+        self.bar.offer_live(not self._following and look(self._state).live)
 
     def _set_dark(self, dark: bool) -> None:
-        self.scene.set_dark(dark)
+        self.picture.set_dark(dark)
 
     def close(self) -> None:
         """End the loop and remove the view with all its parts. The run goes on."""
         if self._closed:
             return
-        self._player.stop()
+        self.bar.halt()
         if self._frames is not None:
             self._frames.close()
-        self.scene.close()
-        close_all(self.plot)
+        self.picture.scene.close()
         super().close()
-
-
-ENERGIES = {"potential_energy": "potential energy", "conserved_energy": "conserved energy"}
-"""Columns of the series `md` that are drawn as energies, and their names on screen."""
-
-
-def _forces(atoms: Atoms) -> np.ndarray | None:
-    return atoms.calc.results.get("forces") if atoms.calc is not None else None
 
 
 def simulated(done: int, total: int, timestep: float) -> str:
@@ -412,10 +272,3 @@ def simulated(done: int, total: int, timestep: float) -> str:
 
 def _short(value: float) -> str:
     return f"{value:.3g}" if value < 1000 else f"{value:.0f}"
-
-
-def _round_up(value: float) -> float:
-    if value <= 0:
-        return 1.0
-    power = 10.0 ** np.floor(np.log10(value))
-    return float(next(step for step in (1, 2, 5, 10) if step * power >= value * 0.999) * power)

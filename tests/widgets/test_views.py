@@ -79,22 +79,22 @@ def test_live_run_grows_and_is_followed(recorded: RecordedMD) -> None:
     view = MDView(recorded.run, viewer="still")
     assert view.header.state == "running"
     assert view.header.live
-    assert view.plot.n_points[0] == 401
+    assert view.curves.plot.n_points[0] == 401
     assert view.frame == 400 // STRIDE
     assert view.header.detail.startswith("0.2 of 2 ps")
-    picture = view.scene.widget.value
+    picture = view.picture.scene.widget.value
     recorded.advance(30)
     assert view.refresh() == "running"
-    assert view.plot.n_points[0] == 431
+    assert view.curves.plot.n_points[0] == 431
     assert view.frame == 430 // STRIDE
-    assert view.scene.widget.value != picture
+    assert view.picture.scene.widget.value != picture
     assert visible(view, "Pause")
     assert visible(view, "Stop")
     view.go(3)
     recorded.advance(100)
     view.refresh()
     assert view.frame == 3
-    assert view.slider.max == 530 // STRIDE
+    assert view.bar.slider.max == 530 // STRIDE
     assert visible(view, "Live")
     view.follow()
     assert view.frame == 530 // STRIDE
@@ -134,36 +134,36 @@ def test_go_to_failure_within_a_second(recorded: RecordedMD) -> None:
     view = MDView(recorded.run, viewer="still")
     assert view.header.state == "failed"
     assert verdict.sentence in view.verdict.value
-    assert {mark.kind for mark in view._marks} == {"warning", "failure"}
+    assert {mark.kind for mark in view.curves.marks} == {"warning", "failure"}
     start = time.perf_counter()
     view.failure_button.click()
     assert time.perf_counter() - start < 1.0
     assert view.marked == (3, 2)
     assert view._frames is not None
     assert view._frames.step(view.frame) == verdict.step - 50
-    assert "50 steps before failure" in view.frame_text.value
-    assert "H 3" in view.scene.widget.value
+    assert "50 steps before failure" in view.bar.text.value
+    assert "H 3" in view.picture.scene.widget.value
     # From here on every step is there, whatever the stride.
     for left in (49, 48, 47):
-        view.next_button.click()
+        view.bar.next_button.click()
         assert view._frames.step(view.frame) == verdict.step - left
-    assert view.colour.value == "force"
-    assert "eV/Å" in view.colour_bar.value
+    assert view.picture.colour.value == "force"
+    assert "eV/Å" in view.picture.colour_bar.value
     view.close()
 
 
 def test_click_on_a_curve_shows_that_moment(recorded: RecordedMD) -> None:
     recorded.fail()
     view = MDView(recorded.run, viewer="still")
-    view._curve_clicked(0.2, 0.0, 0)
+    view._curve_clicked(0.2)
     assert view._frames is not None
     assert view._frames.step(view.frame) == 400
-    assert view.plot.cursor == pytest.approx(0.2)
-    assert view.slider.value == view.frame
-    view.slider.value = 7
+    assert view.curves.plot.cursor == pytest.approx(0.2)
+    assert view.bar.slider.value == view.frame
+    view.bar.slider.value = 7
     assert view.frame == 7
     view.frame = 9  # as another view that is linked to it would
-    assert view.slider.value == 9
+    assert view.bar.slider.value == 9
     view.close()
 
 
@@ -189,14 +189,14 @@ def test_curves_stay_small_and_keep_spikes(tmp_path: Path) -> None:
     view = MDView(recorded.run, viewer="still")
     sent = []
     for _ in range(60):
-        before = view.plot.sent_points
+        before = view.curves.plot.sent_points
         recorded.advance(1000)
         view.refresh()
-        sent.append(view.plot.sent_points - before)
-        assert max(view.plot.n_points) <= MOST_POINTS
-    traces = sum(1 for count in view.plot.n_points if count)
+        sent.append(view.curves.plot.sent_points - before)
+        assert max(view.curves.plot.n_points) <= MOST_POINTS
+    traces = sum(1 for count in view.curves.plot.n_points if count)
     assert np.median(sent) <= traces * PER_ROUND
-    forces = [value for value in view.plot._data[-1]["y"] if value is not None]
+    forces = [value for value in view.curves.plot._data[-1]["y"] if value is not None]
     assert max(forces) == 777.0
     view.close()
 
@@ -208,7 +208,7 @@ def test_tail_after_a_silence_is_as_fine_as_the_rest(tmp_path: Path) -> None:
     view = MDView(recorded.run, viewer="still")
     recorded.advance(9_000)  # while a cell kept the kernel busy
     view.refresh()
-    times = np.array(view.plot._data[0]["x"])
+    times = np.array(view.curves.plot._data[0]["x"])
     half = times[-1] / 2
     assert 0.7 < (times > half).sum() / (times <= half).sum() < 1.4
     view.close()
@@ -218,7 +218,7 @@ def test_thousand_updates_leave_object_counts_flat(recorded: RecordedMD) -> None
     recorded.alive()
     recorded.advance(200)
     view = MDView(recorded.run, viewer="still")
-    view.colour.value = "force"
+    view.picture.colour.value = "force"
 
     def rounds(count: int) -> None:
         for i in range(count):
@@ -313,9 +313,9 @@ def test_replicas_are_shown_one_at_a_time(tmp_path: Path) -> None:
         one.files.path.rename(run_files.path / f"replica_{number:03d}")
     view = MDView(Run(run_files.path), viewer="still")
     assert view.replicas.layout.display is None
-    assert (view.plot.n_points[0], view.frame) == (201, 200 // STRIDE)
+    assert (view.curves.plot.n_points[0], view.frame) == (201, 200 // STRIDE)
     view.replica = 1
-    assert (view.plot.n_points[0], view.frame) == (401, 400 // STRIDE)
+    assert (view.curves.plot.n_points[0], view.frame) == (401, 400 // STRIDE)
     view.close()
 
 
@@ -330,8 +330,8 @@ def test_a_view_shows_another_run(tmp_path: Path, recorded: RecordedMD) -> None:
     assert view.header.state == "running"
     assert view.marked == ()
     assert view.verdict.layout.display == "none"
-    assert view.plot.n_points[0] == 61
-    assert not view.plot._layout.get("annotations")
+    assert view.curves.plot.n_points[0] == 61
+    assert not view.curves.plot._layout.get("annotations")
     view.watch(None)
     assert view.header.state == "empty"
     view.close()
