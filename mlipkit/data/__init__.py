@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mlipkit.data.resolve import resolve as resolve
     from mlipkit.data.series import Series as Series
     from mlipkit.data.series import SeriesWriter as SeriesWriter
+    from mlipkit.data.skin_lists import SkinLists as SkinLists
     from mlipkit.data.splits import Split as Split
     from mlipkit.data.splits import split as split
     from mlipkit.data.write import write as write
@@ -45,6 +46,7 @@ _HOMES = {
     "neighbour_list": "neighbours",
     "NeighbourCache": "neighbours",
     "SkinList": "neighbours",
+    "SkinLists": "skin_lists",
     "Graph": "graph",
     "Targets": "graph",
     "collate": "graph",

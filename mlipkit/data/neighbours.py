@@ -70,15 +70,23 @@ def _search(
     box = np.where(periodic[:, None], cell, 0.0)
     if (periodic & (np.linalg.norm(box, axis=1) == 0)).any():
         raise DataError("a periodic axis has no cell vector", found=f"cell {cell.tolist()}, pbc {periodic.tolist()}")
-    finder = getattr(_local, "finder", None)
-    if finder is None or finder.cutoff != cutoff:
-        finder = _local.finder = NeighborList(cutoff=float(cutoff), full_list=True, n_threads=1)
+    finder = _finder(float(cutoff))
     i, j, shift, vectors = finder.compute(positions, box, periodic, quantities="ijSD", copy=False)
     i, j = i.view(np.int64), j.view(np.int64)
     order = _order(i, j, shift, len(positions))
     distance2 = np.einsum("ek,ek->e", vectors, vectors)
     keep = (distance2 > 0) & (distance2 < cutoff * cutoff)
     return i, j, shift, vectors, order if keep.all() else order[keep[order]]
+
+
+def _finder(cutoff: float) -> NeighborList:
+    """The search of this thread for a cutoff; a few stay, as a simulation asks for two cutoffs in turn."""
+    finders = _local.__dict__.setdefault("finders", {})
+    if cutoff not in finders:
+        if len(finders) >= 4:
+            finders.clear()
+        finders[cutoff] = NeighborList(cutoff=cutoff, full_list=True, n_threads=1)
+    return finders[cutoff]
 
 
 def _order(i: Array, j: Array, shift: Array, n_atoms: int) -> Array:

@@ -12,7 +12,7 @@ Before each Verlet step all velocities of a replica are multiplied by α,
 | R_i | n standard normal numbers | |
 
 Bussi, Donadio, Parrinello, J. Chem. Phys. 126, 014101 (2007), equation A7; as in `ase.md.bussi.Bussi`. The sum of
-squares is drawn as n − 1 normal numbers, which is exact and costs no more than one Langevin draw.
+squares is drawn as it stands, from n normal numbers, which is exact and costs no more than one Langevin draw.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def bussi_step(state: MDState, forces: ForceFunction, timestep: float) -> None:
     """One step of `timestep` fs, in place."""
     thermostat = state.thermostat
     kinetic = state.kinetic_energy()
-    first, squares = _noise(state)
+    first, squares = state.squares()
     keep = torch.exp(-timestep / thermostat["relaxation_time"])
     share = (1 - keep) * (0.5 * units.BOLTZMANN) * thermostat["temperature"] / kinetic
     square = keep + share * squares + 2 * first * torch.sqrt(keep * share)
@@ -70,12 +70,3 @@ def bussi_step(state: MDState, forces: ForceFunction, timestep: float) -> None:
     state.velocities = state.velocities * state.per_atom(torch.sqrt(square))
     state.heat = state.heat + (square - 1) * kinetic
     verlet(state, forces, timestep)
-
-
-def _noise(state: MDState) -> tuple[torch.Tensor, torch.Tensor]:
-    """R₁ and the sum of all R_i², each [S]."""
-    draws = [
-        torch.randn(int(n), generator=rng, dtype=torch.float64, device=rng.device)
-        for n, rng in zip(state.dof.tolist(), state.rng, strict=True)
-    ]
-    return torch.stack([draw[0] for draw in draws]), torch.stack([draw.square().sum() for draw in draws])

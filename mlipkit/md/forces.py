@@ -17,7 +17,7 @@ from ase.stress import voigt_6_to_full_3x3_stress
 from torch import Tensor
 
 from mlipkit.data.graph import Graph
-from mlipkit.data.neighbours import SkinList
+from mlipkit.data.skin_lists import SkinLists
 from mlipkit.errors import DataError
 from mlipkit.md.state import MDState
 
@@ -76,13 +76,15 @@ class PotentialForces:
 
     CUT_ABOVE: Final = 600
     """Edges from which cutting the list is cheaper than carrying the skin through the model."""
+    CUT_FROM: Final = 0.05
+    """Share of pairs beyond the cutoff from which it is; in a molecule smaller than the cutoff there are none."""
 
     def __init__(self, potential: BasePotential, *, skin: float = 0.5, stress: bool = False) -> None:
         self.potential = potential
         self.skin = skin
         self.stress = stress
         self._numbers: Tensor | None = None
-        self._lists: list[SkinList] = []
+        self._lists: SkinLists | None = None
 
     @property
     def cutoff(self) -> float:
@@ -91,7 +93,7 @@ class PotentialForces:
     @property
     def n_rebuilds(self) -> int:
         """How often a neighbour list was rebuilt, all replicas together."""
-        return sum(skin_list.n_rebuilds for skin_list in self._lists)
+        return self._lists.n_rebuilds if self._lists is not None else 0
 
     def __call__(self, state: MDState) -> Forces:
         graph = self.graph(state)
@@ -107,61 +109,53 @@ class PotentialForces:
         """The batch that the potential gets for this state."""
         if self._numbers is not state.numbers:
             self._start(state)
-        self._update_lists(state)
-        device = self._static["numbers"].device
-        positions, cell = state.positions.to(device), state.cell.to(device)
-        assert self._edges is not None
-        edge_index, shift = self._edges
-        if edge_index.shape[1] > self.CUT_ABOVE:
-            vectors = positions[edge_index[0]] - positions[edge_index[1]] + self._shift_vectors
+        lists = self._lists
+        assert lists is not None
+        lists.update(state.positions, state.cell)
+        edge_index, shift = lists.edge_index, lists.shift
+        positions, cell = state.positions.to(lists.device), state.cell.to(lists.device)
+        # How many pairs stay is a number that a GPU would have to be waited for.
+        if edge_index.shape[1] > self.CUT_ABOVE and lists.beyond > self.CUT_FROM and lists.device.type == "cpu":
+            vectors = positions[edge_index[0]] - positions[edge_index[1]] + lists.shift_vectors
             near = ((vectors * vectors).sum(1) < self.cutoff**2).nonzero().squeeze(1)
             edge_index, shift = edge_index[:, near], shift[near]
         return Graph(positions=positions, edge_index=edge_index, shift=shift, cell=cell, **self._static)
 
+    def select(self, state: MDState, replicas: Sequence[int]) -> None:
+        """Go on with `state`, which holds these replicas of the one before; their lists stay."""
+        if self._lists is not None:
+            self._lists.select(replicas)
+            self._hold(state)
+
     def to_tensors(self) -> dict[str, Tensor]:
         """What decides the order of sums in the next call: the structures of which the lists were made."""
         tensors = {}
-        for index, skin_list in enumerate(self._lists):
-            if skin_list.reference is not None:
-                for name, value in zip(("positions", "cell", "pbc"), skin_list.reference, strict=True):
-                    tensors[f"{index}.{name}"] = torch.tensor(value)
+        for index in range(len(self._static["n_atoms"]) if self._lists is not None else 0):
+            reference = self._lists.reference(index)  # type: ignore[union-attr]
+            if reference is not None:
+                tensors[f"{index}.positions"], tensors[f"{index}.cell"] = map(torch.tensor, reference)
         return tensors
 
     def restore(self, state: MDState, tensors: Mapping[str, Tensor]) -> None:
         """Make the lists of `to_tensors` again, for the restored `state`."""
         self._start(state)
-        for index, skin_list in enumerate(self._lists):
+        assert self._lists is not None
+        for index in range(state.n_systems):
             if f"{index}.positions" in tensors:
-                skin_list.update(*(tensors[f"{index}.{name}"].numpy() for name in ("positions", "cell", "pbc")))
+                self._lists.restore(index, tensors[f"{index}.positions"].numpy(), tensors[f"{index}.cell"].numpy())
 
     def _start(self, state: MDState) -> None:
-        device = self.potential.device
         self.potential.check_elements(state.numbers)
-        static = {"numbers": state.numbers, "pbc": state.pbc, "system": state.system, "n_atoms": state.n_atoms}
-        self._static = {name: value.to(device) for name, value in static.items()}
-        self._lists = [SkinList(self.cutoff, self.skin) for _ in range(state.n_systems)]
-        self._pbc = state.pbc.cpu().numpy()
-        self._numbers = state.numbers
-        self._edges: tuple[Tensor, Tensor] | None = None
+        device = self.potential.device
+        # On a GPU the checks see broken positions some steps late; until then they must not stop the other replicas.
+        self._lists = SkinLists(self.cutoff, self.skin, state.n_atoms.tolist(), state.pbc.cpu().numpy(), device,
+                                lenient=device.type != "cpu")  # fmt: skip
+        self._hold(state)
 
-    def _update_lists(self, state: MDState) -> None:
-        positions, cells = state.positions.cpu().numpy(), state.cell.cpu().numpy()
-        edges, shifts, changed = [], [], self._edges is None
-        for index, skin_list in enumerate(self._lists):
-            span = slice(state.offsets[index], state.offsets[index + 1])
-            edge_index, shift, rebuilt = skin_list.update(positions[span], cells[index], self._pbc[index])
-            edges.append(edge_index)
-            shifts.append(shift)
-            changed = changed or rebuilt
-        if not changed:
-            return
-        device = self._static["numbers"].device
-        offset = [np.int64(start) for start in state.offsets]
-        edge_index = np.concatenate([e + start for e, start in zip(edges, offset, strict=False)], axis=1)
-        shift = np.concatenate(shifts)
-        vectors = np.concatenate([s @ cell for s, cell in zip(shifts, cells, strict=True)])
-        self._edges = torch.from_numpy(edge_index).to(device), torch.from_numpy(shift).to(device)
-        self._shift_vectors = torch.from_numpy(vectors).to(device)
+    def _hold(self, state: MDState) -> None:
+        static = {"numbers": state.numbers, "pbc": state.pbc, "system": state.system, "n_atoms": state.n_atoms}
+        self._static = {name: value.to(self.potential.device) for name, value in static.items()}
+        self._numbers = state.numbers
 
 
 class CalculatorForces:

@@ -14,7 +14,8 @@ integrated by Suzuki-Yoshida factors of fourth order.
 | K, n | kinetic energy, state.dof | eV, 1 |
 
 Martyna, Klein, Tuckerman, J. Chem. Phys. 97, 2635 (1992); Tuckerman et al., J. Phys. A 39, 5629 (2006); the splitting
-of `ase.md.nose_hoover_chain.NoseHooverChainNVT`. The chain is a handful of numbers per replica, so it runs on the host.
+of `ase.md.nose_hoover_chain.NoseHooverChainNVT`. The chain is a handful of numbers per replica: floats for one, arrays
+for several, tensors where a device would have to be waited for.
 """
 
 from __future__ import annotations
@@ -71,12 +72,18 @@ def nose_hoover_step(state: MDState, forces: ForceFunction, timestep: float) -> 
 def _half_chain(state: MDState, time: float) -> None:
     thermostat, kinetic = state.thermostat, state.kinetic_energy()
     inputs = 2 * kinetic, state.dof, thermostat["temperature"], thermostat["relaxation_time"]
-    if state.n_systems == 1:
+    if state.n_systems == 1 and kinetic.device.type == "cpu":
         # Plain floats: many times less overhead than one-element arrays.
         position, momentum = thermostat["chain_position"][0].tolist(), thermostat["chain_momentum"][0].tolist()
         energy, dof, temperature, tau = (value.item() for value in inputs)
         scale = _chain(position, momentum, energy, dof, temperature, tau, time, math.exp)
         columns = [position], [momentum]
+    elif kinetic.device.type != "cpu":
+        # A handful of tiny kernels more, but nothing that waits for the device.
+        position, momentum = (list(thermostat[name].unbind(1)) for name in ("chain_position", "chain_momentum"))
+        energy, dof, temperature, tau = inputs
+        scale = _chain(position, momentum, energy, dof, temperature, tau, time, torch.exp)
+        columns = torch.stack(position, 1), torch.stack(momentum, 1)
     else:
         position, momentum = (list(thermostat[name].cpu().numpy().T) for name in ("chain_position", "chain_momentum"))
         energy, dof, temperature, tau = (value.cpu().numpy() for value in inputs)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from mlipkit import units
 from mlipkit.errors import DataError
+from mlipkit.md.noise import Draws
 
 _PER_SYSTEM = ("energy", "stress", "cell", "pbc", "dof", "heat")
 _PER_ATOM = ("numbers", "masses", "positions", "velocities", "forces")
@@ -43,6 +44,7 @@ class MDState:
     | heat | [S] | eV given to the system by its thermostat since the start |
     | thermostat | name -> [S, ...] | settings and variables of the ensemble |
     | rng | S generators | one per replica, so that a replica does not depend on its neighbours |
+    | draws | | random numbers drawn ahead (`mlipkit.md.noise`) |
 
     Floating tensors are float64.
     """
@@ -63,6 +65,7 @@ class MDState:
     time: float = 0.0
     thermostat: dict[str, Tensor] = field(default_factory=dict)
     rng: list[torch.Generator] = field(default_factory=list)
+    draws: Draws = field(default_factory=Draws)
 
     @property
     def n_systems(self) -> int:
@@ -77,6 +80,10 @@ class MDState:
     def offsets(self) -> list[int]:
         """First atom of each replica, and N at the end."""
         return [0, *torch.cumsum(self.n_atoms, 0).tolist()]
+
+    @cached_property
+    def _counts(self) -> list[int]:
+        return self.n_atoms.tolist()
 
     @property
     def evaluated(self) -> bool:
@@ -97,11 +104,12 @@ class MDState:
 
     def normal(self) -> Tensor:
         """Standard normal numbers [N,3], each replica from its own generator."""
-        draws = [
-            torch.randn(stop - start, 3, generator=rng, dtype=torch.float64, device=rng.device)
-            for start, stop, rng in zip(self.offsets, self.offsets[1:], self.rng, strict=False)
-        ]
-        return draws[0] if len(draws) == 1 else torch.cat(draws)
+        return self.draws.next("atoms", self.rng, [3 * n for n in self._counts]).view(-1, 3)
+
+    def squares(self) -> tuple[Tensor, Tensor]:
+        """Of as many standard normal numbers as there are degrees of freedom: the first, and the sum of squares; [S]."""
+        pair = self.draws.next("squares", self.rng, [int(n) for n in self.dof.tolist()] if self.draws.empty else [])
+        return pair[:, 0], pair[:, 1]
 
     def kinetic_energy(self) -> Tensor:
         """Kinetic energy of each replica, eV [S]."""
@@ -163,6 +171,7 @@ class MDState:
             time=self.time,
             thermostat={name: value[chosen].clone() for name, value in self.thermostat.items()},
             rng=[self.rng[r] for r in replicas],
+            draws=self.draws.select(replicas, self._counts),
         )
 
     def take(self, other: MDState) -> None:
@@ -178,7 +187,8 @@ class MDState:
         tensors["step"] = torch.tensor(self.step)
         tensors["time"] = torch.tensor(self.time, dtype=torch.float64)
         tensors.update({f"thermostat.{name}": value for name, value in self.thermostat.items()})
-        tensors.update({f"rng.{index}": rng.get_state() for index, rng in enumerate(self.rng)})
+        tensors["draws"] = torch.tensor(self.draws.used)
+        tensors.update({f"rng.{index}": start for index, start in enumerate(self.draws.starts(self.rng))})
         return {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
 
     @classmethod
@@ -202,6 +212,8 @@ class MDState:
                 if name.startswith("thermostat.")
             },
             rng=rng,
+            # Checkpoints of old have no numbers drawn ahead.
+            draws=Draws(int(tensors["draws"]) if "draws" in tensors else 0),
         )
 
 

@@ -27,6 +27,7 @@ from mlipkit.md import (
     verlet_step,
 )
 from mlipkit.md.forces import evaluate
+from mlipkit.md.noise import Draws
 
 # ASE carries the constants of 2014, mlipkit those of 2018: the same physics needs the temperature scaled by this.
 KELVIN = units.BOLTZMANN / ase_units.kB
@@ -98,14 +99,22 @@ def test_nose_hoover_chain_follows_ase():
 
 
 class _Normal(np.random.Generator):
-    """Gives ASE the numbers that a replica's torch generator draws."""
+    """Gives ASE the numbers that a replica's torch generator draws, a block of steps at a time."""
 
     def __init__(self, seed):
         super().__init__(np.random.PCG64(0))
-        self.torch = torch.Generator().manual_seed(seed)
+        self.torch, self.rows = torch.Generator().manual_seed(seed), iter(())
 
     def normal(self, loc=0.0, scale=1.0, size=None):
-        return torch.randn(*size, generator=self.torch, dtype=torch.float64).numpy()
+        row = next(self.rows, None)
+        if row is None:
+            self.rows = iter(block_of(self.torch, int(np.prod(size))))
+            row = next(self.rows)
+        return row.reshape(size).numpy()
+
+
+def block_of(generator, count):
+    return torch.randn(Draws.STEPS, count, generator=generator, dtype=torch.float64)
 
 
 def test_langevin_follows_ase():
@@ -123,10 +132,13 @@ class _BussiNoise:
     """n normal numbers a step as `bussi_step` draws them, handed out as ASE asks: the first, then the squares."""
 
     def __init__(self, seed, n):
-        self.torch, self.n = torch.Generator().manual_seed(seed), n
+        self.torch, self.n, self.rows = torch.Generator().manual_seed(seed), n, iter(())
 
     def standard_normal(self):
-        draw = torch.randn(self.n, generator=self.torch, dtype=torch.float64)
+        draw = next(self.rows, None)
+        if draw is None:
+            self.rows = iter(block_of(self.torch, self.n))
+            draw = next(self.rows)
         self.rest = draw[1:].square().sum().item()
         return draw[0].item()
 

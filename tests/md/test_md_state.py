@@ -209,3 +209,26 @@ def test_single_precision_model_gets_double_positions():
     one, two = PotentialForces(model)(near), PotentialForces(model)(far)
     assert one.forces.dtype == torch.float64
     torch.testing.assert_close(one.forces, two.forces, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("used", [0, 5, 16, 21])
+def test_numbers_drawn_ahead_do_not_show(used):
+    """A replica gets the same numbers alone, in a batch, after others have left, and after a checkpoint."""
+    batch = state_from_atoms([molecule("H2O"), molecule("CH4"), molecule("CO")], seed=[4, 5, 6])
+    alone = state_from_atoms(molecule("CH4"), seed=5)
+    whole = [alone.normal().clone() for _ in range(40)]
+    got = [batch.normal()[3:8].clone() for _ in range(used)]
+    batch = MDState.from_tensors(batch.to_tensors())
+    got += [batch.normal()[3:8].clone() for _ in range(3)]
+    batch = batch.select([2, 1])
+    got += [batch.normal()[2:7].clone() for _ in range(40 - len(got))]
+    assert all(torch.equal(a, b) for a, b in zip(got, whole, strict=True))
+    assert not torch.equal(whole[0], whole[16])
+
+
+def test_squares_are_those_of_as_many_numbers_as_degrees_of_freedom():
+    state = ethanol_state(replicas=200)
+    first, squares = state.squares()
+    assert first.std().item() == pytest.approx(1.0, abs=0.2)
+    assert squares.mean().item() == pytest.approx(27.0, abs=4 * np.sqrt(54 / 200))
+    assert (squares > first**2).all()
