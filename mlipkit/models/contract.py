@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from ase.data import chemical_symbols
@@ -53,13 +53,16 @@ class BasePotential(nn.Module):
     | stress | [S,3,3] | eV/Å³ | as positions; NaN unless periodic along all three axes |
     | features | [N,D] | | as parameters |
 
-    A subclass gives `cutoff`, `evaluate` and `describe`. The graph may hold edges at or beyond the cutoff (skin lists,
-    sums of potentials with several cutoffs): they must change nothing.
+    A subclass gives `cutoff`, `evaluate` and `describe`; to be saved also `kind`, `specification` and
+    `from_specification`, and it registers (`mlipkit.models.register_potential`). The graph may hold edges at or beyond
+    the cutoff (skin lists, sums of potentials with several cutoffs): they must change nothing.
 
     Args:
         elements: atomic numbers in the domain. Others raise `ModelError`.
     """
 
+    kind: ClassVar[str] = ""
+    """Name in files; empty: cannot be saved."""
     known: Tensor
 
     def __init__(self, elements: Sequence[int]) -> None:
@@ -92,6 +95,15 @@ class BasePotential(nn.Module):
 
     def describe(self) -> dict[str, Any]:
         """Make-up, size, domain; for models of others also level of theory and licence. JSON-ready."""
+        raise NotImplementedError
+
+    def specification(self) -> dict[str, Any]:
+        """JSON-ready make-up that, with `state_dict`, rebuilds this potential."""
+        raise NotImplementedError
+
+    @classmethod
+    def from_specification(cls, spec: Mapping[str, Any], *, where: str) -> BasePotential:
+        """The inverse of `specification`, with weights yet to be filled in; `where` names the file in errors."""
         raise NotImplementedError
 
     # What all have

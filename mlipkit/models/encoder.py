@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -19,10 +20,12 @@ class Features:
     Attributes:
         scalar: [N,D], unchanged by rotation.
         vector: [N,3,D], turns with the structure; None for encoders without vectors.
+        tensor: [N,5,D], components of degree l = 2, for heads that take them; None for encoders without.
     """
 
     scalar: Tensor
     vector: Tensor | None = None
+    tensor: Tensor | None = None
 
 
 class Encoder(nn.Module):
@@ -34,10 +37,12 @@ class Encoder(nn.Module):
     Attributes:
         cutoff: Å.
         width: number of scalar features D.
+        elements: atomic numbers that it can tell apart; None: all.
     """
 
     cutoff: float
     width: int
+    elements: tuple[int, ...] | None = None
 
     def forward(self, numbers: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> Features:
         """Encode a batch.
@@ -49,6 +54,6 @@ class Encoder(nn.Module):
         """
         raise NotImplementedError
 
-    def options(self) -> dict[str, bool | int | float | str]:
+    def options(self) -> Mapping[str, bool | int | float | str | list[int]]:
         """Arguments that rebuild this encoder, JSON-ready."""
         raise NotImplementedError

@@ -17,61 +17,44 @@ import torch
 from torch import Tensor
 
 from mlipkit.errors import ModelError
-from mlipkit.models.heads import AuxiliaryHead, build_auxiliary
+from mlipkit.models import composite, zbl  # noqa: F401 - their kinds register themselves
+from mlipkit.models.contract import BasePotential
 from mlipkit.models.potential import Potential
-from mlipkit.models.registry import build_encoder, encoder_name
+from mlipkit.models.registry import potential_from, specification_of
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Written into every file. A change that old files do not fit raises it and adds an upgrade."""
 
 HEADER_KEY = "mlipkit"
 PREFIX = "potential."
 
 Upgrade = Callable[[dict[str, Any], dict[str, Tensor]], tuple[dict[str, Any], dict[str, Tensor]]]
-UPGRADES: dict[int, Upgrade] = {}
+
+
+def _one_kind_only(spec: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Version 1 knew encoder-and-head potentials alone."""
+    return {"kind": Potential.kind, **spec}, tensors
+
+
+UPGRADES: dict[int, Upgrade] = {1: _one_kind_only}
 """Format version -> function (specification, tensors) -> the same in the next version."""
 
 
-def spec_of(potential: Potential) -> dict[str, Any]:
+def spec_of(potential: BasePotential) -> dict[str, Any]:
     """JSON-ready specification that, with the tensors of `tensors_of`, rebuilds a potential."""
-    auxiliary: dict[str, Any] = {}
-    for name, head in potential.auxiliary.items():
-        if not isinstance(head, AuxiliaryHead):
-            raise ModelError("no AuxiliaryHead", where=f"potential.auxiliary['{name}']", found=type(head).__name__)
-        auxiliary[name] = {"kind": head.kind, "options": head.options()}
-    return {
-        "format_version": FORMAT_VERSION,
-        "encoder": {"name": encoder_name(potential.encoder), "options": potential.encoder.options()},
-        "head": potential.head_name,
-        "auxiliary": auxiliary,
-        "elements": list(potential.elements),
-        "dtype": str(potential.dtype).removeprefix("torch."),
-    }
+    return {"format_version": FORMAT_VERSION, **specification_of(potential)}
 
 
-def tensors_of(potential: Potential) -> dict[str, Tensor]:
+def tensors_of(potential: BasePotential) -> dict[str, Tensor]:
     """Weights and constants by file name (`potential.*`), on the CPU."""
     return {PREFIX + name: value.detach().cpu().contiguous() for name, value in potential.state_dict().items()}
 
 
-def build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor], *, where: str = "potential") -> Potential:
+def build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor], *, where: str = "potential") -> BasePotential:
     """Potential from a specification and tensors of the present format version."""
-    lacking = sorted({"encoder", "head", "auxiliary", "elements", "dtype"} - set(spec))
-    if lacking:
-        raise ModelError("incomplete specification", where=where, found=f"no {lacking}")
-    dtype = getattr(torch, str(spec["dtype"]), None)
-    if not isinstance(dtype, torch.dtype):
-        raise ModelError("unknown dtype", where=(where, "dtype"), found=spec["dtype"])
     # Fresh weights are drawn and overwritten: the caller's random numbers must not notice.
     with torch.random.fork_rng(devices=[]):
-        potential = Potential(
-            build_encoder(spec["encoder"]["name"], **spec["encoder"]["options"]),
-            atomic_energies=dict.fromkeys(spec["elements"], 0.0),
-            head=spec["head"],
-        )
-        for name, head in spec["auxiliary"].items():
-            potential.auxiliary[name] = build_auxiliary(head["kind"], head["options"])
-    potential = potential.to(dtype)
+        potential = potential_from(spec, where=where)
     state = {name.removeprefix(PREFIX): value for name, value in tensors.items() if name.startswith(PREFIX)}
     try:
         potential.load_state_dict(state)
@@ -81,7 +64,7 @@ def build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor], *, where: str 
 
 
 def save(
-    potential: Potential,
+    potential: BasePotential,
     path: str | os.PathLike[str],
     card: Mapping[str, Any] | None = None,
     *,
@@ -131,8 +114,8 @@ def save(
     return path
 
 
-def load(source: str | os.PathLike[str], *, device: str | torch.device | None = None) -> Potential:
-    """Load a potential.
+def load(source: str | os.PathLike[str], *, device: str | torch.device | None = None) -> Any:
+    """Load a potential: a `Potential`, or whatever kind of `BasePotential` the file holds.
 
     Args:
         source: a `.safetensors` file, `"sample:NAME"` (a potential that comes with the package), or the folder of a

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 from mlipkit.errors import ModelError
 from mlipkit.models.contract import BasePotential
 from mlipkit.models.encoder import N_TYPES, Encoder, Features
-from mlipkit.models.heads import build_energy_head
-from mlipkit.models.registry import encoder_name
+from mlipkit.models.heads import AuxiliaryHead, build_auxiliary, build_energy_head
+from mlipkit.models.registry import build_encoder, check_complete, dtype_of, encoder_name, register_potential
 from mlipkit.ops import gather
 
 if TYPE_CHECKING:
     from mlipkit.data.graph import Graph
 
 
+@register_potential
 class Potential(BasePotential):
     """Encoder + energy head + atomic energies + scale + named auxiliary heads.
 
@@ -36,6 +37,7 @@ class Potential(BasePotential):
         auxiliary: `nn.ModuleDict` of further heads (`mlipkit.models.heads.AuxiliaryHead`), saved with the potential.
     """
 
+    kind = "potential"
     atomic_energies: Tensor
     scale: Tensor
 
@@ -58,9 +60,15 @@ class Potential(BasePotential):
                 found=", ".join(missing),
                 hint="mlipkit.data.fit_atomic_energies(frames) gives them",
             )
+        if encoder.elements is not None and (strange := set(chosen) - set(encoder.elements)):
+            raise ModelError(
+                "elements that the encoder cannot tell apart", where="elements",
+                found=", ".join(chemical_symbols[z] for z in sorted(strange)),
+                hint="Build the encoder with elements=[...] that hold them",
+            )  # fmt: skip
         self.encoder = encoder
         self.head_name = head
-        self.head = build_energy_head(head, encoder.width)
+        self.head = build_energy_head(head, encoder)
         self.auxiliary = nn.ModuleDict()
         # NaN outside the domain: on a GPU, where looking at the types would stall it, a stray element still shows.
         energies = torch.full((N_TYPES,), float("nan"), dtype=torch.float64)
@@ -104,7 +112,7 @@ class Potential(BasePotential):
 
     def atom_energies(self, features: Features, graph: Graph) -> Tensor:
         """Energy of each atom, float64 [N] in eV, from features of the same graph."""
-        net = self.head(features.scalar, graph.system, graph.n_atoms).double()
+        net = self.head(features, graph.system, graph.n_atoms).double()
         return torch.addcmul(gather(self.atomic_energies, graph.numbers), net, self.scale)
 
     def evaluate(self, graph: Graph, positions: Tensor, cell: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -115,8 +123,9 @@ class Potential(BasePotential):
         """Size, domain and make-up, JSON-ready."""
         parameters = list(self.parameters())
         return {
+            "kind": self.kind,
             "encoder": encoder_name(self.encoder),
-            "options": self.encoder.options(),
+            "options": dict(self.encoder.options()),
             "head": self.head_name,
             "auxiliary": sorted(self.auxiliary),
             "parameters": sum(p.numel() for p in parameters),
@@ -127,3 +136,30 @@ class Potential(BasePotential):
             "scale": float(self.scale),
             "dtype": str(self.dtype).removeprefix("torch."),
         }
+
+    def specification(self) -> dict[str, Any]:
+        auxiliary: dict[str, Any] = {}
+        for name, head in self.auxiliary.items():
+            if not isinstance(head, AuxiliaryHead):
+                raise ModelError("no AuxiliaryHead", where=f"potential.auxiliary['{name}']", found=type(head).__name__)
+            auxiliary[name] = {"kind": head.kind, "options": head.options()}
+        return {
+            "encoder": {"name": encoder_name(self.encoder), "options": dict(self.encoder.options())},
+            "head": self.head_name,
+            "auxiliary": auxiliary,
+            "elements": list(self.elements),
+            "dtype": str(self.dtype).removeprefix("torch."),
+        }
+
+    @classmethod
+    def from_specification(cls, spec: Mapping[str, Any], *, where: str) -> Potential:
+        check_complete(spec, {"encoder", "head", "auxiliary", "elements", "dtype"}, where)
+        dtype = dtype_of(spec, where)
+        potential = cls(
+            build_encoder(spec["encoder"]["name"], **spec["encoder"]["options"]),
+            atomic_energies=dict.fromkeys(spec["elements"], 0.0),
+            head=spec["head"],
+        )
+        for name, head in spec["auxiliary"].items():
+            potential.auxiliary[name] = build_auxiliary(head["kind"], head["options"])
+        return potential.to(dtype)

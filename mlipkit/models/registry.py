@@ -1,18 +1,22 @@
-"""Encoders by name."""
+"""Encoders by name, and kinds of potentials by name: what files and specifications call them."""
 
 from __future__ import annotations
 
 import inspect
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import torch
 
 from mlipkit.errors import ModelError, nearest
+from mlipkit.models.contract import BasePotential
+from mlipkit.models.egnn import EGNN
 from mlipkit.models.encoder import Encoder
 from mlipkit.models.painn import PaiNN
 from mlipkit.models.schnet import SchNet
+from mlipkit.models.visnet import ViSNet
 
-ENCODERS: dict[str, type[Encoder]] = {"schnet": SchNet, "painn": PaiNN}
+ENCODERS: dict[str, type[Encoder]] = {"schnet": SchNet, "painn": PaiNN, "egnn": EGNN, "visnet": ViSNet}
 """Encoders by the name used in files and specifications. Everything here goes through the shared property suite."""
 
 
@@ -43,3 +47,56 @@ def encoder_name(encoder: Encoder) -> str:
         if type(encoder) is cls:
             return name
     raise ModelError(f"encoder {type(encoder).__name__} is not registered in mlipkit.models.ENCODERS")
+
+
+POTENTIALS: dict[str, type[BasePotential]] = {}
+"""Kinds of potentials that can be saved, by `BasePotential.kind`."""
+_Kind = TypeVar("_Kind", bound=type[BasePotential])
+
+
+def register_potential(cls: _Kind) -> _Kind:
+    """Class decorator: make a kind of potential loadable from file by its `kind`."""
+    POTENTIALS[cls.kind] = cls
+    return cls
+
+
+def specification_of(potential: BasePotential) -> dict[str, Any]:
+    """JSON-ready make-up of a potential, those inside it included; weights are apart.
+
+    Raises:
+        ModelError: its kind is not registered.
+    """
+    if POTENTIALS.get(potential.kind) is not type(potential):
+        raise ModelError(
+            f"{type(potential).__name__} cannot be saved", hint="Saved are: " + ", ".join(sorted(POTENTIALS))
+        )
+    return {"kind": potential.kind, **potential.specification()}
+
+
+def potential_from(spec: Mapping[str, Any], *, where: str = "potential") -> BasePotential:
+    """Potential of this make-up with weights yet to be filled in.
+
+    Raises:
+        ModelError: unknown kind, or a part of the specification that is missing or wrong.
+    """
+    kind = spec.get("kind")
+    if kind not in POTENTIALS:
+        raise ModelError(
+            f"unknown kind of potential '{kind}'", where=where,
+            hint=f"Import the module that defines it before loading; {nearest(str(kind), POTENTIALS)}",
+        )  # fmt: skip
+    return POTENTIALS[kind].from_specification(spec, where=where)
+
+
+def check_complete(spec: Mapping[str, Any], names: set[str], where: str) -> None:
+    """Raise `ModelError` where a specification lacks one of these entries."""
+    if lacking := sorted(names - set(spec)):
+        raise ModelError("incomplete specification", where=where, found=f"no {lacking}")
+
+
+def dtype_of(spec: Mapping[str, Any], where: str) -> torch.dtype:
+    """The `dtype` of a specification."""
+    dtype = getattr(torch, str(spec["dtype"]), None)
+    if not isinstance(dtype, torch.dtype):
+        raise ModelError("unknown dtype", where=(where, "dtype"), found=spec["dtype"])
+    return dtype

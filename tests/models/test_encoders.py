@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 
 import pytest
 import suites
@@ -10,7 +11,7 @@ import torch
 
 from mlipkit.data import graph_of
 from mlipkit.errors import ModelError
-from mlipkit.models import ENCODERS, PaiNN, SchNet, build_encoder
+from mlipkit.models import EGNN, ENCODERS, PaiNN, Potential, SchNet, ViSNet, build_encoder
 from mlipkit.models.bases import bessel, cosine_cutoff, gaussians, polar, shifted_softplus
 
 
@@ -41,6 +42,30 @@ def test_head_parameter_counts():
 def test_schnet_parameter_count():
     per_layer = (50 * 128 + 128) + (128 * 128 + 128) + 128 * 128 + 2 * (128 * 128 + 128)
     assert count(SchNet(features=128, layers=3, cutoff=6.0)) == 119 * 128 + 3 * per_layer
+
+
+@pytest.mark.parametrize(
+    ("elements", "norm", "expected"),
+    [((1, 6, 46), "layer", 513_281), ((1, 6), "layer", 513_153), ((1, 6, 7, 8), "layer", 513_409),
+     ((1, 6, 46), "none", 510_209)],
+)  # fmt: skip
+def test_egnn_parameter_counts(elements, norm, expected):
+    encoder = EGNN(features=128, elements=elements, norm=norm)
+    potential = Potential(encoder, atomic_energies=dict.fromkeys(elements, 0.0), head="pooled_features")
+    assert count(potential) == expected
+    if norm == "layer":
+        assert (count(encoder.layers[0].message), count(encoder.layers[0].update)) == (115_456, 49_920)
+    assert encoder.layers[0].frequencies.shape == (256,)
+    assert not torch.equal(encoder.layers[0].frequencies, encoder.layers[1].frequencies)
+    assert abs(float(encoder.layers[0].frequencies.std()) - 4 / math.sqrt(2)) < 0.4
+
+
+@pytest.mark.parametrize("lmax", [1, 2])
+def test_visnet_parameter_count(lmax):
+    """1,687,398 by hand; our two embedding tables have 119 rows instead of 100, and no table of atomic energies."""
+    encoder = ViSNet(features=128, layers=6, lmax=lmax)
+    head = suites.small_potential("visnet", torch.float32, features=128, lmax=lmax, head="gated").head
+    assert count(encoder) + count(head) == 1_687_398 + 2 * 19 * 128 - 100
 
 
 def test_bases():
@@ -124,6 +149,51 @@ def test_painn_equations():
     assert torch.allclose(found.vector, v, atol=1e-12)
 
 
+def test_egnn_equations():
+    for envelope in (True, False):
+        encoder = suites.small_potential("egnn", torch.float64, envelope=envelope).encoder
+        graph = graph_of(suites.skewed_crystal(), encoder.cutoff, torch.float64)
+        sender, receiver, d, _, fc = _dense(encoder, graph)
+        columns = torch.tensor([[z == e for e in (1, 6, 8)] for z in graph.numbers.tolist()], dtype=torch.float64)
+        h = encoder.embedding(columns)
+        for layer in encoder.layers:
+            phase = d[:, None] * layer.frequencies
+            gamma = torch.cat([torch.sin(phase), torch.cos(phase)], 1)
+            m = layer.message(torch.cat([h[receiver], h[sender], gamma], 1)) * (fc[:, None] if envelope else 1)
+            total = torch.zeros_like(h)
+            for e in range(len(d)):
+                total[receiver[e]] += m[e]
+            h = h + layer.update(torch.cat([h, total], 1))
+        found = encoder(graph.numbers, graph.edge_index, graph.edge_vectors())
+        assert found.vector is None
+        assert torch.allclose(found.scalar, h, atol=1e-12)
+
+
+def test_egnn_elements():
+    encoder = EGNN(features=8, elements=(8, 1, 1))
+    assert encoder.elements == (1, 8)
+    with pytest.raises(ModelError, match="elements that the encoder cannot tell apart; found C"):
+        Potential(encoder, atomic_energies=dict.fromkeys((1, 6, 8), 0.0))
+    with pytest.raises(ModelError, match=r"egnn: no usable element; expected atomic numbers 1\.\.118; found \[0\]"):
+        EGNN(elements=[0])
+    with pytest.raises(ModelError, match=r"unknown norm 'batch'.*known: layer, none"):
+        EGNN(norm="batch")
+    assert EGNN(features=4).embedding.in_features == 118
+
+
+def test_visnet_options():
+    with pytest.raises(ModelError, match="heads do not divide the features; expected a divisor of 12; found 8"):
+        ViSNet(features=12)
+    with pytest.raises(ModelError, match="no such lmax; expected 1 or 2; found 3"):
+        ViSNet(lmax=3)
+
+
+@pytest.mark.parametrize("encoder", ["schnet", "egnn"])
+def test_gated_head_needs_vectors(encoder):
+    with pytest.raises(ModelError, match=r"energy head 'gated' takes vector features, which (SchNet|EGNN) has not"):
+        suites.small_potential(encoder, torch.float32, head="gated")
+
+
 @pytest.mark.parametrize("name", sorted(ENCODERS))
 def test_start_weights(name):
     first, second, other = (build_encoder(name, seed=seed) for seed in (1, 1, 2))
@@ -132,11 +202,18 @@ def test_start_weights(name):
     assert torch.equal(state, torch.random.get_rng_state())
     for (key, a), b, c in zip(first.named_parameters(), second.parameters(), other.parameters(), strict=True):
         assert torch.equal(a, b)
-        assert key.endswith("bias") != (not torch.equal(a, c))
-        if key.endswith("bias"):
-            assert not a.any()
-        elif "embedding" not in key:
-            assert float(a.detach().abs().max()) <= math.sqrt(6 / sum(a.shape))
+        start = {"bias": 0.0, "weight": 1.0}[key.rpartition(".")[2]]
+        if key.endswith("bias") or a.ndim == 1:
+            assert bool((a == start).all()), key
+            continue
+        assert not torch.equal(a, c), key
+        if not ("embedding" in key and name != "egnn"):
+            # Several maps in one have each their own start.
+            shape = (a.shape[1], a.shape[1]) if re.search(r"query_key_value|edge\.|vector", key) else a.shape
+            assert float(a.detach().abs().max()) <= math.sqrt(6 / sum(shape)), key
+    for (key, a), b, c in zip(first.named_buffers(), second.buffers(), other.buffers(), strict=True):
+        assert torch.equal(a, b), key
+        assert ("frequencies" in key) != torch.equal(a, c), key
     assert build_encoder(name, **first.options()).options() == first.options()
 
 

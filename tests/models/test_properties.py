@@ -6,7 +6,7 @@ import pytest
 import suites
 import torch
 
-from mlipkit.models import ENCODERS, painn, schnet
+from mlipkit.models import ENCODERS, POTENTIALS, Potential, egnn, heads, painn, schnet, visnet
 from mlipkit.ops import use_version
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -18,8 +18,20 @@ def encoder(request) -> str:
 
 
 @pytest.fixture(scope="module", params=sorted(DTYPES))
-def potential(request, encoder):
-    return suites.small_potential(encoder, DTYPES[request.param])
+def dtype(request) -> torch.dtype:
+    return DTYPES[request.param]
+
+
+@pytest.fixture(scope="module", params=sorted(suites.MODELS))
+def potential(request, dtype):
+    return suites.MODELS[request.param](dtype)
+
+
+def test_nothing_registered_is_left_out():
+    made = [make(torch.float32) for make in suites.MODELS.values()]
+    assert {type(potential) for potential in made} >= set(POTENTIALS.values())
+    encoders = {type(potential.encoder) for potential in made if isinstance(potential, Potential)}
+    assert encoders == set(ENCODERS.values())
 
 
 @pytest.mark.parametrize("name", sorted(suites.PROPERTIES))
@@ -41,18 +53,50 @@ def test_wide_head_is_extensive(encoder):
     suites.check_images(suites.small_potential(encoder, torch.float64, head="per_atom_wide"))
 
 
+POOLED = pytest.mark.parametrize("head", ["pooled", "pooled_features"])
+NOT_EXTENSIVE = {"images", "fragments"}
+
+
+@POOLED
 @pytest.mark.parametrize("name", ["batch", "permutation", "rotation", "forces", "stress", "isolated"])
-def test_pooled_head(name, encoder):
-    suites.PROPERTIES[name](suites.small_potential(encoder, torch.float64, head="pooled"))
+def test_pooled_head(name, head, encoder):
+    suites.PROPERTIES[name](suites.small_potential(encoder, torch.float64, head=head))
 
 
-@pytest.mark.parametrize("name", ["images", "fragments"])
-def test_pooled_head_is_not_extensive(name, encoder):
+@POOLED
+@pytest.mark.parametrize("name", sorted(NOT_EXTENSIVE))
+def test_pooled_head_is_not_extensive(name, head, encoder):
     with pytest.raises(AssertionError, match="differs"):
-        suites.PROPERTIES[name](suites.small_potential(encoder, torch.float64, head="pooled"))
+        suites.PROPERTIES[name](suites.small_potential(encoder, torch.float64, head=head))
 
 
-@pytest.mark.parametrize("dtype", DTYPES.values(), ids=list(DTYPES))
+@pytest.mark.parametrize("name", ["batch", "permutation", "rotation", "forces", "stress", "isolated", "images", "mask"])
+@pytest.mark.parametrize("encoder", ["painn", "visnet"])
+def test_gated_head(name, encoder):
+    suites.PROPERTIES[name](suites.small_potential(encoder, torch.float64, head="gated"))
+
+
+SMOOTH = {"cutoff_smooth", "no_jumps"}
+
+
+@pytest.mark.parametrize("name", sorted(set(suites.PROPERTIES) - SMOOTH - NOT_EXTENSIVE))
+def test_published_egnn(name, dtype):
+    """Without envelope and with the pooled head: all other properties hold."""
+    suites.PROPERTIES[name](suites.small_potential("egnn", dtype, envelope=False, head="pooled_features", seed=6))
+
+
+@pytest.mark.parametrize("name", sorted(set(suites.PROPERTIES) - SMOOTH))
+def test_visnet_without_envelope(name):
+    suites.PROPERTIES[name](suites.small_potential("visnet", torch.float64, envelope=False, head="gated"))
+
+
+@pytest.mark.parametrize("name", sorted(SMOOTH))
+@pytest.mark.parametrize(("encoder", "head"), [("egnn", "per_atom"), ("egnn", "pooled_features"), ("visnet", "gated")])
+def test_no_envelope_is_not_smooth(name, encoder, head, dtype):
+    with pytest.raises(AssertionError):
+        suites.PROPERTIES[name](suites.small_potential(encoder, dtype, envelope=False, head=head))
+
+
 def test_painn_with_vector_bias_fails_rotation(dtype):
     biased = suites.small_potential("painn", dtype, vector_bias=True)
     suites.check_translation(biased)
@@ -60,14 +104,15 @@ def test_painn_with_vector_bias_fails_rotation(dtype):
         suites.check_rotation(biased)
 
 
-def test_plain_norm_fails_isolated(monkeypatch):
-    monkeypatch.setattr(painn, "NORM_EPS", 0.0)
+@pytest.mark.parametrize(("module", "head"), [(painn, "per_atom"), (heads, "gated")], ids=["painn", "gated"])
+def test_plain_norm_fails_isolated(module, head, monkeypatch):
+    monkeypatch.setattr(module, "NORM_EPS", 0.0)
     with pytest.raises(AssertionError):
-        suites.check_isolated(suites.small_potential("painn", torch.float64))
+        suites.check_isolated(suites.small_potential("painn", torch.float64, head=head))
 
 
 @pytest.mark.parametrize("name", ["cutoff_smooth", "no_jumps", "beyond_cutoff_nothing"])
-@pytest.mark.parametrize("module", [schnet, painn], ids=["schnet", "painn"])
+@pytest.mark.parametrize("module", [schnet, painn, egnn, visnet], ids=["schnet", "painn", "egnn", "visnet"])
 def test_hard_cutoff_fails(name, module, monkeypatch):
     monkeypatch.setattr(module, "cosine_cutoff", lambda d, rc: torch.ones_like(d))
     model = suites.small_potential(module.__name__.rpartition(".")[2], torch.float64)
