@@ -144,23 +144,39 @@ class LabPage:
     """A window of the browser with one notebook; keeps JavaScript errors and requests that left loopback."""
 
     def __init__(self, lab: Lab, notebook: str, width: int, height: int, dark: bool) -> None:
-        self.lab = lab
+        self.lab, self.notebook, self.dark = lab, notebook, dark
         self.context = lab.browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
-        self.page = self.context.new_page()
-        self.page.set_default_timeout(60_000)
         self.errors: list[str] = []
         self.console: list[str] = []
         self.outside: list[str] = []
+        self._open_tab()
+
+    def _open_tab(self) -> None:
+        self.page = self.context.new_page()
+        self.page.set_default_timeout(60_000)
         self.page.on("pageerror", lambda error: self.errors.append(f"{error} {error.stack}"[:1500]))
         self.page.on("console", self._hear)
         self.page.on("request", self._watch)
         self.page.on("websocket", self._watch)
-        self.page.goto(lab.url(f"/lab/tree/{notebook}?reset"))
+        self.page.goto(self.lab.url(f"/lab/tree/{self.notebook}?reset"))
         self.page.wait_for_selector(".jp-Notebook")
         self.page.wait_for_function(f"() => {STATUS} === 'idle'")
         self.js("() => window.jupyterapp.shell.collapseLeft()")
         # The theme of the last page may or may not have been saved.
-        self.set_theme("JupyterLab Dark" if dark else "JupyterLab Light")
+        self.set_theme("JupyterLab Dark" if self.dark else "JupyterLab Light")
+
+    def save(self) -> None:
+        """Save the notebook."""
+        self.js("() => window.jupyterapp.commands.execute('docmanager:save')")
+
+    def close_tab(self) -> None:
+        """Close the tab; the kernel goes on."""
+        self.page.remove_listener("request", self._watch)
+        self.page.close()
+
+    def reopen_tab(self) -> None:
+        """Open the notebook again in a new tab of the same browser, on the kernel that it has."""
+        self._open_tab()
 
     def _hear(self, message: Any) -> None:
         self.console.append(f"{message.type}: {message.text}")

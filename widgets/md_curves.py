@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import ipywidgets as w
 import plotly.graph_objects as go
@@ -34,7 +35,7 @@ class MDCurves(w.VBox):
         self.marks: list[plots.Mark] = []
         self._target: float | None = None
         self.plot = Plot(
-            self._figure(), height=420, on_click=lambda x, _y, _trace: on_click(x),
+            _empty(), height=420, on_click=lambda x, _y, _trace: on_click(x),
             label="Temperature, energy change and largest force over simulated time",
         )  # fmt: skip
         super().__init__([self.plot])
@@ -48,7 +49,8 @@ class MDCurves(w.VBox):
             self.plot, {name: number for number, name in enumerate(COLUMNS)}, "time_fs", x_scale=1 / FS_PER_PS,
             from_first=tuple(ENERGIES),
         )  # fmt: skip
-        self.plot.show(self._figure())
+        self.plot.show(_empty())
+        self._draw_marks()
         self.plot.cursor = None
 
     @property
@@ -76,14 +78,13 @@ class MDCurves(w.VBox):
                 self.marks.append(plots.Mark(time / FS_PER_PS, "warning", "first warning"))
         else:
             return
-        layout = self._figure().to_plotly_json()["layout"]
-        self.plot.relayout(shapes=layout.get("shapes", []), annotations=layout.get("annotations", []))
+        self._draw_marks()
 
-    def _figure(self) -> go.Figure:
-        # One figure for all simulations: temperature, total and potential energy, largest force.
-        figure = plots.md_curves(
-            [], temperature=[], energies={name: [] for name in ENERGIES.values()}, max_force=[],
-            target_temperature=self._target, marks=self.marks,
-        )  # fmt: skip
-        # plotly crowds a logarithmic axis of less than a decade.
-        return figure.update_yaxes(nticks=3, selector={"type": "log"})
+    def _draw_marks(self) -> None:
+        self.plot.relayout(**plots.mark_layout(self.marks, self._target))
+
+
+@cache
+def _empty() -> go.Figure:
+    """One figure for all simulations; made once, as that takes tens of milliseconds in which no click is answered."""
+    return plots.md_curves([], temperature=[], energies={name: [] for name in ENERGIES.values()}, max_force=[])

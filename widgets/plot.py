@@ -18,7 +18,7 @@ import numpy as np
 import plotly.graph_objects as go
 import traitlets as t
 
-from .ticker import on_loop
+from .ticker import in_background, on_loop
 
 STATIC = Path(__file__).parent / "static"
 Curves = Mapping[int, tuple[np.ndarray, np.ndarray]]
@@ -101,7 +101,8 @@ class Plot(anywidget.AnyWidget):
         if kind == "ready":
             on_loop(self._send_all)
         elif kind == "library":
-            self.send({"type": "library"}, buffers=[library()])
+            # Packing it takes a tenth of a second, once.
+            in_background(library, lambda packed, _error: self.send({"type": "library"}, buffers=[packed]))
         elif kind == "click" and self._on_click is not None and content.get("x") is not None:
             on_loop(self._on_click, float(content["x"]), float(content.get("y") or 0.0), int(content["curve"]))
 

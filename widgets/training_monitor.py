@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 from html import escape
 
 import ipywidgets as w
 import numpy as np
+import plotly.graph_objects as go
 
 from mlipkit.errors import MlipkitError
 from mlipkit.events import Evaluated, Message
@@ -40,16 +42,14 @@ class TrainingMonitor(RunView):
     EMPTY = "No training is open yet. Start one with a Launcher, or open one: TrainingMonitor('runs/NAME')."
 
     def _build(self) -> None:
-        self.plot = Plot(
-            live.training_progress(), height=460, label="Loss, force error and energy error over the optimiser steps"
-        )
+        self.plot = Plot(_empty(), height=460, label="Loss, force error and energy error over the optimiser steps")
         self.empty = w.HTML(f'<div class="mk-empty">{escape(self.EMPTY)}</div>')
         self.summary = w.HTML()
         self.table = w.HTML()
         self.body.children = [self.empty, self.plot, row(self.summary), row(self.table)]
 
     def _reset(self) -> None:
-        self.plot.show(live.training_progress())
+        self.plot.show(_empty())
         self._steps = CurveFeed(self.plot, {"loss": live.TRAINING_LOSS}, "step")
         self._epochs = CurveFeed(
             self.plot, EVALUATED, "step", scales={"forces_mae": 1000.0, "energy_mae": 1000.0}, exact=True
@@ -118,6 +118,11 @@ class TrainingMonitor(RunView):
             place = short_path(run.folder)
             return f"Trained{took}.{why} Next: run MD with potential='{place}' and see whether it lasts."
         return super()._sentence(run, state)
+
+
+@cache
+def _empty() -> go.Figure:
+    return live.training_progress()
 
 
 def errors_table(metrics: dict[str, dict[str, float]]) -> str:

@@ -9,7 +9,7 @@ import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 from plotly.subplots import make_subplots
 
-from mlipkit.plots.runs import COLOURS, MILLI, STOPPED, styled
+from mlipkit.plots.runs import COLOURS, LOGARITHMIC, MILLI, STOPPED, styled
 
 TRAINING_LOSS, EPOCH_LOSS, VALIDATION_LOSS, FORCES, ENERGY = range(5)
 """Numbers of the traces of `training_progress`."""
@@ -46,7 +46,7 @@ def training_progress(
         add(row, at, columns.get(name, none) * MILLI, "validation", COLOURS[1], mode="lines+markers",
             marker={"size": 5}, showlegend=False)  # fmt: skip
     for row, title in enumerate(("loss", "force MAE<br>meV/Å", "energy MAE<br>meV/atom"), start=1):
-        figure.update_yaxes(title_text=title, type="log", exponentformat="power", nticks=5, row=row, col=1)
+        figure.update_yaxes(title_text=title, **LOGARITHMIC, row=row, col=1)
     figure.update_xaxes(title_text="optimiser step", row=3, col=1)
     figure.update_layout(shapes=best_line(best_step))
     return styled(figure, 480)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import plotly.graph_objects as go
@@ -21,6 +21,8 @@ from mlipkit.errors import DataError
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 WARNING, FAILURE, STOPPED = "#E69F00", "#D62728", "#7f7f7f"
 MILLI = 1000.0
+# With more ticks plotly labels every digit between two powers of ten.
+LOGARITHMIC: dict[str, Any] = {"type": "log", "exponentformat": "power", "nticks": 3}
 
 
 @dataclass(frozen=True)
@@ -50,8 +52,8 @@ def training_curves(
     if learning_rate is not None:
         trace = _line(step, learning_rate, "learning rate", len(losses))
         figure.add_trace(trace.update(showlegend=False), row=2, col=1)
-        figure.update_yaxes(title_text="learning rate", type="log", exponentformat="power", nticks=5, row=2, col=1)
-    figure.update_yaxes(title_text="loss", type="log", exponentformat="power", nticks=5, row=1, col=1)
+        figure.update_yaxes(title_text="learning rate", **LOGARITHMIC, row=2, col=1)
+    figure.update_yaxes(title_text="loss", **LOGARITHMIC, row=1, col=1)
     figure.update_xaxes(title_text=x_title, row=rows, col=1)
     return styled(figure, 380)
 
@@ -75,7 +77,7 @@ def validation_errors(
                 trace = _line(epoch, values, split, index).update(mode="lines+markers", legendgroup=split)
                 figure.add_trace(trace.update(showlegend=row == 2), row=row, col=1)
     for row, title in enumerate(titles.values(), start=1):
-        figure.update_yaxes(title_text=title, type="log", exponentformat="none", nticks=5, row=row, col=1)
+        figure.update_yaxes(title_text=title, **LOGARITHMIC, row=row, col=1)
     if best_epoch is not None:
         figure.add_vline(x=best_epoch, line={"dash": "dot", "color": STOPPED})
     figure.update_xaxes(title_text="epoch", row=2, col=1)
@@ -117,19 +119,38 @@ def md_curves(
             trace = _line(time_ps, values, name, colour).update(showlegend=len(curves) > 1)
             figure.add_trace(trace, row=row, col=1)
             colour += 1
-        figure.update_yaxes(title_text=title, type="log" if logarithmic else "linear", row=row, col=1)
-    if temperature is not None and target_temperature:
-        figure.add_hline(y=target_temperature, line={"dash": "dot", "color": STOPPED, "width": 1}, row=1, col=1)  # type: ignore[arg-type]
-    colours = {"warning": WARNING, "failure": FAILURE, "stopped": STOPPED}
-    signs = {"warning": "▼", "failure": "✖", "stopped": "■"}
-    for mark in marks:
-        figure.add_vline(x=mark.time_ps, line={"color": colours[mark.kind], "width": 1.5, "dash": "dash"})
-        figure.add_annotation(
-            x=mark.time_ps, y=1, yref="paper", yanchor="bottom", showarrow=False, text=signs[mark.kind],
-            hovertext=mark.text, font={"color": colours[mark.kind], "size": 16},
-        )  # fmt: skip
+        figure.update_yaxes(title_text=title, **(LOGARITHMIC if logarithmic else {}), row=row, col=1)
+    target = target_temperature if temperature is not None else None
+    figure.update_layout(mark_layout(marks, target))
     figure.update_xaxes(title_text="time (ps)", row=len(panels), col=1)
     return styled(figure, 180 * len(panels) + 60)
+
+
+def mark_layout(marks: Sequence[Mark] = (), target_temperature: float | None = None) -> dict[str, list[dict[str, Any]]]:
+    """Shapes and annotations of `md_curves` as plain data: lines through all rows, signs above, the target (K)."""
+    colours = {"warning": WARNING, "failure": FAILURE, "stopped": STOPPED}
+    signs = {"warning": "▼", "failure": "✖", "stopped": "■"}
+    shapes: list[dict[str, Any]] = []
+    if target_temperature:
+        shapes.append({
+            "type": "line", "xref": "x domain", "x0": 0, "x1": 1, "yref": "y", "y0": target_temperature,
+            "y1": target_temperature, "line": {"dash": "dot", "color": STOPPED, "width": 1},
+        })  # fmt: skip
+    shapes += [
+        {
+            "type": "line", "xref": "x", "x0": mark.time_ps, "x1": mark.time_ps, "yref": "paper", "y0": 0, "y1": 1,
+            "line": {"color": colours[mark.kind], "width": 1.5, "dash": "dash"},
+        }
+        for mark in marks
+    ]  # fmt: skip
+    annotations = [
+        {
+            "xref": "x", "x": mark.time_ps, "yref": "paper", "y": 1, "yanchor": "bottom", "showarrow": False,
+            "text": signs[mark.kind], "hovertext": mark.text, "font": {"color": colours[mark.kind], "size": 16},
+        }
+        for mark in marks
+    ]  # fmt: skip
+    return {"shapes": shapes, "annotations": annotations}
 
 
 def parity(reference: ArrayLike, predicted: ArrayLike, *, quantity: str, unit: str, label: str = "") -> go.Figure:

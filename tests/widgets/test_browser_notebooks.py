@@ -53,6 +53,17 @@ def scroll_to(page: LabPage, source: str) -> None:
     page.page.wait_for_timeout(700)
 
 
+def pictures_in_the_dark(page: LabPage) -> None:
+    """The whole notebook in the dark theme, one picture per code cell, for people to look at."""
+    page.set_theme("JupyterLab Dark")
+    for number, cell in enumerate(nbformat.read(START, as_version=4).cells):
+        if cell.cell_type == "code":
+            scroll_to(page, cell.source)
+            page.page.wait_for_timeout(1500)
+            page.shot(f"start_dark_{number:02d}", ".jp-NotebookPanel")
+    page.set_theme("JupyterLab Light")
+
+
 def test_start_here_runs_without_clicks(lab: Lab):
     address, work = placed(lab, "start")
     with lab.open(address, width=1000) as page:
@@ -89,6 +100,8 @@ def test_start_here_runs_without_clicks(lab: Lab):
                 assert "RUNNING" not in table
                 assert "FAILED" in table or not FULL
         page.healthy()
+        if os.environ.get("MLIPKIT_SCREENSHOTS"):
+            pictures_in_the_dark(page)
 
         # Again, in a new kernel: nothing starts, everything is back on screen.
         before = {run.name: run.entries()[-1].seq for run in runs}
