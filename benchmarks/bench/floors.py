@@ -1,0 +1,43 @@
+"""The counted floor of a job: floating-point operations of its matrix products over what this machine can do.
+
+Products of the equations as published: F features, K radial functions, N atoms, E directed edges. A product costs 2
+operations per weight and row; the forces repeat each once (gradient of its input). In training each of the two is
+differentiated for its input and its weight: three times as much in all.
+"""
+
+from __future__ import annotations
+
+from .jobs import Job
+
+EVALUATIONS = {"ef": 1, "ase_md": 1, "md": 1, "train": 3}
+"""Energy and forces once, per repetition's unit; training counts three times."""
+
+
+def forward(model: str, atoms: int, edges: int, features: int, layers: int, n_radial: int) -> float:
+    """Operations of the products in one energy.
+
+    PaiNN, per layer: a_s (F→F→3F), U and V on three components, the update's map (2F→F→3F); per edge K→3F.
+    SchNet, per layer: in (F→F), out (F→F→F); per edge K→F→F.
+    ViSNet (lmax 1), per layer: q, k, v (F→3F), out (F→3F), v1 v2 v3 on three components; per edge dk, dv and spread
+    (F→2F); but for the last layer W_s, W_t on three components, and Lin f per edge. Before them: two filters K→F per
+    edge, combine (2F→F). Energy heads are left out.
+    """
+    f2, fk = features**2, features * n_radial
+    if model == "painn":
+        weights = layers * (atoms * (1 + 3 + 6 + 5) * f2 + edges * 3 * fk)
+    elif model == "schnet":
+        weights = layers * (atoms * 3 * f2 + edges * (fk + f2))
+    elif model == "visnet":
+        weights = layers * (atoms * (3 + 3 + 9) * f2 + edges * 4 * f2) + (layers - 1) * (atoms * 6 + edges) * f2
+        weights += edges * 2 * fk + atoms * 2 * f2
+    else:
+        raise ValueError(f"no count for {model}")
+    return 2.0 * weights
+
+
+def gflop(job: Job, atoms: int, edges: int) -> float | None:
+    """Counted products of one unit of the job, GFLOP; None where no product is needed."""
+    if job.kind not in EVALUATIONS:
+        return None
+    once = 2.0 * forward(job.model, atoms, edges, job.features, job.layers, job.n_radial)
+    return once * EVALUATIONS[job.kind] / 1e9
