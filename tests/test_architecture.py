@@ -29,7 +29,7 @@ FLOORS = {
 CLI_FLOOR = {"cli", "demo", "doctor", "lab"}
 HEAVY = {
     "torch_geometric", "sevenn", "chgnet", "dscribe", "nglview", "tblite", "dask", "distributed", "h5py", "sklearn",
-    "openTSNE", "so3krates_torch",
+    "openTSNE", "so3krates_torch", "mace", "e3nn", "pymatgen",
 }  # fmt: skip
 JUPYTER = {"IPython", "ipywidgets", "anywidget", "nglview", "ipykernel", "jupyterlab", "notebook"}
 
@@ -103,7 +103,9 @@ def test_no_process_wide_dtype_no_pickles_no_prints(path: Path):
             continue
         called = ast.unparse(node.func)
         assert called != "torch.set_default_dtype", f"{path.name} changes the process-wide dtype"
-        assert called not in {"torch.load", "pickle.load", "pickle.loads"}, f"{path.name} unpickles"
+        # Weights of others are pickles; their adapters read them, and say so in `describe()`.
+        if path.parent != ROOT / "mlipkit/models/universal":
+            assert called not in {"torch.load", "pickle.load", "pickle.loads"}, f"{path.name} unpickles"
         assert called != "print", f"{path.name} prints; emit an event or log"
 
 

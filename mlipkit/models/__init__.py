@@ -11,6 +11,7 @@ from mlipkit.models.potential import Potential
 from mlipkit.models.predict import predict
 from mlipkit.models.registry import ENCODERS, POTENTIALS, build_encoder, encoder_name, register_potential
 from mlipkit.models.schnet import SchNet
+from mlipkit.models.universal import UNIVERSAL, CalculatorPotential, UniversalPotential
 from mlipkit.models.visnet import ViSNet
 from mlipkit.models.zbl import ZBLRepulsion
 
@@ -20,7 +21,9 @@ __all__ = [
     "ENERGY_HEADS",
     "FORMAT_VERSION",
     "POTENTIALS",
+    "UNIVERSAL",
     "BasePotential",
+    "CalculatorPotential",
     "Committee",
     "CommitteePrediction",
     "Encoder",
@@ -31,6 +34,7 @@ __all__ = [
     "Prediction",
     "SchNet",
     "SumPotential",
+    "UniversalPotential",
     "ViSNet",
     "ZBLRepulsion",
     "build_encoder",

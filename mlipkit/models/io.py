@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from mlipkit.errors import ModelError
-from mlipkit.models import composite, zbl  # noqa: F401 - their kinds register themselves
+from mlipkit.models import composite, universal, zbl  # noqa: F401 - their kinds register themselves
 from mlipkit.models.contract import BasePotential
 from mlipkit.models.potential import Potential
 from mlipkit.models.registry import potential_from, specification_of
@@ -119,15 +119,18 @@ def load(source: str | os.PathLike[str], *, device: str | torch.device | None = 
 
     Args:
         source: a `.safetensors` file, `"sample:NAME"` (a potential that comes with the package), or the folder of a
-            training run (its best checkpoint, else its last).
+            training run (its best checkpoint, else its last); `"universal:NAME"` (`mlipkit.models.UNIVERSAL`).
         device: where to put it; None leaves it on the CPU.
 
     Raises:
         ModelError: no such file, not a potential, written by a newer mlipkit, or damaged.
     """
-    path = _locate(source)
-    spec, tensors = read(path)
-    potential = build(spec, tensors, where=str(path))
+    if os.fspath(source).startswith(universal.PREFIX):
+        potential = universal.load_universal(source)
+    else:
+        path = _locate(source)
+        spec, tensors = read(path)
+        potential = build(spec, tensors, where=str(path))
     return potential if device is None else potential.to(device)
 
 

@@ -29,7 +29,9 @@ def potential(request, dtype):
 
 def test_nothing_registered_is_left_out():
     made = [make(torch.float32) for make in suites.MODELS.values()]
-    assert {type(potential) for potential in made} >= set(POTENTIALS.values())
+    # Adapters of packages that may not be installed have tests of their own.
+    ours = {cls for kind, cls in POTENTIALS.items() if not kind.startswith("universal:")}
+    assert {type(potential) for potential in made} >= ours
     encoders = {type(potential.encoder) for potential in made if isinstance(potential, Potential)}
     assert encoders == set(ENCODERS.values())
 

@@ -1,0 +1,97 @@
+"""SO3LR: a transformer plus repulsion, electrostatics and dispersion, for organic molecules and liquids."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from mlipkit.models.registry import register_potential
+from mlipkit.models.universal.base import Facts, UniversalPotential, own, process_unchanged
+
+if TYPE_CHECKING:
+    from mlipkit.data.graph import Graph
+
+LONG_RANGE = 12.0
+"""Å, cutoff of electrostatics and dispersion: the default of the package's calculator."""
+DAMPING = 2.0
+"""Å, over which dispersion is switched off before the cutoff: the default of the package's calculator."""
+
+
+@register_potential
+class SO3LR(UniversalPotential):
+    """SO3LR with the settings of `so3krates_torch.calculator.so3.SO3LRCalculator(default_dtype="float64")`.
+
+    Edges within 4.5 Å carry the transformer and the repulsion, all edges within 12 Å the electrostatics of its partial
+    charges (erf-damped, shifted force) and the dispersion of its Hirshfeld ratios; so `cutoff` is 12 Å. Structures are
+    neutral and closed-shell.
+    """
+
+    kind = "universal:so3lr"
+    NAME = "so3lr"
+    PACKAGE = "so3krates-torch"
+    MODULE = "so3krates_torch"
+    FACTS = Facts(
+        title="SO3LR (weights of so3krates-torch)",
+        level_of_theory="PBE0+MBD",
+        training_data="4 million neutral and charged molecular complexes",
+        licence="MIT",
+        citation="Kabylda et al., Molecular simulations with a pretrained neural network and universal pairwise force "
+        "fields, J. Am. Chem. Soc. 2025, doi 10.1021/jacs.5c09558",
+        note="float64: in float32 its forces differ from the slope of its energy by up to 0.05 eV/Å",
+    )
+    PRECISIONS = (torch.float64,)
+    READOUT = ("atomic_energy_output_block", "zbl_repulsion", "partial_charges_output_block", "hirshfeld_output_block")
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model, elements=(1, 6, 7, 8, 9, 15, 16, 17))
+        self.model.r_max_lr = LONG_RANGE
+        self.model.dispersion_energy_cutoff_lr_damping = DAMPING
+        self._known = set(vars(self.model))
+
+    @classmethod
+    def load(cls) -> SO3LR:
+        from importlib import resources
+
+        cls.require("so3krates_torch.modules.models")
+        file = resources.files("so3krates_torch.pretrained.so3lr") / "so3lr.model"
+        with process_unchanged(), resources.as_file(file) as path:
+            return cls(torch.load(path, map_location="cpu", weights_only=False))
+
+    @property
+    def cutoff(self) -> float:
+        return LONG_RANGE
+
+    def evaluate(self, graph: Graph, positions: Tensor, cell: Tensor) -> tuple[Tensor, Tensor | None]:
+        positions, cell = own(positions.double()), cell.double()
+        lengths = graph.edge_vectors(positions, cell).detach().norm(dim=1)
+        far, near = (lengths < LONG_RANGE).nonzero()[:, 0], (lengths < self.model.r_max).nonzero()[:, 0]
+        # Their receivers come first, and their vectors are the sender's position less the receiver's.
+        edges = graph.edge_index.flip(0)
+        shifts = graph.shift.double() @ cell[0] if graph.n_systems == 1 else _shift_vectors(graph, cell)
+        data = {
+            "positions": positions,
+            "cell": cell,
+            "edge_index": edges[:, near],
+            "shifts": shifts[near],
+            "edge_index_lr": edges[:, far],
+            "shifts_lr": shifts[far],
+            "atomic_numbers": graph.numbers,
+            "node_attrs": nn.functional.one_hot(graph.numbers - 1, 118).double(),
+            "batch": graph.system,
+            "ptr": nn.functional.pad(graph.n_atoms.cumsum(0), (1, 0)),
+            "head": torch.zeros_like(graph.n_atoms),
+            "total_charge": cell.new_zeros(graph.n_systems),
+            "total_spin": cell.new_zeros(graph.n_systems),
+        }
+        with process_unchanged():
+            found: dict[str, Any] = self.model(data, compute_force=False, return_descriptors=True)
+        # The model keeps what it computed as attributes, and with it the whole autograd graph.
+        for name in set(vars(self.model)) - self._known:
+            delattr(self.model, name)
+        return found["node_energy"].squeeze(1), found["inv_features"]
+
+
+def _shift_vectors(graph: Graph, cell: Tensor) -> Tensor:
+    return torch.einsum("ek,ekl->el", graph.shift.to(cell.dtype), cell[graph.system[graph.edge_index[1]]])
