@@ -15,10 +15,10 @@ import numpy as np
 import torch
 
 from mlipkit.errors import LabelError, RunError, SpecError
-from mlipkit.events import Control, EventSink, Finished, Judged, Saved, Verdict
+from mlipkit.events import Control, EventSink, Finished, Judged, Message, Saved, Verdict
 from mlipkit.runs.folder import RunFolder, write_text
 from mlipkit.runs.log import EventTail
-from mlipkit.runs.places import PREFIXES, absolute, factory_of, idle_at, load_factory, run_of, split_place
+from mlipkit.runs.places import PREFIXES, absolute, factory_of, idle_at, load_factory, run_of, split_place, universal_of
 from mlipkit.runs.spec import MDSpec, TrainSpec
 
 if TYPE_CHECKING:
@@ -306,13 +306,24 @@ def build_forces(spec: MDSpec, base: Path) -> ForceFunction:
                 expected="an ASE calculator or a Potential", found=type(made).__name__,
             )  # fmt: skip
         return CalculatorForces(made, stress=stress)
-    path = absolute(spec.potential, base)
-    return PotentialForces(_placed(load(spec.potential if path is None else path), spec), skin=SKIN, stress=stress)
+    return PotentialForces(_placed(load(_source(spec.potential, base)), spec), skin=SKIN, stress=stress)
+
+
+def _source(text: str, base: Path) -> str | Path:
+    """What `mlipkit.models.load` takes for a potential named in a specification."""
+    path, universal = absolute(text, base), universal_of(text)
+    if path is None:
+        return text
+    return path if universal is None else f"universal:{universal[0]}:{path}"
 
 
 def _placed(potential: BasePotential, spec: MDSpec) -> BasePotential:
+    from mlipkit.models import UniversalPotential
+
     device = device_of(spec.device)
     potential = potential.to(device)
+    if isinstance(potential, UniversalPotential) and getattr(torch, spec.dtype) not in potential.PRECISIONS:
+        return potential
     return potential.double() if spec.dtype == "float64" else potential.float()
 
 
@@ -335,6 +346,9 @@ def _simulate(spec: MDSpec, files: RunFolder, base: Path, sink: EventSink, contr
     from mlipkit.md import maxwell_boltzmann, simulate, state_from_atoms
 
     forces = build_forces(spec, base)
+    potential = getattr(forces, "potential", None)
+    if potential is not None and str(potential.dtype) != f"torch.{spec.dtype}":
+        sink(Message(f"{spec.potential} computes in {str(potential.dtype)[6:]}, not in {spec.dtype}"))
     atoms = start_structure(spec, base)
     state = state_from_atoms(
         atoms, seed=spec.seed + THERMOSTAT_SEEDS, replicas=spec.replicas, device=device_of(spec.device)

@@ -16,7 +16,17 @@ from mlipkit.errors import RunError, SpecError, nearest
 from mlipkit.runs.devices import check_device
 from mlipkit.runs.executors import Executor, LocalExecutor, worker_environment
 from mlipkit.runs.folder import RunFolder, fingerprint, write_text
-from mlipkit.runs.places import PREFIXES, absolute, check_factory, factory_of, idle_at, run_of, split_place
+from mlipkit.runs.places import (
+    PREFIXES,
+    absolute,
+    check_factory,
+    check_universal,
+    factory_of,
+    idle_at,
+    run_of,
+    split_place,
+    universal_of,
+)
 from mlipkit.runs.run import ACTIVE, Run, spec_in
 from mlipkit.runs.spec import MDSpec, TrainSpec, load_spec, parse_spec
 
@@ -124,6 +134,11 @@ def check_places(spec: TrainSpec | MDSpec, base: Path) -> dict[str, str]:
     inputs = {}
     for field, text in spec.places():
         _check_index(field, text, base)
+        if universal_of(text) is not None:
+            path = check_universal(text, field, base)
+            if path is not None:
+                inputs[str(path)] = fingerprint(path)
+            continue
         prefix, _, name = text.partition(":")
         if prefix in PREFIXES and factory_of(text) is None:
             _check_packaged(field, prefix, split_place(name)[0])

@@ -7,6 +7,7 @@ text                      meaning
 ``public:md17_ethanol``   a public data set
 ``train.xyz@-1``          a file, here its last frame
 ``runs/train``            another run: its best potential, or the frames of its trajectory
+``universal:so3lr``       a universal potential (`UNIVERSAL_PACKAGES`); ``universal:mace:FILE`` for a model file of MACE
 ``file.py:make``          a function without arguments in a file; also ``package.module:make``
 ========================  =============================================================================
 
@@ -24,10 +25,15 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from mlipkit.errors import SpecError, nearest
+from mlipkit.errors import MissingPackageError, SpecError, nearest
 
 FACTORY = re.compile(r"^(?P<home>[^:]+\.py|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)$")
-PREFIXES = ("sample", "public")
+PREFIXES = ("sample", "public", "universal")
+
+UNIVERSAL_PACKAGES = {"so3lr": "so3krates_torch", "sevennet-0": "sevenn", "chgnet": "chgnet", "mace": "mace"}
+"""Universal potentials and what each imports: known here without torch; a test compares with `mlipkit.models`."""
+UNIVERSAL_FILES = ("mace",)
+"""Universal potentials behind whose name a file follows."""
 
 
 def split_place(text: str) -> tuple[str, str]:
@@ -44,6 +50,55 @@ def factory_of(text: str) -> tuple[str, str] | None:
     if match is None or match["home"] in PREFIXES:
         return None
     return match["home"], match["name"]
+
+
+def universal_of(text: str) -> tuple[str, str] | None:
+    """``("mace", "x.model")`` from ``"universal:mace:x.model"`` (no file: ""), None when it names something else."""
+    prefix, _, rest = text.partition(":")
+    name, _, file = rest.partition(":")
+    return (name, file) if prefix == "universal" else None
+
+
+def check_universal(text: str, field: str, base: Path, elsewhere: bool = False) -> Path | None:
+    """Refuse a universal potential that cannot be there, without importing it; the file it is in, if it is in one.
+
+    Args:
+        elsewhere: another Python will compute, whose packages are not known here.
+
+    Raises:
+        SpecError: unknown name; a file missing, or given where none belongs; a field that takes no potential.
+        MissingPackageError: its package is not installed.
+    """
+    found = universal_of(text)
+    assert found is not None
+    name, file = found
+    if name not in UNIVERSAL_PACKAGES:
+        raise SpecError("unknown universal potential", where=(field, text), hint=nearest(name, UNIVERSAL_PACKAGES))
+    if field != "potential":
+        raise SpecError("a potential, where frames are wanted", where=(field, text))
+    if (name in UNIVERSAL_FILES) != bool(file):
+        form = f"universal:{name}:FILE" if name in UNIVERSAL_FILES else f"universal:{name}"
+        raise SpecError("a file is missing" if not file else "takes no file", where=(field, text), expected=form)
+    path = absolute(text, base)
+    if path is not None and not path.is_file():
+        raise SpecError("no such file", where=(field, text, str(path)))
+    package = UNIVERSAL_PACKAGES[name]
+    if not elsewhere and not _is_installed(package):
+        raise MissingPackageError(
+            f"needs the package '{package}', which is not installed", where=(field, text),
+            hint="mace-torch needs an environment of its own: name its Python in the field python"
+            if name == "mace" else 'Install it with: pip install "mlipkit[universal]"',
+        )  # fmt: skip
+    return path
+
+
+def installed_universal() -> list[str]:
+    """Universal potentials that can be computed here as they are."""
+    return [
+        f"universal:{name}"
+        for name, package in UNIVERSAL_PACKAGES.items()
+        if name not in UNIVERSAL_FILES and _is_installed(package)
+    ]
 
 
 def load_factory(text: str, base: Path | None = None):
@@ -140,6 +195,9 @@ def absolute(text: str, base: Path) -> Path | None:
     factory = factory_of(text)
     if factory is not None:
         return (base / Path(factory[0]).expanduser()).resolve() if factory[0].endswith(".py") else None
+    universal = universal_of(text)
+    if universal is not None and universal[1]:
+        return (base / Path(universal[1]).expanduser()).resolve()
     if text.partition(":")[0] in PREFIXES:
         return None
     return (base / Path(split_place(text)[0]).expanduser()).resolve()
@@ -147,7 +205,7 @@ def absolute(text: str, base: Path) -> Path | None:
 
 def run_of(text: str, base: Path) -> Path | None:
     """Folder of the run whose output a place names, or None when it names something else."""
-    if factory_of(text) is not None:
+    if factory_of(text) is not None or universal_of(text) is not None:
         return None
     path = absolute(text, base)
     return path if path is not None and (path / "spec.yaml").is_file() else None
