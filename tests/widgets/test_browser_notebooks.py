@@ -58,7 +58,7 @@ def pictures_in_the_dark(page: LabPage) -> None:
     page.set_theme("JupyterLab Dark")
     for number, cell in enumerate(nbformat.read(START, as_version=4).cells):
         if cell.cell_type == "code":
-            scroll_to(page, cell.source)
+            scroll_to(page, cell.source.splitlines()[0])
             page.page.wait_for_timeout(1500)
             page.shot(f"start_dark_{number:02d}", ".jp-NotebookPanel")
     page.set_theme("JupyterLab Light")
