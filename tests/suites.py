@@ -122,18 +122,8 @@ def _close(potential: BasePotential, found, expected, *, loose: float = 1.0, wha
 
 def _net(potential: BasePotential, graph, energy: torch.Tensor) -> torch.Tensor:
     """Energy without the atomic energies, whose size would hide an error."""
-    return energy - torch.zeros_like(energy).index_add(0, graph.system, _atomic_energies(potential)[graph.numbers])
-
-
-def _atomic_energies(potential: BasePotential) -> torch.Tensor:
-    zero = torch.zeros(119, dtype=torch.float64)
-    if isinstance(potential, Potential):
-        return potential.atomic_energies
-    if isinstance(potential, SumPotential):
-        return sum((_atomic_energies(part) for part in potential.parts), zero)
-    if isinstance(potential, Committee):
-        return sum((_atomic_energies(member) for member in potential.members), zero) / len(potential)
-    return zero
+    rest = torch.zeros_like(energy).index_add(0, graph.system, potential.atomic_energies[graph.numbers])
+    return energy - rest
 
 
 @dataclass(frozen=True)
@@ -345,7 +335,7 @@ def check_beyond_cutoff_nothing(potential: BasePotential) -> None:
     assert torch.equal(second[outside], torch.zeros_like(second[outside]))
     assert float(second[~outside].abs().max()) > 0
     near = energy(graph.edge_index[:, ~outside], vectors.detach()[~outside])
-    rest = float(_atomic_energies(potential)[graph.numbers].sum())
+    rest = float(potential.atomic_energies[graph.numbers].sum())
     _close(potential, total - rest, near - rest, what="energy with a longer list")
 
 

@@ -64,6 +64,21 @@ class _Composite(BasePotential):
         """Of the first that has weights."""
         return next((p.dtype for p in self._all if any(True for _ in p.parameters())), self._all[0].dtype)
 
+    @property
+    def atomic_energies(self) -> Tensor:
+        """float64 [119], eV, of all together; NaN outside the domain.
+
+        Raises:
+            ModelError: one of them has none.
+        """
+        found: list[Tensor] = []
+        for potential in self._all:
+            table = getattr(potential, "atomic_energies", None)
+            if not isinstance(table, Tensor):
+                raise ModelError("no atomic energies", where=(self.kind, type(potential).__name__))
+            found.append(table)
+        return torch.where(self.known, self._combined(found), float("nan"))
+
     def encoder_parameters(self) -> dict[str, nn.Parameter]:
         """Those of all, always in the same order, under `potentials.<number>.<name>`."""
         return {

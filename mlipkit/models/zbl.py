@@ -71,6 +71,11 @@ class ZBLRepulsion(BasePotential):
         """In which energies of pairs are computed."""
         return self.radii.dtype
 
+    @property
+    def atomic_energies(self) -> Tensor:
+        """float64 [119], eV: zero, as a lone atom has no repulsion."""
+        return torch.zeros(N_TYPES, dtype=torch.float64, device=self.device)
+
     def evaluate(self, graph: Graph, positions: Tensor, cell: Tensor) -> tuple[Tensor, Tensor | None]:
         sender, receiver = graph.edge_index.unbind(0)
         d, _ = polar(graph.edge_vectors(positions, cell).to(self.dtype))

@@ -196,7 +196,9 @@ def build_potential(spec: TrainSpec, train: FrameSet) -> Potential:
     from mlipkit.data import choose_atomic_energies
     from mlipkit.models import Potential, build_encoder
 
-    options = spec.model.model_dump(exclude={"encoder", "seed"}, exclude_none=True)
+    options: dict[str, Any] = dict(spec.model.encoder_options)
+    if spec.model.encoder == "egnn":
+        options["elements"] = list(train.elements)
     seed = spec.seed if spec.model.seed is None else spec.model.seed
     energies = choose_atomic_energies(train) if train.has("energy").any() else dict.fromkeys(train.elements, 0.0)
     forces = np.asarray(train.forces)
@@ -206,7 +208,9 @@ def build_potential(spec: TrainSpec, train: FrameSet) -> Potential:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         encoder = build_encoder(spec.model.encoder, **options)
-        potential = Potential(encoder, atomic_energies=energies, scale=scale or 1.0, elements=list(train.elements))
+        potential = Potential(
+            encoder, atomic_energies=energies, scale=scale or 1.0, elements=list(train.elements), head=spec.model.head
+        )
     return potential.double() if spec.dtype == "float64" else potential
 
 

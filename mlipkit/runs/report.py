@@ -31,6 +31,10 @@ REFERENCES = {
     "properties and molecular spectra, ICML 2021 (PaiNN).",
     "schnet": "K. T. Schütt et al., SchNet: a continuous-filter convolutional neural network for modeling quantum "
     "interactions, NeurIPS 30, 2017.",
+    "visnet": "Y. Wang et al., Enhancing geometric representations for molecules with equivariant vector-scalar "
+    "interactive message passing, Nat. Commun. 15, 313 (2024) (ViSNet).",
+    "egnn": "M. Tancik et al., Fourier features let networks learn high frequency functions in low dimensional "
+    "domains, NeurIPS 33, 2020.",
     "langevin": "B. Leimkuhler, C. Matthews, J. Chem. Phys. 138, 174102 (2013) (BAOAB Langevin dynamics).",
     "bussi": "G. Bussi, D. Donadio, M. Parrinello, J. Chem. Phys. 126, 014101 (2007).",
     "berendsen": "H. J. C. Berendsen et al., J. Chem. Phys. 81, 3684 (1984).",

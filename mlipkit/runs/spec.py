@@ -43,21 +43,68 @@ class SplitSpec(Part):
         return self
 
 
-class ModelSpec(Part):
-    """Encoder and its size."""
+ENCODER_OPTIONS: dict[str, tuple[str, ...]] = {
+    "painn": ("n_radial",),
+    "schnet": ("n_radial",),
+    "visnet": ("n_radial", "heads", "lmax", "envelope"),
+    "egnn": ("envelope",),
+}
+"""Settings of each encoder beside width, layers and cutoff; a test compares them with `mlipkit.models.ENCODERS`."""
+WITH_VECTORS = ("painn", "visnet")
+"""Encoders whose features have vectors; the same test."""
 
-    encoder: Literal["painn", "schnet"] = Field(default="painn", description="message-passing encoder")
+
+class ModelSpec(Part):
+    """Encoder, its size, and the head that makes energies of its features."""
+
+    encoder: Literal["painn", "schnet", "visnet", "egnn"] = Field(
+        default="painn",
+        description="message-passing encoder: painn and visnet know directions, schnet and egnn distances",
+    )
     features: int = Field(default=64, ge=1, description="width of the atom features")
     layers: int = Field(default=3, ge=1, description="number of interaction layers")
     cutoff: float = Field(
         default=5.0, gt=0, description="radius within which atoms see each other", json_schema_extra=unit("Å")
     )
     n_radial: int | None = Field(
-        default=None, ge=1, description="number of radial functions; empty: 20 for painn, 50 for schnet"
+        default=None,
+        ge=1,
+        description="number of radial functions; empty: 20 for painn, 50 for schnet, 32 for visnet; egnn has none",
+    )
+    heads: int = Field(default=8, ge=1, description="visnet: attention heads; they divide the features")
+    lmax: int = Field(default=1, ge=1, le=2, description="visnet: degree of its vectors, 2 is slower and knows more")
+    envelope: bool = Field(
+        default=True,
+        description="visnet, egnn: messages fade out at the cutoff; false as published, where energies jump there",
+    )
+    head: Literal["per_atom", "per_atom_wide", "pooled", "pooled_features", "gated"] = Field(
+        default="per_atom",
+        description="energy from features: atom by atom (per_atom, wide, gated: with the vectors of painn or visnet), "
+        "or of all atoms together (pooled, pooled_features), which fits one composition only",
     )
     seed: int | None = Field(
         default=None, ge=0, description="random seed of the initial weights; empty: the run's seed"
     )
+
+    @property
+    def encoder_options(self) -> dict[str, bool | int | float]:
+        """Those settings that the encoder has, under the names of `mlipkit.models`; what is empty keeps its default."""
+        names = ("features", "layers", "cutoff", *ENCODER_OPTIONS[self.encoder])
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+    @model_validator(mode="after")
+    def _every_option_acts(self):
+        options = sorted({option for known in ENCODER_OPTIONS.values() for option in known})
+        acting = {name: tuple(e for e, known in ENCODER_OPTIONS.items() if name in known) for name in options}
+        return refuse_idle(self, "encoder", acting)
+
+    @model_validator(mode="after")
+    def _parts_fit(self):
+        if self.head == "gated" and self.encoder not in WITH_VECTORS:
+            raise ValueError(f"head: gated takes vectors, which only {' and '.join(WITH_VECTORS)} have")
+        if self.encoder == "visnet" and self.features % self.heads:
+            raise ValueError(f"heads: {self.heads} do not divide {self.features} features")
+        return self
 
 
 class LossSpec(Part):
