@@ -8,8 +8,8 @@ import pytest
 from mlipkit.analysis.survival import clopper_pearson, kaplan_meier
 from mlipkit.errors import DataError
 
-# E. J. Freireich et al., Blood 21, 699 (1963): weeks of remission of leukaemia; the case of D. R. Cox, D. Oakes, Analysis
-# of Survival Data (1984), and of the manuals of statistics packages, whose numbers these are.
+# E. J. Freireich et al., Blood 21, 699 (1963): weeks of remission of leukaemia; the case of D. R. Cox, D. Oakes,
+# Analysis of Survival Data (1984), and of the manuals of statistics packages, whose numbers these are.
 TREATED = [6, 6, 6, 6, 7, 9, 10, 10, 11, 13, 16, 17, 19, 20, 22, 23, 25, 32, 32, 34, 35]
 RELAPSED = [1, 1, 1, 0, 1, 0, 1, 0, 0, 1, 1, 0, 0, 0, 1, 1, 0, 0, 0, 0, 0]
 PLACEBO = [1, 1, 2, 2, 3, 4, 4, 5, 5, 8, 8, 8, 8, 11, 11, 12, 12, 15, 17, 22, 23]

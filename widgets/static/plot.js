@@ -2,6 +2,12 @@
 // fetched from elsewhere and no figure carries its own copy. The figure follows theme and size of its surroundings.
 
 const LIBRARY = "__mlipkit_plotly__";
+const QUIET_MS = 250;
+
+// Drawing keeps the page from answering, so none begins just after the user has done something.
+let touched = -QUIET_MS;
+for (const event of ["click", "pointerdown", "keydown"])
+  window.addEventListener(event, () => { touched = performance.now(); }, { capture: true, passive: true });
 
 async function compile(bytes) {
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
@@ -88,6 +94,8 @@ function render({ model, el }) {
   };
   const draw = async () => {
     timer = null;
+    const pause = touched + QUIET_MS - performance.now();
+    if (drawn && pause > 0) { timer = setTimeout(draw, pause); return; }
     if (!alive || !Plotly || !figure || !el.isConnected || box.clientWidth === 0) return;
     const start = performance.now();
     await Plotly.react(host, figure.data, layoutNow(), {
@@ -105,6 +113,9 @@ function render({ model, el }) {
     place();
     lastAt = performance.now();
     lastCost = lastAt - start;
+    // For whoever looks for what keeps the page from answering.
+    performance.measure("mlipkit-plot", { start, end: lastAt });
+    performance.clearMeasures("mlipkit-plot");
   };
   // At most eight drawings a second; a slow page draws less often, so that clicks still get through.
   const schedule = () => {
