@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 # One thread per test process: two processes share two cores.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: lab test test-fast test-slow lint lock clean env
+.PHONY: lab test test-fast test-slow bench bench-peers lint lock clean env
 
 lab: $(READY)
 	@$(BIN)/mlipkit lab
@@ -22,6 +22,19 @@ test-fast: $(READY)
 
 test-slow: $(READY)
 	$(BIN)/python -m pytest -m slow
+
+# Speed beside the peers that are installed; measures what benchmarks/results/bench.jsonl does not hold, prints the table.
+bench: $(READY)
+	$(ONE_THREAD) $(BIN)/python benchmarks/bench.py
+
+# Environments of the peers whose pins do not go with ours.
+bench-peers: build/peers/schnetpack/.ready build/peers/graph-pes/.ready
+
+build/peers/%/.ready: benchmarks/peers/%.txt
+	$(PYTHON) -m venv build/peers/$*
+	build/peers/$*/bin/python -m pip install --quiet --requirement $<
+	$(if $(filter schnetpack,$*),build/peers/$*/bin/python -m pip install --quiet --no-deps --ignore-requires-python schnetpack==2.2.0)
+	@touch $@
 
 lint: $(READY)
 	$(BIN)/ruff check .
