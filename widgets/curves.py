@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mlipkit.data.series import Series
 
 MOST_POINTS = 1400
-"""Points per curve that a page ever gets: still lowest and highest of every pixel; drawing them takes the page's time."""
+"""Points per curve that a page ever gets: lowest and highest of every pixel. More take the page longer to draw."""
 PER_ROUND = 64
 
 Curve = tuple[np.ndarray, np.ndarray]

@@ -1,0 +1,148 @@
+"""Simulations of one run: fates, groups and survival, read from a run folder."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from mlipkit.data.series import SeriesWriter
+from mlipkit.events import Finished, Judged, Started, Verdict
+from mlipkit.runs import MDSpec, Run, process
+from mlipkit.runs.folder import RunFolder
+from mlipkit.runs.log import EventLog
+from mlipkit.runs.replicas import Replicas, survival_of
+
+STEPS, TIMESTEP = 1000, 0.5
+
+
+class Recorded:
+    """A run folder with replicas of chosen lengths, without a process of its own."""
+
+    def __init__(self, path: Path, count: int, table: list[dict] | None = None) -> None:
+        path.mkdir(parents=True)
+        self.files = RunFolder(path)
+        self.files.spec.write_text(MDSpec(replicas=count, steps=STEPS, timestep=TIMESTEP, temperature=900).to_yaml())
+        if table is not None:
+            (path / "replicas.json").write_text(json.dumps({"replicas": table}))
+        self.log = EventLog(self.files.events)
+        self.log(Started("langevin MD of 9 atoms", STEPS))
+        self.series: dict[int, SeriesWriter] = {}
+
+    @property
+    def run(self) -> Run:
+        return Run(self.files.path)
+
+    def alive(self) -> None:
+        self.files.write("pid.json", {**process.describe(), "phase": "running", "after_seq": 0})
+        self.files.beat()
+
+    def reach(self, replica: int, step: int) -> None:
+        """Rows up to and with this step."""
+        if replica not in self.series:
+            folder = self.files.path / f"replica_{replica:03d}" / "series" / "md"
+            self.series[replica] = SeriesWriter(folder, {"step": "", "time_fs": "fs"})
+            self._at = {**getattr(self, "_at", {}), replica: -1}
+        steps = np.arange(self._at[replica] + 1, step + 1)
+        self.series[replica].append(np.stack([steps, steps * TIMESTEP], axis=1).astype(float))
+        self.series[replica].flush()
+        self._at[replica] = step
+
+    def fail(self, replica: int, step: int, check: str = "broken_bonds") -> None:
+        self.reach(replica, step)
+        verdict = Verdict("failed", check, step, step * TIMESTEP, replica=replica, sentence=f"Failed at step {step}.")
+        self.log(Judged(verdict, final=True))
+
+
+def test_fates_follow_the_run(tmp_path: Path) -> None:
+    recorded = Recorded(tmp_path / "md", 4)
+    found = Replicas(recorded.run)
+    assert [one.fate for one in found] == ["waiting"] * 4
+    assert found.survival() == {}
+    recorded.alive()
+    for replica in (0, 1, 2):
+        recorded.reach(replica, 400)
+    assert found.refresh()
+    assert [one.fate for one in found] == ["running", "running", "running", "waiting"]
+    assert not found.refresh(), "no news"
+    recorded.reach(0, 450)
+    assert not found.refresh(), "growing alone is no change of fate"
+    assert found[0].time == 450 * TIMESTEP
+    recorded.fail(1, 500, "overlap")
+    recorded.fail(2, 470)
+    recorded.log(Judged(Verdict("ok", replica=2), final=True))  # comes late
+    assert found.refresh()
+    assert found.count == "2 of 4 failed"
+    assert (found[1].why, found[2].why) == ("overlap", "broken bonds")
+    assert found.first_failed is found[2]
+    recorded.reach(0, STEPS)
+    recorded.reach(3, 700)
+    recorded.log(Finished("failed", "2 of 4 replicas failed"))
+    found.refresh()
+    assert [one.fate for one in found] == ["held", "failed", "failed", "ended"]
+    assert found[0].folder == recorded.run.folder / "replica_000"
+
+
+def test_survival_of_one_group(tmp_path: Path) -> None:
+    recorded = Recorded(tmp_path / "md", 5)
+    for replica, step in ((0, STEPS), (1, STEPS), (2, STEPS)):
+        recorded.reach(replica, step)
+    recorded.fail(3, 200)
+    recorded.fail(4, 600, "overlap")
+    recorded.log(Finished("failed", ""))
+    ((name, curve),) = survival_of(recorded.run).items()
+    assert name == "900 K"
+    assert curve.times.tolist() == [100.0, 300.0]
+    assert curve.survival.tolist() == [0.8, 0.6]
+    assert curve.interval == "exact"
+    assert curve.reasons == {"broken bonds": 1, "overlap": 1}
+    assert curve.longest == STEPS * TIMESTEP
+
+
+def test_groups_by_start_and_temperature(tmp_path: Path) -> None:
+    table = [
+        {"index": i, "start": start, "temperature": temperature, "folder": f"replica_{i:03d}", "velocity_seed": i}
+        for i, (start, temperature) in enumerate(
+            (s, t) for s in ("a.xyz", "b.xyz") for t in (300, 900) for _ in range(2)
+        )
+    ]  # fmt: skip
+    recorded = Recorded(tmp_path / "md", 2, table)
+    recorded.fail(7, 100)
+    found = Replicas(recorded.run)
+    assert {name: [one.index for one in members] for name, members in found.groups().items()} == {
+        "a.xyz, 300 K": [0, 1], "a.xyz, 900 K": [2, 3], "b.xyz, 300 K": [4, 5], "b.xyz, 900 K": [6, 7],
+    }  # fmt: skip
+    assert list(found.survival()) == ["b.xyz, 900 K"], "groups that have not begun have no curve"
+    assert found[7].facts == {"velocity_seed": 7}
+
+
+def test_a_table_that_comes_later_is_taken_over(tmp_path: Path) -> None:
+    recorded = Recorded(tmp_path / "md", 2)
+    found = Replicas(recorded.run)
+    assert [one.temperature for one in found] == [900, 900]
+    row = {"index": 0, "start": "x", "temperature": 5.0, "folder": "replica_000"}
+    (recorded.files.path / "replicas.json").write_text(json.dumps({"replicas": [row]}))
+    found.refresh()
+    assert [one.temperature for one in found] == [5]
+
+
+@pytest.mark.full
+def test_of_a_real_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hot ethanol under the potential of 50 frames: times and reasons are those of the verdicts."""
+    import mlipkit as mk
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLIPKIT_QUEUE", str(tmp_path / "queue"))
+    run = mk.launch(MDSpec(potential="sample:ethanol_50", temperature=1500, replicas=3, steps=600)).wait(120)
+    assert run.state in ("failed", "completed"), run.reason
+    found = Replicas(run)
+    said = {
+        event.verdict.replica: event.verdict
+        for event in run.events()
+        if isinstance(event, Judged) and event.verdict.outcome == "failed"
+    }
+    assert found.n_failed == len(said) == run.facts().get("failed_replicas", 0)
+    assert {one.index: one.time for one in found if one.failed} == {i: verdict.time for i, verdict in said.items()}
+    assert all(one.fate == "held" and one.time == 300 for one in found if not one.failed)
