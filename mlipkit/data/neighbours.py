@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from mlipkit.data.frameset import FrameSet
 
 _local = threading.local()
+SMALL = 48
+"""Atoms up to which all pairs of a molecule are tried."""
 
 
 def neighbour_list(
@@ -70,6 +72,8 @@ def _search(
     box = np.where(periodic[:, None], cell, 0.0)
     if (periodic & (np.linalg.norm(box, axis=1) == 0)).any():
         raise DataError("a periodic axis has no cell vector", found=f"cell {cell.tolist()}, pbc {periodic.tolist()}")
+    if len(positions) <= SMALL and not periodic.any():
+        return _all_pairs(positions, cutoff)
     finder = _finder(float(cutoff))
     i, j, shift, vectors = finder.compute(positions, box, periodic, quantities="ijSD", copy=False)
     i, j = i.view(np.int64), j.view(np.int64)
@@ -77,6 +81,14 @@ def _search(
     distance2 = np.einsum("ek,ek->e", vectors, vectors)
     keep = (distance2 > 0) & (distance2 < cutoff * cutoff)
     return i, j, shift, vectors, order if keep.all() else order[keep[order]]
+
+
+def _all_pairs(positions: Array, cutoff: float) -> tuple[Array, Array, Array, Array, Array]:
+    """`_search` of a molecule so small that trying all pairs is cheaper than calling the search."""
+    vectors = positions[None] - positions[:, None]
+    distance2 = np.einsum("ijk,ijk->ij", vectors, vectors)
+    i, j = np.nonzero((distance2 > 0) & (distance2 < cutoff * cutoff))
+    return i, j, np.zeros((len(i), 3), np.int32), vectors[i, j], np.arange(len(i))
 
 
 def _finder(cutoff: float) -> NeighborList:

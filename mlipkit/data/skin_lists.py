@@ -63,6 +63,7 @@ class SkinLists:
         self._then: Tensor | None = None
         self._cell: Tensor | None = None
         self._cell_version = -1
+        self._spliced = False
 
     def update(self, positions: Tensor, cell: Tensor) -> bool:
         """Make the lists valid for positions [N,3] and cells [S,3,3], Å; whether anything was rebuilt.
@@ -92,34 +93,43 @@ class SkinLists:
         moved = host - self._positions
         stale = ~(np.maximum.reduceat(np.einsum("nk,nk->n", moved, moved), self._offsets[:-1]) <= self._limit)
         stale |= self._pbc.any(1) & (cells != self._cells).any((1, 2))
-        for index in np.flatnonzero(stale).tolist():
-            self._build(index, host[self._span(index)], cells[index])
+        changed = [
+            self._build(index, host[self._span(index)], cells[index]) for index in np.flatnonzero(stale).tolist()
+        ]
+        self._then = torch.tensor(self._positions, device=positions.device)
+        self._cell, self._cell_version = cell, cell._version
+        if self._spliced and not any(changed):
+            return
         parts = [part for part in self._parts if part is not None]
         edges = np.concatenate([part[0] for part in parts], axis=1)
         self.edge_index = torch.from_numpy(edges).to(self.device)
         self.shift = torch.from_numpy(np.concatenate([part[1] for part in parts])).to(self.device)
         self.shift_vectors = torch.from_numpy(np.concatenate([part[2] for part in parts])).to(self.device)
         self.beyond = sum(part[3] for part in parts) / max(edges.shape[1], 1)
-        self._then = torch.tensor(self._positions, device=positions.device)
-        self._cell, self._cell_version = cell, cell._version
+        self._spliced = True
 
     def _span(self, index: int) -> slice:
         return slice(self._offsets[index], self._offsets[index + 1])
 
-    def _build(self, index: int, positions: Array, cell: Array) -> None:
+    def _build(self, index: int, positions: Array, cell: Array) -> bool:
+        """Make the list of one structure anew; whether it differs from the one before."""
         if self.lenient and not (np.isfinite(positions).all() and np.isfinite(cell).all()):
             if self._parts[index] is None:
                 self._parts[index] = np.empty((2, 0), np.int64), np.empty((0, 3), np.int64), np.empty((0, 3)), 0
-            return
+            return True
         i, j, images, vectors, order = _search(positions, cell, self._pbc[index], self.cutoff + self.skin)
         edges = _edges(i, j, order, np.int64)
         edges += self._offsets[index]
         shift = np.take(images, order, axis=0).astype(np.int64)
         vectors = np.take(vectors, order, axis=0)
         beyond = int((np.einsum("ek,ek->e", vectors, vectors) >= self.cutoff**2).sum())
-        self._parts[index] = edges, shift, shift @ np.asarray(cell, np.float64), beyond
         self._positions[self._span(index)], self._cells[index] = positions, cell
         self.n_rebuilds += 1
+        old = self._parts[index]
+        part = self._parts[index] = edges, shift, shift @ np.asarray(cell, np.float64), beyond
+        # Within a molecule smaller than the cutoff it is the same list again.
+        same = old is not None and old[3] == beyond and edges.shape == old[0].shape
+        return not (same and all(np.array_equal(old[k], part[k]) for k in range(3)))  # type: ignore[index]
 
     def select(self, structures: Sequence[int]) -> None:
         """Go on with some of the structures; their lists stay."""

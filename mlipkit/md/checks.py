@@ -1,7 +1,8 @@
 """What a check is, and the checks of numbers: finite, temperature, largest force, energy drift.
 
 A check looks at one replica and says nothing, warns, or fails. Cheap ones look at every step, those of the structure
-(`mlipkit.md.structure_checks`) at every tenth and at every stored frame. Default limits follow the collapse rule of
+(`mlipkit.md.structure_checks`) at every tenth and at every stored frame. `look` is the rule; `screen` says of all
+replicas at once which of them need it. Default limits follow the collapse rule of
 test-time-adaptation MD (largest force 50 eV/Å, five times the target temperature for 100 fs, pairs below 0.5 Å, lone
 atoms for 100 fs) and add warnings before them.
 """
@@ -9,15 +10,20 @@ atoms for 100 fs) and add warnings before them.
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
 from ase.data import chemical_symbols, covalent_radii
 from numpy.typing import NDArray
 
 from mlipkit import units
+
+if TYPE_CHECKING:
+    from mlipkit.md.looks import Looks
 
 Array = NDArray[np.float64]
 _HUGE = 1e9
@@ -110,6 +116,23 @@ class Check:
     def look(self, now: Look) -> Finding | None:
         raise NotImplementedError
 
+    @classmethod
+    def screen(cls, checks: Sequence[Check], looks: Looks) -> NDArray[np.bool_]:
+        """Which replicas `look` must see at this step, bool [S].
+
+        Of the others it would find nothing; what it would remember of them is up to this method. All, unless a check
+        knows better.
+
+        Args:
+            checks: this check of each replica; limits are the same in all.
+        """
+        return np.ones(len(checks), bool)
+
+    @property
+    def lowest(self) -> float:
+        """The lower one of the limits, infinity when there is none."""
+        return min((limit for limit in (self.warn, self.fail) if limit is not None), default=math.inf)
+
     def memory(self) -> dict[str, np.ndarray]:
         return {name: np.asarray(getattr(self, name)) for name in self.kept}
 
@@ -146,6 +169,10 @@ class FiniteCheck(Check):
         else:
             what = "energy is not a finite number"
         return Finding("failed", what, 0.0, 0.0, self.unit, atoms)
+
+    @classmethod
+    def screen(cls, checks: Sequence[Check], looks: Looks) -> NDArray[np.bool_]:
+        return ~np.isfinite(looks.max_force + looks.potential_energy + looks.temperature)
 
 
 @dataclass
@@ -195,6 +222,22 @@ class TemperatureCheck(Check):
                 return self._finding("warning", now, limit)
         return None
 
+    @classmethod
+    def screen(cls, checks: Sequence[TemperatureCheck], looks: Looks) -> NDArray[np.bool_]:  # type: ignore[override]
+        limit = looks.cache.get(cls.name)
+        if limit is None:
+            given = checks[0]
+            own = np.array([check.reference for check in checks])
+            reference = np.maximum(np.where(np.isnan(looks.target), own, looks.target), cls.COLDEST)
+            least = min(given.lowest, math.inf if given.fail is None else given.jump)
+            limit = np.maximum(least, 1 + 6 * np.sqrt(2 / looks.dof)) * reference
+            looks.cache[cls.name] = limit
+        loud = looks.temperature > limit
+        for index, check in enumerate(checks):
+            if not math.isnan(check.hot_since):
+                loud[index] = True
+        return loud
+
     def _finding(self, outcome: Literal["warning", "failed"], now: Look, limit: float, long: str = "") -> Finding:
         hottest = int(np.argmax(now.masses * (now.velocities**2).sum(1)))
         what = f"temperature{long} too high, hottest atom {now.names([hottest])}"
@@ -217,6 +260,10 @@ class MaxForceCheck(Check):
         atom = int(np.argmax(np.linalg.norm(now.forces, axis=1)))
         return self.above(now.max_force, f"force on {now.names([atom])} too large", (atom,))
 
+    @classmethod
+    def screen(cls, checks: Sequence[Check], looks: Looks) -> NDArray[np.bool_]:
+        return looks.max_force > checks[0].lowest
+
 
 @dataclass
 class EnergyDriftCheck(Check):
@@ -234,21 +281,41 @@ class EnergyDriftCheck(Check):
     every: int = 10
     window: float = 1000.0
 
-    times: Array = field(default_factory=lambda: np.empty(0), init=False, repr=False)
-    energies: Array = field(default_factory=lambda: np.empty(0), init=False, repr=False)
+    times: deque[float] = field(default_factory=deque, init=False, repr=False)
+    energies: deque[float] = field(default_factory=deque, init=False, repr=False)
 
     def begin(self, start: Look) -> None:
-        self.times, self.energies = np.array([start.time]), np.array([start.conserved_energy])
+        self.times, self.energies = deque([start.time]), deque([start.conserved_energy])
 
     def look(self, now: Look) -> Finding | None:
         if not math.isfinite(now.conserved_energy):
             return None
-        recent = self.times >= now.time - self.window
-        recent &= self.times < now.time
-        self.times = np.append(self.times[recent], now.time)
-        self.energies = np.append(self.energies[recent], now.conserved_energy)
-        change = abs(now.conserved_energy - float(self.energies[0])) / now.n_atoms
+        change = self._change(now.time, now.conserved_energy) / now.n_atoms
         return self.above(change, f"conserved energy changed in {now.time - self.times[0]:.0f} fs")
+
+    @classmethod
+    def screen(cls, checks: Sequence[EnergyDriftCheck], looks: Looks) -> NDArray[np.bool_]:  # type: ignore[override]
+        limits = (checks[0].lowest * looks.n_atoms).tolist()
+        return np.array([
+            math.isfinite(energy) and check._change(looks.time, energy) > limit
+            for check, energy, limit in zip(checks, looks.conserved_energy.tolist(), limits, strict=True)
+        ], bool)  # fmt: skip
+
+    def _change(self, time: float, energy: float) -> float:
+        """Change against the oldest energy in the window, which then ends at `time`. Asked twice it says the same."""
+        times, energies = self.times, self.energies
+        while times and times[-1] >= time:
+            times.pop()
+            energies.pop()
+        while times and times[0] < time - self.window:
+            times.popleft()
+            energies.popleft()
+        times.append(time)
+        energies.append(energy)
+        return abs(energy - energies[0])
+
+    def recall(self, memory: dict[str, np.ndarray]) -> None:
+        self.times, self.energies = deque(memory["times"].tolist()), deque(memory["energies"].tolist())
 
 
 def density(now: Look) -> float:

@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
 
-import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,13 +93,18 @@ class Judge:
             check.begin(start)
         return self.look(start, stored=True)
 
-    def look(self, now: Look, stored: bool) -> list[Verdict]:
-        """New verdicts at this step: each check's first warning, and a failure (last, and the end)."""
+    def look(self, now: Look, stored: bool, checks: Sequence[Check] | None = None) -> list[Verdict]:
+        """New verdicts at this step: each check's first warning, and a failure (last, and the end).
+
+        Args:
+            stored: whether the step is a stored frame, at which every check looks.
+            checks: those that look, in their order, when it has been found out that others have nothing to say.
+        """
         said: list[Verdict] = []
         quiet = True
-        for check in self.checks:
-            if not (stored or now.step % check.every == 0):
-                continue
+        if checks is None:
+            checks = [check for check in self.checks if stored or now.step % check.every == 0]
+        for check in checks:
             finding = check.look(now)
             if finding is None:
                 continue

@@ -1,7 +1,8 @@
-"""What is kept of one replica: trajectory, series, the last steps, and what the checks say."""
+"""What is kept of the replicas: trajectories, series, the last steps, and what the checks say."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,185 +11,201 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlipkit import units
 from mlipkit.data.series import SeriesWriter
-from mlipkit.events import Verdict
-from mlipkit.md.checks import Check, Look
-from mlipkit.md.judging import Judge
+from mlipkit.md.figures import columns_of, rows_of
+from mlipkit.md.figures import figures as figures
+from mlipkit.md.judging import Judge, build_checks
+from mlipkit.md.looks import Looks, new_look
+from mlipkit.md.looks import look_at as look_at
+from mlipkit.md.panel import Panel, Said
 from mlipkit.md.ring import Ring
 from mlipkit.md.state import MDState
 from mlipkit.md.trajectory import TrajectoryWriter
 
-COLUMNS = {
-    "step": "",
-    "time_fs": "fs",
-    "temperature": "K",
-    "potential_energy": "eV",
-    "kinetic_energy": "eV",
-    "total_energy": "eV",
-    "conserved_energy": "eV",
-    "max_force": "eV/Å",
-}
-STRESS_COLUMNS = {"pressure": "GPa", "density": "g/cm³"}
 _RING_IN_CHECKPOINT = 32 << 20
+_ROWS, _ROWS_S = 256, 0.4
+"""Rows of all replicas that wait in memory, and for how long, before they go to the series."""
+STEPS_ON_DEVICE = 10
+"""Steps that a GPU does before the host looks at their figures: a failure is dated right and noticed so much later."""
 
 
-def figures(state: MDState) -> np.ndarray:
-    """One row per replica [S, columns]: those of `COLUMNS`, and with stress those of `STRESS_COLUMNS`."""
-    kinetic = state.kinetic_energy()
-    total = state.energy + kinetic
-    rows = [
-        torch.full_like(kinetic, state.step),
-        torch.full_like(kinetic, state.time),
-        state.temperature(kinetic),
-        state.energy,
-        kinetic,
-        total,
-        total - state.heat,
-        state.max_force(),
-    ]
-    if state.stress is not None:
-        volume = torch.linalg.det(state.cell).abs()
-        volume = torch.where(volume > 0, volume, torch.nan)
-        ideal = 2 * kinetic / (3 * volume)
-        rows.append((ideal - state.stress.diagonal(dim1=1, dim2=2).mean(1)) / units.GPA)
-        rows.append(state.per_system(state.masses) / volume * units.AMU_PER_A3)
-    return torch.stack(rows, 1).cpu().numpy()
+class _Files:
+    """Trajectory and series of one replica."""
 
-
-def new_look(state: MDState, index: int) -> Look:
-    """A look at one replica, with what does not change from step to step."""
-    arrays = state.replica(index)
-    target = state.thermostat.get("temperature")
-    return Look(
-        arrays["numbers"].copy(),
-        arrays["masses"].copy(),
-        arrays["pbc"].copy(),
-        dof=float(state.dof[index]),
-        target=None if target is None else float(target[index]),
-    )
-
-
-def fill_look(look: Look, state: MDState, index: int, row: Sequence[float]) -> Look:
-    """Fill a look with the present step; `row` holds its `figures`."""
-    start, stop = state.offsets[index], state.offsets[index + 1]
-    look.step, look.time = state.step, state.time
-    look.temperature, look.potential_energy = row[2], row[3]
-    look.conserved_energy, look.max_force = row[6], row[7]
-    look.positions = state.positions[start:stop].cpu().numpy()
-    look.velocities = state.velocities[start:stop].cpu().numpy()
-    look.forces = state.forces[start:stop].cpu().numpy()
-    look.cell = state.cell[index].cpu().numpy()
-    return look
-
-
-def look_at(state: MDState, index: int, row: np.ndarray) -> Look:
-    """One replica at the present step, as checks see it."""
-    return fill_look(new_look(state, index), state, index, row.tolist())
-
-
-class Recorder:
-    """Files, memory and judge of one replica.
-
-    Args:
-        folder: gets ``trajectory.traj``, ``series/md`` and, when something goes wrong, ``last_steps.traj``.
-        state, index: the replica is number `index` of this state.
-        replica: its number in words; None when it is the only one.
-        stride: steps between stored frames.
-        kept: (frames, rows) of a checkpoint to go on from; None begins anew.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        state: MDState,
-        index: int,
-        checks: list[Check],
-        *,
-        replica: int | None,
-        stride: int,
-        ring_steps: int,
-        kept: tuple[int, int] | None = None,
-    ) -> None:
-        self.folder, self.stride = folder, stride
-        self.replica = replica
-        columns = {**COLUMNS, **(STRESS_COLUMNS if state.stress is not None else {})}
+    def __init__(self, folder: Path, state: MDState, index: int, kept: tuple[int, int] | None) -> None:
+        self.folder = folder
         arrays = state.replica(index)
         self.numbers, self.masses, self.pbc = (arrays[name].copy() for name in ("numbers", "masses", "pbc"))
         frames, rows = kept or (None, None)
         self.trajectory = TrajectoryWriter(folder / "trajectory.traj", self.numbers, self.masses, self.pbc, keep=frames)
-        self.series = SeriesWriter(folder / "series" / "md", columns, resume_rows=rows)
-        self.ring = Ring(len(self.numbers), list(columns), ring_steps)
-        self.judge = Judge(checks, replica)
-        self.look = new_look(state, index)
+        self.series = SeriesWriter(folder / "series" / "md", columns_of(state), resume_rows=rows)
         (folder / "last_steps.traj").unlink(missing_ok=True)
-
-    def begin(self, state: MDState, index: int, row: np.ndarray) -> list[Verdict]:
-        """Record the start and show it to the checks."""
-        self._keep(state, index, row)
-        return self.judge.begin(self.look)
-
-    def step(self, state: MDState, index: int, row: np.ndarray) -> list[Verdict]:
-        """Record one step; new verdicts, a failure last."""
-        stored = self._keep(state, index, row)
-        return self.judge.look(self.look, stored)
-
-    def _keep(self, state: MDState, index: int, row: np.ndarray) -> bool:
-        look = fill_look(self.look, state, index, row.tolist())
-        self.series.append(row)
-        self.ring.append(row, look.positions, look.velocities, look.forces, look.cell)
-        stored = state.step % self.stride == 0
-        if stored:
-            self.trajectory.append(
-                look.positions,
-                look.velocities,
-                look.cell,
-                energy=look.potential_energy,
-                forces=look.forces,
-                stress=None if state.stress is None else _finite(state.stress[index]),
-                info={"step": state.step, "time_fs": state.time},
-            )
-        return stored
-
-    def write_last_steps(self) -> Path:
-        """Write the ring; returns the file."""
-        path = self.folder / "last_steps.traj"
-        self.ring.write(path, self.numbers, self.masses, self.pbc)
-        return path
-
-    def flush(self, durable: bool = False) -> None:
-        """Bring series (and, for a checkpoint, everything down to the disk) into the files."""
-        self.series.flush(sync=durable)
-        if durable:
-            self.trajectory.flush()
 
     def close(self) -> None:
         self.series.close()
         self.trajectory.close()
 
-    def memory(self) -> tuple[dict[str, Any], dict[str, Tensor]]:
-        """What a checkpoint needs of this replica: a JSON record and tensors."""
-        record, arrays = self.judge.memory()
-        record.update(frames=self.trajectory.n_frames, rows=self.series.n_rows)
+
+class Recorder:
+    """Files, memory and judges of all replicas.
+
+    Args:
+        folders: of each replica; gets ``trajectory.traj``, ``series/md`` and, when something goes wrong,
+            ``last_steps.traj``.
+        checks: changes of limits, as in `build_checks`.
+        replicas: their numbers in words; None for the only one.
+        stride: steps between stored frames.
+        kept: (frames, rows) of each replica in a checkpoint to go on from; None begins anew.
+    """
+
+    def __init__(
+        self,
+        folders: Sequence[Path],
+        state: MDState,
+        checks: Mapping[str, Any],
+        *,
+        replicas: Sequence[int | None],
+        stride: int,
+        ring_steps: int,
+        kept: Sequence[tuple[int, int]] | None = None,
+    ) -> None:
+        self.stride, self.columns = stride, list(columns_of(state))
+        n = state.n_systems
+        self.files = [_Files(folders[i], state, i, kept[i] if kept else None) for i in range(n)]
+        device = state.positions.device
+        self.every = 1 if device.type == "cpu" else STEPS_ON_DEVICE
+        self.ring = Ring(len(state.numbers), self.columns, ring_steps, n, device, least=self.every)
+        judges = [Judge(build_checks(checks), replica) for replica in replicas]
+        self.panel = Panel(judges, Looks([new_look(state, index) for index in range(n)]))
+        self._unread: list[Tensor | None] = []  # stress at each step whose figures have not been looked at
+        self._rows, self._filled, self._since = np.empty((_ROWS, n, len(self.columns))), 0, time.monotonic()
+        self._ended: dict[int, int] = {}  # replicas that failed -> rows of theirs in `_rows` that count
+
+    def begin(self, state: MDState) -> Said:
+        """Record the start and show it to the checks."""
+        self._append(state)
+        rows, stresses = self.ring.rows(1)[0], self._unread
+        self._unread = []
+        self._keep_rows(rows)
+        self._store(rows, 0, stresses[0])
+        self.panel.looks.fill(rows, lambda: self.ring.arrays(0))
+        return self.panel.begin()
+
+    def step(self, state: MDState, read: bool = False) -> Said:
+        """Record one step. New verdicts come every step, on a GPU every tenth and when `read` asks for them."""
+        self._append(state)
+        return self.read() if read or len(self._unread) >= self.every else {}
+
+    def read(self) -> Said:
+        """Look at the steps that have not been looked at; all that was said, a failure last."""
+        said: Said = {}
+        unread, self._unread = self._unread, []
+        for back, rows in zip(
+            range(len(unread) - 1, -1, -1), self.ring.rows(len(unread)) if unread else (), strict=True
+        ):
+            stored = int(rows[0, 0]) % self.stride == 0
+            self._keep_rows(rows)
+            if stored:
+                self._store(rows, back, unread[-1 - back])
+            arrays = lambda back=back: self.ring.arrays(back)  # noqa: E731 - asked for by few checks at few steps
+            for index, verdicts in self.panel.look(rows, arrays, stored, self._ended).items():
+                said.setdefault(index, []).extend(verdicts)
+                if self.panel.judges[index].failed:
+                    self._ended[index] = self._filled
+        return said
+
+    def _append(self, state: MDState) -> None:
+        self.ring.append(rows_of(state), state.positions, state.velocities, state.forces, state.cell)
+        self._unread.append(state.stress if state.step % self.stride == 0 else None)
+
+    def _keep_rows(self, rows: np.ndarray) -> None:
+        if self._filled == _ROWS or time.monotonic() - self._since > _ROWS_S:
+            self.flush()
+        self._rows[self._filled] = rows
+        self._filled += 1
+
+    def _store(self, rows: np.ndarray, back: int, stress: Tensor | None) -> None:
+        """A frame of every replica that goes on; NaN stress (not all axes periodic) is no stress."""
+        (positions, velocities, forces), cells = self.ring.arrays(back)
+        tensions = None if stress is None else stress.cpu().numpy()
+        step, now = int(rows[0, 0]), float(rows[0, 1])
+        energies = rows[:, self.columns.index("potential_energy")].tolist()
+        for index, files in enumerate(self.files):
+            if index in self._ended:
+                continue
+            span = self.panel.looks.atoms(index)
+            tension = None if tensions is None else tensions[index]
+            files.trajectory.append(
+                positions[span],
+                velocities[span],
+                cells[index],
+                energy=energies[index],
+                forces=forces[span],
+                stress=None if tension is None or not np.isfinite(tension).all() else tension,
+                info={"step": step, "time_fs": now},
+            )
+
+    def write_last_steps(self, index: int) -> Path:
+        """Write the ring of a replica, up to its failure; returns the file."""
+        files, judge = self.files[index], self.panel.judges[index]
+        path = files.folder / "last_steps.traj"
+        later = self.panel.looks.step - judge.worst.step if judge.failed and judge.worst is not None else 0
+        self.ring.write(path, files.numbers, files.masses, files.pbc, index, self.panel.looks.atoms(index), skip=later)
+        return path
+
+    def select(self, stay: Sequence[int]) -> None:
+        """Go on with some of the replicas; the files of the others are closed."""
+        self.flush()
+        looks, device = self.panel.looks, self.ring._rows.device
+        for index in set(range(len(self.files))) - set(stay):
+            self.files[index].close()
+        atoms = np.concatenate([np.arange(len(looks.system))[looks.atoms(index)] for index in stay])
+        self.ring.select(stay, torch.from_numpy(atoms).to(device))
+        self.files, self.panel = [self.files[index] for index in stay], self.panel.select(stay)
+        self.panel.looks.step, self.panel.looks.time = looks.step, looks.time
+        self._rows, self._ended = np.empty((_ROWS, len(stay), len(self.columns))), {}
+
+    def flush(self, durable: bool = False) -> None:
+        """Bring series (and, for a checkpoint, everything down to the disk) into the files."""
+        for index, files in enumerate(self.files):
+            count = self._ended.get(index, self._filled)
+            if count:
+                files.series.append(self._rows[:count, index])
+            files.series.flush(sync=durable)
+            if durable:
+                files.trajectory.flush()
+        self._ended = dict.fromkeys(self._ended, 0)
+        self._filled, self._since = 0, time.monotonic()
+
+    def close(self) -> None:
+        self.flush()
+        for files in self.files:
+            files.close()
+
+    def memory(self, index: int) -> tuple[dict[str, Any], dict[str, Tensor]]:
+        """What a checkpoint needs of a replica: a JSON record and tensors."""
+        files = self.files[index]
+        record, arrays = self.panel.judges[index].memory()
+        record.update(frames=files.trajectory.n_frames, rows=files.series.n_rows)
         named = {f"checks.{name}": value for name, value in arrays.items()}
-        ring = self.ring.memory()
+        ring = self.ring.memory(index, self.panel.looks.atoms(index))
         if sum(array.nbytes for array in ring.values()) <= _RING_IN_CHECKPOINT:
             named.update({f"ring.{name}": value for name, value in ring.items()})
         return record, {name: torch.from_numpy(np.array(value)) for name, value in named.items()}
 
     def recall(
-        self, record: Mapping[str, Any], tensors: Mapping[str, Tensor], state: MDState, index: int, row: np.ndarray
+        self, records: Sequence[Mapping[str, Any]], tensors: Sequence[Mapping[str, Tensor]], state: MDState
     ) -> None:
-        """Take over what `memory` gave, for the restored state."""
-        parts = {
-            part: {name.removeprefix(part): t.numpy() for name, t in tensors.items() if name.startswith(part)}
-            for part in ("checks.", "ring.")
-        }
-        if parts["ring."]:
-            self.ring.recall(parts["ring."])
-        self.judge.recall(record, parts["checks."], fill_look(self.look, state, index, row.tolist()))
+        """Take over what `memory` gave of each replica, for the restored state."""
+        rings = [_part(mine, "ring.") for mine in tensors]
+        if all(rings):
+            self.ring.recall(*rings)
+        arrays = [getattr(state, name).cpu().numpy() for name in ("positions", "velocities", "forces", "cell")]
+        stacked = np.stack(arrays[:3])
+        self.panel.looks.fill(figures(state), lambda: (stacked, arrays[3]))
+        for index, judge in enumerate(self.panel.judges):
+            judge.recall(records[index], _part(tensors[index], "checks."), self.panel.looks.close(index))
 
 
-def _finite(stress: Tensor) -> np.ndarray | None:
-    """NaN stress (not all axes periodic) is no stress."""
-    return stress.cpu().numpy() if bool(torch.isfinite(stress).all()) else None
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, np.ndarray]:
+    return {name.removeprefix(prefix): t.numpy() for name, t in tensors.items() if name.startswith(prefix)}

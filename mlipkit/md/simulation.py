@@ -28,7 +28,8 @@ from mlipkit.md.checkpoint import read_checkpoint, write_checkpoint
 from mlipkit.md.ensembles import Ensemble, get_ensemble
 from mlipkit.md.forces import ForceFunction, Restartable, evaluate
 from mlipkit.md.judging import build_checks
-from mlipkit.md.recorder import Recorder, figures
+from mlipkit.md.panel import Said
+from mlipkit.md.recorder import Recorder
 from mlipkit.md.start_check import cell_warning
 from mlipkit.md.state import MDState
 
@@ -116,7 +117,7 @@ class _Simulation:
         self.path = self.folder / "checkpoints" / "md.safetensors"
         self.n_replicas = self.state.n_systems
         self.active = list(range(self.n_replicas))
-        self.recorders: list[Recorder] = []
+        self.recorder: Recorder | None = None
         self.verdicts: dict[int, Verdict] = {}  # of replicas that have failed
         self._saved_event = self._saved = self._progress = -float("inf")
         self._begin = (time.monotonic(), self.state.step)
@@ -133,10 +134,11 @@ class _Simulation:
             return self._finish()
         except BaseException:
             # Whatever it was (a model that raises, no memory, Ctrl-C): the last steps are the evidence.
-            for recorder in self.recorders:
-                if len(recorder.ring):
-                    recorder.write_last_steps()
-                recorder.close()
+            if self.recorder is not None:
+                if len(self.recorder.ring):
+                    for index in range(len(self.active)):
+                        self.recorder.write_last_steps(index)
+                self.recorder.close()
             raise
 
     # Beginning
@@ -146,14 +148,13 @@ class _Simulation:
         self.ensemble.init(self.state, **self.options)
         if not self.state.evaluated:
             evaluate(self.state, self.forces)
-        rows = figures(self.state)
+        self.recorder = self._make_recorder(None)
+        self._hear(self.recorder.begin(self.state))
         cutoff = getattr(self.forces, "cutoff", None)
-        for index in range(self.n_replicas):
-            recorder = self._recorder(index, index, None)
-            self.recorders.append(recorder)
-            self._hear(index, recorder.begin(self.state, index, rows[index]))
-            if index == 0 and (verdict := cell_warning(recorder.look, cutoff)):
+        for look in self.recorder.panel.looks.each:
+            if verdict := cell_warning(look, cutoff):
                 self.sink(Judged(verdict))
+                break
         self._drop_failed()
         self._save()
 
@@ -171,17 +172,15 @@ class _Simulation:
         if isinstance(self.forces, Restartable):
             self.forces.restore(self.state, _part(tensors, "forces."))
         self._apply_changes(record["options"])
-        rows = figures(self.state)
-        for index, replica in enumerate(self.active):
-            kept = record["replicas"][index]
-            recorder = self._recorder(index, replica, (kept["frames"], kept["rows"]))
-            recorder.recall(kept, _part(tensors, f"replica.{index}."), self.state, index, rows[index])
-            self.recorders.append(recorder)
+        kept = record["replicas"]
+        self.recorder = self._make_recorder([(one["frames"], one["rows"]) for one in kept])
+        self.recorder.recall(kept, [_part(tensors, f"replica.{index}.") for index in range(len(kept))], self.state)
 
-    def _recorder(self, index: int, replica: int, kept: tuple[int, int] | None) -> Recorder:
-        folder = self.folder if self.n_replicas == 1 else self.folder / f"replica_{replica:03d}"
+    def _make_recorder(self, kept: Sequence[tuple[int, int]] | None) -> Recorder:
+        alone = self.n_replicas == 1
         return Recorder(
-            folder, self.state, index, build_checks(self.checks), replica=None if self.n_replicas == 1 else replica,
+            [self.folder if alone else self.folder / f"replica_{replica:03d}" for replica in self.active],
+            self.state, self.checks, replicas=[None if alone else replica for replica in self.active],
             stride=self.stride, ring_steps=self.last_steps, kept=kept,
         )  # fmt: skip
 
@@ -239,39 +238,43 @@ class _Simulation:
         return request != "stop"
 
     def _record(self) -> None:
-        rows = figures(self.state)
-        for index, recorder in enumerate(self.recorders):
-            said = recorder.step(self.state, index, rows[index])
-            if said:
-                self._hear(self.active[index], said)
+        assert self.recorder is not None
+        step = self.state.step
+        save = step % self.checkpoint_every == 0 or time.monotonic() - self._saved >= CHECKPOINT_AT_LEAST_EVERY_S
+        self._hear(self.recorder.step(self.state, read=save))
         if self.verdicts:
             self._drop_failed()
-        step = self.state.step
-        if step % self.checkpoint_every == 0 or time.monotonic() - self._saved >= CHECKPOINT_AT_LEAST_EVERY_S:
+        if save:
             self._save()
 
-    def _hear(self, replica: int, said: list[Verdict]) -> None:
-        for verdict in said:
-            if verdict.outcome == "failed":
-                self.verdicts[replica] = verdict
-            else:
-                self.sink(Judged(verdict))
+    def _hear(self, said: Said) -> None:
+        for index, verdicts in said.items():
+            for verdict in verdicts:
+                if verdict.outcome == "failed":
+                    self.verdicts[self.active[index]] = verdict
+                else:
+                    self.sink(Judged(verdict))
 
     def _drop_failed(self) -> None:
         """Close the replicas that have failed; the others go on without them."""
         lost = [index for index, replica in enumerate(self.active) if replica in self.verdicts]
-        if not lost:
+        if not lost or self.recorder is None:
             return
         for index in lost:
-            recorder = self.recorders[index]
-            recorder.write_last_steps()
-            recorder.close()
+            self.recorder.write_last_steps(index)
             self.sink(Judged(self.verdicts[self.active[index]], final=True))
         stay = [index for index in range(len(self.active)) if index not in lost]
         self.active = [self.active[index] for index in stay]
-        self.recorders = [self.recorders[index] for index in stay]
-        if stay:
-            self.state.take(self.state.select(stay))
+        if not stay:
+            self.recorder.close()
+            self.recorder = None
+            return
+        self.recorder.select(stay)
+        self.state.take(self.state.select(stay))
+        # A provider that keeps something per replica may go on with the rest of it.
+        select = getattr(self.forces, "select", None)
+        if select is not None:
+            select(self.state, stay)
 
     def _show_progress(self, now: float) -> None:
         self._progress = now
@@ -287,10 +290,12 @@ class _Simulation:
         if isinstance(self.forces, Restartable):
             tensors.update({f"forces.{name}": tensor for name, tensor in self.forces.to_tensors().items()})
         replicas = []
-        for index, recorder in enumerate(self.recorders):
+        if self.recorder is not None:
             # What the checkpoint counts must be on the disk before the checkpoint is.
-            recorder.flush(durable=True)
-            record, memory = recorder.memory()
+            self.recorder.flush(durable=True)
+        for index in range(len(self.active)):
+            assert self.recorder is not None
+            record, memory = self.recorder.memory(index)
             replicas.append(record)
             tensors.update({f"replica.{index}.{name}": tensor for name, tensor in memory.items()})
         record = {
@@ -309,11 +314,15 @@ class _Simulation:
             self.sink(Saved(str(self.path), "checkpoint", {"step": self.state.step}))
 
     def _finish(self) -> Verdict:
-        ended = [recorder.judge.verdict(recorder.look) for recorder in self.recorders]
+        if self.recorder is not None:
+            self._hear(self.recorder.read())
+            self._drop_failed()
+        ended = [self.recorder.panel.verdict(index) for index in range(len(self.active))] if self.recorder else []
         self._save(final=True)
         self._show_progress(time.monotonic())
-        for recorder, verdict in zip(self.recorders, ended, strict=True):
-            recorder.close()
+        if self.recorder is not None:
+            self.recorder.close()
+        for verdict in ended:
             self.sink(Judged(verdict, final=True))
         order = {"failed": 0, "warning": 1, "ok": 2}
         return min([*self.verdicts.values(), *ended], key=lambda verdict: (order[verdict.outcome], verdict.step))

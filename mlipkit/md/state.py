@@ -107,7 +107,7 @@ class MDState:
         return self.draws.next("atoms", self.rng, [3 * n for n in self._counts]).view(-1, 3)
 
     def squares(self) -> tuple[Tensor, Tensor]:
-        """Of as many standard normal numbers as there are degrees of freedom: the first, and the sum of squares; [S]."""
+        """Of as many standard normal numbers as there are degrees of freedom: the first, the sum of squares; [S]."""
         pair = self.draws.next("squares", self.rng, [int(n) for n in self.dof.tolist()] if self.draws.empty else [])
         return pair[:, 0], pair[:, 1]
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mlipkit.md.checks import NEAR, Array, Check, Finding, Look, density
+
+if TYPE_CHECKING:
+    from mlipkit.md.looks import Looks
 
 BOND = 1.25
 """Two non-metal atoms are bonded when closer than this many times the sum of their covalent radii."""
@@ -47,6 +52,15 @@ class OverlapCheck(Check):
                 what = f"{now.names(atoms)} overlap"
                 return Finding(outcome, what, float(distances[worst]), float(limits[worst]), self.unit, atoms)  # type: ignore[arg-type]
         return None
+
+    @classmethod
+    def screen(cls, checks: Sequence[OverlapCheck], looks: Looks) -> NDArray[np.bool_]:  # type: ignore[override]
+        given, (edges, distances, radii) = checks[0], looks.pairs()
+        bad = np.zeros(len(distances), bool)
+        for share, least in ((given.fail, given.least), (given.warn, 0.0)):
+            if share is not None:
+                bad |= distances < np.maximum(share * radii, least)
+        return _holding(looks, edges[0][bad])
 
 
 @dataclass
@@ -89,6 +103,24 @@ class BrokenBondsCheck(Check):
         atoms = (int(first[worst]), int(second[worst]))
         return self.above(float(lengths[worst]), f"bond {now.names(atoms)} is stretched", atoms, float(radii[worst]))
 
+    @classmethod
+    def screen(cls, checks: Sequence[BrokenBondsCheck], looks: Looks) -> NDArray[np.bool_]:  # type: ignore[override]
+        flat = looks.cache.get(cls.name)
+        if flat is None:
+            first, second = np.concatenate(
+                [check.bonds + start for check, start in zip(checks, looks.offsets, strict=False)], axis=1
+            )
+            shifts = np.concatenate([check.shifts for check in checks])
+            flat = looks.cache[cls.name] = first, second, shifts, looks.radii[first] + looks.radii[second]
+        first, second, shifts, radii = flat
+        (positions, _, _), cells = looks.arrays
+        vectors = positions[first] - positions[second]
+        if shifts.any():
+            vectors += np.einsum("ek,ekl->el", shifts, cells[looks.system[first]])
+        lengths = np.sqrt(np.einsum("ek,ek->e", vectors, vectors))
+        # A hair's breadth below the limit, as the sums of `look` may round the other way.
+        return _holding(looks, first[lengths > (1 - 1e-12) * checks[0].lowest * radii])
+
 
 @dataclass
 class LoneAtomsCheck(Check):
@@ -107,12 +139,14 @@ class LoneAtomsCheck(Check):
     every: int = 10
 
     last_near: Array = field(default_factory=lambda: np.empty(0), init=False, repr=False)
+    all_near: float = field(default=-math.inf, init=False, repr=False)
 
     def begin(self, start: Look) -> None:
         # Infinity: lone from the start, never an offence.
         self.last_near = np.where(_has_neighbour(start), start.time, math.inf)
 
     def look(self, now: Look) -> Finding | None:
+        self._catch_up()
         self.last_near[_has_neighbour(now) & (self.last_near < now.time)] = now.time
         alone = now.time - self.last_near
         longest = float(alone.max())
@@ -120,6 +154,35 @@ class LoneAtomsCheck(Check):
             return None
         atoms = tuple(np.flatnonzero(alone == longest).tolist())
         return self.above(longest, f"{now.names(atoms)} without a neighbour", atoms)
+
+    @classmethod
+    def screen(cls, checks: Sequence[LoneAtomsCheck], looks: Looks) -> NDArray[np.bool_]:  # type: ignore[override]
+        watched = looks.cache.get(cls.name)
+        if watched is None:
+            watched = looks.cache[cls.name] = np.concatenate([np.isfinite(check.last_near) for check in checks])
+        edges, distances, radii = looks.pairs()
+        lone = watched.copy()
+        lone[edges[1][distances < NEAR * radii]] = False
+        loud = _holding(looks, np.flatnonzero(lone))
+        for check, lonely in zip(checks, loud.tolist(), strict=True):
+            if not lonely:
+                check.all_near = looks.time
+        return loud
+
+    def memory(self) -> dict[str, np.ndarray]:
+        self._catch_up()
+        return super().memory()
+
+    def _catch_up(self) -> None:
+        """Write down when `screen` last saw all atoms with a neighbour."""
+        self.last_near[self.last_near < self.all_near] = self.all_near
+
+
+def _holding(looks: Looks, atoms: np.ndarray) -> NDArray[np.bool_]:
+    """Which replicas hold any of these atoms."""
+    found = np.zeros(len(looks.each), bool)
+    found[looks.system[atoms]] = True
+    return found
 
 
 def _has_neighbour(now: Look) -> np.ndarray:
@@ -155,3 +218,11 @@ class DensityCheck(Check):
                 limit = self.start * (1 + share if value > self.start else 1 - share)
                 return Finding(outcome, "density left its range", value, limit, self.unit)  # type: ignore[arg-type]
         return None
+
+    @classmethod
+    def screen(cls, checks: Sequence[DensityCheck], looks: Looks) -> NDArray[np.bool_]:  # type: ignore[override]
+        start = looks.cache.get(cls.name)
+        if start is None:
+            start = looks.cache[cls.name] = np.array([check.start for check in checks])
+        # Without three periodic axes the start is NaN, and there is nothing to look at.
+        return ~np.isnan(start)
