@@ -1,4 +1,4 @@
-"""Errors and time of PaiNN and SchNet beside SchNetPack: same split, same sizes, same loss, same number of steps.
+"""Errors and time of PaiNN and SchNet beside SchNetPack, ViSNet beside PyG: same split, sizes, loss, number of steps.
 
     python benchmarks/accuracy.py --peer-python peer/bin/python --steps 6000 --seeds 0 1 2
 
@@ -36,7 +36,8 @@ SETS = {
         ("acac/acac_test_MD_300K.extxyz.gz", slice(0, 650)),
     ),
 }
-MODELS = {"painn": {"n_radial": 20}, "schnet": {"n_radial": 50}}
+MODELS = {"painn": {"n_radial": 20}, "schnet": {"n_radial": 50}, "visnet": {"n_radial": 32}}
+PEERS = {"painn": "schnetpack", "schnet": "schnetpack", "visnet": "pyg"}
 SHARED = {"features": 64, "layers": 3, "cutoff": 5.0, "batch_size": 10, "learning_rate": 1e-3}
 
 
@@ -93,7 +94,10 @@ def ours(model: str, parts: list[Path], steps: int, seed: int, threads: int) -> 
         cutoff=SHARED["cutoff"],
         n_radial=MODELS[model]["n_radial"],
     )
-    potential = Potential(encoder, atomic_energies=fit_atomic_energies(training), elements=training.elements)
+    potential = Potential(
+        encoder, atomic_energies=fit_atomic_energies(training), elements=training.elements,
+        head="gated" if model == "visnet" else "per_atom",
+    )  # fmt: skip
     settings = TrainSettings(
         batch_size=SHARED["batch_size"],
         max_epochs=10**6,
@@ -133,8 +137,8 @@ def flat(metrics: dict) -> dict[str, float]:
 
 
 def peer(python: str, model: str, parts: list[Path], steps: int, seed: int, threads: int) -> dict:
-    """SchNetPack in its own environment, with the same process settings (flush-to-zero) as ours."""
-    command = [python, str(HERE / "peers" / "schnetpack_train.py"), "--model", model, "--flush-denormal"]
+    """The model's peer in its environment, with the same process settings (flush-to-zero) as ours."""
+    command = [python, str(HERE / "peers" / f"{PEERS[model]}_train.py"), "--model", model, "--flush-denormal"]
     for part, path in zip(("train", "validation", "test"), parts, strict=True):
         command += [f"--{part}", str(path)]
     options = {**SHARED, **MODELS[model], "steps": steps, "seed": seed, "threads": threads}
@@ -148,7 +152,7 @@ def peer(python: str, model: str, parts: list[Path], steps: int, seed: int, thre
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer-python", help="Python of the environment that holds SchNetPack; left out: ours only")
+    parser.add_argument("--peer-python", help="Python of SchNetPack's environment; left out: ours only")
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--threads", type=int, default=1)
@@ -173,7 +177,9 @@ def main() -> None:
             for name in args.sets:
                 parts = arrays(name, Path(folder))
                 for model in args.models:
-                    for engine in ["mlipkit", *(["schnetpack"] if args.peer_python else [])]:
+                    # PyG lives in our own environment.
+                    python = sys.executable if PEERS[model] == "pyg" else args.peer_python
+                    for engine in ["mlipkit", *([PEERS[model]] if python else [])]:
                         if (engine, model, name, seed, args.steps, args.threads) in done:
                             continue
                         if engine == "mlipkit":
@@ -184,7 +190,7 @@ def main() -> None:
                                 raise SystemExit(out.stderr)
                             record = json.loads(out.stdout.strip().splitlines()[-1])
                         else:
-                            record = peer(args.peer_python, model, parts, args.steps, seed, args.threads)
+                            record = peer(python, model, parts, args.steps, seed, args.threads)
                         line = json.dumps({"data": name, **record})
                         print(line, flush=True)
                         with RESULTS.open("a") as file:

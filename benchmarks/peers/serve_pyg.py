@@ -17,11 +17,19 @@ from torch_geometric.nn.models import SchNet, ViSNet
 
 
 class GivenEdges(torch.nn.Module):
-    """Stands where the models look for neighbours: edges are fixed, distances follow the positions."""
+    """Stands where the models look for neighbours: edges are given, distances follow the positions.
 
-    def __init__(self, part: Batch, vectors: bool) -> None:
+    Args:
+        vectors: also give edge vectors (ViSNet).
+    """
+
+    def __init__(self, vectors: bool) -> None:
         super().__init__()
-        self.edge_index, self.offsets, self.vectors = part.edge_index, part.offsets, vectors
+        self.vectors = vectors
+
+    def set(self, edge_index: Tensor, offsets: Tensor | float = 0.0) -> None:
+        """Edges [2,E] and their cartesian shifts [E,3], Å, of what is predicted next."""
+        self.edge_index, self.offsets = edge_index, offsets
 
     def forward(self, positions: Tensor, _: Tensor) -> tuple[Tensor, ...]:
         j, i = self.edge_index
@@ -32,16 +40,18 @@ class GivenEdges(torch.nn.Module):
 
 
 def potential(job: dict[str, Any], part: Batch) -> torch.nn.Module:
+    edges = GivenEdges(vectors=job["model"] == "visnet")
+    edges.set(part.edge_index, part.offsets)
     if job["model"] == "schnet":
         return SchNet(
             job["features"], job["features"], job["layers"], job["n_radial"], job["cutoff"],
-            interaction_graph=GivenEdges(part, vectors=False),
+            interaction_graph=edges,
         )  # fmt: skip
     model = ViSNet(
         lmax=job["lmax"], num_heads=job["heads"], num_layers=job["layers"], hidden_channels=job["features"],
         num_rbf=job["n_radial"], cutoff=job["cutoff"],
     )  # fmt: skip
-    model.representation_model.distance = GivenEdges(part, vectors=True)
+    model.representation_model.distance = edges
     return model
 
 
