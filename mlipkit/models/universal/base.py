@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import io
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -99,6 +101,15 @@ class UniversalPotential(BasePotential):
             )  # fmt: skip
         return super()._apply(fn, recurse)
 
+    def __deepcopy__(self, memo: dict[int, Any]) -> UniversalPotential:
+        new = self.__class__.__new__(self.__class__)
+        memo[id(self)] = new
+        new.__dict__ = copy.deepcopy(self.__dict__, memo)
+        # Copying e3nn's generated code turns constants into buffers, over which saved and loaded states would stumble.
+        for module in new.modules():
+            module._non_persistent_buffers_set |= {name for name in module._buffers if name.startswith("_tensor_const")}
+        return new
+
     def encoder_parameters(self) -> dict[str, nn.Parameter]:
         return {
             name: value
@@ -130,15 +141,23 @@ class UniversalPotential(BasePotential):
         }
 
 
+UNSAFE_LOADING = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
+
+
 @contextlib.contextmanager
 def process_unchanged() -> Iterator[None]:
-    """For as long as we look at them, packages print nothing and leave torch's print precision as it was."""
-    shown = _tensor_str.PRINT_OPTS.precision
+    """For as long as we look at them, packages print nothing and leave the process as it was.
+
+    so3krates-torch sets torch's print precision; mace-torch lets every later `torch.load` of the process unpickle.
+    """
+    shown, unsafe = _tensor_str.PRINT_OPTS.precision, os.environ.get(UNSAFE_LOADING)
     try:
         with contextlib.redirect_stdout(io.StringIO()):
             yield
     finally:
         torch.set_printoptions(precision=shown)
+        if unsafe is None:
+            os.environ.pop(UNSAFE_LOADING, None)
 
 
 def own(values: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from mlipkit.models.registry import register_potential
 from mlipkit.models.universal.base import Facts, UniversalPotential, own, process_unchanged
+from mlipkit.ops import gather, segment_sum
 
 if TYPE_CHECKING:
     from mlipkit.data.graph import Graph
@@ -48,6 +49,7 @@ class SO3LR(UniversalPotential):
         super().__init__(model, elements=(1, 6, 7, 8, 9, 15, 16, 17))
         self.model.r_max_lr = LONG_RANGE
         self.model.dispersion_energy_cutoff_lr_damping = DAMPING
+        self.model.partial_charges_output_block.register_forward_hook(_exact_total, with_kwargs=True)
         self._known = set(vars(self.model))
 
     @classmethod
@@ -95,3 +97,12 @@ class SO3LR(UniversalPotential):
 
 def _shift_vectors(graph: Graph, cell: Tensor) -> Tensor:
     return torch.einsum("ek,ekl->el", graph.shift.to(cell.dtype), cell[graph.system[graph.edge_index[1]]])
+
+
+def _exact_total(module: Any, _: tuple, inputs: dict[str, Any], charges: Tensor) -> Tensor:
+    """Spread what the charges lack of the total once more: the package divides by the number of atoms in torch's
+    default dtype, which is not ours to change."""
+    system = inputs["batch_segments"]
+    count = torch.bincount(system, minlength=inputs["num_graphs"])
+    rest = inputs["total_charge"] - segment_sum(charges, system, inputs["num_graphs"])
+    return charges + gather(rest / count.to(rest.dtype), system)
