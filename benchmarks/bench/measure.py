@@ -88,7 +88,7 @@ class Bench:
                 if name == OURS:
                     return [], trouble
         cpu, wall, peak = ({name: [] for name in ready} for _ in range(3))
-        slow = max((said["first_s"] for said in ready.values()), default=0.0) > SLOW
+        slow = max((said["repeat_s"] for said in ready.values()), default=0.0) > SLOW
         for _ in range(self.turns or (SLOW_TURNS if slow else TURNS)):
             for name in list(ready):
                 try:
@@ -122,6 +122,7 @@ class Bench:
             "cpu_ms": quartiles(cpu, job.per),
             "wall_ms": quartiles(wall, job.per),
             "repetitions": len(cpu),
+            "first_s": round(said["first_s"], 3),
             "peak_mib": round(max(peak), 1),
             "facts": facts,
             "gflop": _gflop(job, facts, self.structures) if mine else None,

@@ -173,9 +173,21 @@ def render(lines: Lines, errors: dict[str, float]) -> str:
         f"force MAE over the peer's at 64 features, same split (accuracy.jsonl): {cited}; up to {EQUAL_ERROR} counts."
     )
     text.append("floor: counted matrix products at the measured speed of a large product, as a share of our time.")
-    text += _sizes(lines)
+    text += [*_rates(lines), *_sizes(lines)]
     text += [f"NOT EQUAL WORK: {note}" for note in told]
     return "\n".join(text)
+
+
+def _rates(lines: Lines) -> list[str]:
+    """MD as people quote it: steps times copies per second, ours and the best peer's."""
+    groups, said = latest(lines), []
+    for job in JOBS:
+        for (name, threads, settings, device), group in sorted(groups.items()):
+            found = compare(group) if name == job.name and job.steps and settings == "tuned" else None
+            if found and found["best"]:
+                ours, best = (1e3 * job.replicas / figure(found[who]) for who in ("ours", "best"))
+                said.append(f"{name}, {threads} thread(s) {device}: {_short(ours)} / {_short(best)}")
+    return ["steps x copies per second, mlipkit / best peer, tuned: " + "; ".join(said)] if said else []
 
 
 def _sizes(lines: Lines) -> list[str]:
