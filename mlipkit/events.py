@@ -8,7 +8,7 @@ class name under ``event``. Producers get an `EventSink` and a `Control` as plai
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -47,6 +47,30 @@ class Verdict:
     last_good: int = -1
     first_warning: int | None = None
     sentence: str = ""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a replica ended, or where it is: survival statistics take a list of these.
+
+    Attributes:
+        replica: its index.
+        step, time: of its failure; of one that has not failed, how far it got (fs).
+        failed: whether a check ended it.
+        reason: name of that check, "" when it has not failed.
+    """
+
+    replica: int
+    step: int
+    time: float
+    failed: bool
+    reason: str = ""
+
+
+def time_to_failure(endings: Iterable[Ending]) -> tuple[list[float], list[bool], list[str]]:
+    """Times in fs, whether each ended in a failure (else it is censored), and reasons, one of each per replica."""
+    found = list(endings)
+    return [one.time for one in found], [one.failed for one in found], [one.reason for one in found]
 
 
 @dataclass(frozen=True)

@@ -143,6 +143,11 @@ class SkinLists:
             for place, (index, part) in enumerate(zip(chosen, parts, strict=True))
         ]
 
+    @property
+    def n_pairs(self) -> list[int]:
+        """Pairs of each structure, those of the skin included."""
+        return [0 if part is None else part[0].shape[1] for part in self._parts]
+
     def reference(self, index: int) -> tuple[Array, Array] | None:
         """Positions and cell for which the list of a structure was built, None before there is one. A checkpoint keeps
         them: `restore` with them gives the same list, and so the same rounding, as in an uninterrupted run."""

@@ -6,6 +6,7 @@
 ...                    options={"temperature": 300.0, "friction": 0.01})
 """
 
+from mlipkit.md.batches import endings, simulate_batches
 from mlipkit.md.calculator import MlipCalculator
 from mlipkit.md.checks import Check, Finding, Look
 from mlipkit.md.ensembles import ENSEMBLES, Ensemble, get_ensemble
@@ -32,10 +33,12 @@ __all__ = [
     "PotentialForces",
     "TrajectoryWriter",
     "build_checks",
+    "endings",
     "get_ensemble",
     "maxwell_boltzmann",
     "preflight",
     "simulate",
+    "simulate_batches",
     "state_from_atoms",
     "verlet_step",
 ]

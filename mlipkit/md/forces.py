@@ -120,6 +120,13 @@ class PotentialForces:
             edge_index, shift = edge_index[:, near], shift[near]
         return Graph(positions=positions, edge_index=edge_index, shift=shift, cell=cell, **self._static)
 
+    def pairs(self, state: MDState) -> list[int]:
+        """Pairs of each replica, those of the skin included."""
+        self._start(state)
+        assert self._lists is not None
+        self._lists.update(state.positions, state.cell)
+        return self._lists.n_pairs
+
     def select(self, state: MDState, replicas: Sequence[int]) -> None:
         """Go on with `state`, which holds these replicas of the one before; their lists stay."""
         if self._lists is not None:

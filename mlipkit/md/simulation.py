@@ -55,6 +55,8 @@ def simulate(
     last_steps: int = 200,
     sink: EventSink = ignore,
     control: Control = always_run,
+    replicas: Sequence[int] | None = None,
+    checkpoint: str = "md",
 ) -> Verdict:
     """Run molecular dynamics until `steps` steps are done, a check fails, or the user stops it.
 
@@ -79,6 +81,8 @@ def simulate(
         checkpoint_every: steps between checkpoints; slow models get one every minute at least.
         last_steps: steps kept in memory.
         control: asked before every step: "run", "pause" or "stop".
+        replicas: numbers of the replicas of this state among all that share the folder; all when None.
+        checkpoint: name of the checkpoint in ``folder/checkpoints``.
 
     Returns:
         The verdict: of the only replica, or the worst of several. Without a failure, ``state.step < steps`` means that
@@ -91,7 +95,7 @@ def simulate(
     with torch.no_grad():
         return _Simulation(
             state, forces, get_ensemble(ensemble), steps, Path(folder), timestep, dict(options or {}), stride,
-            dict(checks or {}), checkpoint_every, last_steps, sink, control,
+            dict(checks or {}), checkpoint_every, last_steps, sink, control, replicas, checkpoint,
         ).run()  # fmt: skip
 
 
@@ -110,13 +114,17 @@ class _Simulation:
     last_steps: int
     sink: EventSink
     control: Control
+    replicas: Sequence[int] | None
+    checkpoint: str
 
     def __post_init__(self) -> None:
         self.ensemble.check_options(self.options)
         build_checks(self.checks)  # a wrong limit must show before any work
-        self.path = self.folder / "checkpoints" / "md.safetensors"
+        self.path = self.folder / "checkpoints" / f"{self.checkpoint}.safetensors"
         self.n_replicas = self.state.n_systems
-        self.active = list(range(self.n_replicas))
+        self.members = list(range(self.n_replicas) if self.replicas is None else self.replicas)
+        self.alone = self.replicas is None and self.n_replicas == 1
+        self.active = list(self.members)
         self.recorder: Recorder | None = None
         self.verdicts: dict[int, Verdict] = {}  # of replicas that have failed
         self._saved_event = self._saved = self._progress = -float("inf")
@@ -177,10 +185,9 @@ class _Simulation:
         self.recorder.recall(kept, [_part(tensors, f"replica.{index}.") for index in range(len(kept))], self.state)
 
     def _make_recorder(self, kept: Sequence[tuple[int, int]] | None) -> Recorder:
-        alone = self.n_replicas == 1
         return Recorder(
-            [self.folder if alone else self.folder / f"replica_{replica:03d}" for replica in self.active],
-            self.state, self.checks, replicas=[None if alone else replica for replica in self.active],
+            [self.folder if self.alone else self.folder / f"replica_{replica:03d}" for replica in self.active],
+            self.state, self.checks, replicas=[None if self.alone else replica for replica in self.active],
             stride=self.stride, ring_steps=self.last_steps, kept=kept,
         )  # fmt: skip
 
@@ -193,7 +200,8 @@ class _Simulation:
                     hint="Give the simulation a folder of its own.",
                 )  # fmt: skip
         offsets = self.state.offsets
-        numbers = [self.state.numbers[offsets[r] : offsets[r + 1]].cpu() for r in record["active"]]
+        places = [self.members.index(replica) for replica in record["active"]]
+        numbers = [self.state.numbers[offsets[r] : offsets[r + 1]].cpu() for r in places]
         if numbers and not torch.equal(torch.cat(numbers), tensors["state.numbers"]):
             raise RunError("the checkpoint belongs to another system", where=str(self.path),
                            hint="Give the simulation a folder of its own.")  # fmt: skip
@@ -207,7 +215,7 @@ class _Simulation:
                 continue
             if name not in CHANGEABLE:
                 raise RunError(f"{name} cannot change on the way", where=str(self.path), expected=old, found=new)
-            value = [new[replica] for replica in self.active] if isinstance(new, Sequence) else new
+            value = [new[self.members.index(replica)] for replica in self.active] if isinstance(new, Sequence) else new
             # Through `init` on a copy, so that units are converted in one place.
             fresh = self.state.select(range(self.state.n_systems))
             self.ensemble.init(fresh, **{name: value})

@@ -8,8 +8,7 @@ How places are named is in `mlipkit.runs.places`.
 from __future__ import annotations
 
 import os
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -18,10 +17,10 @@ from pydantic import Field, model_validator
 
 from mlipkit.errors import SpecError, nearest
 from mlipkit.labels import LABELS
-from mlipkit.runs.limits import CHECKS, check_limit
-from mlipkit.runs.part import Part, code_of, refuse_idle, unit
-
-NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+from mlipkit.runs.part import Part, refuse_idle, unit
+from mlipkit.runs.spec_base import BaseSpec
+from mlipkit.runs.spec_md import ENSEMBLE_OPTIONS as ENSEMBLE_OPTIONS
+from mlipkit.runs.spec_md import MDSpec, RelaxSpec
 
 
 class SplitSpec(Part):
@@ -152,55 +151,7 @@ class OptimiserSpec(Part):
         return refuse_idle(self, "schedule", acting)
 
 
-class _Spec(Part):
-    version: Literal[1] = 1
-    name: str = Field(default="", description="name of the run's folder; empty: chosen from the kind")
-    seed: int = Field(default=0, ge=0, description="random seed of everything that has no seed of its own")
-    dtype: Literal["float32", "float64"] = Field(default="float32", description="precision of the model")
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1")
-    threads: int = Field(default=1, ge=1, description="CPU threads the run may use")
-
-    HOME: ClassVar[str] = "mk."
-    PLACES: ClassVar[tuple[str, ...]] = ()
-    CHANGEABLE: ClassVar[tuple[str, ...]] = ()
-
-    @model_validator(mode="after")
-    def _name_is_a_folder_name(self):
-        if self.name and not NAME.match(self.name):
-            raise ValueError("name: letters, digits, '.', '_' and '-' only, as it becomes a folder")
-        return self
-
-    @model_validator(mode="after")
-    def _device_has_float64(self):
-        if self.device == "mps":
-            raise ValueError("device: mps has no float64, in which energies are summed and atoms are moved; use cpu")
-        return self
-
-    @property
-    def default_name(self) -> str:
-        """Folder name used when `name` is empty."""
-        raise NotImplementedError
-
-    def places(self) -> Iterator[tuple[str, str]]:
-        """(field, text) of everything the run reads: files, samples, other runs, factories."""
-        for field in self.PLACES:
-            value = getattr(self, field)
-            for text in value if isinstance(value, list) else [value]:
-                if text:
-                    yield field, text
-
-    def to_yaml(self) -> str:
-        """This specification as YAML; `load_spec` reads it back equal."""
-        record = self.model_dump(mode="json")
-        first = {key: record.pop(key) for key in ("kind", "version", "name")}
-        return yaml.safe_dump({**first, **record}, sort_keys=False, allow_unicode=True)
-
-    def code(self) -> str:
-        """Python that launches the same run, with only the fields that differ from the defaults."""
-        return f"import mlipkit as mk\n\nrun = mk.launch({code_of(self)})\nrun.wait()\n"
-
-
-class TrainSpec(_Spec):
+class TrainSpec(BaseSpec):
     """Train a potential on labelled frames."""
 
     kind: Literal["train"] = "train"
@@ -252,121 +203,12 @@ class TrainSpec(_Spec):
         return f"train_{self.model.encoder}"
 
 
-ENSEMBLE_OPTIONS: dict[str, tuple[str, ...]] = {
-    "nve": (),
-    "langevin": ("temperature", "friction"),
-    "berendsen": ("temperature", "relaxation_time"),
-    "nose_hoover": ("temperature", "relaxation_time"),
-    "bussi": ("temperature", "relaxation_time"),
-    "npt": ("temperature", "relaxation_time", "pressure", "pressure_relaxation_time"),
-}
-"""Settings of each ensemble; a test compares them with `mlipkit.md.ENSEMBLES`."""
+AnySpec = TrainSpec | MDSpec | RelaxSpec
+Spec = Annotated[AnySpec, Field(discriminator="kind")]
+KINDS: dict[str, type[BaseSpec]] = {"train": TrainSpec, "md": MDSpec, "relax": RelaxSpec}
 
 
-class MDSpec(_Spec):
-    """Molecular dynamics with a potential, watched by stability checks."""
-
-    kind: Literal["md"] = "md"
-    potential: str = Field(
-        default="sample:ethanol_1000", description="sample, .safetensors file, training run, or factory of a calculator"
-    )
-    start: str = Field(default="sample:ethanol_300K@0", description="first structure: sample, file or run, with @frame")
-    ensemble: Literal["langevin", "nve", "berendsen", "nose_hoover", "bussi", "npt"] = Field(
-        default="langevin", description="ensemble and thermostat"
-    )
-    temperature: float = Field(
-        default=300.0, ge=0, description="target and start temperature", json_schema_extra=unit("K")
-    )
-    timestep: float = Field(default=0.5, gt=0, le=10, description="time step", json_schema_extra=unit("fs"))
-    steps: int = Field(default=20000, ge=1, description="number of steps (from time_ps when that is given)")
-    time_ps: float | None = Field(
-        default=None, gt=0, description="simulated time; replaces steps", json_schema_extra=unit("ps")
-    )
-    stride: int = Field(default=20, ge=1, description="steps between stored frames")
-    friction: float = Field(default=0.01, ge=0, description="langevin: friction", json_schema_extra=unit("1/fs"))
-    relaxation_time: float = Field(
-        default=100.0, gt=0, description="other thermostats: relaxation time", json_schema_extra=unit("fs")
-    )
-    pressure: float = Field(default=0.0, description="npt: target pressure", json_schema_extra=unit("GPa"))
-    pressure_relaxation_time: float = Field(
-        default=1000.0, gt=0, description="npt: relaxation time of the pressure", json_schema_extra=unit("fs")
-    )
-    checks: dict[str, Any] = Field(
-        default_factory=dict,
-        description="limits of stability checks, for example {max_force: 50}; {overlap: false} switches one off",
-    )
-    checkpoint_every: int = Field(default=1000, ge=1, description="steps between checkpoints")
-    replicas: int = Field(default=1, ge=1, description="copies of the system with different random numbers")
-    keep_velocities: bool = Field(
-        default=False, description="start from the velocities in the file instead of random ones"
-    )
-
-    PLACES: ClassVar = ("potential", "start")
-    CHANGEABLE: ClassVar = ("steps", "time_ps", "temperature", "friction", "checks", "threads")
-
-    @property
-    def ensemble_options(self) -> dict[str, float]:
-        """Those settings that the ensemble has, under the names of `mlipkit.md`."""
-        return {name: getattr(self, name) for name in ENSEMBLE_OPTIONS[self.ensemble]}
-
-    @model_validator(mode="after")
-    def _every_option_acts(self):
-        options = {option for known in ENSEMBLE_OPTIONS.values() for option in known} - {"temperature"}
-        acting = {name: tuple(e for e, known in ENSEMBLE_OPTIONS.items() if name in known) for name in sorted(options)}
-        return refuse_idle(self, "ensemble", acting)
-
-    @model_validator(mode="after")
-    def _warm_enough(self):
-        # Bussi's scales velocities, which are zero at 0 K; the others divide by the temperature.
-        needing = ("nose_hoover", "npt") if self.keep_velocities else ("nose_hoover", "npt", "bussi")
-        if self.temperature == 0 and self.ensemble in needing:
-            raise ValueError(f"temperature: {self.ensemble} needs one above 0 K; langevin takes 0 K")
-        return self
-
-    @model_validator(mode="after")
-    def _checks_exist(self):
-        for name, limit in self.checks.items():
-            if name not in CHECKS:
-                raise ValueError(f"checks: unknown check '{name}', {nearest(name, CHECKS)}")
-            check_limit(name, limit)
-        return self
-
-    @model_validator(mode="after")
-    def _steps_from_time(self):
-        if self.time_ps is not None:
-            steps = _steps_in(self.time_ps, self.timestep)
-            if "steps" in self.model_fields_set and self.steps != steps:
-                raise ValueError(
-                    f"give either steps or time_ps: {self.time_ps:g} ps at {self.timestep:g} fs are {steps} steps, "
-                    f"not {self.steps}"
-                )
-            object.__setattr__(self, "steps", steps)
-        return self
-
-    def changed(self, **values: Any) -> MDSpec:
-        # The number of steps follows from the time or the other way round, whichever was said last.
-        if "steps" in values:
-            values.setdefault("time_ps", None)
-        elif values.get("time_ps", self.time_ps) is not None and {"time_ps", "timestep"} & set(values):
-            time, timestep = values.get("time_ps", self.time_ps), values.get("timestep", self.timestep)
-            values["steps"] = _steps_in(time, timestep)
-        return super().changed(**values)
-
-    @property
-    def default_name(self) -> str:
-        return f"md_{self.temperature:g}K"
-
-
-def _steps_in(time_ps: float, timestep: float) -> int:
-    """Number of steps of `timestep` fs in `time_ps`, at least one."""
-    return max(round(time_ps * 1000 / timestep), 1)
-
-
-Spec = Annotated[TrainSpec | MDSpec, Field(discriminator="kind")]
-KINDS: dict[str, type[_Spec]] = {"train": TrainSpec, "md": MDSpec}
-
-
-def parse_spec(record: Mapping[str, Any], where: str = "specification") -> TrainSpec | MDSpec:
+def parse_spec(record: Mapping[str, Any], where: str = "specification") -> AnySpec:
     """Build the specification that a plain mapping describes.
 
     Raises:
@@ -392,7 +234,7 @@ def parse_spec(record: Mapping[str, Any], where: str = "specification") -> Train
         ) from None
 
 
-def load_spec(path: str | os.PathLike[str]) -> TrainSpec | MDSpec:
+def load_spec(path: str | os.PathLike[str]) -> AnySpec:
     """Read a specification from a YAML file.
 
     Raises:

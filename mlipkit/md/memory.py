@@ -1,0 +1,76 @@
+"""How many replicas go together: what a force call keeps for its backward pass, against what the machine has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from mlipkit.md.forces import ForceFunction, PotentialForces
+from mlipkit.md.state import MDState
+
+BACKWARD = 2.0
+"""Memory of a whole call over what the forward pass keeps: gradients of it, and temporaries."""
+SHARE_CPU, SHARE_GPU = 0.5, 0.8
+"""Share of the free memory that a batch may take."""
+
+
+def bytes_of_replicas(state: MDState, forces: ForceFunction) -> list[float] | None:
+    """Memory that each replica adds to a force call, bytes; None where replicas are evaluated one by one.
+
+    Measured on the largest replica: every tensor that its forward pass keeps is counted once. The others follow by
+    their pairs (with the skin) and atoms.
+    """
+    if not isinstance(forces, PotentialForces):
+        return None
+    edges = forces.pairs(state)
+    atoms = state.n_atoms.tolist()
+    largest = max(range(state.n_systems), key=lambda index: (edges[index], atoms[index]))
+    kept: dict[int, int] = {}
+
+    def count(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    probe = PotentialForces(forces.potential, skin=forces.skin, stress=forces.stress)
+    weights = {parameter.untyped_storage().data_ptr() for parameter in forces.potential.parameters()}
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+        probe(state.select([largest]))
+    needed = BACKWARD * sum(size for place, size in kept.items() if place not in weights)
+    return [
+        needed * max(edges[index] / max(edges[largest], 1), atoms[index] / atoms[largest])
+        for index in range(state.n_systems)
+    ]
+
+
+def free_memory(device: torch.device) -> float:
+    """Bytes that a batch may take on this device now."""
+    if device.type == "cuda":
+        return SHARE_GPU * torch.cuda.mem_get_info(device)[0]
+    import psutil
+
+    return SHARE_CPU * psutil.virtual_memory().available
+
+
+def plan_batches(sizes: Sequence[float], budget: float) -> list[list[int]]:
+    """Consecutive replicas together while their sizes fit into the budget; one that does not fit goes alone."""
+    batches: list[list[int]] = []
+    filled = 0.0
+    for index, size in enumerate(sizes):
+        if not batches or filled + size > budget:
+            batches.append([])
+            filled = 0.0
+        batches[-1].append(index)
+        filled += size
+    return batches
+
+
+def batches_of(state: MDState, forces: ForceFunction, batch: int | None = None) -> list[list[int]]:
+    """Replicas that go together: `batch` of them, or as many as memory allows."""
+    n = state.n_systems
+    if batch is not None:
+        return [list(range(start, min(start + batch, n))) for start in range(0, n, batch)]
+    sizes = bytes_of_replicas(state, forces) if n > 1 else None
+    return [list(range(n))] if sizes is None else plan_batches(sizes, free_memory(forces.potential.device))  # type: ignore[attr-defined]
