@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -64,16 +65,56 @@ class Graph(_Tensors):
     def n_systems(self) -> int:
         return self.n_atoms.shape[0]
 
-    def edge_vectors(self, positions: Tensor | None = None, cell: Tensor | None = None) -> Tensor:
-        """r_ij [E,3] in Å, differentiable in `positions` [N,3] and `cell` [S,3,3] (by default those of the graph)."""
+    def edge_vectors(
+        self, positions: Tensor | None = None, cell: Tensor | None = None, edges: Tensor | None = None
+    ) -> Tensor:
+        """r_ij [E,3] in Å, differentiable in `positions` [N,3] and `cell` [S,3,3] (by default those of the graph).
+
+        Args:
+            positions: Å. cell: Å.
+            edges: int64, of these edges only.
+        """
         positions = self.positions if positions is None else positions
         cell = self.cell if cell is None else cell
-        sender, receiver = self.edge_index[0], self.edge_index[1]
-        vectors = positions[sender] - positions[receiver]
-        shift = self.shift.to(vectors.dtype)
+        edge_index, shift = self.edge_index, self.shift
+        if edges is not None:
+            edge_index, shift = edge_index.index_select(1, edges), shift.index_select(0, edges)
+        sender, receiver = edge_index[0], edge_index[1]
+        vectors = positions.index_select(0, sender) - positions.index_select(0, receiver)
+        if self._one_image and not cell.requires_grad:
+            return vectors
+        shift, cell = shift.to(vectors.dtype), cell.to(vectors.dtype)
         if self.n_systems == 1:
-            return vectors + shift @ cell[0].to(vectors.dtype)
-        return vectors + torch.einsum("ek,ekl->el", shift, cell.to(vectors.dtype)[self.system[receiver]])
+            return vectors + shift @ cell[0]
+        return vectors + torch.einsum("ek,ekl->el", shift, cell.index_select(0, self.system[receiver]))
+
+    @cached_property
+    def _one_image(self) -> bool:
+        """Whether all edges are known to stay in their cell; other devices than the CPU are not asked."""
+        return self.pbc.device.type == "cpu" and not bool(self.shift.any())
+
+    @cached_property
+    def pairs(self) -> Tensor | None:
+        """int64 [E/2], one edge `j -> i` of each pair whose other is `i -> j` of opposite shift.
+
+        None where some edge has no such other, or where the list is not on the CPU.
+        """
+        if self.shift.device.type != "cpu" or len(self.shift) != self.edge_index.shape[1]:
+            return None
+        (sender, receiver), shift, n = self.edge_index.numpy(), self.shift.numpy(), len(self.numbers)
+        here, there = receiver * n, sender * n
+        here += sender
+        there += receiver
+        largest = 0 if self._one_image else int(np.abs(shift).max())
+        if float(n) ** 2 * float(2 * largest + 1) ** 3 > 2.0**62:
+            return None
+        if largest:
+            image = ((shift + largest) @ np.array([(2 * largest + 1) ** 2, 2 * largest + 1, 1])).astype(np.int64)
+            here = here * (2 * largest + 1) ** 3 + image
+            there = there * (2 * largest + 1) ** 3 + ((2 * largest + 1) ** 3 - 1 - image)
+        if (here == there).any() or not np.array_equal(np.sort(here), np.sort(there)):
+            return None
+        return torch.from_numpy(np.flatnonzero(here < there))
 
     def to_pyg(self) -> Any:
         """A `torch_geometric.data.Data` (z, pos, edge_index, shift, cell, pbc, batch, n_atoms).

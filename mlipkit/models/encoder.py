@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor, nn
 
@@ -38,11 +39,14 @@ class Encoder(nn.Module):
         cutoff: Å.
         width: number of scalar features D.
         elements: atomic numbers that it can tell apart; None: all.
+        takes_pairs: `forward` has an argument `mirrored`: True says that each edge `j -> i` of the list stands also for
+            `i -> j` with `-r_ij`. What depends on distance alone is then made once per pair.
     """
 
     cutoff: float
     width: int
     elements: tuple[int, ...] | None = None
+    takes_pairs: ClassVar[bool] = False
 
     def forward(self, numbers: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> Features:
         """Encode a batch.

@@ -68,6 +68,8 @@ class PaiNN(Encoder):
     | | vector_bias | False | True in the authors' checkpoints: breaks rotation, only to load them |
     """
 
+    takes_pairs = True
+
     def __init__(
         self,
         features: int = 64,
@@ -95,8 +97,8 @@ class PaiNN(Encoder):
             "vector_bias": self.vector_bias,
         }
 
-    def forward(self, numbers: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> Features:
-        edges = Edges(edge_index, numbers.shape[0])
+    def forward(self, numbers: Tensor, edge_index: Tensor, edge_vectors: Tensor, mirrored: bool = False) -> Features:
+        edges = Edges(edge_index, numbers.shape[0], mirrored)
         d, unit = polar(edge_vectors)
         envelope = cosine_cutoff(d, self.cutoff).unsqueeze(-1)
         basis = torch.cat([bessel(d, self.cutoff, self.n_radial) * envelope, envelope], dim=-1)

@@ -14,7 +14,7 @@ from mlipkit.models.contract import BasePotential
 from mlipkit.models.encoder import N_TYPES, Encoder, Features
 from mlipkit.models.heads import AuxiliaryHead, build_auxiliary, build_energy_head
 from mlipkit.models.registry import build_encoder, check_complete, dtype_of, encoder_name, register_potential
-from mlipkit.ops import gather
+from mlipkit.ops import gather, pairs_pay
 
 if TYPE_CHECKING:
     from mlipkit.data.graph import Graph
@@ -104,11 +104,15 @@ class Potential(BasePotential):
         Type 0 hides a type. Other edges come with `dataclasses.replace(graph, edge_index=..., shift=...)`. Nothing is
         detached: gradients flow to `positions` and to the parameters under the caller's grad mode.
         """
-        vectors = graph.edge_vectors(positions)
-        return self._encode(graph, vectors, numbers)
+        return self._encode(graph, positions, None, numbers)
 
-    def _encode(self, graph: Graph, vectors: Tensor, numbers: Tensor | None = None) -> Features:
-        return self.encoder(graph.numbers if numbers is None else numbers, graph.edge_index, vectors.to(self.dtype))
+    def _encode(self, graph: Graph, positions: Tensor | None, cell: Tensor | None, numbers: Tensor | None) -> Features:
+        encoder, dtype = self.encoder, self.dtype
+        numbers = graph.numbers if numbers is None else numbers
+        if encoder.takes_pairs and pairs_pay(dtype) and (pairs := graph.pairs) is not None:
+            vectors = graph.edge_vectors(positions, cell, pairs).to(dtype)
+            return encoder(numbers, graph.edge_index.index_select(1, pairs), vectors, mirrored=True)
+        return encoder(numbers, graph.edge_index, graph.edge_vectors(positions, cell).to(dtype))
 
     def atom_energies(self, features: Features, graph: Graph) -> Tensor:
         """Energy of each atom, float64 [N] in eV, from features of the same graph."""
@@ -116,7 +120,7 @@ class Potential(BasePotential):
         return torch.addcmul(gather(self.atomic_energies, graph.numbers), net, self.scale)
 
     def evaluate(self, graph: Graph, positions: Tensor, cell: Tensor) -> tuple[Tensor, Tensor | None]:
-        features = self._encode(graph, graph.edge_vectors(positions, cell))
+        features = self._encode(graph, positions, cell, None)
         return self.atom_energies(features, graph), features.scalar
 
     def describe(self) -> dict[str, Any]:

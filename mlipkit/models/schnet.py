@@ -44,6 +44,8 @@ class SchNet(Encoder):
     | F | n_filters (None: as features) | None | 128 |
     """
 
+    takes_pairs = True
+
     def __init__(
         self,
         features: int = 64,
@@ -67,8 +69,8 @@ class SchNet(Encoder):
             "n_filters": self.n_filters,
         }
 
-    def forward(self, numbers: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> Features:
-        edges = Edges(edge_index, numbers.shape[0])
+    def forward(self, numbers: Tensor, edge_index: Tensor, edge_vectors: Tensor, mirrored: bool = False) -> Features:
+        edges = Edges(edge_index, numbers.shape[0], mirrored)
         d, _ = polar(edge_vectors)
         envelope = cosine_cutoff(d, self.cutoff).unsqueeze(-1)
         radial = gaussians(d, self.cutoff, self.n_radial)

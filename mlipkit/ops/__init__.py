@@ -1,7 +1,9 @@
 """The few hot operations, each one call with a plain reference and faster versions behind it."""
 
 from mlipkit.ops import contracted as _contracted  # noqa: F401 - registers itself
+from mlipkit.ops import fused as _fused  # noqa: F401 - registers itself
 from mlipkit.ops.message import Edges, message, use_version
+from mlipkit.ops.native import pairs_pay
 from mlipkit.ops.segment import gather, segment_sum
 
-__all__ = ["Edges", "gather", "message", "segment_sum", "use_version"]
+__all__ = ["Edges", "gather", "message", "pairs_pay", "segment_sum", "use_version"]

@@ -27,23 +27,35 @@ from mlipkit.ops.segment import gather, segment_sum
 
 
 class Edges:
-    """Directed edges of a batch, with the index tables that a version may need, made once and shared by all layers.
+    """Edges of a batch, with the index tables that a version may need, made once and shared by all layers.
 
     Attributes:
         sender, receiver: int64 [E], atoms j and i of `r_ij = R_j - R_i`.
         n_atoms: number of atoms N in the batch.
+        mirrored: each edge `j -> i` stands also for `i -> j`, with the same filter and the opposite unit vector.
         tables: what versions keep here between layers, by their own name.
     """
 
-    def __init__(self, edge_index: Tensor, n_atoms: int) -> None:
+    def __init__(self, edge_index: Tensor, n_atoms: int, mirrored: bool = False) -> None:
         self.sender, self.receiver = edge_index.unbind(0)
         self.n_atoms = n_atoms
+        self.mirrored = mirrored
         self.tables: dict[str, object] = {}
 
     @property
     def per_atom(self) -> float:
         """Mean number of neighbours, known without looking at the device."""
-        return self.sender.shape[0] / max(self.n_atoms, 1)
+        return (1 + self.mirrored) * self.sender.shape[0] / max(self.n_atoms, 1)
+
+    def directed(self, basis: Tensor, unit: Tensor | None) -> tuple[Edges, Tensor, Tensor | None]:
+        """Both directions of a mirrored list one by one, with what belongs to its edges; made once for all layers."""
+        known = self.tables.get("directed")
+        if not isinstance(known, tuple) or known[0] is not basis or known[1] is not unit:
+            ends = torch.stack([self.sender, self.receiver])
+            edges = Edges(torch.cat([ends, ends.flip(0)], dim=1), self.n_atoms)
+            both = None if unit is None else torch.cat([unit, -unit])
+            known = self.tables["directed"] = (basis, unit, edges, torch.cat([basis, basis]), both)
+        return known[2], known[3], known[4]
 
 
 class Version(Protocol):
@@ -56,17 +68,22 @@ class Version(Protocol):
 class _Registered:
     run: Version
     serves: Callable[[Edges, Tensor, Tensor, Tensor | None, Tensor | None], bool]
+    mirrored: bool
 
 
 VERSIONS: dict[str, _Registered] = {}
 _forced: ContextVar[str | None] = ContextVar("message_version", default=None)
 
 
-def register(name: str, serves: Callable[..., bool]) -> Callable[[Version], Version]:
-    """Register a version; `serves(edges, x, basis, weight, unit)` says whether it is the one to take."""
+def register(name: str, serves: Callable[..., bool], mirrored: bool = False) -> Callable[[Version], Version]:
+    """Register a version; `serves(edges, x, basis, weight, unit)` says whether it is the one to take.
+
+    Args:
+        mirrored: it knows mirrored edges; others get both directions one by one.
+    """
 
     def keep(run: Version) -> Version:
-        VERSIONS[name] = _Registered(run, serves)
+        VERSIONS[name] = _Registered(run, serves, mirrored)
         return run
 
     return keep
@@ -122,8 +139,11 @@ def message(
             if plain
             else next(key for key in reversed(VERSIONS) if VERSIONS[key].serves(edges, x, basis, weight, unit))
         )
-    scalar, vectors = VERSIONS[name].run(edges, x, basis, weight, unit, vector)
-    return scalar if unit is None else (scalar, vectors)
+    version = VERSIONS[name]
+    if edges.mirrored and not version.mirrored:
+        edges, basis, unit = edges.directed(basis, unit)
+    scalar, vectors = version.run(edges, x, basis, weight, unit, vector)
+    return scalar if vectors is None else (scalar, vectors)
 
 
 @register("reference", serves=lambda *_: True)

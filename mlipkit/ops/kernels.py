@@ -1,0 +1,355 @@
+"""Loops of the fused versions, compiled by Numba when this module is first imported (`mlipkit.ops.native.kernels`).
+
+Symbols as in `mlipkit.ops.message`: `w` [E,R,D] filters, `x` scalar features of the sender, `v` its vectors, `u` unit
+vectors; `gs`, `gm` belong to the two sums of a receiver; a leading `h` marks the partner of an argument in the second
+derivative. Addresses carry the name of the array that lies there; `like` is a zero of its type.
+
+A table of edges lists for every atom i, from first[i] to first[i+1], the atom `other` at the far end and the number of
+the edge, as ~number where the edge is met against its direction (u then counts negative).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import carray, njit, types
+from numba.extending import intrinsic
+
+# Sums may be reordered for the vector units; NaN and infinity keep their meaning.
+_OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
+
+
+def compiled(function):
+    try:
+        return njit(cache=True, **_OPTIONS)(function)
+    except RuntimeError:  # no folder to keep the machine code in
+        return njit(**_OPTIONS)(function)
+
+
+@intrinsic
+def _pointer(context, address, like):
+    kind = types.CPointer(like)
+
+    def generate(context, builder, signature, arguments):
+        return builder.inttoptr(arguments[0], context.get_value_type(kind))
+
+    return kind(address, like), generate
+
+
+@compiled
+def _at(address, shape, like):
+    return carray(_pointer(address, like), shape)
+
+
+# ---- tables
+
+
+@compiled
+def table(n, here, there, both):
+    """(first, other, number) of edges listed by the atom `here`; with `both`, each also by the atom `there`."""
+    first = np.zeros(n + 1, np.int64)
+    for p in range(len(here)):
+        if not (0 <= here[p] < n and 0 <= there[p] < n):
+            raise IndexError("an edge points to no atom")
+        first[here[p] + 1] += 1
+        if both:
+            first[there[p] + 1] += 1
+    for i in range(n):
+        first[i + 1] += first[i]
+    place = first[:-1].copy()
+    other = np.empty(first[n], np.int64)
+    number = np.empty(first[n], np.int64)
+    for p in range(len(here)):
+        i, j = here[p], there[p]
+        other[place[i]], number[place[i]] = j, p
+        place[i] += 1
+        if both:
+            other[place[j]], number[place[j]] = i, ~p
+            place[j] += 1
+    return first, other, number
+
+
+# ---- scalars alone: s_i = Σ_j x_j w
+
+
+@compiled
+def scalar_sum(start, stop, like, first, other, number, width, n, x, w, s):
+    x_, w_ = _at(x, (n, width), like), _at(w, (n, width), like)
+    s_ = _at(s, (n, width), like)
+    for i in range(start, stop):
+        for c in range(width):
+            s_[i, c] = 0
+        for e in range(first[i], first[i + 1]):
+            j, p = other[e], number[e]
+            p = ~p if p < 0 else p
+            for c in range(width):
+                s_[i, c] += x_[j, c] * w_[p, c]
+
+
+@compiled
+def scalar_second_sum(start, stop, like, first, other, number, width, n, x, w, y, z, s):
+    """s_i = Σ_j x_j w + y_j z"""
+    x_, w_, y_, z_ = (
+        _at(x, (n, width), like),
+        _at(w, (n, width), like),
+        _at(y, (n, width), like),
+        _at(z, (n, width), like),
+    )
+    s_ = _at(s, (n, width), like)
+    for i in range(start, stop):
+        for c in range(width):
+            s_[i, c] = 0
+        for e in range(first[i], first[i + 1]):
+            j, p = other[e], number[e]
+            p = ~p if p < 0 else p
+            for c in range(width):
+                s_[i, c] += x_[j, c] * w_[p, c] + y_[j, c] * z_[p, c]
+
+
+@compiled
+def scalar_edges(start, stop, like, sender, receiver, both, width, n, x, g, dw):
+    x_, g_, dw_ = _at(x, (n, width), like), _at(g, (n, width), like), _at(dw, (n, width), like)
+    for p in range(start, stop):
+        j, i = sender[p], receiver[p]
+        if both:
+            for c in range(width):
+                dw_[p, c] = g_[i, c] * x_[j, c] + g_[j, c] * x_[i, c]
+        else:
+            for c in range(width):
+                dw_[p, c] = g_[i, c] * x_[j, c]
+
+
+# ---- scalars and vectors; x = (along, scalar) [N,2,D]; w = (carry where there is v, along, scalar) [E,R,D]
+
+
+@compiled
+def vector_sum(start, stop, like, first, other, number, rows, width, n, x, v, w, u, s, m):
+    """s_i = Σ x₂ w₃,  m_ik = Σ ± u_k x₁ w₂ + v_k w₁"""
+    x_, v_, w_ = _at(x, (n, 2, width), like), _at(v, (n, 3, width), like), _at(w, (n, rows, width), like)
+    u_, s_, m_ = _at(u, (n, 3), like), _at(s, (n, width), like), _at(m, (n, 3, width), like)
+    for i in range(start, stop):
+        for c in range(width):
+            s_[i, c] = 0
+        for k in range(3):
+            for c in range(width):
+                m_[i, k, c] = 0
+        for e in range(first[i], first[i + 1]):
+            j, p = other[e], number[e]
+            sign = like + 1
+            if p < 0:
+                p, sign = ~p, -sign
+            for c in range(width):
+                s_[i, c] += x_[j, 1, c] * w_[p, rows - 1, c]
+            for k in range(3):
+                uk = sign * u_[p, k]
+                if rows == 3:
+                    for c in range(width):
+                        m_[i, k, c] += uk * x_[j, 0, c] * w_[p, 1, c] + v_[j, k, c] * w_[p, 0, c]
+                else:
+                    for c in range(width):
+                        m_[i, k, c] += uk * x_[j, 0, c] * w_[p, 0, c]
+
+
+@compiled
+def vector_spread(start, stop, like, first, other, number, flip, rows, width, n, gs, gm, w, u, dx, dv):
+    """The same sums from the sender's side: dx₁_j = Σ ± (u·gm) w₂,  dx₂_j = Σ gs w₃,  dv_jk = Σ gm_k w₁"""
+    gs_, gm_, w_ = _at(gs, (n, width), like), _at(gm, (n, 3, width), like), _at(w, (n, rows, width), like)
+    u_, dx_, dv_ = _at(u, (n, 3), like), _at(dx, (n, 2, width), like), _at(dv, (n, 3, width), like)
+    for j in range(start, stop):
+        for c in range(width):
+            dx_[j, 0, c] = 0
+        for c in range(width):
+            dx_[j, 1, c] = 0
+        if rows == 3:
+            for k in range(3):
+                for c in range(width):
+                    dv_[j, k, c] = 0
+        for e in range(first[j], first[j + 1]):
+            i, p = other[e], number[e]
+            sign = like + flip
+            if p < 0:
+                p, sign = ~p, -sign
+            u0, u1, u2 = sign * u_[p, 0], sign * u_[p, 1], sign * u_[p, 2]
+            for c in range(width):
+                dx_[j, 0, c] += (u0 * gm_[i, 0, c] + u1 * gm_[i, 1, c] + u2 * gm_[i, 2, c]) * w_[p, rows - 2, c]
+            for c in range(width):
+                dx_[j, 1, c] += gs_[i, c] * w_[p, rows - 1, c]
+            if rows == 3:
+                for k in range(3):
+                    for c in range(width):
+                        dv_[j, k, c] += gm_[i, k, c] * w_[p, 0, c]
+
+
+@compiled
+def vector_edges(start, stop, like, sender, receiver, both, rows, width, n, x, v, w, u, gs, gm, dw, du):
+    """dw₁ = Σ_k gm_ik v_jk,  dw₂ = (u·gm_i) x₁_j,  dw₃ = gs_i x₂_j,  du_k = Σ_c w₂ gm_ik x₁_j; `both`: and i <-> j.
+
+    Address 0: not wanted.
+    """
+    x_, v_, w_ = _at(x, (n, 2, width), like), _at(v, (n, 3, width), like), _at(w, (n, rows, width), like)
+    gs_, gm_, u_ = _at(gs, (n, width), like), _at(gm, (n, 3, width), like), _at(u, (n, 3), like)
+    dw_, du_ = _at(dw, (n, rows, width), like), _at(du, (n, 3), like)
+    t, b = rows - 1, rows - 2
+    for p in range(start, stop):
+        for end in range(2 if both else 1):
+            j, i, sign = sender[p], receiver[p], like + 1
+            if end == 1:
+                j, i, sign = i, j, -sign
+            if dw != 0:
+                if end == 0:
+                    for r in range(rows):
+                        for c in range(width):
+                            dw_[p, r, c] = 0
+                u0, u1, u2 = sign * u_[p, 0], sign * u_[p, 1], sign * u_[p, 2]
+                for c in range(width):
+                    dw_[p, t, c] += gs_[i, c] * x_[j, 1, c]
+                for c in range(width):
+                    dw_[p, b, c] += (u0 * gm_[i, 0, c] + u1 * gm_[i, 1, c] + u2 * gm_[i, 2, c]) * x_[j, 0, c]
+                if rows == 3:
+                    for c in range(width):
+                        dw_[p, 0, c] += (
+                            gm_[i, 0, c] * v_[j, 0, c] + gm_[i, 1, c] * v_[j, 1, c] + gm_[i, 2, c] * v_[j, 2, c]
+                        )
+            if du != 0:
+                d0, d1, d2 = like, like, like
+                for c in range(width):
+                    a = w_[p, b, c] * x_[j, 0, c]
+                    d0 += a * gm_[i, 0, c]
+                    d1 += a * gm_[i, 1, c]
+                    d2 += a * gm_[i, 2, c]
+                if end == 0:
+                    du_[p, 0], du_[p, 1], du_[p, 2] = d0, d1, d2
+                else:
+                    du_[p, 0] -= d0
+                    du_[p, 1] -= d1
+                    du_[p, 2] -= d2
+
+
+# ---- second derivative of scalars and vectors: what `_Slopes.backward` in `mlipkit.ops.fused` states
+
+
+@compiled
+def vector_second_sum(start, stop, like, first, other, number, rows, width, n, x, v, w, u, hx, hv, hw, hu, s, m):
+    """`vector_sum` of (hx, hv, w, u) + (x, v, hw, u) + (x₁, w₂, hu)."""
+    x_, v_, w_, u_ = (
+        _at(x, (n, 2, width), like),
+        _at(v, (n, 3, width), like),
+        _at(w, (n, rows, width), like),
+        _at(u, (n, 3), like),
+    )
+    hx_, hv_, hw_, hu_ = (
+        _at(hx, (n, 2, width), like),
+        _at(hv, (n, 3, width), like),
+        _at(hw, (n, rows, width), like),
+        _at(hu, (n, 3), like),
+    )
+    s_, m_ = _at(s, (n, width), like), _at(m, (n, 3, width), like)
+    t, b = rows - 1, rows - 2
+    for i in range(start, stop):
+        for c in range(width):
+            s_[i, c] = 0
+        for k in range(3):
+            for c in range(width):
+                m_[i, k, c] = 0
+        for e in range(first[i], first[i + 1]):
+            j, p = other[e], number[e]
+            sign = like + 1
+            if p < 0:
+                p, sign = ~p, -sign
+            for c in range(width):
+                s_[i, c] += hx_[j, 1, c] * w_[p, t, c] + x_[j, 1, c] * hw_[p, t, c]
+            for k in range(3):
+                a, ha = sign * u_[p, k], sign * hu_[p, k]
+                for c in range(width):
+                    m_[i, k, c] += (a * hx_[j, 0, c] + ha * x_[j, 0, c]) * w_[p, b, c] + a * x_[j, 0, c] * hw_[p, b, c]
+                if rows == 3:
+                    for c in range(width):
+                        m_[i, k, c] += hv_[j, k, c] * w_[p, 0, c] + v_[j, k, c] * hw_[p, 0, c]
+
+
+@compiled
+def vector_second_spread(start, stop, like, first, other, number, flip, rows, width, n, gs, gm, w, u, hw, hu, dx, dv):
+    """`vector_spread` of (hw, u) + (w₂, hu)."""
+    gs_, gm_, w_, u_ = (
+        _at(gs, (n, width), like),
+        _at(gm, (n, 3, width), like),
+        _at(w, (n, rows, width), like),
+        _at(u, (n, 3), like),
+    )
+    hw_, hu_ = _at(hw, (n, rows, width), like), _at(hu, (n, 3), like)
+    dx_, dv_ = _at(dx, (n, 2, width), like), _at(dv, (n, 3, width), like)
+    t, b = rows - 1, rows - 2
+    for j in range(start, stop):
+        for c in range(width):
+            dx_[j, 0, c] = 0
+        for c in range(width):
+            dx_[j, 1, c] = 0
+        if rows == 3:
+            for k in range(3):
+                for c in range(width):
+                    dv_[j, k, c] = 0
+        for e in range(first[j], first[j + 1]):
+            i, p = other[e], number[e]
+            sign = like + flip
+            if p < 0:
+                p, sign = ~p, -sign
+            u0, u1, u2 = sign * u_[p, 0], sign * u_[p, 1], sign * u_[p, 2]
+            h0, h1, h2 = sign * hu_[p, 0], sign * hu_[p, 1], sign * hu_[p, 2]
+            for c in range(width):
+                g0, g1, g2 = gm_[i, 0, c], gm_[i, 1, c], gm_[i, 2, c]
+                dx_[j, 0, c] += (u0 * g0 + u1 * g1 + u2 * g2) * hw_[p, b, c] + (h0 * g0 + h1 * g1 + h2 * g2) * w_[
+                    p, b, c
+                ]
+            for c in range(width):
+                dx_[j, 1, c] += gs_[i, c] * hw_[p, t, c]
+            if rows == 3:
+                for k in range(3):
+                    for c in range(width):
+                        dv_[j, k, c] += gm_[i, k, c] * hw_[p, 0, c]
+
+
+@compiled
+def vector_second_edges(
+    start, stop, like, sender, receiver, both, rows, width, n, x, w, u, hx, hv, hw, hu, gs, gm, dw, du
+):
+    """`vector_edges` of (hx, hv, w, u) + (x₁, w₂, hu), and the latter's du of (x₁, hw₂). Address 0: not wanted."""
+    x_, w_, u_ = _at(x, (n, 2, width), like), _at(w, (n, rows, width), like), _at(u, (n, 3), like)
+    hx_, hv_, hu_ = _at(hx, (n, 2, width), like), _at(hv, (n, 3, width), like), _at(hu, (n, 3), like)
+    hw_, gs_, gm_ = _at(hw, (n, rows, width), like), _at(gs, (n, width), like), _at(gm, (n, 3, width), like)
+    dw_, du_ = _at(dw, (n, rows, width), like), _at(du, (n, 3), like)
+    t, b = rows - 1, rows - 2
+    for p in range(start, stop):
+        for end in range(2 if both else 1):
+            j, i, sign = sender[p], receiver[p], like + 1
+            if end == 1:
+                j, i, sign = i, j, -sign
+            if dw != 0:
+                if end == 0:
+                    for r in range(rows):
+                        for c in range(width):
+                            dw_[p, r, c] = 0
+                u0, u1, u2 = sign * u_[p, 0], sign * u_[p, 1], sign * u_[p, 2]
+                h0, h1, h2 = sign * hu_[p, 0], sign * hu_[p, 1], sign * hu_[p, 2]
+                for c in range(width):
+                    dw_[p, t, c] += gs_[i, c] * hx_[j, 1, c]
+                for c in range(width):
+                    g0, g1, g2 = gm_[i, 0, c], gm_[i, 1, c], gm_[i, 2, c]
+                    h = h0 * g0 + h1 * g1 + h2 * g2
+                    dw_[p, b, c] += (u0 * g0 + u1 * g1 + u2 * g2) * hx_[j, 0, c] + h * x_[j, 0, c]
+                if rows == 3:
+                    for c in range(width):
+                        dw_[p, 0, c] += (
+                            gm_[i, 0, c] * hv_[j, 0, c] + gm_[i, 1, c] * hv_[j, 1, c] + gm_[i, 2, c] * hv_[j, 2, c]
+                        )
+            if du != 0:
+                d0, d1, d2 = like, like, like
+                for c in range(width):
+                    a = w_[p, b, c] * hx_[j, 0, c] + hw_[p, b, c] * x_[j, 0, c]
+                    d0 += a * gm_[i, 0, c]
+                    d1 += a * gm_[i, 1, c]
+                    d2 += a * gm_[i, 2, c]
+                if end == 0:
+                    du_[p, 0], du_[p, 1], du_[p, 2] = d0, d1, d2
+                else:
+                    du_[p, 0] -= d0
+                    du_[p, 1] -= d1
+                    du_[p, 2] -= d2

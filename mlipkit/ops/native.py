@@ -1,0 +1,99 @@
+"""Numba for the fused versions: compiled on first use, kept on disk, run over ranges of rows by torch's threads.
+
+Numba is optional (`pip install "mlipkit[fast]"`); `kernels()` is None without it. A kernel is a plain loop that takes
+its range of rows first and writes only rows of that range, so that the result never depends on the number of threads.
+Tensors reach it as addresses: making NumPy arrays of them would take longer than a small kernel runs.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from itertools import pairwise
+from types import ModuleType
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import Tensor
+
+SPLIT_ABOVE: Final = 1 << 19
+"""Numbers read, from which a kernel is worth more than one thread."""
+_LIKE = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
+_pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
+
+
+@cache
+def kernels() -> ModuleType | None:
+    """`mlipkit.ops.kernels`, or None where Numba is missing or does not fit the installed NumPy."""
+    if importlib.util.find_spec("numba") is None:
+        return None
+    try:
+        return importlib.import_module("mlipkit.ops.kernels")
+    except ImportError:
+        return None
+
+
+def serves(x: Tensor) -> bool:
+    """Whether compiled kernels can take this tensor."""
+    return x.device.type == "cpu" and pairs_pay(x.dtype)
+
+
+def pairs_pay(dtype: torch.dtype) -> bool:
+    """Whether mirrored edges are worth making on the CPU: there are compiled kernels, and they may be used."""
+    return (
+        dtype in _LIKE
+        and kernels() is not None
+        and not torch._C._are_functorch_transforms_active()
+        and not torch.is_autocast_enabled("cpu")
+    )
+
+
+def run(kernel: Any, rows: int, work: int, like: Tensor, *arguments: Any) -> None:
+    """Call ``kernel(start, stop, like, *arguments)`` over all rows, split over torch's threads where `work` pays.
+
+    Tensors among the arguments are passed as addresses, None as address 0.
+    """
+    given = [a.data_ptr() if isinstance(a, Tensor) else 0 if a is None else a for a in arguments]
+    zero = _LIKE[like.dtype]
+    threads = torch.get_num_threads()
+    if threads == 1 or work < SPLIT_ABOVE or rows < threads:
+        kernel(0, rows, zero, *given)
+        return
+    bounds = [rows * part // threads for part in range(threads + 1)]
+    # A pool does not survive a fork.
+    key = (os.getpid(), threads - 1)
+    if key not in _pools:
+        _pools[key] = ThreadPoolExecutor(threads - 1, thread_name_prefix="mlipkit-ops")
+    others = [_pools[key].submit(kernel, start, stop, zero, *given) for start, stop in pairwise(bounds[1:])]
+    kernel(bounds[0], bounds[1], zero, *given)
+    for other in others:
+        other.result()
+
+
+def wanted(ctx: Any, *arguments: Tensor | None) -> tuple[bool, ...]:
+    """Which of the leading arguments of a function need their gradient in the backward pass under way.
+
+    `needs_input_grad` only says which could ever have one: the weights in the pass that makes forces could, and the
+    positions in the pass that makes the gradient of the weights.
+
+    Args:
+        ctx: of the function.
+        arguments: all tensors that it was applied to, None where it was given None, in order.
+    """
+    nodes = iter(ctx.next_functions)  # of the tensors alone
+    flags = []
+    for argument, possible in zip(arguments, ctx.needs_input_grad, strict=False):
+        node = None if argument is None else next(nodes)[0]
+        flags.append(bool(possible) and (node is None or _runs(node)))
+    return tuple(flags)
+
+
+def _runs(node: Any) -> bool:
+    try:
+        return torch._C._will_engine_execute_node(node)
+    except (AttributeError, RuntimeError):  # a leaf that `torch.autograd.grad` was asked for; another torch
+        return True
