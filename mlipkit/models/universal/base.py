@@ -106,7 +106,8 @@ class UniversalPotential(BasePotential):
         memo[id(self)] = new
         new.__dict__ = copy.deepcopy(self.__dict__, memo)
         # Copying e3nn's generated code turns constants into buffers, over which saved and loaded states would stumble.
-        for module in new.modules():
+        generated = [module for module in new.modules() if isinstance(module, torch.fx.GraphModule)]
+        for module in generated:
             module._non_persistent_buffers_set |= {name for name in module._buffers if name.startswith("_tensor_const")}
         return new
 
