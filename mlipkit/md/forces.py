@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol, runtime_checkable
 import torch
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator
-from ase.stress import voigt_6_to_full_3x3_stress
 from torch import Tensor
 
 from mlipkit.data.graph import Graph
 from mlipkit.data.skin_lists import SkinLists
 from mlipkit.errors import DataError
 from mlipkit.md.state import MDState
+from mlipkit.models.universal.calculator import ask
 
 if TYPE_CHECKING:
     from mlipkit.models import BasePotential
@@ -185,21 +185,18 @@ class CalculatorForces:
         if self._numbers is not state.numbers:
             self._make_images(state)
         positions, cells = state.positions.cpu().numpy(), state.cell.cpu().numpy()
-        energies, forces, stresses = [], [], []
+        answers = []
         for index, image in enumerate(self._images):
             image.positions = positions[state.offsets[index] : state.offsets[index + 1]]
             image.set_cell(cells[index])
-            # Force-consistent where the calculator knows the difference, else the conserved energy would drift.
-            known = getattr(image.calc, "implemented_properties", ())
-            energies.append(image.get_potential_energy(force_consistent="free_energy" in known))
-            forces.append(torch.tensor(image.get_forces(apply_constraint=False), dtype=torch.float64))
-            if self.stress:
-                stresses.append(torch.tensor(voigt_6_to_full_3x3_stress(image.get_stress()), dtype=torch.float64))
+            answers.append(ask(image, self.stress))
         device = state.positions.device
         return Forces(
-            torch.tensor(energies, dtype=torch.float64, device=device),
-            torch.cat(forces).to(device),
-            torch.stack(stresses).to(device) if self.stress else None,
+            torch.tensor([answer.energy for answer in answers], dtype=torch.float64, device=device),
+            torch.cat([torch.from_numpy(answer.forces) for answer in answers]).to(device),
+            torch.stack([torch.tensor(answer.stress) for answer in answers]).to(device, torch.float64)
+            if self.stress
+            else None,
         )
 
     def _make_images(self, state: MDState) -> None:
