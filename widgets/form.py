@@ -160,7 +160,9 @@ def _value(field: Field) -> Any:
     if text == _text(field.default):
         return _SAME
     if not text:
-        return None if not field.info.is_required() and field.info.annotation is not str else _SAME
+        kinds = get_args(field.info.annotation) or (field.info.annotation,)
+        # An empty text is the default again, unless nothing is something that may be said.
+        return _SAME if field.info.is_required() or (str in kinds and type(None) not in kinds) else None
     if text[0] in "[{":
         try:
             return yaml.safe_load(text)

@@ -10,23 +10,14 @@ import numpy as np
 from ase import Atoms
 from ase.io.trajectory import Trajectory
 
-from mlipkit.runs import Run
-
 STORED, LAST_STEPS = "trajectory.traj", "last_steps.traj"
-
-
-def replica_folder(run: Run, replica: int) -> Path:
-    """Where trajectory and series of a replica lie: the run folder itself when there is only one."""
-    if getattr(run.spec, "replicas", 1) == 1:
-        return run.folder
-    return run.folder / f"replica_{replica:03d}"
 
 
 class RunFrames(Sequence[Atoms]):
     """Frames of one replica, also while they grow; each is read from disk when it is asked for.
 
     Args:
-        folder: `replica_folder` of it.
+        folder: where its trajectory lies.
 
     The stored frames (every `stride` steps) come first. Where a failure left the last steps one by one, these take the
     place of the stored frames of the same steps.

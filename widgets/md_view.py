@@ -13,19 +13,21 @@ from ase import Atoms
 from mlipkit.data.series import Series
 from mlipkit.errors import MlipkitError
 from mlipkit.events import Judged, Verdict
-from mlipkit.runs import Run
+from mlipkit.runs import MDSpec, Run
+from mlipkit.runs.replicas import Replica, Replicas
 
 from .atoms_pane import AtomsPane
 from .base import RunView, button, row, show
 from .frame_bar import FrameBar
-from .frames import RunFrames, replica_folder
+from .frames import RunFrames
 from .md_curves import FS_PER_PS, MDCurves
+from .replicas_pane import ReplicasPane
 from .states import duration, look
 
 NO_FRAMES = "Atoms and curves appear with the first steps."
 BEFORE_FAILURE = 50
 """Steps before the failure at which "Go to failure" begins."""
-TONES = {"ok": ("✓", "#007a5a"), "warning": ("▼", "#8a6100"), "failed": ("✖", "#c04f00")}
+TONES: dict[str, tuple[str, str]] = {"ok": ("✓", "#007a5a"), "warning": ("▼", "#8a6100"), "failed": ("✖", "#c04f00")}
 
 
 class MDView(RunView):
@@ -60,8 +62,9 @@ class MDView(RunView):
         self.picture = AtomsPane(self._viewer)
         self.curves = MDCurves(self._curve_clicked)
         self.bar = FrameBar(self.go, self.follow)
-        self.replicas = w.Dropdown(options=[("0", 0)], description="replica", layout={"width": "160px"})
-        t.link((self, "replica"), (self.replicas, "value"))
+        self.replicas: Replicas | None = None
+        self.overview = ReplicasPane()
+        t.link((self, "replica"), (self.overview.list, "picked"))
         self.failure_button = button(
             "✖ Go to failure", self.go_to_failure, kind="danger", hidden=True,
             tip=f"The offending atoms, {BEFORE_FAILURE} steps before the failure",
@@ -69,22 +72,37 @@ class MDView(RunView):
         self.verdict, self.empty = w.HTML(), w.HTML()
         self.panes = row(self.picture, self.curves, kind="mlipkit-panes")
         self.toolbar.children = (*self.toolbar.children, self.failure_button)
-        self.body.children = [self.empty, self.verdict, row(self.replicas), self.panes, self.bar]
+        self.body.children = [self.empty, self.overview, self.verdict, self.panes, self.bar]
         self._frames: RunFrames | None = None
         self._moving = False
 
     def _reset(self) -> None:
         if self._frames is not None:
             self._frames.close()
-        count = getattr(self.run.spec, "replicas", 1) if self.run is not None else 1
-        self.replicas.options = [(str(number), number) for number in range(count)]
-        show(self.replicas, count > 1)
+        self.replicas = Replicas(self.run) if self.run is not None and isinstance(self.run.spec, MDSpec) else None
+        self.overview.reset()
+        self._moving = True
+        self.replica = 0
+        self._moving = False
+        show(self.overview, self._several)
         self._start_over()
+
+    @property
+    def _several(self) -> bool:
+        return self.replicas is not None and len(self.replicas) > 1
+
+    @property
+    def _one(self) -> Replica | None:
+        """The simulation on show."""
+        if self.replicas is None:
+            return None
+        return self.replicas[min(self.replica, len(self.replicas) - 1)]
 
     def _start_over(self) -> None:
         """Everything that belongs to one replica."""
         self.bar.halt()
-        self._place = replica_folder(self.run, self.replica) if self.run is not None else None
+        one = self._one
+        self._place = one.folder if one is not None else self.run.folder if self.run is not None else None
         self._frames = RunFrames(self._place) if self._place is not None else None
         self._loaded = False
         self._following = True
@@ -95,12 +113,21 @@ class MDView(RunView):
         self._moving = False
         self.bar.tell(0, 0, "")
         self.picture.reset()
-        self.curves.reset(getattr(self.run.current_spec, "temperature", None) if self.run is not None else None)
+        self.curves.reset(self._target())
         self.verdict.value = ""
         self.empty.value = f'<div class="mk-empty">{escape(self.EMPTY if self.run is None else NO_FRAMES)}</div>'
         self._show_panes(False)
         show(self.verdict, False)
         show(self.failure_button, False)
+
+    def _target(self) -> float | None:
+        """Target temperature of the simulation on show, K."""
+        if self.run is None or self._one is None:
+            return None
+        if "temperature" not in self.run.changes:
+            return self._one.temperature
+        # A run may be made hotter while it goes on.
+        return float(self.run.current_spec.table()[self._one.index]["temperature"])  # type: ignore[union-attr]
 
     def _show_panes(self, there: bool) -> None:
         show(self.empty, not there)
@@ -128,7 +155,13 @@ class MDView(RunView):
         self.bar.play()
 
     def go_to_failure(self) -> None:
-        """Show the offending atoms 50 steps before the failure, or as early as steps were kept."""
+        """Show the offending atoms 50 steps before the failure, or as early as steps were kept.
+
+        Of several simulations the one on show when it has failed, else the one that failed first.
+        """
+        one, first = self._one, self.replicas.first_failed if self.replicas is not None else None
+        if first is not None and one is not None and not one.failed:
+            self.replica = first.index
         verdict, frames = self._verdict, self._frames
         if verdict is None or verdict.outcome != "failed" or frames is None:
             return
@@ -150,6 +183,9 @@ class MDView(RunView):
     # What comes from the run
 
     def _update(self, run: Run, state: str) -> None:
+        if self.replicas is not None and self._several:
+            changed = self.replicas.refresh()
+            self.overview.update(self.replicas, changed, self.replicas.end)
         if self._place is not None and (self._place / "series" / "md").is_dir():
             try:
                 series = Series(self._place / "series" / "md")
@@ -165,7 +201,10 @@ class MDView(RunView):
         if self._frames is not None and self._frames.refresh():
             self._frames_changed(self._frames)
         self._show_panes(self._loaded or self.curves.rows > 0)
-        show(self.failure_button, self._verdict is not None and self._verdict.outcome == "failed")
+        failed = self._verdict is not None and self._verdict.outcome == "failed"
+        show(
+            self.failure_button, failed or (self._several and self.replicas is not None and self.replicas.n_failed > 0)
+        )
         self._offer_live()
 
     def _frames_changed(self, frames: RunFrames) -> None:
@@ -190,22 +229,30 @@ class MDView(RunView):
         if progress is None or not progress.total:
             return super()._progress(run)
         text = simulated(progress.done, progress.total, float(getattr(spec, "timestep", 1.0)))
+        if self._several and self.replicas is not None:
+            text = f"{self.replicas.count} · {text}"
         if progress.remaining_s is not None and self._state == "running":
             text += f" · {duration(progress.remaining_s)} left"
         return text
 
     def _sentence(self, run: Run, state: str) -> str:
-        if state == "failed":
-            return "Next: Go to failure, and see which atoms left what the potential has learnt."
-        if state == "completed":
-            spec = run.current_spec
-            return f"Stable to the end at {getattr(spec, 'temperature', 0):g} K. Next: go hotter, or run longer."
+        spec, several = run.current_spec, self.replicas if self._several else None
+        if not isinstance(spec, MDSpec) or state not in ("failed", "completed", "running"):
+            return super()._sentence(run, state)
         if state == "running":
-            spec = run.current_spec
-            facts = [str(getattr(spec, "potential", "")), str(getattr(spec, "ensemble", ""))]
-            facts.append(f"{getattr(spec, 'temperature', 0):g} K, {getattr(spec, 'timestep', 0):g} fs steps")
+            facts = [str(spec.potential), spec.ensemble, f"{kelvin(spec.temperature)}, {spec.timestep:g} fs steps"]
+            if several is not None:
+                facts.insert(0, f"{len(several)} simulations, {several.n_failed} failed so far")
             return " · ".join(fact for fact in facts if fact)
-        return super()._sentence(run, state)
+        if several is None:
+            if state == "failed":
+                return "Next: Go to failure, and see which atoms left what the potential has learnt."
+            return f"Stable to the end at {kelvin(spec.temperature)}. Next: go hotter, or run longer."
+        if state == "completed":
+            return f"All {len(several)} held to the end at {kelvin(spec.temperature)}. Next: go hotter, or run longer."
+        first = several.first_failed
+        where = f", the first (number {first.index}) after {first.time / FS_PER_PS:.3g} ps" if first is not None else ""
+        return f"{several.count}{where}. Next: Go to failure, or pick one below."
 
     # Drawing
 
@@ -233,7 +280,7 @@ class MDView(RunView):
 
     @t.observe("replica")
     def _replica_set(self, _change: dict) -> None:
-        if self.run is not None:
+        if self.run is not None and not self._moving:
             if self._frames is not None:
                 self._frames.close()
             self._start_over()
@@ -263,6 +310,12 @@ class MDView(RunView):
             self._frames.close()
         self.picture.scene.close()
         super().close()
+
+
+def kelvin(temperature: object) -> str:
+    """A temperature, or the range of several: ``300 K``, ``300 to 900 K``."""
+    values = sorted(float(value) for value in (temperature if isinstance(temperature, list | tuple) else [temperature]))  # type: ignore[arg-type]
+    return f"{values[0]:g} K" if values[0] == values[-1] else f"{values[0]:g} to {values[-1]:g} K"
 
 
 def simulated(done: int, total: int, timestep: float) -> str:

@@ -74,7 +74,14 @@ class Plot(anywidget.AnyWidget):
         self._send_curves("replace", curves)
 
     def relayout(self, **values: Any) -> None:
-        """Replace keys of the layout (``shapes``, ``annotations``, ``title``) as plain data, when they changed."""
+        """Change keys of the layout (``shapes``, ``annotations``, ``xaxis``) given as plain data, when they differ.
+
+        Lists are replaced, the keys of mappings one by one.
+        """
+        values = {
+            key: {**(self._layout.get(key) or {}), **value} if isinstance(value, dict) else value
+            for key, value in values.items()
+        }
         changed = {key: value for key, value in values.items() if self._layout.get(key) != value}
         if changed:
             self._layout.update(changed)

@@ -40,6 +40,17 @@ LOOKS: dict[str, Look] = {
 }  # fmt: skip
 
 
+FATES: dict[str, tuple[str, str, str]] = {
+    "waiting": ("◔", "#6b7280", "has not begun"),
+    "running": ("●", "#0072b2", "running"),
+    "held": ("✓", "#007a5a", "held to the end"),
+    "warned": ("▼", "#8a6100", "with a warning"),
+    "failed": ("✖", "#c04f00", "failed"),
+    "ended": ("■", "#4b5563", "ended early"),
+}
+"""Icon, colour and words for what became of one simulation of several."""
+
+
 def look(state: str) -> Look:
     """The look of a state; an unknown one (from a newer version) is shown by its name."""
     return LOOKS.get(state) or Look("·", state.upper(), "#6b7280", "")

@@ -1,6 +1,6 @@
 """The simulations of one MD run: what each started from, how far it got, what was said of it, and how they survive.
 
-A run with several simulations keeps a table of them in `replicas.json`, written before the first step::
+A run with several simulations keeps a table of them in `replicas.json`, written at the launch::
 
     {"replicas": [{"index": 0, "start": "...", "temperature": 300.0, "folder": "replica_000", ...}, ...]}
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,8 +22,10 @@ from mlipkit.runs.spec import MDSpec
 if TYPE_CHECKING:
     from mlipkit.analysis.survival import Survival
     from mlipkit.data.series import Series
+    from mlipkit.plots.survival import Curve
 
 TABLE = "replicas.json"
+FS_PER_PS = 1000.0
 Fate = Literal["waiting", "running", "held", "failed", "ended"]
 
 
@@ -67,11 +68,14 @@ class Replicas(Sequence[Replica]):
 
     Args:
         run: an MD run.
+
+    Attributes:
+        end: time to which they are to run, fs.
     """
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self._table, self._planned = table_of(run), False
+        self._table = table_of(run)
         self._verdicts: dict[int, Verdict] = {}
         self._series: dict[int, Series] = {}
         self._seen = 0
@@ -90,10 +94,9 @@ class Replicas(Sequence[Replica]):
             self._seen = entry.seq
             if isinstance(entry.event, Judged):
                 self._hear(entry.event.verdict)
-        if not self._planned and (self.run.folder / TABLE).is_file():
-            self._table, self._planned = table_of(self.run), True
-        active, end, before = self.run.state in ACTIVE, _end(self.run), self._all
-        self._all = [self._look(one, active, end) for one in self._table]
+        active, before = self.run.state in ACTIVE, self._all
+        self.end = _end(self.run)
+        self._all = [self._look(one, active) for one in self._table]
         return [(one.fate, one.verdict) for one in before] != [(one.fate, one.verdict) for one in self._all]
 
     @property
@@ -137,14 +140,14 @@ class Replicas(Sequence[Replica]):
         if known is None or known.outcome != "failed":
             self._verdicts[verdict.replica] = verdict
 
-    def _look(self, one: Replica, active: bool, end: float) -> Replica:
+    def _look(self, one: Replica, active: bool) -> Replica:
         verdict = self._verdicts.get(one.index)
         if verdict is not None and verdict.outcome == "failed":
             return replace(one, fate="failed", time=verdict.time, verdict=verdict)
         time = self._time(one)
         if time is None:
             return replace(one, fate="waiting", verdict=verdict)
-        fate: Fate = "held" if time >= end else "running" if active else "ended"
+        fate: Fate = "held" if time >= self.end else "running" if active else "ended"
         return replace(one, fate=fate, time=time, verdict=verdict)
 
     def _time(self, one: Replica) -> float | None:
@@ -169,15 +172,8 @@ def table_of(run: Run) -> list[Replica]:
     spec = run.spec
     assert isinstance(spec, MDSpec)
     rows = run.files.read(TABLE).get("replicas")
-    if rows is None:  # an earlier version, or the process has not begun
-        grid = list(product(_listed(spec.start), _listed(spec.temperature), range(spec.replicas)))
-        rows = [
-            {
-                "index": index, "start": start, "temperature": temperature,
-                "folder": "" if len(grid) == 1 else f"replica_{index:03d}",
-            }
-            for index, (start, temperature, _) in enumerate(grid)
-        ]  # fmt: skip
+    if rows is None:  # only one, or launched by an earlier version
+        rows = spec.table()
     known = ("index", "start", "temperature", "folder")
     return [
         Replica(
@@ -196,6 +192,22 @@ def survival_of(run: Run) -> dict[str, Survival]:
     return Replicas(run).survival()
 
 
+def curve_of(survival: Survival) -> Curve:
+    """A survival curve as `mlipkit.plots.survival` draws it, in ps."""
+    from mlipkit.plots.survival import Curve
+
+    def steps(first: float, values: np.ndarray) -> np.ndarray:
+        return np.concatenate([[first], values, [values[-1] if len(values) else first]])
+
+    longest, low, high = survival.longest, *survival.before
+    censored = survival.ended[~survival.failed & (survival.ended < longest)]
+    return Curve(
+        time_ps=np.concatenate([[0.0], survival.times, [longest]]) / FS_PER_PS,
+        survival=steps(1.0, survival.survival), lower=steps(low, survival.lower), upper=steps(high, survival.upper),
+        censored_ps=np.sort(censored) / FS_PER_PS, ended_ps=survival.ended / FS_PER_PS, n_failed=survival.n_failed,
+    )  # fmt: skip
+
+
 def _estimate(members: Sequence[Replica]) -> Survival:
     from mlipkit.analysis.survival import kaplan_meier
 
@@ -208,7 +220,3 @@ def _end(run: Run) -> float:
     spec = run.current_spec
     assert isinstance(spec, MDSpec)
     return round(spec.steps * spec.timestep, 6)
-
-
-def _listed(value: Any) -> list[Any]:
-    return list(value) if isinstance(value, Sequence) and not isinstance(value, str) else [value]

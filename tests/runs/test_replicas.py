@@ -118,16 +118,6 @@ def test_groups_by_start_and_temperature(tmp_path: Path) -> None:
     assert found[7].facts == {"velocity_seed": 7}
 
 
-def test_a_table_that_comes_later_is_taken_over(tmp_path: Path) -> None:
-    recorded = Recorded(tmp_path / "md", 2)
-    found = Replicas(recorded.run)
-    assert [one.temperature for one in found] == [900, 900]
-    row = {"index": 0, "start": "x", "temperature": 5.0, "folder": "replica_000"}
-    (recorded.files.path / "replicas.json").write_text(json.dumps({"replicas": [row]}))
-    found.refresh()
-    assert [one.temperature for one in found] == [5]
-
-
 @pytest.mark.full
 def test_of_a_real_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Hot ethanol under the potential of 50 frames: times and reasons are those of the verdicts."""

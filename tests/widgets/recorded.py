@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from pathlib import Path
 
@@ -138,6 +139,87 @@ class RecordedMD:
     def close(self) -> None:
         self.series.close()
         self.frames.close()
+
+
+class RecordedReplicas:
+    """Several simulations of one run: ethanol that vibrates, and in those of `fails` throws an atom away.
+
+    Args:
+        fails: replica -> step of its failure.
+        temperatures: of each, K; one run at 900 K when omitted.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        count: int,
+        fails: dict[int, int],
+        *,
+        steps: int = 1000,
+        temperatures: list[float] | None = None,
+    ) -> None:
+        self.files = folder_of(
+            path, MDSpec(replicas=count, steps=steps, temperature=900, start="sample:ethanol_300K@0")
+        )
+        self.fails, self.steps, self.count, self.step = fails, steps, count, 0
+        if temperatures is not None:
+            table = [
+                {"index": i, "start": "sample:ethanol_300K@0", "temperature": temperature, "folder": f"replica_{i:03d}"}
+                for i, temperature in enumerate(temperatures)
+            ]
+            self.files.write("replicas.json", {"replicas": table})
+        log(self.files, Started(f"langevin MD of 9 atoms, {count} replicas", steps))
+        self.parts: dict[int, RecordedMD] = {}
+
+    @property
+    def run(self) -> Run:
+        return Run(self.files.path)
+
+    def alive(self) -> None:
+        """Claim that this very process computes the run."""
+        from mlipkit.runs import process
+
+        self.files.write("pid.json", {**process.describe(), "phase": "running", "after_seq": 0})
+        self.files.beat()
+
+    def advance(self, to: int) -> None:
+        """Bring all that have not failed to a step; those whose failure lies on the way fail."""
+        for number in range(self.count):
+            end = self.fails.get(number)
+            if end is not None and end <= self.step:
+                continue
+            if number not in self.parts:
+                part = RecordedMD(self.files.path / f"replica_{number:03d}", steps=self.steps, fails_at=end)
+                for name in ("spec.yaml", "events.jsonl"):
+                    (part.files.path / name).unlink()
+                self.parts[number] = part
+            part = self.parts[number]
+            if end is not None and end <= to:
+                self._fail(number, part, end)
+            else:
+                part.advance(to - part.step)
+        self.step = to
+        remaining = (self.steps - to) * 0.005
+        self.files.write("progress.json", to_json(Progress(to, self.steps, "step", remaining)))
+        self.files.beat()
+
+    def _fail(self, number: int, part: RecordedMD, end: int) -> None:
+        verdict = dataclasses.replace(part.fail(), replica=number, check=("broken_bonds", "overlap")[number % 2])
+        (part.files.path / "events.jsonl").unlink()
+        log(self.files, Judged(verdict, final=True))
+
+    def finish(self) -> None:
+        """To the end, with the last word."""
+        self.advance(self.steps)
+        for number, part in self.parts.items():
+            if number not in self.fails:
+                part.close()
+                log(self.files, Judged(Verdict("ok", step=self.steps, replica=number), final=True))
+        if self.fails:
+            reason = f"{len(self.fails)} of {self.count} replicas failed; the first: Failed."
+            log(self.files, Finished("failed", reason, {"failed_replicas": len(self.fails)}))
+        else:
+            log(self.files, Finished("completed", f"all {self.steps} steps done"))
 
 
 def recorded_training(path: Path, epochs: int = 12, steps_per_epoch: int = 50) -> Run:

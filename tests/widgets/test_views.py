@@ -9,7 +9,7 @@ from pathlib import Path
 import ipywidgets as w
 import numpy as np
 import pytest
-from recorded import STRIDE, RecordedMD, folder_of, log, recorded_training
+from recorded import STRIDE, RecordedMD, RecordedReplicas, folder_of, log, recorded_training
 
 from mlipkit.events import Finished, Waiting
 from mlipkit.runs import Run, TrainSpec, process
@@ -302,20 +302,108 @@ def test_waiting_run_says_for_what(tmp_path: Path) -> None:
     monitor.close()
 
 
-def test_replicas_are_shown_one_at_a_time(tmp_path: Path) -> None:
-    from mlipkit.runs import MDSpec
-
-    run_files = folder_of(tmp_path / "three", MDSpec(replicas=2))
-    for number, steps in enumerate((200, 400)):
-        one = RecordedMD(tmp_path / f"part{number}")
-        one.advance(steps)
-        one.close()
-        one.files.path.rename(run_files.path / f"replica_{number:03d}")
-    view = MDView(Run(run_files.path), viewer="still")
-    assert view.replicas.layout.display is None
+def test_several_simulations_are_counted_and_picked(tmp_path: Path) -> None:
+    recorded = RecordedReplicas(tmp_path / "many", 6, {2: 600, 4: 300})
+    view = MDView(recorded.run, viewer="still")
+    assert "0 of 6 failed" in view.overview.summary.value
+    assert [one["icon"] for one in view.overview.list.groups[0]["members"]] == ["◔"] * 6
+    recorded.alive()
+    recorded.advance(200)
+    view.refresh()
     assert (view.curves.plot.n_points[0], view.frame) == (201, 200 // STRIDE)
-    view.replica = 1
-    assert (view.curves.plot.n_points[0], view.frame) == (401, 400 // STRIDE)
+    assert "6 simulations, 0 failed so far" in view.header.sentence
+    assert not visible(view, "Go to failure")
+    recorded.advance(400)
+    view.refresh()
+    members = view.overview.list.groups[0]["members"]
+    assert [one["icon"] for one in members] == ["●", "●", "●", "●", "✖", "●"]
+    assert members[4]["text"] == "0.15 ps"
+    assert view.header.detail.startswith("1 of 6 failed · 0.2 of 0.5 ps")
+    assert "1 of 6 failed so far" in view.overview.summary.value
+    assert visible(view, "Go to failure")
+    assert view.header.state == "running"
+    recorded.finish()
+    view.refresh()
+    assert view.header.state == "failed"
+    assert view.header.sentence.startswith("2 of 6 failed, the first (number 4) after 0.15 ps")
+    assert "900 K: 67% hold 0.5 ps" in view.overview.summary.value
+    # Picking another one shows its atoms, curves and verdict.
+    view.overview.list.picked = 2
+    assert (view.replica, view.curves.plot.n_points[0]) == (2, 601)
+    assert "Failed at step 600" in view.verdict.value
+    view.replica = 0
+    assert view.overview.list.picked == 0
+    assert view.curves.plot._data[0]["x"][-1] == pytest.approx(0.5, abs=0.01)
+    assert "Failed" not in view.verdict.value
+    # From one that holds to the first that failed; from one that failed to its own failure.
+    view.failure_button.click()
+    assert (view.replica, view.marked) == (4, (3, 2))
+    assert "50 steps before failure" in view.bar.text.value
+    view.overview.list.picked = 2
+    view.failure_button.click()
+    assert view.replica == 2
+    assert view._frames is not None
+    assert view._frames.step(view.frame) == 550
+    view.close()
+
+
+def test_survival_is_drawn_per_temperature(tmp_path: Path) -> None:
+    recorded = RecordedReplicas(tmp_path / "many", 4, {3: 500, 2: 200}, temperatures=[300, 300, 900, 900])
+    recorded.finish()
+    view = MDView(recorded.run, viewer="still")
+    names = [group["name"] for group in view.overview.list.groups]
+    assert names == ["300 K", "900 K"]
+    assert [group["count"] for group in view.overview.list.groups] == ["0 of 2 failed", "2 of 2 failed"]
+    hot = view.overview.survival._data[6]
+    assert (hot["x"], hot["y"]) == ([0, 0.1, 0.25, 0.25], [1, 0.5, 0, 0])
+    assert view.overview.survival._layout["xaxis"]["range"][1] == pytest.approx(0.51), "to the planned end"
+    assert view.overview.reasons.layout.display is None
+    bars = view.overview.reasons._data
+    assert [bar["name"] for bar in bars] == names
+    assert dict(zip(bars[1]["y"], bars[1]["x"], strict=True)) == {"broken bonds": 1, "overlap": 1}
+    assert "900 K: 0% hold 0.25 ps" in view.overview.summary.value
+    view.replica = 3
+    assert view.curves._target == 900
+    view.close()
+
+
+def test_all_hold(tmp_path: Path) -> None:
+    recorded = RecordedReplicas(tmp_path / "many", 3, {})
+    recorded.finish()
+    view = MDView(recorded.run, viewer="still")
+    assert view.header.sentence.startswith("All 3 held to the end at 900 K")
+    assert "100% hold 0.5 ps (95% interval 29% to 100%, 0 of 3 failed)" in view.overview.summary.value
+    assert view.overview.reasons.layout.display == "none"
+    view.close()
+    single = RecordedMD(tmp_path / "one")
+    single.advance(40)
+    view = MDView(single.run, viewer="still")
+    assert view.overview.layout.display == "none"
+    view.watch(recorded.run)
+    assert view.overview.layout.display is None
+    view.watch(single.run)
+    assert view.overview.layout.display == "none"
+    view.close()
+
+
+def test_a_hundred_simulations_open_and_switch_quickly(tmp_path: Path) -> None:
+    recorded = RecordedReplicas(tmp_path / "many", 100, {i: 100 + 2 * i for i in range(30)}, steps=200)
+    recorded.finish()
+    MDView(recorded.run, viewer="still").close()  # what is built once per kernel
+    begin = time.process_time()
+    view = MDView(recorded.run, viewer="still")
+    opened = time.process_time() - begin
+    picks = []
+    for number in range(0, 100, 7):
+        begin = time.process_time()
+        view.overview.list.picked = number
+        picks.append(time.process_time() - begin)
+    rounds = []
+    for _ in range(20):
+        begin = time.process_time()
+        view.refresh()
+        rounds.append(time.process_time() - begin)
+    assert (opened < 0.5, max(picks) < 0.1, np.median(rounds) < 0.05) == (True, True, True), (opened, picks, rounds)
     view.close()
 
 

@@ -151,7 +151,9 @@ function render({ model, el }) {
     schedule();
   };
   const label = () => host.setAttribute("aria-label", model.get("label"));
+  const tall = () => { box.style.height = `${model.get("height")}px`; schedule(); };
   model.on("msg:custom", receive);
+  model.on("change:height", tall);
   model.on("change:cursor", place);
   model.on("change:label", label);
   label();
@@ -174,6 +176,7 @@ function render({ model, el }) {
     sizer.disconnect();
     theme.disconnect();
     model.off("msg:custom", receive);
+    model.off("change:height", tall);
     model.off("change:cursor", place);
     model.off("change:label", label);
     if (Plotly && drawn) Plotly.purge(host);
