@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mlipkit.models import load as load
     from mlipkit.models import predict as predict
     from mlipkit.runs import MDSpec as MDSpec
+    from mlipkit.runs import RelaxSpec as RelaxSpec
     from mlipkit.runs import Run as Run
     from mlipkit.runs import TrainSpec as TrainSpec
     from mlipkit.runs import launch as launch
@@ -46,6 +47,7 @@ _HOMES = {
     "load": "mlipkit.models",
     "predict": "mlipkit.models",
     "MDSpec": "mlipkit.runs",
+    "RelaxSpec": "mlipkit.runs",
     "TrainSpec": "mlipkit.runs",
     "Run": "mlipkit.runs",
     "launch": "mlipkit.runs",
@@ -56,6 +58,7 @@ __all__ = [
     "FrameSet",
     "MDSpec",
     "Potential",
+    "RelaxSpec",
     "Run",
     "TrainSpec",
     "__version__",

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from mlipkit.runs.spec import MDSpec as MDSpec
     from mlipkit.runs.spec import ModelSpec as ModelSpec
     from mlipkit.runs.spec import OptimiserSpec as OptimiserSpec
+    from mlipkit.runs.spec import RelaxSpec as RelaxSpec
     from mlipkit.runs.spec import SplitSpec as SplitSpec
     from mlipkit.runs.spec import TrainSpec as TrainSpec
     from mlipkit.runs.spec import load_spec as load_spec
@@ -33,6 +34,7 @@ __all__ = [
     "MDSpec",
     "ModelSpec",
     "OptimiserSpec",
+    "RelaxSpec",
     "Run",
     "SplitSpec",
     "TrainSpec",

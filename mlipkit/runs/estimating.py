@@ -18,11 +18,12 @@ from mlipkit.errors import MlipkitError, RunError
 from mlipkit.events import Evaluated, Event, Request, Started
 from mlipkit.runs.devices import check_device
 from mlipkit.runs.executors import worker_environment
-from mlipkit.runs.folder import RunFolder
+from mlipkit.runs.folder import RunFolder, read_json
+from mlipkit.runs.interpreters import check_python, interpreter
 from mlipkit.runs.launching import check_places
 from mlipkit.runs.places import run_of
 from mlipkit.runs.run import Run
-from mlipkit.runs.spec import MDSpec, TrainSpec, parse_spec
+from mlipkit.runs.spec import AnySpec, MDSpec, RelaxSpec, TrainSpec, parse_spec
 
 WARM_UP, STEPS, SECONDS = 2, 3, 1.0
 """Steps that do not count, steps that do at least, and how long small ones go on."""
@@ -64,7 +65,7 @@ class NotMeasured(RunError):
 
 
 def estimate(
-    spec: TrainSpec | MDSpec, *, timeout: float = PATIENCE_S, cancelled: Callable[[], bool] = lambda: False
+    spec: AnySpec, *, timeout: float = PATIENCE_S, cancelled: Callable[[], bool] = lambda: False
 ) -> Estimate:
     """Do the first steps of a run in a child process and a temporary folder, and extrapolate. Blocks for seconds.
 
@@ -80,7 +81,10 @@ def estimate(
     """
     base = Path.cwd()
     check_places(spec, base)
-    check_device(spec.device)
+    if spec.python:
+        check_python(spec.python, base)
+    else:
+        check_device(spec.device)
     for field, text in spec.places():
         folder = run_of(text, base)
         if folder is not None and Run(folder).active:
@@ -88,7 +92,7 @@ def estimate(
     with tempfile.TemporaryDirectory(prefix="mlipkit-estimate-") as folder:
         job, result = Path(folder) / "job.json", Path(folder) / "result.json"
         job.write_text(json.dumps(spec.model_dump(mode="json")))
-        command = [sys.executable, "-m", "mlipkit.runs.estimating", str(job), str(result)]
+        command = [interpreter(spec.python, base), "-m", "mlipkit.runs.estimating", str(job), str(result)]
         environment = {**os.environ, **worker_environment(spec.threads)}
         with open(Path(folder) / "said.txt", "w+", encoding="utf-8", errors="replace") as said:
             child = subprocess.Popen(
@@ -158,7 +162,7 @@ class _Clock:
         return statistics.median(self.clean[WARM_UP:] or self.clean or every or [0.0])
 
 
-def measure(spec: TrainSpec | MDSpec, base: Path, begin: float) -> Estimate:
+def measure(spec: AnySpec, base: Path, begin: float) -> Estimate:
     """Body of the child process. `begin`: Unix time at which it was born."""
     from mlipkit.runs import build, process
 
@@ -167,14 +171,16 @@ def measure(spec: TrainSpec | MDSpec, base: Path, begin: float) -> Estimate:
         files = RunFolder(Path(folder))
         build.execute(spec, files, base, clock.sink, clock.control)
         end, sizes = time.time(), _sizes(files)
+        batches = len(read_json(files.checkpoints / "batches.json").get("batches", [None]))
     step, setup = clock.step(), clock.started - begin
     peak = process.peak_memory()
     done = max(len(clock.calls) - 1, 1)
-    if isinstance(spec, MDSpec):
+    if isinstance(spec, MDSpec | RelaxSpec):
+        # Of the first batch; the others do as many steps. A relaxation may be done with fewer.
         frames = done // spec.stride + 1
         disk = sizes["trajectory"] / frames * (spec.steps // spec.stride + 1)
-        disk += sizes["series"] / (done + 1) * spec.steps + sizes["rest"]
-        return Estimate(setup + spec.steps * step, peak, int(disk), spec.steps, step, setup)
+        disk = batches * (disk + sizes["series"] / (done + 1) * spec.steps) + sizes["rest"]
+        return Estimate(setup + batches * spec.steps * step, peak, int(disk), spec.steps, step, setup)
     first = (clock.evaluated[0] if clock.evaluated else clock.started) - clock.started
     # After the request to stop: one checkpoint, one evaluation.
     after = max(0.0, end - clock.stopped) if clock.stopped else first

@@ -13,16 +13,16 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from mlipkit.errors import SpecError
-from mlipkit.runs.spec import MDSpec, TrainSpec
+from mlipkit.runs.spec import AnySpec
 
 HIDDEN = ("kind", "version")
 
 
-def options_of(cls: type[TrainSpec] | type[MDSpec]) -> list[inspect.Parameter]:
+def options_of(cls: type[AnySpec]) -> list[inspect.Parameter]:
     """Parameters for a typer command, one per field: ``model.features`` becomes ``--model-features``."""
     parameters = []
     for path, field in _fields(cls):
-        several = path == "data"
+        several = any(typing.get_origin(kind) is list for kind in _kinds(field))
         parameters.append(
             inspect.Parameter(
                 path.replace(".", "__"),
@@ -41,7 +41,7 @@ def options_of(cls: type[TrainSpec] | type[MDSpec]) -> list[inspect.Parameter]:
     return parameters
 
 
-def spec_from_options(cls: type[TrainSpec] | type[MDSpec], values: Mapping[str, Any]) -> TrainSpec | MDSpec:
+def spec_from_options(cls: type[AnySpec], values: Mapping[str, Any]) -> AnySpec:
     """A specification from option texts; options that were not given keep their defaults.
 
     Raises:
@@ -92,7 +92,8 @@ def _fields(cls: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, Field
 def _kinds(field: FieldInfo) -> tuple[Any, ...]:
     annotation = field.annotation
     union = typing.get_origin(annotation) in (types.UnionType, typing.Union)
-    return typing.get_args(annotation) if union else (annotation,)
+    kinds = typing.get_args(annotation) if union else (annotation,)
+    return tuple(typing.get_args(kind)[0] if typing.get_origin(kind) is typing.Annotated else kind for kind in kinds)
 
 
 def _value(text: str, field: FieldInfo, path: str) -> Any:

@@ -11,7 +11,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from mlipkit.errors import SpecError, nearest
 
-
 ALTERNATIVE = re.compile(r"^(str|int|float|bool|constrained-\w+|list\[.*\]|function-\w+\[.*\])$")
 """How pydantic names an alternative of a union in the path of an error."""
 
@@ -92,8 +91,11 @@ def _spec_error(cls: type[Part], error: ValidationError) -> SpecError:
     # An unknown field explains a missing one ("dat" and no "data"), so it speaks first.
     problem = min(problems, key=lambda item: item["type"] != "extra_forbidden")
     # Of a field with alternatives (a number or a list) each one complains: the one that got furthest was meant.
-    problem = max((p for p in problems if p["loc"][:1] == problem["loc"][:1]), key=lambda p: len(p["loc"])) if (
-        problem["type"] != "extra_forbidden") else problem
+    problem = (
+        max((p for p in problems if p["loc"][:1] == problem["loc"][:1]), key=lambda p: len(p["loc"]))
+        if (problem["type"] != "extra_forbidden")
+        else problem
+    )
     path = [str(part) for part in problem["loc"] if not ALTERNATIVE.match(str(part))]
     where = (cls.__name__, *path)
     if problem["type"] == "extra_forbidden":

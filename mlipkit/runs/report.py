@@ -17,7 +17,7 @@ from mlipkit.plots import runs as plots
 from mlipkit.runs.console import MILLI, figures_of, shown
 from mlipkit.runs.folder import write_text
 from mlipkit.runs.run import Run
-from mlipkit.runs.spec import MDSpec, TrainSpec
+from mlipkit.runs.spec import MDSpec, RelaxSpec, TrainSpec
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -39,6 +39,7 @@ REFERENCES = {
     "bussi": "G. Bussi, D. Donadio, M. Parrinello, J. Chem. Phys. 126, 014101 (2007).",
     "berendsen": "H. J. C. Berendsen et al., J. Chem. Phys. 81, 3684 (1984).",
     "nose_hoover": "G. J. Martyna, M. L. Klein, M. Tuckerman, J. Chem. Phys. 97, 2635 (1992).",
+    "fire": "E. Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006) (FIRE).",
     "ase": "A. Hjorth Larsen et al., The Atomic Simulation Environment, J. Phys.: Condens. Matter 29, 273002 (2017).",
 }
 STYLE = """
@@ -106,8 +107,9 @@ def figure_html(figure: go.Figure) -> str:
 
 def figures(run: Run) -> dict[str, go.Figure]:
     """The pictures of a run that its files allow: heading -> figure."""
-    found = training_figures(run) if isinstance(run.spec, TrainSpec) else md_figures(run)
-    return dict(found)
+    if isinstance(run.spec, RelaxSpec):
+        return {}
+    return dict(training_figures(run) if isinstance(run.spec, TrainSpec) else md_figures(run))
 
 
 def training_figures(run: Run) -> Iterable[tuple[str, go.Figure]]:
@@ -140,7 +142,8 @@ def training_figures(run: Run) -> Iterable[tuple[str, go.Figure]]:
 def md_figures(run: Run) -> Iterable[tuple[str, go.Figure]]:
     """Temperature, energy and largest force on one time axis, one picture per replica."""
     assert isinstance(run.spec, MDSpec)
-    for number in range(run.spec.replicas):
+    table = run.spec.table()
+    for number, row in enumerate(table):
         if "md" not in run.series_names(number):
             continue
         series = run.series("md", number)
@@ -154,10 +157,10 @@ def md_figures(run: Run) -> Iterable[tuple[str, go.Figure]]:
             temperature=curves["temperature"][1],
             energies={"potential": curves["potential_energy"][1], "conserved": curves["conserved_energy"][1]},
             max_force=curves["max_force"][1],
-            target_temperature=None if run.spec.ensemble == "nve" else run.spec.temperature,
+            target_temperature=None if run.spec.ensemble == "nve" else row["temperature"],
             marks=marks(run, number),
         )
-        yield "Simulation" if run.spec.replicas == 1 else f"Replica {number}", figure
+        yield "Simulation" if len(table) == 1 else f"Replica {number}, {row['temperature']:g} K", figure
 
 
 def marks(run: Run, replica: int = 0) -> list[plots.Mark]:
@@ -227,7 +230,8 @@ def _section(run: Run, heading: bool) -> str:
 def _citations(runs: Sequence[Run]) -> str:
     keys: dict[str, None] = {"ase": None}
     for run in runs:
-        keys[run.spec.model.encoder if isinstance(run.spec, TrainSpec) else run.spec.ensemble] = None
+        spec = run.spec
+        keys[spec.model.encoder if isinstance(spec, TrainSpec) else getattr(spec, "ensemble", "fire")] = None
     items = "".join(f"<li>{html.escape(REFERENCES[key])}</li>" for key in keys if key in REFERENCES)
     return f"<h2>Please cite</h2><ul><li>mlipkit {__version__} (CITATION.cff)</li>{items}</ul>"
 

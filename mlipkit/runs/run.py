@@ -15,11 +15,12 @@ from mlipkit.events import Verdict
 from mlipkit.runs import process
 from mlipkit.runs.folder import RunFolder
 from mlipkit.runs.log import Entry, EventTail
-from mlipkit.runs.spec import MDSpec, TrainSpec, load_spec, parse_spec
+from mlipkit.runs.spec import AnySpec, load_spec, parse_spec
 
 if TYPE_CHECKING:
     from mlipkit.data.series import Series
     from mlipkit.runs.executors import Executor
+    from mlipkit.runs.replicas import Replicas
 
 State = Literal["waiting", "queued", "running", "paused", "completed", "stopped", "failed", "crashed", "lost"]
 ACTIVE: tuple[State, ...] = ("waiting", "queued", "running", "paused")
@@ -47,7 +48,7 @@ class Run(os.PathLike):
                 "holds no run" if path.is_dir() else "no such folder",
                 where=str(path), expected="a folder with a spec.yaml", hint=_runs_near(path),
             )  # fmt: skip
-        self.spec: TrainSpec | MDSpec = load_spec(self.files.spec)
+        self.spec: AnySpec = load_spec(self.files.spec)
         self._tail = EventTail(self.files.events)
         self._entries: list[Entry] = []
 
@@ -65,7 +66,7 @@ class Run(os.PathLike):
 
     @property
     def kind(self) -> str:
-        """ "train" or "md"."""
+        """ "train", "md" or "relax"."""
         return self.spec.kind
 
     @property
@@ -74,7 +75,7 @@ class Run(os.PathLike):
         return self.files.read("changes.json")
 
     @property
-    def current_spec(self) -> TrainSpec | MDSpec:
+    def current_spec(self) -> AnySpec:
         """The specification with the later changes in it."""
         changes = self.changes
         return self.spec.changed(**changes) if changes else self.spec
@@ -228,10 +229,28 @@ class Run(os.PathLike):
         Raises:
             RunError: no such replica.
         """
-        number = getattr(self.spec, "replicas", 1)
+        number = self._n_folders()
         if not 0 <= replica < number:
             raise RunError(f"no replica {replica}", where=self.name, expected=f"0 to {number - 1}")
         return self.folder if number == 1 else self.folder / f"replica_{replica:03d}"
+
+    def _n_folders(self) -> int:
+        if self.kind == "relax":
+            return len(self.files.read("replicas.json").get("replicas", [])) or 1
+        return getattr(self.spec, "n_simulations", 1)
+
+    @property
+    def replicas(self) -> Replicas:
+        """The simulations of an MD run as they are now: start, temperature, seeds, folder, verdict, how far each got.
+
+        Raises:
+            RunError: not an MD run.
+        """
+        if self.kind != "md":
+            raise RunError("has no simulations", where=self.name, expected="an MD run", found=self.kind)
+        from mlipkit.runs.replicas import Replicas
+
+        return Replicas(self)
 
     def series_names(self, replica: int = 0) -> list[str]:
         """Names of the numeric series written so far."""
@@ -308,6 +327,7 @@ class Run(os.PathLike):
         with self.files.locked(".change"):
             changes = {**self.changes, **fields}
             checked = self.spec.changed(**changes)
+            self._check_number(checked)
             self._check_end(checked, fields)
             record = checked.model_dump(mode="json")
             self.files.write("changes.json", {key: record[key] for key in changes})
@@ -315,10 +335,22 @@ class Run(os.PathLike):
             control["revision"] = int(control.get("revision", 0)) + 1
             self.files.write("control.json", {"request": "run", **control})
 
-    def _check_end(self, wanted: TrainSpec | MDSpec, fields: Mapping[str, Any]) -> None:
+    def _check_number(self, wanted: AnySpec) -> None:
+        before, now = (getattr(spec, "n_simulations", 1) for spec in (self.spec, wanted))
+        if before != now:
+            raise SpecError(
+                "the number of simulations cannot change after the launch", where=(self.name, "temperature"),
+                expected=f"{before} simulations", found=now, hint="Give as many temperatures as before, or launch anew",
+            )  # fmt: skip
+
+    def _check_end(self, wanted: AnySpec, fields: Mapping[str, Any]) -> None:
         """Refuse an end that lies behind: what has been computed stays, and the last word shall be true."""
         progress, evaluated = self.progress, self.last(events.Evaluated)
         steps, epochs = progress.done if progress else 0, evaluated.epoch if evaluated else 0
+        if self._n_folders() > 1 and self.kind == "md":
+            # Progress is the average over batches, of which the first may be done.
+            names = [number for number in range(self._n_folders()) if "md" in self.series_names(number)]
+            steps = max([steps, *(len(self.series("md", number)) - 1 for number in names)])
         for field, done, unit in (
             ("steps", steps, "steps"), ("time_ps", steps, "steps"), ("max_steps", steps, "steps"),
             ("max_epochs", epochs, "epochs"),
@@ -364,7 +396,7 @@ def open_run(folder: str | os.PathLike[str]) -> Run:
     return Run(folder)
 
 
-def spec_in(folder: RunFolder) -> TrainSpec | MDSpec:
+def spec_in(folder: RunFolder) -> AnySpec:
     """The specification of a run folder, later changes included."""
     spec, changes = load_spec(folder.spec), folder.read("changes.json")
     return parse_spec(spec.changed(**changes).model_dump(mode="json")) if changes else spec

@@ -1,0 +1,78 @@
+"""Potentials and calculators that a specification names, on their device and in their precision."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from mlipkit.errors import SpecError
+from mlipkit.events import EventSink, Message
+from mlipkit.runs.places import absolute, factory_of, load_factory, universal_of
+from mlipkit.runs.spec import MDSpec, RelaxSpec
+
+if TYPE_CHECKING:
+    from mlipkit.md.forces import ForceFunction
+    from mlipkit.models import BasePotential
+
+SKIN = 0.5
+
+
+def build_forces(spec: MDSpec | RelaxSpec, base: Path) -> ForceFunction:
+    """Force provider of a specification: a trained potential or a calculator from a factory."""
+    from mlipkit.md.forces import CalculatorForces, PotentialForces
+    from mlipkit.models import BasePotential, load
+
+    stress = spec.cell if isinstance(spec, RelaxSpec) else spec.ensemble == "npt"
+    if factory_of(spec.potential) is not None:
+        made: Any = load_factory(spec.potential, base)()
+        if isinstance(made, BasePotential):
+            return PotentialForces(_placed(made, spec), skin=SKIN, stress=stress)
+        if not hasattr(made, "get_property"):
+            raise SpecError(
+                "the factory gives no calculator", where=("potential", spec.potential),
+                expected="an ASE calculator or a Potential", found=type(made).__name__,
+            )  # fmt: skip
+        return CalculatorForces(made, stress=stress)
+    return PotentialForces(_placed(load(_source(spec.potential, base)), spec), skin=SKIN, stress=stress)
+
+
+def _source(text: str, base: Path) -> str | Path:
+    """What `mlipkit.models.load` takes for a potential named in a specification."""
+    path, universal = absolute(text, base), universal_of(text)
+    if path is None:
+        return text
+    return path if universal is None else f"universal:{universal[0]}:{path}"
+
+
+def _placed(potential: BasePotential, spec: MDSpec | RelaxSpec) -> BasePotential:
+    from mlipkit.models import UniversalPotential
+
+    device = device_of(spec.device)
+    potential = potential.to(device)
+    if isinstance(potential, UniversalPotential) and getattr(torch, spec.dtype) not in potential.PRECISIONS:
+        return potential
+    return potential.double() if spec.dtype == "float64" else potential.float()
+
+
+def device_of(name: str) -> str:
+    """ "auto" as the best device here; others are checked.
+
+    Raises:
+        SpecError: no such device on this machine.
+    """
+    if name == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise SpecError("no such device here", where="device", found=name, hint=str(error).splitlines()[0]) from None
+    return name
+
+
+def say_precision(spec: MDSpec | RelaxSpec, forces: ForceFunction, sink: EventSink) -> None:
+    """Say when a potential does not compute in the precision that was asked for."""
+    potential = getattr(forces, "potential", None)
+    if potential is not None and str(potential.dtype) != f"torch.{spec.dtype}":
+        sink(Message(f"{spec.potential} computes in {str(potential.dtype)[6:]}, not in {spec.dtype}"))

@@ -1,0 +1,160 @@
+"""Training runs: from the specification to split, potential, settings and the loop."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from mlipkit.errors import SpecError
+from mlipkit.events import Control, EventSink, Finished, Saved
+from mlipkit.runs.building_data import _read
+from mlipkit.runs.folder import RunFolder, write_text
+from mlipkit.runs.places import idle_at
+from mlipkit.runs.spec import TrainSpec
+
+if TYPE_CHECKING:
+    from mlipkit.data import FrameSet, Split
+    from mlipkit.models import BasePotential, Potential
+    from mlipkit.training import TrainSettings
+
+MAX_PARITY_POINTS = 20000
+
+
+def split_frames(spec: TrainSpec, base: Path, sink: EventSink | None = None) -> Split:
+    """Training, validation and test frames of a specification.
+
+    Raises:
+        SpecError: no training frame remains; `keys` or `units` that can act on none of the places.
+    """
+    from mlipkit.data import Split, split
+
+    def size(value: float) -> float | int:
+        return value if value < 1 else int(value)
+
+    reading = {
+        "keys": spec.keys,
+        "units": spec.units,
+        "allow_partial": spec.allow_partial,
+        "unconverged": spec.unconverged,
+    }
+    data = [spec.data] if isinstance(spec.data, str) else spec.data
+    # An option may be meant for the validation file alone, so all places are judged together.
+    idle = idle_at([text for _, text in spec.places()], base, reading)
+    frames = _read(data, base, sink, reading, idle)
+    apart = {
+        name: _read([place], base, sink, reading, idle)
+        for name, place in (("validation", spec.validation), ("test", spec.test))
+        if place
+    }
+    parts = split(
+        frames, by=spec.split.by, seed=spec.split.seed,
+        validation=0 if "validation" in apart else size(spec.split.validation),
+        test=0 if "test" in apart else size(spec.split.test),
+    )  # fmt: skip
+    train = parts.train
+    if spec.n_train is not None and spec.n_train < len(train):
+        chosen = np.random.default_rng(spec.split.seed).permutation(len(train))[: spec.n_train]
+        train = train.select(np.sort(chosen))
+    elif spec.n_train is not None and spec.n_train > len(train):
+        raise SpecError(
+            "more frames than there are", where="n_train", expected=f"at most {len(train)}", found=spec.n_train
+        )
+    how = parts.how + "".join(f"; {name} from {getattr(spec, name)}" for name in apart)
+    return Split(
+        train=train, validation=apart.get("validation", parts.validation), test=apart.get("test", parts.test),
+        how=how, seed=parts.seed, by=parts.by, gap=parts.gap, moved=parts.moved, dropped=parts.dropped,
+    )  # fmt: skip
+
+
+def build_potential(spec: TrainSpec, train: FrameSet) -> Potential:
+    """Fresh potential for a training set: atomic energies, scale from the forces, encoder with its own seed."""
+    from mlipkit.data import choose_atomic_energies
+    from mlipkit.models import Potential, build_encoder
+
+    options: dict[str, Any] = dict(spec.model.encoder_options)
+    if spec.model.encoder == "egnn":
+        options["elements"] = list(train.elements)
+    seed = spec.seed if spec.model.seed is None else spec.model.seed
+    energies = choose_atomic_energies(train) if train.has("energy").any() else dict.fromkeys(train.elements, 0.0)
+    forces = np.asarray(train.forces)
+    known = forces[np.isfinite(forces)]
+    scale = float(np.sqrt(np.mean(known**2))) if known.size else 1.0
+    # The head's weights are drawn beside the encoder's: one seed decides both.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        encoder = build_encoder(spec.model.encoder, **options)
+        potential = Potential(
+            encoder, atomic_energies=energies, scale=scale or 1.0, elements=list(train.elements), head=spec.model.head
+        )
+    return potential.double() if spec.dtype == "float64" else potential
+
+
+def settings_of(spec: TrainSpec) -> TrainSettings:
+    """The numbers of a training specification as `mlipkit.training` takes them."""
+    from mlipkit.training import TrainSettings
+
+    optimiser = spec.optimiser.model_dump()
+    return TrainSettings(
+        batch_size=spec.batch_size, max_epochs=spec.max_epochs, max_steps=spec.max_steps,
+        time_limit_s=spec.time_limit_s, loss=spec.loss.kind, huber_delta=spec.loss.huber_delta,
+        energy_weight=spec.loss.energy, forces_weight=spec.loss.forces, stress_weight=spec.loss.stress,
+        energy_unit=spec.loss.energy_unit, shuffle_seed=spec.seed, noise_seed=spec.seed, precision=spec.dtype,
+        device=spec.device, **optimiser,
+    )  # fmt: skip
+
+
+def run_training(spec: TrainSpec, files: RunFolder, base: Path, sink: EventSink, control: Control) -> Finished:
+    from mlipkit.training import train
+
+    parts = split_frames(spec, base, sink)
+    write_text(files.path / "split.json", json.dumps(parts.to_json()))
+    potential = build_potential(spec, parts.train)
+    result = train(
+        potential, parts.train, parts.validation, settings_of(spec), folder=files.path, sink=sink, control=control,
+        test=parts.test if len(parts.test) else None,
+    )  # fmt: skip
+    facts: dict[str, Any] = {
+        "metrics": {name: dict(figures) for name, figures in result.metrics.items()},
+        "epoch": result.epoch,
+        "step": result.step,
+        "best_epoch": result.best_epoch,
+        "training_s": round(result.seconds, 3),
+        "steps_per_s": round(result.step / result.seconds, 3) if result.seconds else None,
+        "frames": {"train": len(parts.train), "validation": len(parts.validation), "test": len(parts.test)},
+    }
+    if result.state == "stopped":
+        return Finished("stopped", "stopped by the user", facts)
+    write_parity(potential, {"validation": parts.validation, "test": parts.test}, files.parity)
+    sink(Saved(str(files.parity), "predictions beside labels"))
+    reasons = {
+        "max_epochs": f"all {spec.max_epochs} epochs done", "max_steps": f"all {spec.max_steps} steps done",
+        "time_limit": f"time limit of {spec.time_limit_s:g} s reached" if spec.time_limit_s else "time limit reached",
+        "early_stopping": f"no better for {spec.optimiser.patience} epochs",
+    }  # fmt: skip
+    return Finished("completed", reasons.get(result.ending, result.ending), facts)
+
+
+def write_parity(potential: BasePotential, splits: Mapping[str, FrameSet], path: Path) -> None:
+    """Keep labels and predictions for parity pictures: energies per atom of all frames, a sample of the forces."""
+    from mlipkit.models import predict
+
+    arrays = {}
+    for name, frames in splits.items():
+        if not len(frames):
+            continue
+        predicted = predict(potential, frames)
+        arrays[f"{name}_energy_reference"] = np.asarray(frames.energy) / frames.n_atoms
+        arrays[f"{name}_energy_predicted"] = np.asarray(predicted.energy) / frames.n_atoms
+        reference, forces = np.ravel(frames.forces), np.ravel(predicted.forces)
+        if len(reference) > MAX_PARITY_POINTS:
+            chosen = np.random.default_rng(0).choice(len(reference), MAX_PARITY_POINTS, replace=False)
+            reference, forces = reference[chosen], forces[chosen]
+        arrays[f"{name}_forces_reference"], arrays[f"{name}_forces_predicted"] = reference, forces
+    partial = path.with_name(".parity.part.npz")
+    np.savez_compressed(partial, **arrays)
+    partial.replace(path)
