@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 import threading
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +13,9 @@ from mlipkit import events
 from mlipkit.errors import require
 from mlipkit.runs import process
 from mlipkit.runs.folder import RunFolder
+from mlipkit.runs.interpreters import interpreter
 from mlipkit.runs.log import EventLog
+from mlipkit.runs.run import spec_in
 
 
 class Executor(Protocol):
@@ -49,8 +50,11 @@ def worker_environment(threads: int) -> dict[str, str]:
 
 
 def command(folder: Path) -> list[str]:
-    """Command line of the worker of a run folder."""
-    return [sys.executable, "-m", "mlipkit.runs.worker", str(folder)]
+    """Command line of the worker of a run folder, with the Python that its specification names."""
+    files = RunFolder(folder)
+    python = spec_in(files).python
+    base = Path(files.read("launch.json").get("cwd", folder))
+    return [interpreter(python, base), "-m", "mlipkit.runs.worker", str(folder)]
 
 
 class LocalExecutor:

@@ -16,6 +16,7 @@ from mlipkit.errors import RunError, SpecError, nearest
 from mlipkit.runs.devices import check_device
 from mlipkit.runs.executors import Executor, LocalExecutor, worker_environment
 from mlipkit.runs.folder import RunFolder, fingerprint, write_text
+from mlipkit.runs.interpreters import check_python
 from mlipkit.runs.places import (
     PREFIXES,
     absolute,
@@ -28,11 +29,11 @@ from mlipkit.runs.places import (
     universal_of,
 )
 from mlipkit.runs.run import ACTIVE, Run, spec_in
-from mlipkit.runs.spec import MDSpec, TrainSpec, load_spec, parse_spec
+from mlipkit.runs.spec import AnySpec, MDSpec, RelaxSpec, TrainSpec, load_spec, parse_spec
 
 
 def launch(
-    spec: TrainSpec | MDSpec | Mapping[str, Any] | str | os.PathLike[str],
+    spec: AnySpec | Mapping[str, Any] | str | os.PathLike[str],
     folder: str | os.PathLike[str] | None = None,
     *,
     root: str | os.PathLike[str] = "runs",
@@ -62,15 +63,17 @@ def launch(
         spec = load_spec(spec)
     elif isinstance(spec, Mapping):
         spec = parse_spec(spec)
-    elif not isinstance(spec, (TrainSpec, MDSpec)):
-        raise SpecError("not a specification", found=type(spec).__name__, expected="TrainSpec or MDSpec")
+    elif not isinstance(spec, (TrainSpec, MDSpec, RelaxSpec)):
+        raise SpecError("not a specification", found=type(spec).__name__, expected="TrainSpec, MDSpec or RelaxSpec")
     base = Path.cwd()
     wanted = Path(root, spec.name or spec.default_name) if folder is None else Path(folder)
     wanted = wanted.expanduser().resolve()
     run = None if again else _find(spec, wanted, exact=folder is not None)
     if run is None:
         inputs = check_places(spec, base)
-        if executor is None:  # another machine may have what this one lacks
+        if executor is None and spec.python:  # which may have another torch
+            check_python(spec.python, base)
+        elif executor is None:  # another machine may have what this one lacks
             check_device(spec.device)
         # Of two notebooks that launch the same at once, the second shall find what the first has made.
         with _room(wanted.parent, shared=folder is None):
@@ -81,6 +84,8 @@ def launch(
                 files.write("launch.json", {
                     "cwd": str(base), "python": sys.executable, "created": time.time(), "inputs": inputs,
                 })  # fmt: skip
+                if isinstance(spec, MDSpec) and spec.n_simulations > 1:
+                    files.write("replicas.json", {"replicas": spec.table()})
                 write_text(files.spec, spec.to_yaml())
                 # Inside the lock: whoever opens this run shall find it with a process.
                 return start(Run(files.path), executor)
@@ -90,7 +95,7 @@ def launch(
     return run
 
 
-def existing(spec: TrainSpec | MDSpec, root: str | os.PathLike[str] = "runs") -> Run | None:
+def existing(spec: AnySpec, root: str | os.PathLike[str] = "runs") -> Run | None:
     """The run that `launch` would re-open for this specification, or None when it would start one."""
     return _find(spec, Path(root, spec.name or spec.default_name).expanduser().resolve(), exact=False)
 
@@ -123,19 +128,20 @@ def start(run: Run, executor: Executor | None = None) -> Run:
     return run
 
 
-def check_places(spec: TrainSpec | MDSpec, base: Path) -> dict[str, str]:
+def check_places(spec: AnySpec, base: Path) -> dict[str, str]:
     """Check all that can be known without torch of what a specification reads; fingerprints of the local files in it.
 
     Raises:
         DataError: no such sample, or a frame of it that does not exist.
         SpecError: no such file or run, factory or index, with the field that names it; options of reading that can act
             nowhere.
+        MissingPackageError: the package of a universal potential is not installed.
     """
     inputs = {}
     for field, text in spec.places():
         _check_index(field, text, base)
         if universal_of(text) is not None:
-            path = check_universal(text, field, base)
+            path = check_universal(text, field, base, elsewhere=bool(spec.python))
             if path is not None:
                 inputs[str(path)] = fingerprint(path)
             continue
@@ -209,7 +215,7 @@ def _near(path: Path) -> str | None:
     return f"In {folder}: {nearest(path.name, names[:40])}"
 
 
-def _find(spec: TrainSpec | MDSpec, wanted: Path, exact: bool) -> Run | None:
+def _find(spec: AnySpec, wanted: Path, exact: bool) -> Run | None:
     """The latest run at the wanted folder (or its numbered copies) with an equal specification."""
     found = None
     for path in [wanted] if exact else _copies(wanted):

@@ -23,6 +23,9 @@ class BaseSpec(Part):
     dtype: Literal["float32", "float64"] = Field(default="float32", description="precision of the model")
     device: str = Field(default="auto", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$", description="auto, cpu, cuda, cuda:1")
     threads: int = Field(default=1, ge=1, description="CPU threads the run may use")
+    python: str | None = Field(
+        default=None, description="another Python that computes this run, with mlipkit installed; empty: this one"
+    )
 
     HOME: ClassVar[str] = "mk."
     PLACES: ClassVar[tuple[str, ...]] = ()
