@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import tempfile
 from pathlib import Path
@@ -105,15 +106,20 @@ def build(context: dict[str, Any]) -> Work:
         return own_md(model, context)
     part = batch(context)
     structures, facts = graph(part), {**part.facts, **sizes(model)}
+
+    def fresh() -> Graph:
+        """As it comes from the loader: a graph keeps index tables once made, and a training step meets new ones."""
+        return dataclasses.replace(structures)
+
     if kind == "train":
 
         def predict() -> tuple[torch.Tensor, torch.Tensor]:
-            said = model(structures, create_graph=True)
+            said = model(fresh(), create_graph=True)
             return said.energy, said.forces
 
         return Work(trainer(model, predict, part), facts)
     model.eval()
-    return Work(lambda: model(structures), facts)
+    return Work(lambda: model(fresh()), facts)
 
 
 if __name__ == "__main__":
