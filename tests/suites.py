@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 
 import numpy as np
@@ -132,8 +132,8 @@ class _Placed(Graph):
 
     vectors: torch.Tensor
 
-    def edge_vectors(self, positions=None, cell=None):
-        return self.vectors
+    def edge_vectors(self, positions=None, cell=None, chosen=None):
+        return self.vectors if chosen is None else self.vectors[chosen]
 
 
 def check_nontrivial(potential: BasePotential) -> None:
@@ -324,7 +324,8 @@ def check_beyond_cutoff_nothing(potential: BasePotential) -> None:
     assert not bool(outside.all())
 
     def energy(edges, r):
-        placed = _Placed(**{**vars(graph), "edge_index": edges}, vectors=r)
+        columns = {field.name: getattr(graph, field.name) for field in fields(graph)}
+        placed = _Placed(**{**columns, "edge_index": edges}, vectors=r)
         return potential.evaluate(placed, graph.positions, graph.cell)[0].sum()
 
     total = energy(graph.edge_index, vectors)

@@ -84,7 +84,7 @@ class Interaction(nn.Module):
         q, key_value = self.query_key_value(self.norm(x)).split([width, 2 * width], dim=-1)
         key, value = gather(key_value, edges.sender).split(width, dim=-1)
         per_edge = nn.functional.silu(self.edge(f) if v is not None else _rows(self.edge, f, 0, 2 * width))
-        dk, dv = per_edge[:, :width], per_edge[:, width : 2 * width]
+        dk, dv, *df = per_edge.split(width, dim=-1)
         product = (gather(q, edges.receiver) * key * dk).view(-1, self.heads, width // self.heads)
         attention = nn.functional.silu(product.sum(-1)) * geometry.cutoff
         m = ((value * dv).view_as(product) * attention.unsqueeze(-1)).view(-1, width)
@@ -99,7 +99,7 @@ class Interaction(nn.Module):
         v1, v2, v3, *mixed = self.vector(v).split(width, dim=-1)
         x = x + (v1 * v2).sum(1) * o2 + o3
         if not self.last:
-            f = f + per_edge[:, 2 * width :] * self._rejected(mixed[0], mixed[1], geometry)
+            f = f + df[0] * self._rejected(mixed[0], mixed[1], geometry)
         return x, v + v3 * o1.unsqueeze(1) + segment_sum(moved, edges.receiver, edges.n_atoms), f
 
     @staticmethod
@@ -112,8 +112,7 @@ class Interaction(nn.Module):
         dot = (a * b).sum(1)
         if a.shape[1] > 3:
             return dot
-        along = geometry.harmonics
-        return dot - (a * along).sum(1) * (b * along).sum(1)
+        return dot - (a * geometry.harmonics).sum(1) * (b * geometry.harmonics).sum(1)
 
 
 class ViSNet(Encoder):
@@ -179,16 +178,17 @@ class ViSNet(Encoder):
         d, unit = polar(edge_vectors)
         y = harmonics(unit, self.lmax)
         edges = Edges(edge_index, n)
-        x = self._embed(numbers, edges, d)
         if self.self_loops:
             own = torch.arange(n, device=d.device).expand(2, n)
             edges = Edges(torch.cat([edge_index, own], dim=1), n)
             d, y = torch.cat([d, d.new_zeros(n)]), torch.cat([y, y.new_zeros((n, y.shape[1]))])
         cutoff = cosine_cutoff(d, self.cutoff).unsqueeze(-1)
+        radial = exp_normal(d, self.cutoff, self.n_radial) * cutoff
+        among = slice(None, edge_index.shape[1])
+        x = self._embed(numbers, Edges(edge_index, n), radial[among], cutoff[among])
         # The cutoff function is inside m_ij; SiLU of a map with a bias is not zero where m_ij is.
         envelope = cutoff if self.envelope else (d < self.cutoff).to(d.dtype).unsqueeze(-1)
         geometry = _Geometry(edges, cutoff, envelope, y.unsqueeze(-1))
-        radial = exp_normal(d, self.cutoff, self.n_radial) * cutoff
         f = (gather(x, edges.sender) + gather(x, edges.receiver)) * self.edge_filter(radial)
         v: Tensor | None = None
         for layer in self.layers:
@@ -196,10 +196,9 @@ class ViSNet(Encoder):
         assert v is not None
         return Features(self.norm(x), v[:, :3], v[:, 3:] if self.lmax == 2 else None)
 
-    def _embed(self, numbers: Tensor, edges: Edges, d: Tensor) -> Tensor:
-        """`Lin([Emb z_i, Σ_j Emb'(z_j) ∘ (Lin e(d_ij)) fc])`."""
-        cutoff = cosine_cutoff(d, self.cutoff).unsqueeze(-1)
-        basis = torch.cat([exp_normal(d, self.cutoff, self.n_radial) * cutoff * cutoff, cutoff], dim=-1)
+    def _embed(self, numbers: Tensor, edges: Edges, radial: Tensor, cutoff: Tensor) -> Tensor:
+        """`Lin([Emb z_i, Σ_j Emb'(z_j) ∘ (Lin e(d_ij)) fc])`, without self-loops."""
+        basis = torch.cat([radial * cutoff, cutoff], dim=-1)
         # The bias is one more row of the filter map, on the cutoff function itself.
         weight = torch.cat([self.neighbour_filter.weight.t(), self.neighbour_filter.bias.unsqueeze(0)])
         around = message(edges, self.neighbour_embedding(numbers), basis, weight)
