@@ -164,6 +164,22 @@ def _samples(_: Path) -> Iterator[Item]:
     yield Item("sample data", "ok", ", ".join(samples.names()))
 
 
+def _universal(_: Path) -> Iterator[Item]:
+    from mlipkit.runs.places import UNIVERSAL_FILES, UNIVERSAL_PACKAGES, installed_universal
+
+    found = installed_universal()
+    missing = sorted(set(UNIVERSAL_PACKAGES) - set(UNIVERSAL_FILES) - {name.partition(":")[2] for name in found})
+    cure = f'Without {", ".join(missing)}: pip install "mlipkit[universal]"' if missing else ""
+    yield Item("universal potentials", "note" if missing else "ok", ", ".join(found) or "none", cure)
+    if find_spec("mace") is not None:
+        yield Item("MACE", "ok", f"mace-torch {metadata.version('mace-torch')}, universal:mace:FILE")
+    else:
+        yield Item(
+            "MACE", "note", "not here, as it needs an environment of its own",
+            "Install mlipkit and mace-torch in another one and name its Python in the field python of a run",
+        )  # fmt: skip
+
+
 def _disk(folder: Path) -> Iterator[Item]:
     place = next(parent for parent in (folder, *folder.parents) if parent.exists())
     free = shutil.disk_usage(place).free / 1e9
@@ -195,5 +211,6 @@ def _chromium(_: Path) -> Iterator[Item]:
 
 
 CHECKS: tuple[Callable[[Path], Iterator[Item]], ...] = (
-    _python, _packages, _torch, _threads, _widgets, _nglview, _notebooks, _samples, _disk, _write_access, _chromium,
+    _python, _packages, _torch, _threads, _widgets, _nglview, _notebooks, _samples, _universal, _disk, _write_access,
+    _chromium,
 )  # fmt: skip

@@ -181,12 +181,13 @@ class Launcher(w.VBox):
 
     def _suggestions(self) -> dict[str, list[str]]:
         from mlipkit.data import samples
+        from mlipkit.runs.places import installed_universal
 
         data = [f"sample:{name}" for name in samples.names()]
         runs = [str(path.parent) for path in sorted(self.root.glob("*/spec.yaml"))]
         trained = [place for place in runs if (Path(place) / "checkpoints" / "best.safetensors").is_file()]
-        potentials = [f"sample:{name}" for name in samples.potential_names()]
-        return {"data": data, "start": [f"{name}@0" for name in data], "potential": [*potentials, *trained]}
+        potentials = [*(f"sample:{name}" for name in samples.potential_names()), *trained, *installed_universal()]
+        return {"data": data, "start": [f"{name}@0" for name in data], "potential": potentials}
 
     def _changed(self) -> None:
         """The user changed a field."""

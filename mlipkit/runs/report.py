@@ -16,6 +16,7 @@ from mlipkit.errors import MlipkitError
 from mlipkit.plots import runs as plots
 from mlipkit.runs.console import MILLI, figures_of, shown
 from mlipkit.runs.folder import write_text
+from mlipkit.runs.places import universal_of
 from mlipkit.runs.run import Run
 from mlipkit.runs.spec import MDSpec, RelaxSpec, TrainSpec
 
@@ -35,6 +36,14 @@ REFERENCES = {
     "interactive message passing, Nat. Commun. 15, 313 (2024) (ViSNet).",
     "egnn": "M. Tancik et al., Fourier features let networks learn high frequency functions in low dimensional "
     "domains, NeurIPS 33, 2020.",
+    "universal:so3lr": "Kabylda et al., Molecular simulations with a pretrained neural network and universal pairwise "
+    "force fields, J. Am. Chem. Soc. 2025, doi 10.1021/jacs.5c09558",
+    "universal:sevennet-0": "Park et al., Scalable parallel algorithm for graph neural network interatomic potentials "
+    "in molecular dynamics simulations, J. Chem. Theory Comput. 2024, doi 10.1021/acs.jctc.4c00190",
+    "universal:chgnet": "Deng et al., CHGNet as a pretrained universal neural network potential for charge-informed "
+    "atomistic modelling, Nat. Mach. Intell. 2023, doi 10.1038/s42256-023-00716-3",
+    "universal:mace": "Batatia et al., MACE: higher order equivariant message passing neural networks for fast and "
+    "accurate force fields, NeurIPS 2022",
     "langevin": "B. Leimkuhler, C. Matthews, J. Chem. Phys. 138, 174102 (2013) (BAOAB Langevin dynamics).",
     "bussi": "G. Bussi, D. Donadio, M. Parrinello, J. Chem. Phys. 126, 014101 (2007).",
     "berendsen": "H. J. C. Berendsen et al., J. Chem. Phys. 81, 3684 (1984).",
@@ -232,6 +241,8 @@ def _citations(runs: Sequence[Run]) -> str:
     for run in runs:
         spec = run.spec
         keys[spec.model.encoder if isinstance(spec, TrainSpec) else getattr(spec, "ensemble", "fire")] = None
+        universal = universal_of(getattr(spec, "potential", ""))
+        keys |= {f"universal:{universal[0]}": None} if universal else {}
     items = "".join(f"<li>{html.escape(REFERENCES[key])}</li>" for key in keys if key in REFERENCES)
     return f"<h2>Please cite</h2><ul><li>mlipkit {__version__} (CITATION.cff)</li>{items}</ul>"
 

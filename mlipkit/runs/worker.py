@@ -34,7 +34,10 @@ PROGRESS_LOGGED_EVERY_S = 30.0
 NICENESS = 5
 """Lower priority than the notebook's own process, whose clicks shall stay quick on a full machine."""
 
-PACKAGES = ("mlipkit", "torch", "numpy", "ase", "vesin", "lightning-fabric", "pydantic", "safetensors")
+PACKAGES = (
+    "mlipkit", "torch", "numpy", "ase", "vesin", "lightning-fabric", "pydantic", "safetensors",
+    "so3krates-torch", "sevenn", "chgnet", "mace-torch", "e3nn",
+)  # fmt: skip
 
 
 class Interrupted(Exception):

@@ -18,6 +18,7 @@ from mlipkit.errors import MissingPackageError, ModelError
 from mlipkit.md import MlipCalculator
 from mlipkit.models import UNIVERSAL, CalculatorPotential, load, predict, save
 from mlipkit.runs.places import UNIVERSAL_FILES, UNIVERSAL_PACKAGES
+from mlipkit.runs.report import REFERENCES
 
 # eV per atom, eV/Å, eV/Å³. SO3LR computes as its package does, to the last bits. The others compute in float32 there,
 # positions included, here from float64 positions; measured differences are 8e-7, 8e-5 and 1e-7 at most.
@@ -201,6 +202,7 @@ def test_names():
         with pytest.raises(ModelError, match=message):
             load(source)
     assert set(UNIVERSAL_FILES) == {"mace"}
+    assert {f"universal:{name}": cls.FACTS.citation for name, cls in UNIVERSAL.items()}.items() <= REFERENCES.items()
 
 
 def test_a_batch_in_which_one_structure_has_no_angle():

@@ -253,6 +253,17 @@ def test_start_is_taken_back_while_measuring(
     launcher.close()
 
 
+def test_potentials_that_can_be_computed_here_are_suggested(here: Path, monkeypatch) -> None:
+    from mlipkit.runs import places
+
+    monkeypatch.setattr(places, "_is_installed", lambda package: package != "sevenn")
+    launcher = Launcher("md", automatic=False)
+    shown = launcher._suggestions()["potential"]
+    assert {"universal:so3lr", "universal:chgnet", "sample:ethanol_1000"} <= set(shown)
+    assert not {"universal:sevennet-0", "universal:mace"} & set(shown)
+    launcher.close()
+
+
 def test_no_such_file_is_said_in_the_form(here: Path) -> None:
     launcher = Launcher("md", automatic=False, potential="missing.safetensors")
     launcher.start_button.click()
