@@ -134,6 +134,16 @@ def test_jobs_are_chosen_by_part_or_pattern():
     assert jobs.chosen(["nothing"]) == []
 
 
+def test_an_engine_that_is_not_there_says_how_to_get_it():
+    said = engines.missing("graph-pes", {"graph-pes": "/nowhere/python"})
+    assert said is not None
+    assert "make bench-peers" in said
+    assert engines.missing("schnetpack", {"schnetpack": sys.executable}) == (
+        f"schnetpack: schnetpack is not installed for {sys.executable}"
+    )
+    assert engines.missing("mlipkit", {}) is None
+
+
 @pytest.mark.parametrize("model", ["painn", "schnet"])
 def test_floor_agrees_with_what_torch_counts(model: str):
     """The plain version may do both directions of a pair, leaves out what is zero in the first layer, adds the head."""

@@ -25,7 +25,8 @@ SERVERS: dict[str, tuple[str, ...]] = {
 }
 OWN_ENVIRONMENT = ("schnetpack", "graph-pes")
 """Engines whose pins never meet ours: `make bench-peers` builds their environments."""
-NEEDS = {"pyg": "torch_geometric", "matscipy": "matscipy"}
+NEEDS = {"pyg": "torch_geometric", "graph-pes": "graph_pes"}
+"""Import names that differ from the engine's."""
 
 
 class EngineError(Exception):
@@ -44,10 +45,10 @@ def missing(engine: str, given: dict[str, str]) -> str | None:
     python = python_of(engine, given)
     if not Path(python).exists():
         return f"{engine}: no {python}; `make bench-peers` makes it"
-    if engine in NEEDS:
-        found = subprocess.run([python, "-c", f"import {NEEDS[engine]}"], capture_output=True, check=False)
-        if found.returncode:
-            return f"{engine}: {NEEDS[engine]} is not installed for {python}"
+    package = NEEDS.get(engine, engine)
+    look = f"import importlib.util, sys; sys.exit(importlib.util.find_spec('{package}') is None)"
+    if subprocess.run([python, "-c", look], capture_output=True, cwd=ROOT, check=False).returncode:
+        return f"{engine}: {package} is not installed for {python}"
     return None
 
 
