@@ -52,7 +52,8 @@ class MDSpec(BaseSpec):
 
     kind: Literal["md"] = "md"
     potential: str = Field(
-        default="sample:ethanol_1000", description="sample, .safetensors file, training run, or factory of a calculator"
+        default="sample:ethanol_1000",
+        description="sample, .safetensors file, training run, universal:so3lr, or factory of a calculator",
     )
     start: str | Annotated[list[str], Field(min_length=1)] = Field(
         default="sample:ethanol_300K@0", description="first structure: sample, file or run, with @frame; or a list"
@@ -185,7 +186,8 @@ class RelaxSpec(BaseSpec):
 
     kind: Literal["relax"] = "relax"
     potential: str = Field(
-        default="sample:ethanol_1000", description="sample, .safetensors file, training run, or factory of a calculator"
+        default="sample:ethanol_1000",
+        description="sample, .safetensors file, training run, universal:so3lr, or factory of a calculator",
     )
     start: str | Annotated[list[str], Field(min_length=1)] = Field(
         default="sample:ethanol_300K@0",
