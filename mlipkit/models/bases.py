@@ -11,6 +11,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from mlipkit.ops.gating import silu
+
 # Below this distance (Å) the direction of an edge is taken as zero and its length as this one: two atoms on one
 # point, which noise on positions can make, then have finite derivatives of any order.
 SHORTEST = 1e-4
@@ -46,6 +48,13 @@ def shifted_softplus(x: Tensor) -> Tensor:
     return nn.functional.softplus(x) - math.log(2.0)
 
 
+class SiLU(nn.Module):
+    """`x σ(x)` as a module."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return silu(x)
+
+
 class ShiftedSoftplus(nn.Module):
     """`shifted_softplus` as a module."""
 
@@ -62,7 +71,7 @@ def linear(n_in: int, n_out: int, *, bias: bool = True) -> nn.Linear:
     return layer
 
 
-def mlp(*widths: int, activation: type[nn.Module] = nn.SiLU) -> nn.Sequential:
+def mlp(*widths: int, activation: type[nn.Module] = SiLU) -> nn.Sequential:
     """`MLP_[a,b,c]`: linear maps a->b->c with the activation between them, none after the last."""
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(widths):

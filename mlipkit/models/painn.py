@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from mlipkit.models.bases import bessel, cosine_cutoff, linear, mlp, polar
 from mlipkit.models.encoder import N_TYPES, Encoder, Features
 from mlipkit.ops import Edges, message
+from mlipkit.ops.gating import gate, norms, scaled, silu
 
 # Inside the root of |V v|: the second derivative of a plain norm is NaN at zero (an atom without neighbours).
 NORM_EPS = 1e-8
@@ -27,14 +28,14 @@ class Message(nn.Module):
         # The bias is one more row of the filter map, on the cutoff function itself (last column of the basis):
         # cutoff and bias then cost nothing per edge and feature.
         weight = torch.cat([self.filter.weight.t(), self.filter.bias.unsqueeze(0)])
-        hidden = nn.functional.silu(self.mix_in(s))
+        hidden = silu(self.mix_in(s))
         if v is None:
             # The first layer has no vectors: their third of the map and of the filter is never computed.
             a = nn.functional.linear(hidden, self.mix_out.weight[self.width :], self.mix_out.bias[self.width :])
             ds, dv = message(edges, a, basis, weight[:, self.width :], unit)
             return s + ds, dv
         carry, a = self.mix_out(hidden).split([self.width, 2 * self.width], dim=-1)
-        ds, dv = message(edges, a, basis, weight, unit, v * carry.unsqueeze(1))
+        ds, dv = message(edges, a, basis, weight, unit, scaled(v, carry))
         return s + ds, v + dv
 
 
@@ -49,10 +50,8 @@ class Update(nn.Module):
         self.mix = mlp(2 * width, width, 3 * width)
 
     def forward(self, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        u_v, v_v = self.uv(v).split(self.width, dim=-1)
-        norm = (v_v.square().sum(1) + NORM_EPS).sqrt()
-        a_vv, a_sv, a_ss = self.mix(torch.cat([norm, s], dim=-1)).split(self.width, dim=-1)
-        return s + a_ss + a_sv * (u_v * v_v).sum(1), v + a_vv.unsqueeze(1) * u_v
+        uv = self.uv(v)
+        return gate(s, v, uv, self.mix(norms(uv, s, NORM_EPS)))
 
 
 class PaiNN(Encoder):

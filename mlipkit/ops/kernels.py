@@ -36,7 +36,7 @@ def _pointer(context, address, like):
 
 
 @compiled
-def _at(address, shape, like):
+def at(address, shape, like):
     return carray(_pointer(address, like), shape)
 
 
@@ -73,8 +73,8 @@ def table(n, here, there, both):
 
 @compiled
 def scalar_sum(start, stop, like, first, other, number, width, n, x, w, s):
-    x_, w_ = _at(x, (n, width), like), _at(w, (n, width), like)
-    s_ = _at(s, (n, width), like)
+    x_, w_ = at(x, (n, width), like), at(w, (n, width), like)
+    s_ = at(s, (n, width), like)
     for i in range(start, stop):
         for c in range(width):
             s_[i, c] = 0
@@ -89,12 +89,12 @@ def scalar_sum(start, stop, like, first, other, number, width, n, x, w, s):
 def scalar_second_sum(start, stop, like, first, other, number, width, n, x, w, y, z, s):
     """s_i = Σ_j x_j w + y_j z"""
     x_, w_, y_, z_ = (
-        _at(x, (n, width), like),
-        _at(w, (n, width), like),
-        _at(y, (n, width), like),
-        _at(z, (n, width), like),
+        at(x, (n, width), like),
+        at(w, (n, width), like),
+        at(y, (n, width), like),
+        at(z, (n, width), like),
     )
-    s_ = _at(s, (n, width), like)
+    s_ = at(s, (n, width), like)
     for i in range(start, stop):
         for c in range(width):
             s_[i, c] = 0
@@ -107,7 +107,7 @@ def scalar_second_sum(start, stop, like, first, other, number, width, n, x, w, y
 
 @compiled
 def scalar_edges(start, stop, like, sender, receiver, both, width, n, x, g, dw):
-    x_, g_, dw_ = _at(x, (n, width), like), _at(g, (n, width), like), _at(dw, (n, width), like)
+    x_, g_, dw_ = at(x, (n, width), like), at(g, (n, width), like), at(dw, (n, width), like)
     for p in range(start, stop):
         j, i = sender[p], receiver[p]
         if both:
@@ -124,8 +124,8 @@ def scalar_edges(start, stop, like, sender, receiver, both, width, n, x, g, dw):
 @compiled
 def vector_sum(start, stop, like, first, other, number, rows, width, n, x, v, w, u, s, m):
     """s_i = Σ x₂ w₃,  m_ik = Σ ± u_k x₁ w₂ + v_k w₁"""
-    x_, v_, w_ = _at(x, (n, 2, width), like), _at(v, (n, 3, width), like), _at(w, (n, rows, width), like)
-    u_, s_, m_ = _at(u, (n, 3), like), _at(s, (n, width), like), _at(m, (n, 3, width), like)
+    x_, v_, w_ = at(x, (n, 2, width), like), at(v, (n, 3, width), like), at(w, (n, rows, width), like)
+    u_, s_, m_ = at(u, (n, 3), like), at(s, (n, width), like), at(m, (n, 3, width), like)
     for i in range(start, stop):
         for c in range(width):
             s_[i, c] = 0
@@ -152,8 +152,8 @@ def vector_sum(start, stop, like, first, other, number, rows, width, n, x, v, w,
 @compiled
 def vector_spread(start, stop, like, first, other, number, flip, rows, width, n, gs, gm, w, u, dx, dv):
     """The same sums from the sender's side: dx₁_j = Σ ± (u·gm) w₂,  dx₂_j = Σ gs w₃,  dv_jk = Σ gm_k w₁"""
-    gs_, gm_, w_ = _at(gs, (n, width), like), _at(gm, (n, 3, width), like), _at(w, (n, rows, width), like)
-    u_, dx_, dv_ = _at(u, (n, 3), like), _at(dx, (n, 2, width), like), _at(dv, (n, 3, width), like)
+    gs_, gm_, w_ = at(gs, (n, width), like), at(gm, (n, 3, width), like), at(w, (n, rows, width), like)
+    u_, dx_, dv_ = at(u, (n, 3), like), at(dx, (n, 2, width), like), at(dv, (n, 3, width), like)
     for j in range(start, stop):
         for c in range(width):
             dx_[j, 0, c] = 0
@@ -185,9 +185,9 @@ def vector_edges(start, stop, like, sender, receiver, both, rows, width, n, x, v
 
     Address 0: not wanted.
     """
-    x_, v_, w_ = _at(x, (n, 2, width), like), _at(v, (n, 3, width), like), _at(w, (n, rows, width), like)
-    gs_, gm_, u_ = _at(gs, (n, width), like), _at(gm, (n, 3, width), like), _at(u, (n, 3), like)
-    dw_, du_ = _at(dw, (n, rows, width), like), _at(du, (n, 3), like)
+    x_, v_, w_ = at(x, (n, 2, width), like), at(v, (n, 3, width), like), at(w, (n, rows, width), like)
+    gs_, gm_, u_ = at(gs, (n, width), like), at(gm, (n, 3, width), like), at(u, (n, 3), like)
+    dw_, du_ = at(dw, (n, rows, width), like), at(du, (n, 3), like)
     t, b = rows - 1, rows - 2
     for p in range(start, stop):
         for end in range(2 if both else 1):
@@ -231,18 +231,18 @@ def vector_edges(start, stop, like, sender, receiver, both, rows, width, n, x, v
 def vector_second_sum(start, stop, like, first, other, number, rows, width, n, x, v, w, u, hx, hv, hw, hu, s, m):
     """`vector_sum` of (hx, hv, w, u) + (x, v, hw, u) + (x₁, w₂, hu)."""
     x_, v_, w_, u_ = (
-        _at(x, (n, 2, width), like),
-        _at(v, (n, 3, width), like),
-        _at(w, (n, rows, width), like),
-        _at(u, (n, 3), like),
+        at(x, (n, 2, width), like),
+        at(v, (n, 3, width), like),
+        at(w, (n, rows, width), like),
+        at(u, (n, 3), like),
     )
     hx_, hv_, hw_, hu_ = (
-        _at(hx, (n, 2, width), like),
-        _at(hv, (n, 3, width), like),
-        _at(hw, (n, rows, width), like),
-        _at(hu, (n, 3), like),
+        at(hx, (n, 2, width), like),
+        at(hv, (n, 3, width), like),
+        at(hw, (n, rows, width), like),
+        at(hu, (n, 3), like),
     )
-    s_, m_ = _at(s, (n, width), like), _at(m, (n, 3, width), like)
+    s_, m_ = at(s, (n, width), like), at(m, (n, 3, width), like)
     t, b = rows - 1, rows - 2
     for i in range(start, stop):
         for c in range(width):
@@ -270,13 +270,13 @@ def vector_second_sum(start, stop, like, first, other, number, rows, width, n, x
 def vector_second_spread(start, stop, like, first, other, number, flip, rows, width, n, gs, gm, w, u, hw, hu, dx, dv):
     """`vector_spread` of (hw, u) + (w₂, hu)."""
     gs_, gm_, w_, u_ = (
-        _at(gs, (n, width), like),
-        _at(gm, (n, 3, width), like),
-        _at(w, (n, rows, width), like),
-        _at(u, (n, 3), like),
+        at(gs, (n, width), like),
+        at(gm, (n, 3, width), like),
+        at(w, (n, rows, width), like),
+        at(u, (n, 3), like),
     )
-    hw_, hu_ = _at(hw, (n, rows, width), like), _at(hu, (n, 3), like)
-    dx_, dv_ = _at(dx, (n, 2, width), like), _at(dv, (n, 3, width), like)
+    hw_, hu_ = at(hw, (n, rows, width), like), at(hu, (n, 3), like)
+    dx_, dv_ = at(dx, (n, 2, width), like), at(dv, (n, 3, width), like)
     t, b = rows - 1, rows - 2
     for j in range(start, stop):
         for c in range(width):
@@ -312,10 +312,10 @@ def vector_second_edges(
     start, stop, like, sender, receiver, both, rows, width, n, x, w, u, hx, hv, hw, hu, gs, gm, dw, du
 ):
     """`vector_edges` of (hx, hv, w, u) + (x₁, w₂, hu), and the latter's du of (x₁, hw₂). Address 0: not wanted."""
-    x_, w_, u_ = _at(x, (n, 2, width), like), _at(w, (n, rows, width), like), _at(u, (n, 3), like)
-    hx_, hv_, hu_ = _at(hx, (n, 2, width), like), _at(hv, (n, 3, width), like), _at(hu, (n, 3), like)
-    hw_, gs_, gm_ = _at(hw, (n, rows, width), like), _at(gs, (n, width), like), _at(gm, (n, 3, width), like)
-    dw_, du_ = _at(dw, (n, rows, width), like), _at(du, (n, 3), like)
+    x_, w_, u_ = at(x, (n, 2, width), like), at(w, (n, rows, width), like), at(u, (n, 3), like)
+    hx_, hv_, hu_ = at(hx, (n, 2, width), like), at(hv, (n, 3, width), like), at(hu, (n, 3), like)
+    hw_, gs_, gm_ = at(hw, (n, rows, width), like), at(gs, (n, width), like), at(gm, (n, 3, width), like)
+    dw_, du_ = at(dw, (n, rows, width), like), at(du, (n, 3), like)
     t, b = rows - 1, rows - 2
     for p in range(start, stop):
         for end in range(2 if both else 1):

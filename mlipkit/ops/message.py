@@ -58,6 +58,11 @@ class Edges:
         return known[2], known[3], known[4]
 
 
+def forced() -> str | None:
+    """Name of the version that `use_version` asks for."""
+    return _forced.get()
+
+
 class Version(Protocol):
     def __call__(
         self, edges: Edges, x: Tensor, basis: Tensor, weight: Tensor | None, unit: Tensor | None, vector: Tensor | None

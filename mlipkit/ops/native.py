@@ -27,12 +27,12 @@ _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
 @cache
-def kernels() -> ModuleType | None:
-    """`mlipkit.ops.kernels`, or None where Numba is missing or does not fit the installed NumPy."""
+def kernels(name: str = "kernels") -> ModuleType | None:
+    """Module of `mlipkit.ops` with kernels, or None where Numba is missing or does not fit the installed NumPy."""
     if importlib.util.find_spec("numba") is None:
         return None
     try:
-        return importlib.import_module("mlipkit.ops.kernels")
+        return importlib.import_module(f"mlipkit.ops.{name}")
     except ImportError:
         return None
 
