@@ -58,8 +58,9 @@ class RunFrames(Sequence[Atoms]):
             (s0, t0), (s1, t1) = (self._moment(stored, i) for i in (0, min(1, count - 1)))
             self._line = (s0, max(s1 - s0, 1.0), t0, t1 - t0)
         if last is not None and len(self._steps) == 0 and len(last):
-            moments = np.array([self._moment(last, i) for i in range(len(last))])
-            self._steps, self._times = moments[:, 0], moments[:, 1]
+            # One by one: the ends tell all between them.
+            (s0, t0), (s1, t1) = self._moment(last, 0), self._moment(last, len(last) - 1)
+            self._steps, self._times = np.linspace(s0, s1, len(last)).round(), np.linspace(t0, t1, len(last))
         if len(self._steps) and count:
             s0, stride = self._line[:2]
             count = min(count, int(np.ceil((self._steps[0] - s0) / stride)))

@@ -229,8 +229,6 @@ class MDView(RunView):
         if progress is None or not progress.total:
             return super()._progress(run)
         text = simulated(progress.done, progress.total, float(getattr(spec, "timestep", 1.0)))
-        if self._several and self.replicas is not None:
-            text = f"{self.replicas.count} · {text}"
         if progress.remaining_s is not None and self._state == "running":
             text += f" · {duration(progress.remaining_s)} left"
         return text
@@ -242,7 +240,7 @@ class MDView(RunView):
         if state == "running":
             facts = [str(spec.potential), spec.ensemble, f"{kelvin(spec.temperature)}, {spec.timestep:g} fs steps"]
             if several is not None:
-                facts.insert(0, f"{len(several)} simulations, {several.n_failed} failed so far")
+                facts.insert(0, several.sentence)
             return " · ".join(fact for fact in facts if fact)
         if several is None:
             if state == "failed":
@@ -250,9 +248,7 @@ class MDView(RunView):
             return f"Stable to the end at {kelvin(spec.temperature)}. Next: go hotter, or run longer."
         if state == "completed":
             return f"All {len(several)} held to the end at {kelvin(spec.temperature)}. Next: go hotter, or run longer."
-        first = several.first_failed
-        where = f", the first (number {first.index}) after {first.time / FS_PER_PS:.3g} ps" if first is not None else ""
-        return f"{several.count}{where}. Next: Go to failure, or pick one below."
+        return f"{several.sentence}. Next: Go to failure, or pick one below."
 
     # Drawing
 

@@ -79,23 +79,19 @@ class ReplicasPane(w.VBox):
             self.reasons.height = figure.layout.height
             self.reasons.show(figure)
             show(self.reasons, any(counted.values()))
-        text = "<br>".join(
-            f"<b>{escape(line)}</b>" if not at else escape(line) for at, line in enumerate(said(replicas, found))
-        )
+        text = "<br>".join(map(escape, said(found)))
         if text != self.summary.value:
             self.summary.value = text
 
 
-def said(replicas: Replicas, survival: Mapping[str, Survival]) -> list[str]:
-    """How many failed and how long half of them last, per group, as lines of text."""
-    lines = [f"{replicas.count}" + (" so far" if any(one.fate == "running" for one in replicas) else "")]
+def said(survival: Mapping[str, Survival]) -> list[str]:
+    """How many hold for how long, and when half have failed, per group, as lines of text."""
+    lines = []
     for name, curve in survival.items():
         at = curve.longest
         share, low, high = curve.at(at)
-        line = (
-            f"{name}: {share:.0%} hold {_ps(at)} (95% interval {low:.0%} to {high:.0%}, {curve.n_failed} of {curve.n} "
-            "failed)"
-        )
+        line = f"{name}: {curve.n_failed} of {curve.n} failed, {share:.0%} hold at {_ps(at)} "
+        line += f"(95% interval {low:.0%} to {high:.0%})"
         if curve.n_failed and curve.median != float("inf"):
             low, high = curve.median_interval
             until = f"to {_ps(high)}" if high != float("inf") else "upwards"

@@ -11,8 +11,9 @@ import ipywidgets as w
 
 from mlipkit.events import Judged
 from mlipkit.runs import MDSpec, Run
+from mlipkit.runs.replicas import Replicas
 
-from .base import close_all
+from .base import close_all, sentence_case
 from .header import Header
 from .md_view import simulated
 from .states import chip, duration, look
@@ -45,6 +46,7 @@ class RunList(w.VBox):
         self._folder = Path(runs) if isinstance(runs, str | os.PathLike) else None
         self.runs = [] if self._folder else [run if isinstance(run, Run) else Run(run) for run in runs]  # type: ignore[union-attr]
         self.columns = dict(columns or {})
+        self._replicas: dict[Path, Replicas] = {}
         self.refresh()
         self._ticker.start()
 
@@ -62,8 +64,8 @@ class RunList(w.VBox):
                 escape(run.name),
                 *(escape(str(column[i])) for column in self.columns.values()),
                 chip(state),
-                far(run),
-                result(run),
+                f"<span class='mk-far'>{far(run)}</span>",
+                self._result(run),
             ]
             for i, (run, state) in enumerate(zip(self.runs, states, strict=True))
         ]
@@ -74,6 +76,15 @@ class RunList(w.VBox):
             self.table.value = html
         self._summarise(states)
         return any(look(state).live for state in states)
+
+    def _result(self, run: Run) -> str:
+        if not isinstance(run.spec, MDSpec) or run.spec.n_simulations == 1 or run.state == "crashed":
+            return result(run)
+        if run.folder not in self._replicas:
+            self._replicas[run.folder] = Replicas(run)
+        replicas = self._replicas[run.folder]
+        replicas.refresh()
+        return escape(sentence_case(replicas.sentence))
 
     def _summarise(self, states: list[str]) -> None:
         live = [state for state in ("running", "queued", "waiting") if state in states]

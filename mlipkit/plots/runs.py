@@ -193,6 +193,7 @@ def styled(figure: go.Figure, height: int) -> go.Figure:
         legend={"orientation": "h", "yanchor": "bottom", "y": 1.02, "x": 0}, font={"size": 12},
     )  # fmt: skip
     figure.update_xaxes(gridcolor=grid, zeroline=False, automargin=True)
+    figure.update_xaxes(title_standoff=6, selector=lambda axis: bool(axis.title.text))
     figure.update_yaxes(gridcolor=grid, zeroline=False, automargin=True, title_standoff=8)
     return figure
 

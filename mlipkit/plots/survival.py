@@ -123,6 +123,7 @@ def failure_reasons(reasons: Mapping[str, Mapping[str, int]]) -> go.Figure:
             go.Bar(
                 x=values, y=order, orientation="h", name=name, marker={"color": COLOURS[number % len(COLOURS)]},
                 text=[str(value) if value else "" for value in values], textposition="auto", textangle=0,
+                constraintext="none",
                 hovertemplate="%{y}: %{x}<extra>" + name + "</extra>",
             )
         )  # fmt: skip

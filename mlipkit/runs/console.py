@@ -79,9 +79,15 @@ def figures_of(run: Run) -> dict[str, dict[str, Any]]:
             quantity, _, kind = name.partition("_")
             if quantity in units and kind in ("mae", "rmse"):
                 found[f"{split}_{name}"] = {"value": value, "unit": units[quantity]}
-    verdict = run.verdict
-    if verdict is not None and verdict.outcome == "failed":
-        found["time_to_failure"] = {"value": verdict.time, "unit": "fs"}
+    if run.kind == "md":
+        replicas = run.replicas
+        first = replicas.first_failed
+        if len(replicas) > 1:
+            found["simulations_failed"] = {"value": replicas.n_failed, "unit": f"of {len(replicas)}"}
+        if first is not None:
+            found["time_to_failure" if len(replicas) == 1 else "time_to_first_failure"] = {
+                "value": first.time, "unit": "fs",
+            }  # fmt: skip
     facts = {"seconds": ("wall_time", "s"), "peak_bytes": ("peak_memory", "B"), "steps_per_s": ("speed", "steps/s")}
     for key, value in run.facts().items():
         if key in facts and value is not None:
@@ -119,7 +125,9 @@ def table(run: Run) -> Table:
     grid.add_row("run", str(run.folder))
     grid.add_row("state", run.sentence)
     verdict = run.verdict
-    if verdict is not None and verdict.sentence and verdict.sentence not in run.sentence:
+    if run.kind == "md" and len(run.replicas) > 1:
+        grid.add_row("simulations", run.replicas.sentence)
+    elif verdict is not None and verdict.sentence and verdict.sentence not in run.sentence:
         grid.add_row("verdict", verdict.sentence)
     for name, figure in figures_of(run).items():
         grid.add_row(name.replace("_", " "), shown(figure))

@@ -7,6 +7,7 @@ A run with several simulations keeps a table of them in `replicas.json`, written
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -113,6 +114,17 @@ class Replicas(Sequence[Replica]):
     def count(self) -> str:
         """``3 of 20 failed``."""
         return f"{self.n_failed} of {len(self)} failed"
+
+    @property
+    def sentence(self) -> str:
+        """``3 of 20 failed so far (2 broken bonds, 1 overlap), the first (number 7) after 0.17 ps``."""
+        text = self.count + (" so far" if any(one.fate == "running" for one in self._all) else "")
+        first = self.first_failed
+        if first is None:
+            return text
+        reasons = Counter(one.why for one in self._all if one.failed).most_common()
+        counted = ", ".join(f"{number} {reason}" for reason, number in reasons)
+        return f"{text} ({counted}), the first (number {first.index}) after {first.time / FS_PER_PS:.3g} ps"
 
     def groups(self) -> dict[str, list[Replica]]:
         """Those of equal start and temperature together, by what sets them apart: ``300 K``, ``water.xyz, 300 K``."""

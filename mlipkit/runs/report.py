@@ -14,9 +14,11 @@ from plotly.offline import get_plotlyjs
 from mlipkit import __version__, events
 from mlipkit.errors import MlipkitError
 from mlipkit.plots import runs as plots
+from mlipkit.plots.survival import Curve, failure_reasons, survival_curves
 from mlipkit.runs.console import MILLI, figures_of, shown
 from mlipkit.runs.folder import write_text
 from mlipkit.runs.places import universal_of
+from mlipkit.runs.replicas import Replicas, curve_of
 from mlipkit.runs.run import Run
 from mlipkit.runs.spec import MDSpec, RelaxSpec, TrainSpec
 
@@ -26,6 +28,8 @@ if TYPE_CHECKING:
     from mlipkit.data import DataReport
 
 MAX_POINTS = 2000
+MOST_PICTURES = 4
+"""Simulations of one run whose curves are drawn; those that failed first come first."""
 FS_PER_PS = 1000.0
 REFERENCES = {
     "painn": "K. T. Schütt, O. T. Unke, M. Gastegger, Equivariant message passing for the prediction of tensorial "
@@ -149,13 +153,16 @@ def training_figures(run: Run) -> Iterable[tuple[str, go.Figure]]:
 
 
 def md_figures(run: Run) -> Iterable[tuple[str, go.Figure]]:
-    """Temperature, energy and largest force on one time axis, one picture per replica."""
+    """Survival of several simulations; of single ones temperature, energy and largest force on one time axis."""
     assert isinstance(run.spec, MDSpec)
-    table = run.spec.table()
-    for number, row in enumerate(table):
-        if "md" not in run.series_names(number):
+    replicas = run.replicas
+    if len(replicas) > 1:
+        yield from survival_figures(replicas)
+    shown_ones = sorted(replicas, key=lambda one: (not one.failed, one.time if one.failed else 0.0, one.index))
+    for one in sorted(shown_ones[:MOST_PICTURES], key=lambda one: one.index):
+        if "md" not in run.series_names(one.index):
             continue
-        series = run.series("md", number)
+        series = run.series("md", one.index)
         if not len(series):
             continue
         columns = ["temperature", "potential_energy", "conserved_energy", "max_force"]
@@ -166,10 +173,40 @@ def md_figures(run: Run) -> Iterable[tuple[str, go.Figure]]:
             temperature=curves["temperature"][1],
             energies={"potential": curves["potential_energy"][1], "conserved": curves["conserved_energy"][1]},
             max_force=curves["max_force"][1],
-            target_temperature=None if run.spec.ensemble == "nve" else row["temperature"],
-            marks=marks(run, number),
+            target_temperature=None if run.spec.ensemble == "nve" else one.temperature,
+            marks=marks(run, one.index),
         )
-        yield "Simulation" if len(table) == 1 else f"Replica {number}, {row['temperature']:g} K", figure
+        end = " (failed)" if one.failed else ""
+        yield "Simulation" if len(replicas) == 1 else f"Replica {one.index}, {one.temperature:g} K{end}", figure
+
+
+def survival_figures(replicas: Replicas) -> Iterable[tuple[str, go.Figure]]:
+    """Survival per start and temperature, and what failed."""
+    found = replicas.survival()
+    if not found:
+        return
+    curves = {name: curve_of(found[name]) if name in found else Curve.empty() for name in replicas.groups()}
+    yield "Survival", survival_curves(curves, end_ps=replicas.end / FS_PER_PS)
+    if replicas.n_failed:
+        reasons = {name: found[name].reasons if name in found else {} for name in curves}
+        yield "What failed", failure_reasons(reasons)
+
+
+def survival_table(replicas: Replicas) -> str:
+    """Per start and temperature: failed of how many, share that holds with its interval, time by which half failed."""
+    rows = []
+    for name, curve in replicas.survival().items():
+        share, low, high = curve.at(curve.longest)
+        ends = [f"{time / FS_PER_PS:.3g}" if np.isfinite(time) else "∞" for time in curve.median_interval]
+        half = "not reached"
+        if np.isfinite(curve.median):
+            half = f"{curve.median / FS_PER_PS:.3g} ({ends[0]} to {ends[1]})"
+        rows.append([
+            name, f"{curve.n_failed} of {curve.n}", f"{curve.longest / FS_PER_PS:.3g}",
+            f"{share:.0%} ({low:.0%} to {high:.0%})", half,
+        ])  # fmt: skip
+    head = ("simulations", "failed", "followed to, ps", "still holding (95% interval)", "half failed by, ps")
+    return _table(rows, head)
 
 
 def marks(run: Run, replica: int = 0) -> list[plots.Mark]:
@@ -208,8 +245,17 @@ def _section(run: Run, heading: bool) -> str:
     verdict, state = run.verdict, run.state
     said = verdict.sentence if verdict is not None and verdict.sentence else ""
     kind = "warning" if state == "completed" and verdict is not None and verdict.outcome == "warning" else state
-    text = run.sentence if not said or said in run.sentence else f"{run.sentence}. {said}"
+    several = run.replicas if isinstance(run.spec, MDSpec) and run.spec.n_simulations > 1 else None
+    if several is not None:
+        said = several.sentence
+        text = f"{state}: {said}" if state in ("completed", "failed", "running") else f"{run.sentence}. {said}"
+    else:
+        text = run.sentence if not said or said in run.sentence else f"{run.sentence}. {said}"
     parts.append(f'<p class="verdict {kind}">{html.escape(text)}</p>')
+    if several is not None:
+        parts.append(survival_table(several))
+        if len(several) > MOST_PICTURES:
+            parts.append(f"<p>Curves of {MOST_PICTURES} of {len(several)} simulations follow, failed ones first.</p>")
     try:
         for title, figure in figures(run).items():
             parts.append(f"<h3>{html.escape(title)}</h3>{figure_html(figure)}")

@@ -11,9 +11,11 @@ import pytest
 from mlipkit.data.series import SeriesWriter
 from mlipkit.events import Finished, Judged, Started, Verdict
 from mlipkit.runs import MDSpec, Run, process
+from mlipkit.runs.console import figures_of
 from mlipkit.runs.folder import RunFolder
 from mlipkit.runs.log import EventLog
 from mlipkit.runs.replicas import Replicas, survival_of
+from mlipkit.runs.report import survival_table
 
 STEPS, TIMESTEP = 1000, 0.5
 
@@ -75,6 +77,8 @@ def test_fates_follow_the_run(tmp_path: Path) -> None:
     recorded.log(Judged(Verdict("ok", replica=2), final=True))  # comes late
     assert found.refresh()
     assert found.count == "2 of 4 failed"
+    said = "2 of 4 failed so far (1 overlap, 1 broken bonds), the first (number 2) after 0.235 ps"
+    assert found.sentence == said
     assert (found[1].why, found[2].why) == ("overlap", "broken bonds")
     assert found.first_failed is found[2]
     recorded.reach(0, STEPS)
@@ -99,6 +103,9 @@ def test_survival_of_one_group(tmp_path: Path) -> None:
     assert curve.interval == "exact"
     assert curve.reasons == {"broken bonds": 1, "overlap": 1}
     assert curve.longest == STEPS * TIMESTEP
+    table = survival_table(Replicas(recorded.run))
+    for cell in ("900 K", "2 of 5", "0.5", "60% (15% to 95%)", "not reached"):
+        assert f"<td>{cell}</td>" in table
 
 
 def test_groups_by_start_and_temperature(tmp_path: Path) -> None:
@@ -136,3 +143,9 @@ def test_of_a_real_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert found.n_failed == len(said) == run.facts().get("failed_replicas", 0)
     assert {one.index: one.time for one in found if one.failed} == {i: verdict.time for i, verdict in said.items()}
     assert all(one.fate == "held" and one.time == 300 for one in found if not one.failed)
+    figures = figures_of(run)
+    assert figures["simulations_failed"] == {"value": found.n_failed, "unit": "of 3"}
+    page = run.report().read_text()
+    assert f"{found.n_failed} of 3 failed" in page
+    assert "<h3>Survival</h3>" in page
+    assert page.count("<h3>Replica ") == 3

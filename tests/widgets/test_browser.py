@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from browser_lab import Lab, LabPage
-from recorded import RecordedMD, folder_of, log, recorded_training
+from recorded import RecordedMD, RecordedReplicas, folder_of, log, recorded_training
 
 from mlipkit.events import Started, Waiting
 from mlipkit.runs import Run, TrainSpec, process
@@ -452,6 +452,72 @@ def test_empty_waiting_and_trained(lab: Lab, work: Path) -> None:
         page.page.keyboard.press("b")
         page.page.wait_for_timeout(300)
         assert page.js("() => document.querySelectorAll('.jp-Cell').length") == cells
+        assert page.cell_errors() == []
+        page.healthy()
+
+
+PICK = """async (index) => {
+    const text = () => [...document.querySelectorAll('.mk-verdict')].map(n => n.innerText).join('|');
+    const before = text(), start = performance.now();
+    document.querySelector(`.mk-pill[data-index="${index}"]`).click();
+    await new Promise((resolve, reject) => {
+        const limit = setTimeout(() => reject(new Error('no answer')), 8000);
+        const look = () => text() !== before ? (clearTimeout(limit), resolve()) : setTimeout(look, 2);
+        look();
+    });
+    return performance.now() - start;
+}"""
+
+
+def test_many_simulations_in_one_view(lab: Lab, work: Path) -> None:
+    """A hundred simulations at two temperatures while they run and when they have ended: counted, drawn, picked."""
+    fails = {**{50 + i: 100 + 7 * i for i in range(40)}, 3: 700, 20: 350}
+    recorded = RecordedReplicas(work / "runs" / "many", 100, fails, steps=800, temperatures=[300] * 50 + [900] * 50)
+    recorded.alive()
+    recorded.advance(240)
+    lab.write(f"{work.name}/many.ipynb", ["from mlipkit_widgets import MDView\nview = MDView('runs/many')\nview"])
+    with lab.open(f"{work.name}/many.ipynb", height=1500) as page:
+        page.run_all()
+        begin = time.perf_counter()
+        page.wait_text("failed so far")
+        page.page.wait_for_selector(".mk-pill")
+        measured("list_100_simulations_ms", 1000 * (time.perf_counter() - begin))
+        assert page.page.locator(".mk-pill").count() == 100
+        page.wait_traces(8)
+        page.page.wait_for_selector(CANVAS)
+        measured("open_100_simulations_ms", 1000 * (time.perf_counter() - begin))
+        so_far = sum(step <= 240 for step in fails.values())
+        page.wait_text(f"{so_far} of 100 failed so far")
+        both_themes(page, "replicas_running")
+        recorded.finish()
+        page.wait_text(f"{len(fails)} of 100 failed (21 overlap, 21 broken bonds), the first (number 50)")
+        page.wait_text("900 K: 40 of 50 failed")
+        page.page.wait_for_timeout(1500)
+        plot = "[aria-label='Share of simulations that still hold']"
+        heights = page.js(f"() => document.querySelector(`{plot}`)._fullData[6].y")
+        assert heights[-1] == pytest.approx(0.2)
+        both_themes(page, "replicas_ended")
+        nothing_cut(page)
+
+        page.click("Go to failure")
+        page.wait_text("50 steps before failure")
+        picked = page.page.locator(".mk-pill[aria-selected=true]")
+        assert picked.get_attribute("data-index") == "50"
+        both_themes(page, "replicas_go_to_failure")
+        times = sorted(page.js(PICK, index) for index in (3, 51, 70, 20, 88, 60))
+        measured("pick_one_of_100_ms", statistics.median(times), worst=round(times[-1], 1))
+        assert statistics.median(times) < 500
+        # The keyboard picks as well, and the first failure can come first.
+        picked.focus()
+        page.page.keyboard.press("ArrowRight")
+        page.page.wait_for_selector(".mk-pill[aria-selected=true][data-index='61']")
+        page.page.locator(".mk-choice", has_text="by failure").click()
+        page.page.wait_for_function("() => document.querySelector('.mk-pill').dataset.index === '20'")
+        page.shot("replicas_by_failure")
+        page.page.set_viewport_size({"width": 700, "height": 1500})
+        page.page.wait_for_timeout(800)
+        nothing_cut(page)
+        page.shot("replicas_narrow")
         assert page.cell_errors() == []
         page.healthy()
 

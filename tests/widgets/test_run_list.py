@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from recorded import RecordedMD
+from recorded import RecordedMD, RecordedReplicas
 
 from mlipkit.errors import RunError
 from mlipkit_widgets import RunList
@@ -18,6 +18,18 @@ def test_table_says_what_each_run_is(tmp_path: Path) -> None:
     assert "breaking" in text
     assert "50 &lt;frames&gt;" in text, "texts of the user are shown as text"
     assert table.header.title == "1 run"
+    table.close()
+
+
+def test_several_simulations_are_counted(tmp_path: Path) -> None:
+    recorded = RecordedReplicas(tmp_path / "runs" / "many", 4, {1: 60, 2: 200}, steps=300)
+    recorded.alive()
+    recorded.advance(100)
+    table = RunList([recorded.files.path])
+    assert "1 of 4 failed so far (1 overlap), the first (number 1) after 0.03 ps" in table.table.value
+    recorded.finish()
+    table.refresh()
+    assert "2 of 4 failed (1 overlap, 1 broken bonds)" in table.table.value
     table.close()
 
 

@@ -305,28 +305,28 @@ def test_waiting_run_says_for_what(tmp_path: Path) -> None:
 def test_several_simulations_are_counted_and_picked(tmp_path: Path) -> None:
     recorded = RecordedReplicas(tmp_path / "many", 6, {2: 600, 4: 300})
     view = MDView(recorded.run, viewer="still")
-    assert "0 of 6 failed" in view.overview.summary.value
+    assert view.overview.list.groups[0]["count"] == "0 of 6 failed"
     assert [one["icon"] for one in view.overview.list.groups[0]["members"]] == ["◔"] * 6
     recorded.alive()
     recorded.advance(200)
     view.refresh()
     assert (view.curves.plot.n_points[0], view.frame) == (201, 200 // STRIDE)
-    assert "6 simulations, 0 failed so far" in view.header.sentence
+    assert view.header.sentence.startswith("0 of 6 failed so far · ")
     assert not visible(view, "Go to failure")
     recorded.advance(400)
     view.refresh()
     members = view.overview.list.groups[0]["members"]
     assert [one["icon"] for one in members] == ["●", "●", "●", "●", "✖", "●"]
     assert members[4]["text"] == "0.15 ps"
-    assert view.header.detail.startswith("1 of 6 failed · 0.2 of 0.5 ps")
-    assert "1 of 6 failed so far" in view.overview.summary.value
+    assert view.header.detail.startswith("0.2 of 0.5 ps")
+    assert view.header.sentence.startswith("1 of 6 failed so far")
     assert visible(view, "Go to failure")
     assert view.header.state == "running"
     recorded.finish()
     view.refresh()
     assert view.header.state == "failed"
-    assert view.header.sentence.startswith("2 of 6 failed, the first (number 4) after 0.15 ps")
-    assert "900 K: 67% hold 0.5 ps" in view.overview.summary.value
+    assert view.header.sentence.startswith("2 of 6 failed (2 broken bonds), the first (number 4) after 0.15 ps")
+    assert "900 K: 2 of 6 failed, 67% hold at 0.5 ps" in view.overview.summary.value
     # Picking another one shows its atoms, curves and verdict.
     view.overview.list.picked = 2
     assert (view.replica, view.curves.plot.n_points[0]) == (2, 601)
@@ -361,7 +361,7 @@ def test_survival_is_drawn_per_temperature(tmp_path: Path) -> None:
     bars = view.overview.reasons._data
     assert [bar["name"] for bar in bars] == names
     assert dict(zip(bars[1]["y"], bars[1]["x"], strict=True)) == {"broken bonds": 1, "overlap": 1}
-    assert "900 K: 0% hold 0.25 ps" in view.overview.summary.value
+    assert "900 K: 2 of 2 failed, 0% hold at 0.25 ps" in view.overview.summary.value
     view.replica = 3
     assert view.curves._target == 900
     view.close()
@@ -372,7 +372,7 @@ def test_all_hold(tmp_path: Path) -> None:
     recorded.finish()
     view = MDView(recorded.run, viewer="still")
     assert view.header.sentence.startswith("All 3 held to the end at 900 K")
-    assert "100% hold 0.5 ps (95% interval 29% to 100%, 0 of 3 failed)" in view.overview.summary.value
+    assert "0 of 3 failed, 100% hold at 0.5 ps (95% interval 29% to 100%)" in view.overview.summary.value
     assert view.overview.reasons.layout.display == "none"
     view.close()
     single = RecordedMD(tmp_path / "one")

@@ -69,7 +69,7 @@ function render({ model, el }) {
       if (picked) {
         // Only the field may scroll, not the page.
         const field = pill.closest(".mk-field");
-        const top = pill.offsetTop - field.offsetTop;
+        const top = pill.offsetTop;
         if (top < field.scrollTop) field.scrollTop = top;
         else if (top + pill.offsetHeight > field.scrollTop + field.clientHeight)
           field.scrollTop = top + pill.offsetHeight - field.clientHeight;
