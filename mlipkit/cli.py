@@ -23,8 +23,9 @@ from rich.table import Table
 
 from mlipkit import __version__
 from mlipkit.errors import RunError, SpecError
-from mlipkit.runs import MDSpec, TrainSpec, load_spec
+from mlipkit.runs import MDSpec, RelaxSpec, TrainSpec, load_spec
 from mlipkit.runs.options import options_of, parse_pairs, spec_from_options
+from mlipkit.runs.spec import AnySpec
 
 SCHEMA = "mlipkit-command-1"
 ERROR, USAGE, FAILED, INTERRUPTED = 1, 2, 3, 130
@@ -159,7 +160,7 @@ Only = Annotated[
 ]
 
 
-def _launch(record: Record, spec: TrainSpec | MDSpec, root: Path, again: bool, resume: bool, detach: bool, only: bool):
+def _launch(record: Record, spec: AnySpec, root: Path, again: bool, resume: bool, detach: bool, only: bool):
     from mlipkit.runs import estimate, launch
 
     record.what = {"specification": spec.model_dump(mode="json")}
@@ -212,6 +213,20 @@ def md(
 ) -> int | None:  # fmt: skip
     """Run molecular dynamics with a potential, watched by stability checks."""
     return _launch(record, from_options(spec_from_options, MDSpec, values), root, again, resume, detach, only)
+
+
+@command(app, "relax", [one for one in options_of(RelaxSpec) if one.name not in ("start", "cell", "hydrostatic")])
+def relax(
+    record: Record,
+    start: Annotated[list[str], typer.Argument(help="structures: samples, files or runs, with @frame")],
+    cell: Annotated[bool, typer.Option("--cell", help="relax the cell too")] = False,
+    hydrostatic: Annotated[bool, typer.Option("--hydrostatic", help="with --cell: its size only")] = False,
+    root: Root = Path("runs"), again: Again = False, resume: Resume = False, detach: Detach = False,
+    only: Only = False, **values: Any,
+) -> int | None:  # fmt: skip
+    """Relax structures to the nearest minimum of the energy (FIRE)."""
+    given = {"start": start, "cell": str(cell), "hydrostatic": str(hydrostatic), **values}
+    return _launch(record, from_options(spec_from_options, RelaxSpec, given), root, again, resume, detach, only)
 
 
 @command(app, "run")

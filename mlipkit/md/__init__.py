@@ -12,6 +12,7 @@ from mlipkit.md.checks import Check, Finding, Look
 from mlipkit.md.ensembles import ENSEMBLES, Ensemble, get_ensemble
 from mlipkit.md.forces import CalculatorForces, Forces, PotentialForces
 from mlipkit.md.judging import CHECKS, build_checks
+from mlipkit.md.relaxation import relax
 from mlipkit.md.simulation import simulate
 from mlipkit.md.start_check import preflight
 from mlipkit.md.state import MDState, state_from_atoms
@@ -37,6 +38,7 @@ __all__ = [
     "get_ensemble",
     "maxwell_boltzmann",
     "preflight",
+    "relax",
     "simulate",
     "simulate_batches",
     "state_from_atoms",

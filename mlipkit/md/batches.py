@@ -142,12 +142,11 @@ def _share_of(sink: EventSink, number: int, n_batches: int, steps: int) -> Event
 
     def heard(event: Event) -> None:
         if isinstance(event, Progress):
-            left = event.remaining_s
-            if left is not None and event.done < steps:
-                left += (n_batches - 1 - number) * left * steps / (steps - event.done)
-            elif event.done >= steps and number + 1 < n_batches:
-                left = None
-            event = Progress((number * steps + event.done) // n_batches, event.total, event.unit, left)
+            # A batch that ends early has done its share.
+            done, left = steps if event.done >= event.total else event.done, event.remaining_s
+            if left is not None:
+                left = left + (n_batches - 1 - number) * left * steps / (steps - done) if done < steps else None
+            event = Progress((number * steps + done) // n_batches, steps, event.unit, left)
         elif isinstance(event, Started):
             event = Started(f"{event.what}, batch {number + 1} of {n_batches}", event.total,
                             (number * steps + event.resumed_at) // n_batches, event.facts)  # fmt: skip

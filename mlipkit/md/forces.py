@@ -199,6 +199,11 @@ class CalculatorForces:
             else None,
         )
 
+    def select(self, state: MDState, replicas: Sequence[int]) -> None:
+        """Go on with `state`, which holds these replicas of the one before, each with its own calculator."""
+        if len(self.calculators) > 1:
+            self.calculators = [self.calculators[index] for index in replicas]
+
     def _make_images(self, state: MDState) -> None:
         given = len(self.calculators)
         if given not in (1, state.n_systems):

@@ -16,7 +16,7 @@ from mlipkit.runs.places import PREFIXES, absolute, factory_of, idle_at, load_fa
 if TYPE_CHECKING:
     from mlipkit.data import FrameSet
 
-RELAXED = "relaxed.traj"
+RELAXED = "relaxed.xyz"
 """Last frames of all structures of a relaxation, in their order."""
 
 
