@@ -147,18 +147,27 @@ UNSAFE_LOADING = "TORCH_FORCE_NO_WEIGHTS_ONLY_LOAD"
 
 @contextlib.contextmanager
 def process_unchanged() -> Iterator[None]:
-    """For as long as we look at them, packages print nothing and leave the process as it was.
+    """While a package loads it prints nothing, and afterwards the process is as it was.
 
-    so3krates-torch sets torch's print precision; mace-torch lets every later `torch.load` of the process unpickle.
+    mace-torch lets every later `torch.load` of the process unpickle; for so3krates-torch see `print_precision_kept`.
     """
-    shown, unsafe = _tensor_str.PRINT_OPTS.precision, os.environ.get(UNSAFE_LOADING)
+    unsafe = os.environ.get(UNSAFE_LOADING)
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
+        with contextlib.redirect_stdout(io.StringIO()), print_precision_kept():
             yield
     finally:
-        torch.set_printoptions(precision=shown)
         if unsafe is None:
             os.environ.pop(UNSAFE_LOADING, None)
+
+
+@contextlib.contextmanager
+def print_precision_kept() -> Iterator[None]:
+    """so3krates-torch sets torch's print precision when it is imported and at every call."""
+    shown = _tensor_str.PRINT_OPTS.precision
+    try:
+        yield
+    finally:
+        torch.set_printoptions(precision=shown)
 
 
 def own(values: Tensor) -> Tensor:

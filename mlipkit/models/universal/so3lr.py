@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from mlipkit.models.registry import register_potential
-from mlipkit.models.universal.base import Facts, UniversalPotential, own, process_unchanged
+from mlipkit.models.universal.base import Facts, UniversalPotential, own, print_precision_kept, process_unchanged
 from mlipkit.ops import gather, segment_sum
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class SO3LR(UniversalPotential):
             "total_charge": cell.new_zeros(graph.n_systems),
             "total_spin": cell.new_zeros(graph.n_systems),
         }
-        with process_unchanged():
+        with print_precision_kept():
             found: dict[str, Any] = self.model(data, compute_force=False, return_descriptors=True)
         # The model keeps what it computed as attributes, and with it the whole autograd graph.
         for name in set(vars(self.model)) - self._known:
