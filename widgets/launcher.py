@@ -23,7 +23,7 @@ from .ticker import after, in_background
 from .training_monitor import TrainingMonitor
 
 FIRST = {
-    "md": ("potential", "start", "temperature", "time_ps", "ensemble", "timestep", "name"),
+    "md": ("potential", "start", "temperature", "time_ps", "replicas", "ensemble", "timestep", "name"),
     "train": ("data", "n_train", "model.encoder", "model.features", "max_epochs", "time_limit_s", "name"),
 }
 START = {"md": {"time_ps": 10.0}, "train": {"data": "sample:ethanol_300K"}}

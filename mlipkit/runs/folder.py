@@ -5,6 +5,7 @@
     <root>/<name>/
         spec.yaml         what was asked for (never changed)
         changes.json      what was changed since, while it ran or for going on
+        replicas.json     of several simulations in one run: index, start, temperature, seeds, folder of each
         launch.json       where and how it was launched: working folder, Python, fingerprints of the inputs
         versions.json     packages and machine that computed it
         pid.json          the process of the latest attempt and its phase
@@ -14,6 +15,7 @@
         events.jsonl      events, one JSON object per line (see `mlipkit.runs.log`)
         log.txt           everything the process printed, tracebacks included
         checkpoints/  series/  trajectory.traj  parity.npz  report.html
+        replica_000/ ...  series and trajectory of each of several simulations
 """
 
 from __future__ import annotations

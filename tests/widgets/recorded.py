@@ -39,6 +39,17 @@ def log(files: RunFolder, *said: Event) -> None:
     writer.close()
 
 
+def lose(files: RunFolder) -> None:
+    """Claim that a process computed this run that is no more."""
+    from mlipkit.runs import process
+
+    child = os.fork()
+    if child == 0:
+        os._exit(0)
+    os.waitpid(child, 0)
+    files.write("pid.json", {**process.describe(), "pid": child, "phase": "running", "after_seq": 0})
+
+
 class RecordedMD:
     """Ethanol that vibrates, and from `fails_at` on throws one atom away. Grows by `advance`."""
 
@@ -128,13 +139,7 @@ class RecordedMD:
 
     def lost(self) -> None:
         """Claim that a process computed it that is no more."""
-        from mlipkit.runs import process
-
-        child = os.fork()
-        if child == 0:
-            os._exit(0)
-        os.waitpid(child, 0)
-        self.files.write("pid.json", {**process.describe(), "pid": child, "phase": "running", "after_seq": 0})
+        lose(self.files)
 
     def close(self) -> None:
         self.series.close()

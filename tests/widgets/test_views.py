@@ -9,7 +9,7 @@ from pathlib import Path
 import ipywidgets as w
 import numpy as np
 import pytest
-from recorded import STRIDE, RecordedMD, RecordedReplicas, folder_of, log, recorded_training
+from recorded import STRIDE, RecordedMD, RecordedReplicas, folder_of, log, lose, recorded_training
 
 from mlipkit.events import Finished, Waiting
 from mlipkit.runs import Run, TrainSpec, process
@@ -383,6 +383,21 @@ def test_all_hold(tmp_path: Path) -> None:
     assert view.overview.layout.display is None
     view.watch(single.run)
     assert view.overview.layout.display == "none"
+    view.close()
+
+
+def test_several_simulations_that_lost_their_process(tmp_path: Path) -> None:
+    recorded = RecordedReplicas(tmp_path / "many", 3, {1: 80})
+    recorded.advance(100)
+    lose(recorded.files)
+    view = MDView(recorded.run, viewer="still")
+    assert view.header.word == "LOST CONTACT"
+    assert visible(view, "Resume")
+    assert visible(view, "Go to failure")
+    members = view.overview.list.groups[0]["members"]
+    assert [one["icon"] for one in members] == ["■", "✖", "■"]
+    assert "ended early" in members[0]["told"]
+    assert "900 K: 1 of 3 failed, 67% hold at 0.05 ps" in view.overview.summary.value
     view.close()
 
 
