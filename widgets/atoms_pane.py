@@ -32,7 +32,7 @@ class AtomsPane(w.VBox):
         self.colour_bar, self.text = w.HTML(), w.HTML()
         self.force_top = 1.0
         self._shown: tuple[Atoms, tuple[int, ...]] | None = None
-        self._first = np.zeros((0, 3))
+        self._loaded: Atoms | None = None
         super().__init__([self.scene.widget, row(self.colour, self.colour_bar), self.text])
         self.add_class("mlipkit-pane-3d")
         self.colour.observe(lambda _change: self._colour_changed(), "value")
@@ -45,8 +45,10 @@ class AtomsPane(w.VBox):
 
     def load(self, atoms: Atoms) -> None:
         """Begin with another structure: its first frame, which decides bonds and the point of view."""
-        self._first = atoms.positions
-        self.scene.load(atoms)
+        # Simulations with one start need not be drawn anew, and keep the reader's point of view.
+        if self._loaded is None or not _equal(self._loaded, atoms):
+            self.scene.load(atoms)
+        self._loaded = atoms
 
     def show(self, atoms: Atoms, marked: tuple[int, ...] = ()) -> None:
         """Show a frame of the structure on load, with some atoms marked."""
@@ -54,9 +56,9 @@ class AtomsPane(w.VBox):
         forces = forces_of(atoms) if self.colour.value == "force" else None
         values = np.linalg.norm(forces, axis=1) if forces is not None else None
         positions = atoms.positions
-        if not atoms.pbc.any():
+        if not atoms.pbc.any() and self._loaded is not None:
             # A free molecule wanders off; the median keeps the rest in view when single atoms fly away.
-            positions = positions - np.nan_to_num(np.nanmedian(positions - self._first, axis=0))
+            positions = positions - np.nan_to_num(np.nanmedian(positions - self._loaded.positions, axis=0))
         self.scene.show(Picture(positions, values, (0.0, self.force_top), marked))
 
     def scale_forces(self, largest: np.ndarray, settled: bool) -> None:
@@ -104,6 +106,16 @@ class AtomsPane(w.VBox):
         forces = forces_of(atoms)
         force = f" · force {np.linalg.norm(forces[index]):.2f} eV/Å" if forces is not None else ""
         self.text.value = f"<b>{atoms.symbols[index]} {index}</b>{force}"
+
+
+def _equal(one: Atoms, other: Atoms) -> bool:
+    """Whether two structures look the same: elements, positions, cell."""
+    return (
+        np.array_equal(one.numbers, other.numbers)
+        and np.array_equal(one.pbc, other.pbc)
+        and np.allclose(one.positions, other.positions, atol=1e-4)
+        and np.allclose(one.cell, other.cell, atol=1e-4)
+    )
 
 
 def forces_of(atoms: Atoms) -> np.ndarray | None:

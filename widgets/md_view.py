@@ -22,7 +22,7 @@ from .frame_bar import FrameBar
 from .frames import RunFrames
 from .md_curves import FS_PER_PS, MDCurves
 from .replicas_pane import ReplicasPane
-from .states import duration, look
+from .states import FATES, duration, look
 
 NO_FRAMES = "Atoms and curves appear with the first steps."
 BEFORE_FAILURE = 50
@@ -198,6 +198,8 @@ class MDView(RunView):
             self._seen = entry.seq
             if isinstance(entry.event, Judged) and entry.event.verdict.replica == self.replica:
                 self._judged(entry.event.verdict)
+        if self._several and self._one is not None and (self._verdict is None or not self._verdict.sentence):
+            self._tell(*FATES[self._one.fate])
         if self._frames is not None and self._frames.refresh():
             self._frames_changed(self._frames)
         self._show_panes(self._loaded or self.curves.rows > 0)
@@ -217,12 +219,17 @@ class MDView(RunView):
 
     def _judged(self, verdict: Verdict) -> None:
         self._verdict = verdict
-        icon, tone = TONES[verdict.outcome]
-        self.verdict.value = (
-            f'<div class="mk-verdict" role="status" style="--mk-tone:{tone}">{icon} {escape(verdict.sentence)}</div>'
-        )
-        show(self.verdict, bool(verdict.sentence))
+        self._tell(*TONES[verdict.outcome], verdict.sentence)
         self.curves.mark(verdict)
+
+    def _tell(self, icon: str, tone: str, sentence: str) -> None:
+        """What the checks say of the simulation on show; of several also which one it is."""
+        if self._several and self._one is not None:
+            sentence = f"Number {self._one.index}, {self._one.temperature:g} K: {sentence}"
+        text = f'<div class="mk-verdict" role="status" style="--mk-tone:{tone}">{icon} {escape(sentence)}</div>'
+        if self.verdict.value != text:
+            self.verdict.value = text
+        show(self.verdict, bool(sentence))
 
     def _progress(self, run: Run) -> str:
         progress, spec = run.progress, run.current_spec

@@ -330,11 +330,11 @@ def test_several_simulations_are_counted_and_picked(tmp_path: Path) -> None:
     # Picking another one shows its atoms, curves and verdict.
     view.overview.list.picked = 2
     assert (view.replica, view.curves.plot.n_points[0]) == (2, 601)
-    assert "Failed at step 600" in view.verdict.value
+    assert "Number 2, 900 K: Failed at step 600" in view.verdict.value
     view.replica = 0
     assert view.overview.list.picked == 0
     assert view.curves.plot._data[0]["x"][-1] == pytest.approx(0.5, abs=0.01)
-    assert "Failed" not in view.verdict.value
+    assert "Number 0, 900 K: held to the end" in view.verdict.value
     # From one that holds to the first that failed; from one that failed to its own failure.
     view.failure_button.click()
     assert (view.replica, view.marked) == (4, (3, 2))
