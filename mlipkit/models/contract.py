@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from mlipkit.errors import ModelError
 from mlipkit.models.encoder import N_TYPES
-from mlipkit.ops import gather, segment_sum
+from mlipkit.ops import gather, positions_only, segment_sum
 
 if TYPE_CHECKING:
     from mlipkit.data.graph import Graph
@@ -163,7 +163,7 @@ class BasePotential(nn.Module):
         if graph.numbers.device.type == "cpu":
             self.check_elements(graph.numbers)
         derivatives = forces or stress
-        with torch.set_grad_enabled(create_graph or derivatives):
+        with torch.set_grad_enabled(create_graph or derivatives), positions_only(not create_graph):
             positions, cell, strain = graph.positions, graph.cell, None
             if derivatives and not positions.requires_grad:
                 positions = positions.detach().requires_grad_()

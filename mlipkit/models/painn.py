@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from mlipkit.models import painn_slopes
 from mlipkit.models.bases import bessel, cosine_cutoff, linear, mlp, polar
 from mlipkit.models.encoder import N_TYPES, Encoder, Features
-from mlipkit.ops import Edges, message
+from mlipkit.ops import Edges, message, only_positions
 from mlipkit.ops.gating import gate, norms, scaled, silu
 
 # Inside the root of |V v|: the second derivative of a plain norm is NaN at zero (an atom without neighbours).
@@ -42,6 +43,8 @@ class Message(nn.Module):
 class Update(nn.Module):
     """`s += a_ss + a_sv ∘ <U v, V v>`, `v += a_vv ∘ U v` with `(a_vv, a_sv, a_ss) = MLP([ν, s])`, `ν = |V v|`."""
 
+    epsilon = NORM_EPS
+
     def __init__(self, width: int, vector_bias: bool) -> None:
         super().__init__()
         self.width = width
@@ -51,7 +54,7 @@ class Update(nn.Module):
 
     def forward(self, s: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         uv = self.uv(v)
-        return gate(s, v, uv, self.mix(norms(uv, s, NORM_EPS)))
+        return gate(s, v, uv, self.mix(norms(uv, s, self.epsilon)))
 
 
 class PaiNN(Encoder):
@@ -103,9 +106,12 @@ class PaiNN(Encoder):
         basis = torch.cat([bessel(d, self.cutoff, self.n_radial) * envelope, envelope], dim=-1)
         s: Tensor = self.embedding(numbers)
         v: Tensor | None = None
-        for exchange, update in zip(self.messages, self.updates, strict=True):
-            s, v = exchange(s, v, edges, basis, unit)
-            s, v = update(s, v)
+        if only_positions() and painn_slopes.serves(self, basis):
+            s, v = painn_slopes.Layers.apply(basis.contiguous(), unit.contiguous(), s.detach(), self, edges)
+        else:
+            for exchange, update in zip(self.messages, self.updates, strict=True):
+                s, v = exchange(s, v, edges, basis, unit)
+                s, v = update(s, v)
         if self.readout is not None:
             s = self.readout(s)
         return Features(s, v)

@@ -57,7 +57,7 @@ class _Table:
         return _Table(self.out_of, self.into, self.receiver, self.sender, self.mirrored)
 
 
-def _table(edges: Edges) -> _Table:
+def table_of(edges: Edges) -> _Table:
     known = edges.tables.get("fused")
     if isinstance(known, _Table):
         return known
@@ -156,7 +156,14 @@ class _ScalarSlopes(Function):
 # ---- scalars and vectors
 
 
-def _vector_spread(g: Tensor, G: Tensor, v: Tensor | None, w: Tensor, u: Tensor, table: _Table) -> Any:
+def vector_sum(x: Tensor, v: Tensor | None, w: Tensor, u: Tensor, table: _Table) -> tuple[Tensor, Tensor]:
+    n, rows, width = x.shape[0], w.shape[1], w.shape[2]
+    s, m = x.new_empty((n, width)), x.new_empty((n, 3, width))
+    native.run(_kernels().vector_sum, n, 4 * w.numel(), x, *table.into, rows, width, n, x, v, w, u, s, m)
+    return s, m
+
+
+def vector_spread(g: Tensor, G: Tensor, v: Tensor | None, w: Tensor, u: Tensor, table: _Table) -> Any:
     n, rows, width = g.shape[0], w.shape[1], g.shape[1]
     dx, dv = g.new_empty((n, 2 * width)), None if v is None else torch.empty_like(v)
     sizes = (table.flip, rows, width, n)
@@ -164,7 +171,7 @@ def _vector_spread(g: Tensor, G: Tensor, v: Tensor | None, w: Tensor, u: Tensor,
     return dx, dv
 
 
-def _vector_edges(
+def vector_edges(
     g: Tensor, G: Tensor, x: Tensor, v: Tensor | None, w: Tensor, u: Tensor, table: _Table, want_w: bool, want_u: bool
 ) -> Any:
     dw, du = torch.empty_like(w) if want_w else None, torch.empty_like(u) if want_u else None
@@ -183,10 +190,7 @@ class _VectorSum(Function):
     def forward(ctx: Any, x: Tensor, v: Tensor | None, w: Tensor, u: Tensor, table: _Table) -> Any:
         ctx.save_for_backward(x, v, w, u)
         ctx.table = table
-        n, rows, width = x.shape[0], w.shape[1], w.shape[2]
-        s, m = x.new_empty((n, width)), x.new_empty((n, 3, width))
-        native.run(_kernels().vector_sum, n, 4 * w.numel(), x, *table.into, rows, width, n, x, v, w, u, s, m)
-        return s, m
+        return vector_sum(x, v, w, u, table)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor, G: Tensor) -> Any:
@@ -207,9 +211,9 @@ class _VectorSlopes(Function):
         g, G = g.contiguous(), G.contiguous()
         dx = dv = dw = du = None
         if wanted[0] or wanted[1]:
-            dx, dv = _vector_spread(g, G, v, w, u, table)
+            dx, dv = vector_spread(g, G, v, w, u, table)
         if wanted[2] or wanted[3]:
-            dw, du = _vector_edges(g, G, x, v, w, u, table, *wanted[2:])
+            dw, du = vector_edges(g, G, x, v, w, u, table, *wanted[2:])
         return dx, dv, dw, du
 
     @staticmethod
@@ -273,7 +277,7 @@ def fused(
         raise ModelError("no filter for every edge", expected=len(edges.sender), found=len(filters))
     x, filters = x.contiguous(), filters.contiguous()
     if unit is None:
-        return _ScalarSum.apply(x, filters, _table(edges)), None
+        return _ScalarSum.apply(x, filters, table_of(edges)), None
     width, rows = x.shape[1] // 2, 2 if vector is None else 3
     vector = None if vector is None else vector.contiguous()
-    return _VectorSum.apply(x, vector, filters.view(-1, rows, width), unit.to(x.dtype).contiguous(), _table(edges))
+    return _VectorSum.apply(x, vector, filters.view(-1, rows, width), unit.to(x.dtype).contiguous(), table_of(edges))

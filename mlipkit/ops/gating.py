@@ -21,14 +21,17 @@ from mlipkit.ops import native
 from mlipkit.ops.message import forced
 
 
-def _compiled(x: Tensor) -> bool:
+def compiled(x: Tensor) -> bool:
+    """Whether loops are taken for this tensor."""
     return forced() in (None, "fused") and native.serves(x)
 
 
-def _run(name: str, like: Tensor, *arguments: Any) -> None:
+def run(name: str, like: Tensor, *arguments: Any) -> Any:
+    """Run a loop of `atom_kernels` over the N atoms and D features of `like` [N,D]; gives its last argument."""
     n, width = like.shape[0], like.shape[-1]
     kernel = getattr(native.kernels("atom_kernels"), name)
     native.run(kernel, n, 8 * like.numel(), like, width, n, *arguments)
+    return arguments[-1]
 
 
 def _filled(*pairs: tuple[Tensor | None, Tensor]) -> list[Tensor]:
@@ -41,7 +44,7 @@ def _filled(*pairs: tuple[Tensor | None, Tensor]) -> list[Tensor]:
 
 def scaled(v: Tensor, c: Tensor) -> Tensor:
     """`v_k c`: [N,3,D], [N,D] -> [N,3,D]."""
-    if not _compiled(v):
+    if not compiled(v):
         return v * c.unsqueeze(1)
     return _Scale.apply(v.contiguous(), c.contiguous())
 
@@ -51,7 +54,7 @@ class _Scale(Function):
     def forward(ctx: Any, v: Tensor, c: Tensor) -> Tensor:
         ctx.save_for_backward(v, c)
         out = torch.empty_like(v)
-        _run("scale", c, v, c, out)
+        run("scale", c, v, c, out)
         return out
 
     @staticmethod
@@ -65,7 +68,7 @@ class _ScaleSlopes(Function):
         ctx.save_for_backward(g, v, c)
         ctx.set_materialize_grads(False)
         dv, dc = torch.empty_like(v), torch.empty_like(c)
-        _run("scale_slopes", c, g, v, c, dv, dc)
+        run("scale_slopes", c, g, v, c, dv, dc)
         return dv, dc
 
     @staticmethod
@@ -76,7 +79,7 @@ class _ScaleSlopes(Function):
             wide = hc.unsqueeze(1)
             return hv * c.unsqueeze(1) + v * wide, g * wide, (g * hv).sum(1)
         dg, dv, dc = torch.empty_like(v), torch.empty_like(v), torch.empty_like(c)
-        _run("scale_second", c, g, v, c, hv, hc, dg, dv, dc)
+        run("scale_second", c, g, v, c, hv, hc, dg, dv, dc)
         return dg, dv, dc
 
 
@@ -85,7 +88,7 @@ class _ScaleSlopes(Function):
 
 def norms(uv: Tensor, s: Tensor, epsilon: float) -> Tensor:
     """`(√(Σ_k (V v)_k² + ε), s)`: [N,3,2D] (U v, V v), [N,D] -> [N,2D]."""
-    if not _compiled(s):
+    if not compiled(s):
         v_v = uv[..., s.shape[1] :]
         return torch.cat([(v_v.square().sum(1) + epsilon).sqrt(), s], dim=-1)
     return _Norms.apply(uv.contiguous(), s.contiguous(), epsilon)
@@ -95,7 +98,7 @@ class _Norms(Function):
     @staticmethod
     def forward(ctx: Any, uv: Tensor, s: Tensor, epsilon: float) -> Tensor:
         x = s.new_empty((s.shape[0], 2 * s.shape[1]))
-        _run("norms", s, epsilon, uv, s, x)
+        run("norms", s, epsilon, uv, s, x)
         ctx.save_for_backward(uv, x)
         return x
 
@@ -110,7 +113,7 @@ class _NormsSlopes(Function):
         ctx.save_for_backward(g, uv, x)
         ctx.set_materialize_grads(False)
         duv, ds = torch.empty_like(uv), x.new_empty((x.shape[0], x.shape[1] // 2))
-        _run("norms_slopes", ds, g, uv, x, duv, ds)
+        run("norms_slopes", ds, g, uv, x, duv, ds)
         return duv, ds
 
     @staticmethod
@@ -127,7 +130,7 @@ class _NormsSlopes(Function):
             slope = g[:, None, :width] * (h - v_v * (dg / norm).unsqueeze(1)) / norm.unsqueeze(1)
             return torch.cat([dg, hs], dim=-1), torch.cat([torch.zeros_like(slope), slope], dim=-1), None
         dg, duv = torch.empty_like(x), torch.empty_like(uv)
-        _run("norms_second", hs, g, uv, x, huv, hs, dg, duv)
+        run("norms_second", hs, g, uv, x, huv, hs, dg, duv)
         return dg, duv, None
 
 
@@ -140,7 +143,7 @@ def gate(s: Tensor, v: Tensor, uv: Tensor, a: Tensor) -> tuple[Tensor, Tensor]:
     Args:
         s: [N,D]. v: [N,3,D]. uv: [N,3,2D], U v and V v. a: [N,3D], (a_vv, a_sv, a_ss).
     """
-    if not _compiled(s):
+    if not compiled(s):
         width = s.shape[1]
         u_v, v_v = uv.split(width, dim=-1)
         a_vv, a_sv, a_ss = a.split(width, dim=-1)
@@ -153,7 +156,7 @@ class _Gate(Function):
     def forward(ctx: Any, s: Tensor, v: Tensor, uv: Tensor, a: Tensor) -> Any:
         ctx.save_for_backward(uv, a)
         s_out, v_out = torch.empty_like(s), torch.empty_like(v)
-        _run("gate", s, s, v, uv, a, s_out, v_out)
+        run("gate", s, s, v, uv, a, s_out, v_out)
         return s_out, v_out
 
     @staticmethod
@@ -167,7 +170,7 @@ class _GateSlopes(Function):
         ctx.save_for_backward(gs, gv, uv, a)
         ctx.set_materialize_grads(False)
         duv, da = torch.empty_like(uv), torch.empty_like(a)
-        _run("gate_slopes", gs, gs, gv, uv, a, duv, da)
+        run("gate_slopes", gs, gs, gv, uv, a, duv, da)
         return duv, da
 
     @staticmethod
@@ -184,7 +187,7 @@ class _GateSlopes(Function):
             du, dw = g * (h_sv * w + hw * a_sv) + h_vv * gv, g * (h_sv * u + hu * a_sv)
             return dgs, h_vv * u + hu * a_vv, torch.cat([du, dw], dim=-1), da
         dgs, dgv, duv, da = (torch.empty_like(like) for like in (gs, gv, uv, a))
-        _run("gate_second", gs, gs, gv, uv, a, huv, ha, dgs, dgv, duv, da)
+        run("gate_second", gs, gs, gv, uv, a, huv, ha, dgs, dgv, duv, da)
         return dgs, dgv, duv, da
 
 
@@ -193,7 +196,7 @@ class _GateSlopes(Function):
 
 def silu(x: Tensor) -> Tensor:
     """`x σ(x)`, any shape."""
-    return _Silu.apply(x.contiguous()) if x.requires_grad and _compiled(x) else torch.nn.functional.silu(x)
+    return _Silu.apply(x.contiguous()) if x.requires_grad and compiled(x) else torch.nn.functional.silu(x)
 
 
 class _Silu(Function):

@@ -11,7 +11,7 @@ the edge, as ~number where the edge is met against its direction (u then counts 
 from __future__ import annotations
 
 import numpy as np
-from numba import carray, njit, types
+from numba import carray, njit, types  # type: ignore[reportPrivateImportUsage]
 from numba.extending import intrinsic
 
 # Sums may be reordered for the vector units; NaN and infinity keep their meaning.
@@ -37,7 +37,7 @@ def _pointer(context, address, like):
 
 @compiled
 def at(address, shape, like):
-    return carray(_pointer(address, like), shape)
+    return carray(_pointer(address, like), shape)  # type: ignore[reportCallIssue]
 
 
 # ---- tables

@@ -10,7 +10,10 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 from itertools import pairwise
 from types import ModuleType
@@ -23,6 +26,7 @@ from torch import Tensor
 SPLIT_ABOVE: Final = 1 << 19
 """Numbers read, from which a kernel is worth more than one thread."""
 _LIKE = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
+_positions_only: ContextVar[bool] = ContextVar("positions_only", default=False)
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
@@ -35,6 +39,21 @@ def kernels(name: str = "kernels") -> ModuleType | None:
         return importlib.import_module(f"mlipkit.ops.{name}")
     except ImportError:
         return None
+
+
+@contextmanager
+def positions_only(yes: bool = True) -> Iterator[None]:
+    """Inside, nobody will ask for slopes in weights, nor for slopes of slopes."""
+    token = _positions_only.set(yes)
+    try:
+        yield
+    finally:
+        _positions_only.reset(token)
+
+
+def only_positions() -> bool:
+    """Whether `positions_only` is in force."""
+    return _positions_only.get()
 
 
 def serves(x: Tensor) -> bool:
