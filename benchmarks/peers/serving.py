@@ -184,9 +184,9 @@ def _job(request: dict[str, Any], build: Callable[[dict[str, Any]], Work], lines
     torch.manual_seed(0)
     context = {"job": request["open"], "device": request["device"], "structures": request["structures"]}
     work = build(context)
-    # Warm-up: lazily made parts, just-in-time compilers, optimiser state.
+    # Warm-up: lazily made parts, just-in-time compilers (seconds, the first time), optimiser state.
     first = last = turn(work, 0.0, request["device"])["wall"][0]
-    if first < 2.0:
+    if first < 20.0:
         last = turn(work, 0.0, request["device"])["wall"][0]
     gc.collect()
     name = torch.cuda.get_device_name() if request["device"] != "cpu" else "cpu"
