@@ -19,8 +19,7 @@ A mirrored list (see `Edges`) has one filter for both directions of a pair: half
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -31,41 +30,28 @@ from mlipkit.errors import ModelError
 from mlipkit.ops import native
 from mlipkit.ops.message import Edges, register
 
-Rows = tuple[np.ndarray, np.ndarray, np.ndarray]
 
+class _Table(NamedTuple):
+    """Ends of the edges; mirrored edges are met from both."""
 
-@dataclass(frozen=True)
-class _Table:
-    """Edges by receiver (`into`) and by sender (`out_of`), as (first, other, number) of `mlipkit.ops.kernels`.
-
-    A mirrored list is met at both ends of its pairs: the two are one, with the sign of u turned (`flip`).
-    """
-
-    into: Rows
-    out_of: Rows
     sender: np.ndarray
     receiver: np.ndarray
     mirrored: bool
 
     @property
-    def flip(self) -> int:
-        return -1 if self.mirrored else 1
-
-    @property
     def turned(self) -> _Table:
         """Senders and receivers exchanged."""
-        return _Table(self.out_of, self.into, self.receiver, self.sender, self.mirrored)
+        return _Table(self.receiver, self.sender, self.mirrored)
 
 
 def table_of(edges: Edges) -> _Table:
+    """Made once for all layers."""
     known = edges.tables.get("fused")
     if isinstance(known, _Table):
         return known
-    make = _kernels().table
     sender, receiver = edges.sender.contiguous().numpy(), edges.receiver.contiguous().numpy()
-    into = make(edges.n_atoms, receiver, sender, edges.mirrored)
-    out_of = into if edges.mirrored else make(edges.n_atoms, sender, receiver, False)
-    table = edges.tables["fused"] = _Table(into, out_of, sender, receiver, edges.mirrored)
+    _kernels().check(edges.n_atoms, sender, receiver)
+    table = edges.tables["fused"] = _Table(sender, receiver, edges.mirrored)
     return table
 
 
@@ -85,15 +71,14 @@ def _added(*values: Tensor | None) -> Tensor | None:
 
 def _scalar_sum(x: Tensor, w: Tensor, table: _Table) -> Tensor:
     s, n = torch.empty_like(x), x.shape[0]
-    native.run(_kernels().scalar_sum, n, 2 * w.numel(), x, *table.into, x.shape[1], n, x, w, s)
+    native.run(_kernels().scalar_sum, x.shape[1], 2 * w.numel(), x, *table, x.shape[1], n, x, w, s)
     return s
 
 
 def _scalar_edges(g: Tensor, x: Tensor, table: _Table) -> Tensor:
     n_edges, (n, width) = len(table.sender), x.shape
     dw = x.new_empty((n_edges, width))
-    ends = (table.sender, table.receiver, table.mirrored)
-    native.run(_kernels().scalar_edges, n_edges, 2 * dw.numel(), x, *ends, width, n, x, g, dw)
+    native.run(_kernels().scalar_edges, n_edges, 2 * dw.numel(), x, *table, width, n, x, g, dw)
     return dw
 
 
@@ -141,7 +126,7 @@ class _ScalarSlopes(Function):
         g = g.contiguous()
         if hx is not None and hw is not None and want_g:
             dg, (n, width) = torch.empty_like(x), x.shape
-            native.run(_kernels().scalar_second_sum, n, 4 * w.numel(), x, *table.into, width, n, hx, w, x, hw, dg)
+            native.run(_kernels().scalar_second_sum, width, 4 * w.numel(), x, *table, width, n, hx, w, x, hw, dg)
         elif hx is not None:
             dg = _scalar_sum(hx, w, table)
         elif hw is not None:
@@ -159,15 +144,15 @@ class _ScalarSlopes(Function):
 def vector_sum(x: Tensor, v: Tensor | None, w: Tensor, u: Tensor, table: _Table) -> tuple[Tensor, Tensor]:
     n, rows, width = x.shape[0], w.shape[1], w.shape[2]
     s, m = x.new_empty((n, width)), x.new_empty((n, 3, width))
-    native.run(_kernels().vector_sum, n, 4 * w.numel(), x, *table.into, rows, width, n, x, v, w, u, s, m)
+    native.run(_kernels().vector_sum, width, 4 * w.numel(), x, *table, rows, width, n, x, v, w, u, s, m)
     return s, m
 
 
 def vector_spread(g: Tensor, G: Tensor, v: Tensor | None, w: Tensor, u: Tensor, table: _Table) -> Any:
     n, rows, width = g.shape[0], w.shape[1], g.shape[1]
     dx, dv = g.new_empty((n, 2 * width)), None if v is None else torch.empty_like(v)
-    sizes = (table.flip, rows, width, n)
-    native.run(_kernels().vector_spread, n, 3 * w.numel(), g, *table.out_of, *sizes, g, G, w, u, dx, dv)
+    sizes = (rows, width, n)
+    native.run(_kernels().vector_spread, width, 3 * w.numel(), g, *table, *sizes, g, G, w, u, dx, dv)
     return dx, dv
 
 
@@ -176,9 +161,8 @@ def vector_edges(
 ) -> Any:
     dw, du = torch.empty_like(w) if want_w else None, torch.empty_like(u) if want_u else None
     n_edges, rows, width = w.shape
-    ends = (table.sender, table.receiver, table.mirrored)
     native.run(
-        _kernels().vector_edges, n_edges, 6 * w.numel(), g, *ends, rows, width, g.shape[0], x, v, w, u, g, G, dw, du
+        _kernels().vector_edges, n_edges, 6 * w.numel(), g, *table, rows, width, g.shape[0], x, v, w, u, g, G, dw, du
     )
     return dw, du
 
@@ -232,19 +216,18 @@ class _VectorSlopes(Function):
         dg, dG, dx, dv, dw, du = torch.empty_like(g), torch.empty_like(G), None, None, None, None
         sizes, work = (rows, width, n), 8 * w.numel()
         native.run(
-            kernels.vector_second_sum, n, work, x, *table.into, *sizes, x, v, w, u, hx, hv, hw, hu, dg, dG
+            kernels.vector_second_sum, width, work, x, *table, *sizes, x, v, w, u, hx, hv, hw, hu, dg, dG
         )  # fmt: skip
         if wanted[2] or wanted[3]:
             dx, dv = torch.empty_like(x), None if v is None else torch.empty_like(v)
             native.run(
-                kernels.vector_second_spread, n, work, x, *table.out_of, table.flip, *sizes,
+                kernels.vector_second_spread, width, work, x, *table, *sizes,
                 g, G, w, u, hw, hu, dx, dv,
             )  # fmt: skip
         if wanted[4] or wanted[5]:
             dw, du = torch.empty_like(w) if wanted[4] else None, torch.empty_like(u) if wanted[5] else None
-            ends = (table.sender, table.receiver, table.mirrored)
             native.run(
-                kernels.vector_second_edges, n_edges, work, x, *ends, *sizes,
+                kernels.vector_second_edges, n_edges, work, x, *table, *sizes,
                 x, w, u, hx, hv, hw, hu, g, G, dw, du,
             )  # fmt: skip
         return dg, dG, dx, dv, dw, du, None, None

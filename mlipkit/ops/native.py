@@ -1,7 +1,8 @@
 """Numba for the fused versions: compiled on first use, kept on disk, run over ranges of rows by torch's threads.
 
 Numba is optional (`pip install "mlipkit[fast]"`); `kernels()` is None without it. A kernel is a plain loop that takes
-its range of rows first and writes only rows of that range, so that the result never depends on the number of threads.
+its range of rows (atoms, edges or features) first and writes only those, so that the result never depends on the number
+of threads.
 Tensors reach it as addresses: making NumPy arrays of them would take longer than a small kernel runs.
 """
 
@@ -82,7 +83,8 @@ def run(kernel: Any, rows: int, work: int, like: Tensor, *arguments: Any) -> Non
     if threads == 1 or work < SPLIT_ABOVE or rows < threads:
         kernel(0, rows, zero, *given)
         return
-    bounds = [rows * part // threads for part in range(threads + 1)]
+    # Whole vectors for each thread: no two then write to one cache line.
+    bounds = [*(rows * part // threads // 16 * 16 for part in range(threads)), rows]
     # A pool does not survive a fork.
     key = (os.getpid(), threads - 1)
     if key not in _pools:
