@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -89,6 +91,41 @@ def test_edge_vectors_carry_gradients_of_positions_and_cell(frames: FrameSet):
         positions = graph.positions.clone().requires_grad_()
         cell = graph.cell.clone().requires_grad_()
         assert torch.autograd.gradcheck(lambda r, a, g=graph: g.edge_vectors(r, a), (positions, cell))
+
+
+def test_pairs_and_their_mirrors_are_the_list(frames: FrameSet):
+    """One edge of each pair, together with its mirror of opposite shift and vector, is every edge once."""
+    graph, _ = collate(frames, np.arange(len(frames)), NeighbourCache(frames, CUTOFF), torch.float64)
+    pairs = graph.pairs
+    assert pairs is not None
+    (sender, receiver), shift = graph.edge_index[:, pairs], graph.shift[pairs]
+    vectors = graph.edge_vectors(edges=pairs)
+    assert torch.equal(vectors, graph.edge_vectors()[pairs])
+
+    def rows(sender, receiver, shift, vectors):
+        columns = torch.cat([torch.stack([sender, receiver], 1).double(), shift.double(), vectors], dim=1)
+        return sorted(map(tuple, (columns + 0.0).tolist()))
+
+    both = [
+        torch.cat(parts) for parts in ((sender, receiver), (receiver, sender), (shift, -shift), (vectors, -vectors))
+    ]
+    assert bool((shift != 0).any())
+    assert bool((sender == receiver).any())
+    assert rows(*both) == rows(*graph.edge_index, graph.shift, graph.edge_vectors())
+
+
+def test_pairs_are_not_claimed_where_an_edge_stands_alone(frames: FrameSet):
+    graph = graph_of(frames.frame(1), CUTOFF)
+    few = replace(graph, edge_index=graph.edge_index[:, 1:], shift=graph.shift[1:])
+    assert few.pairs is None
+    turned = graph.shift.clone()
+    turned[graph.shift.any(1).nonzero()[0]] += 1
+    assert replace(graph, shift=turned).pairs is None
+    onto_itself = torch.cat([graph.edge_index, torch.zeros(2, 1, dtype=torch.int64)], dim=1)
+    assert replace(graph, edge_index=onto_itself, shift=torch.cat([graph.shift, graph.shift[:1] * 0])).pairs is None
+    alone = graph_of(molecule("H"), CUTOFF)
+    assert alone.pairs is not None
+    assert alone.pairs.shape == (0,)
 
 
 def test_dtypes(frames: FrameSet):
