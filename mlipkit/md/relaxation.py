@@ -64,7 +64,8 @@ def relax(
     and `smax` may differ from before: with more steps those go on that had not converged.
 
     Each structure has in its folder (`folder` itself, or ``folder/replica_000`` and so on) ``trajectory.traj`` (every
-    `stride` steps and the last one) and ``series/relax`` (every step).
+    `stride` steps and the last one) and ``series/relax`` (every step). Who has converged is asked at every step, for
+    which the host waits for a GPU once.
 
     Args:
         state: start; velocities are ignored. Left as it is.

@@ -66,6 +66,8 @@ class MDState:
     thermostat: dict[str, Tensor] = field(default_factory=dict)
     rng: list[torch.Generator] = field(default_factory=list)
     draws: Draws = field(default_factory=Draws)
+    _dof_counted: Tensor | None = field(default=None, init=False, repr=False)
+    _dof_counts: list[int] = field(default_factory=list, init=False, repr=False)
 
     @property
     def n_systems(self) -> int:
@@ -108,7 +110,10 @@ class MDState:
 
     def squares(self) -> tuple[Tensor, Tensor]:
         """Of as many standard normal numbers as there are degrees of freedom: the first, the sum of squares; [S]."""
-        pair = self.draws.next("squares", self.rng, [int(n) for n in self.dof.tolist()] if self.draws.empty else [])
+        if self._dof_counted is not self.dof:
+            # Once per tensor, as a GPU would have to be waited for.
+            self._dof_counted, self._dof_counts = self.dof, [int(n) for n in self.dof.tolist()]
+        pair = self.draws.next("squares", self.rng, self._dof_counts)
         return pair[:, 0], pair[:, 1]
 
     def kinetic_energy(self) -> Tensor:
