@@ -38,7 +38,7 @@ def kernels(name: str = "kernels") -> ModuleType | None:
         return None
     try:
         return importlib.import_module(f"mlipkit.ops.{name}")
-    except ImportError:
+    except (ImportError, OSError):  # too old for this NumPy; a library of it missing
         return None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from dataclasses import replace
 
 import pytest
@@ -10,7 +11,7 @@ import torch
 
 from mlipkit.data import graph_of
 from mlipkit.errors import ModelError
-from mlipkit.ops import Edges, gather, message, segment_sum, use_version
+from mlipkit.ops import Edges, gather, message, native, segment_sum, use_version
 from mlipkit.ops.message import VERSIONS
 
 D, K = 3, 2
@@ -146,8 +147,42 @@ def test_third_derivatives(version, kind):
     assert torch.autograd.gradgradcheck(slopes, values)
 
 
+@pytest.mark.skipif(native.kernels() is None, reason="needs numba")
+@pytest.mark.parametrize("order", ["any", "mirrored"])
+@pytest.mark.parametrize("kind", ["scalar", "first", "later"])
+def test_threads_change_nothing(kind, order, monkeypatch):
+    """The sum and its slopes to the last bit, and float32 to its rounding."""
+    monkeypatch.setattr(native, "SPLIT_ABOVE", 0)
+    monkeypatch.setattr(sys.modules[__name__], "D", 40)
+    edges, arguments = problem(kind, order, e=50)
+    with use_version("reference"):
+        exact = parts(message(edges, **arguments))
+    values = [value.float().requires_grad_() for value in arguments.values()]
+    before, seen = torch.get_num_threads(), []
+    try:
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            results = parts(message(edges, **dict(zip(arguments, values, strict=True))))
+            slopes = torch.autograd.grad(sum(r.square().sum() for r in results), values, create_graph=True)
+            second = torch.autograd.grad(sum(s.square().sum() for s in slopes), values)
+            seen.append([*results, *slopes, *second])
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True))
+    for found, expected in zip(seen[0], exact, strict=False):
+        assert torch.allclose(found.double(), expected, rtol=1e-5, atol=1e-4)
+
+
+def test_an_edge_to_no_atom_is_refused():
+    edges = Edges(torch.tensor([[0, 1], [1, 5]]), 3)
+    with pytest.raises((IndexError, RuntimeError)):
+        message(edges, torch.randn(3, D), torch.randn(2, D))
+    with pytest.raises((ModelError, RuntimeError)):
+        message(Edges(torch.tensor([[0, 1], [1, 2]]), 3), torch.randn(3, D), torch.randn(1, D))
+
+
 def test_choice_by_neighbours(monkeypatch):
-    from mlipkit.ops import contracted, native
+    from mlipkit.ops import contracted
 
     ran = []
     for name, version in list(VERSIONS.items()):
