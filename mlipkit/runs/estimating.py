@@ -64,9 +64,7 @@ class NotMeasured(RunError):
     """The cost could not be measured, which says nothing of the run itself."""
 
 
-def estimate(
-    spec: AnySpec, *, timeout: float = PATIENCE_S, cancelled: Callable[[], bool] = lambda: False
-) -> Estimate:
+def estimate(spec: AnySpec, *, timeout: float = PATIENCE_S, cancelled: Callable[[], bool] = lambda: False) -> Estimate:
     """Do the first steps of a run in a child process and a temporary folder, and extrapolate. Blocks for seconds.
 
     Args:
