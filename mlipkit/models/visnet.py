@@ -11,7 +11,9 @@ from torch import Tensor, nn
 from mlipkit.errors import ModelError
 from mlipkit.models.bases import cosine_cutoff, linear, polar
 from mlipkit.models.encoder import N_TYPES, Encoder, Features
-from mlipkit.ops import Edges, gather, message, segment_sum
+from mlipkit.ops import Edges, gather, message
+from mlipkit.ops.attend import Arcs, attend
+from mlipkit.ops.vectors import carry, rejected
 
 
 def exp_normal(d: Tensor, cutoff: float, n: int) -> Tensor:
@@ -48,9 +50,9 @@ def _rows(layer: nn.Linear, x: Tensor, start: int, stop: int | None = None) -> T
 
 @dataclass(frozen=True)
 class _Geometry:
-    """What all layers know about the edges: cutoff function [E,1], that of the vector messages [E,1], Y [E,M,1]."""
+    """What all layers know about the edges: cutoff function [E], that of the vector messages [E], Y [E,M]."""
 
-    edges: Edges
+    arcs: Arcs
     cutoff: Tensor
     envelope: Tensor
     harmonics: Tensor
@@ -64,7 +66,7 @@ class Interaction(nn.Module):
     `x += <v1, v2> ∘ o2 + o3`, `v += v3 ∘ o1 + V`, `f += SiLU(Lin f) ∘ <Rej(W_t v_i, Y), Rej(W_s v_j, -Y)>`.
 
     The first layer gets no vectors and leaves the parts of its maps idle that act on them; the last one has no edge
-    update.
+    update. Until the first edge update f is the same in both directions of a pair, and made once for both.
     """
 
     def __init__(self, width: int, heads: int, last: bool) -> None:
@@ -80,39 +82,20 @@ class Interaction(nn.Module):
         self.out = linear(width, 3 * width)
 
     def forward(self, x: Tensor, v: Tensor | None, f: Tensor, geometry: _Geometry) -> tuple[Tensor, Tensor, Tensor]:
-        width, edges = self.width, geometry.edges
-        q, key_value = self.query_key_value(self.norm(x)).split([width, 2 * width], dim=-1)
-        key, value = gather(key_value, edges.sender).split(width, dim=-1)
-        per_edge = nn.functional.silu(self.edge(f) if v is not None else _rows(self.edge, f, 0, 2 * width))
-        dk, dv, *df = per_edge.split(width, dim=-1)
-        product = (gather(q, edges.receiver) * key * dk).view(-1, self.heads, width // self.heads)
-        attention = nn.functional.silu(product.sum(-1)) * geometry.cutoff
-        m = ((value * dv).view_as(product) * attention.unsqueeze(-1)).view(-1, width)
-        total = segment_sum(m, edges.receiver, edges.n_atoms)
+        width, arcs, y, envelope = self.width, geometry.arcs, geometry.harmonics, geometry.envelope
+        qkv = self.query_key_value(self.norm(x))
+        m, total = attend(arcs, qkv, _rows(self.edge, f, 0, 2 * width), geometry.cutoff, self.heads)
         if v is None:
-            s2 = nn.functional.silu(_rows(self.spread, m, width)) * geometry.envelope
-            v = segment_sum(geometry.harmonics * s2.unsqueeze(1), edges.receiver, edges.n_atoms)
+            v = carry(arcs, None, _rows(self.spread, m, width), y, envelope)
             return x + _rows(self.out, total, 2 * width), v, f
-        s1, s2 = (nn.functional.silu(self.spread(m)) * geometry.envelope).split(width, dim=-1)
-        moved = torch.addcmul(gather(v, edges.sender) * s1.unsqueeze(1), geometry.harmonics, s2.unsqueeze(1))
+        moved = carry(arcs, v, self.spread(m), y, envelope)
         o1, o2, o3 = self.out(total).split(width, dim=-1)
-        v1, v2, v3, *mixed = self.vector(v).split(width, dim=-1)
+        v1, v2, v3 = _rows(self.vector, v, 0, 3 * width).split(width, dim=-1)
         x = x + (v1 * v2).sum(1) * o2 + o3
         if not self.last:
-            f = f + df[0] * self._rejected(mixed[0], mixed[1], geometry)
-        return x, v + v3 * o1.unsqueeze(1) + segment_sum(moved, edges.receiver, edges.n_atoms), f
-
-    @staticmethod
-    def _rejected(target: Tensor, source: Tensor, geometry: _Geometry) -> Tensor:
-        """`<a - (a·Y)Y, b - (b·Y)Y> = a·b - (2 - |Y|²)(a·Y)(b·Y)` with a = W_t v_i, b = W_s v_j. -> [E,D].
-
-        `|Y|² = lmax`, so that for lmax 2 only a·b is left.
-        """
-        a, b = gather(target, geometry.edges.receiver), gather(source, geometry.edges.sender)
-        dot = (a * b).sum(1)
-        if a.shape[1] > 3:
-            return dot
-        return dot - (a * geometry.harmonics).sum(1) * (b * geometry.harmonics).sum(1)
+            # Slices of a map's output would meet their gradients in a copy of all of it.
+            f = rejected(arcs, f, _rows(self.edge, f, 2 * width), _rows(self.vector, v, 3 * width), y)
+        return x, v + v3 * o1.unsqueeze(1) + moved, f
 
 
 class ViSNet(Encoder):
@@ -131,6 +114,8 @@ class ViSNet(Encoder):
 
     No largest number of neighbours: with one, the energy is discontinuous.
     """
+
+    takes_pairs = True
 
     def __init__(
         self,
@@ -173,23 +158,28 @@ class ViSNet(Encoder):
             "self_loops": self.self_loops,
         }
 
-    def forward(self, numbers: Tensor, edge_index: Tensor, edge_vectors: Tensor) -> Features:
+    def forward(self, numbers: Tensor, edge_index: Tensor, edge_vectors: Tensor, mirrored: bool = False) -> Features:
         n = numbers.shape[0]
         d, unit = polar(edge_vectors)
         y = harmonics(unit, self.lmax)
-        edges = Edges(edge_index, n)
+        cutoff = cosine_cutoff(d, self.cutoff)
+        radial = exp_normal(d, self.cutoff, self.n_radial) * cutoff.unsqueeze(-1)
+        x = self._embed(numbers, Edges(edge_index, n, mirrored), radial, cutoff.unsqueeze(-1))
+        arcs, ends = Arcs(edge_index, n, mirrored), edge_index
+        if mirrored:
+            y = torch.cat([y, torch.cat([-y[:, :3], y[:, 3:]], dim=-1)])
         if self.self_loops:
-            own = torch.arange(n, device=d.device).expand(2, n)
-            edges = Edges(torch.cat([edge_index, own], dim=1), n)
+            arcs, ends = (
+                arcs.with_loops(),
+                torch.cat([edge_index, torch.arange(n, device=d.device).expand(2, n)], dim=1),
+            )
             d, y = torch.cat([d, d.new_zeros(n)]), torch.cat([y, y.new_zeros((n, y.shape[1]))])
-        cutoff = cosine_cutoff(d, self.cutoff).unsqueeze(-1)
-        radial = exp_normal(d, self.cutoff, self.n_radial) * cutoff
-        among = slice(None, edge_index.shape[1])
-        x = self._embed(numbers, Edges(edge_index, n), radial[among], cutoff[among])
+            cutoff = cosine_cutoff(d, self.cutoff)
+            radial = exp_normal(d, self.cutoff, self.n_radial) * cutoff.unsqueeze(-1)
         # The cutoff function is inside m_ij; SiLU of a map with a bias is not zero where m_ij is.
-        envelope = cutoff if self.envelope else (d < self.cutoff).to(d.dtype).unsqueeze(-1)
-        geometry = _Geometry(edges, cutoff, envelope, y.unsqueeze(-1))
-        f = (gather(x, edges.sender) + gather(x, edges.receiver)) * self.edge_filter(radial)
+        envelope = cutoff if self.envelope else (d < self.cutoff).to(d.dtype)
+        geometry = _Geometry(arcs, arcs.each(cutoff), arcs.each(envelope), y)
+        f = (gather(x, ends[0]) + gather(x, ends[1])) * self.edge_filter(radial)
         v: Tensor | None = None
         for layer in self.layers:
             x, v, f = layer(x, v, f, geometry)

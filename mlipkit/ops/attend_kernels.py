@@ -1,0 +1,247 @@
+"""Loops of the attention over edges (`mlipkit.ops.attend`), compiled by Numba when first imported.
+
+Per edge e = (j -> i) of row p, with A = SiLU(h_k), B = SiLU(h_v) and one head at a time:
+
+    l = Σ q_i k_j A,   a = SiLU(l) f,   m = a v_j B
+    u = Σ G v_j B,   λ = u f SiLU'(l):   dq_i = λ k_j A,  dk_j = λ q_i A,  dh_k = λ q_i k_j A',  dv_j = a G B,
+    dh_v = a G v_j B',  df = Σ u SiLU(l)                                           with G = gm_e + gt_i
+
+A second `t` in front of a name marks the tangent that belongs to it. `qkv` [N,3,D]; `h` [R,2,D]; row p is that of edges
+p (where p < pairs) and p + pairs.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from mlipkit.ops.kernels import compiled
+from mlipkit.ops.silu_kernels import again, bend, read, rows, sigmoid, twist, write
+
+
+@compiled
+def table(n, here, there):
+    """(first, other, number): edges number[k] of atom i `here`, first[i] <= k < first[i+1], with atom `there`."""
+    first = np.zeros(n + 1, np.int64)
+    for e in range(len(here)):
+        if not (0 <= here[e] < n and 0 <= there[e] < n):
+            raise IndexError("an edge points to no atom")
+        first[here[e] + 1] += 1
+    for i in range(n):
+        first[i + 1] += first[i]
+    place = first[:-1].copy()
+    other, number = np.empty(first[n], np.int64), np.empty(first[n], np.int64)
+    for e in range(len(here)):
+        other[place[here[e]]], number[place[here[e]]] = there[e], e
+        place[here[e]] += 1
+    return first, other, number
+
+
+@compiled
+def attend(start, stop, like, first, other, number, pairs, heads, width, qkv, h, f, m, total):
+    """m_e and its sum over the edges of each receiver."""
+    x_, h_, f_, m_, t_ = rows(qkv, like), rows(h, like), rows(f, like), rows(m, like), rows(total, like)
+    depth = width // heads
+    for i in range(start, stop):
+        q = 3 * i * width
+        for c in range(width):
+            write(1, t_, i * width + c, like)
+        for place in range(first[i], first[i + 1]):
+            j, e = other[place], number[place]
+            k, v = (3 * j + 1) * width, (3 * j + 2) * width
+            hk = 2 * width * (e if e < pairs else e - pairs)
+            hv = hk + width
+            for head in range(heads):
+                b = head * depth
+                dot = like
+                for c in range(b, b + depth):
+                    y = read(h_, hk + c)
+                    dot += read(x_, q + c) * read(x_, k + c) * y * sigmoid(y)
+                a = dot * sigmoid(dot) * read(f_, e)
+                for c in range(b, b + depth):
+                    y = read(h_, hv + c)
+                    message = a * read(x_, v + c) * y * sigmoid(y)
+                    write(0, m_, e * width + c, message)
+                    write(1, t_, i * width + c, again(1, t_, i * width + c) + message)
+
+
+@compiled
+def edge_slopes(
+    start, stop, like, sender, receiver, pairs, heads, width, qkv, h, f, gm, gt, dh, df, a_of, l_of
+):  # fmt: skip
+    """dh, df; a and λ of each edge and head are kept for `atom_slopes`."""
+    x_, h_, f_, gm_, gt_ = rows(qkv, like), rows(h, like), rows(f, like), rows(gm, like), rows(gt, like)
+    dh_, df_, a_, l_ = rows(dh, like), rows(df, like), rows(a_of, like), rows(l_of, like)
+    depth = width // heads
+    for p in range(start, stop):
+        hk, hv = 2 * p * width, (2 * p + 1) * width
+        for c in range(hk, hv + width):
+            write(0, dh_, c, like)
+        for end in range(0 if p < pairs else 1, 2):
+            e = p + end * pairs
+            i, j = receiver[e], sender[e]
+            q, k, v = 3 * i * width, (3 * j + 1) * width, (3 * j + 2) * width
+            cut, slope = read(f_, e), like
+            for head in range(heads):
+                b = head * depth
+                dot, u = like, like
+                for c in range(b, b + depth):
+                    y, z = read(h_, hk + c), read(h_, hv + c)
+                    dot += read(x_, q + c) * read(x_, k + c) * y * sigmoid(y)
+                    g = read(gm_, e * width + c) + read(gt_, i * width + c)
+                    u += g * read(x_, v + c) * z * sigmoid(z)
+                o = sigmoid(dot)
+                a, lam = dot * o * cut, u * cut * bend(dot, o)
+                slope += u * dot * o
+                write(2, a_, e * heads + head, a)
+                write(3, l_, e * heads + head, lam)
+                for c in range(b, b + depth):
+                    y = read(h_, hk + c)
+                    d = lam * read(x_, q + c) * read(x_, k + c) * bend(y, sigmoid(y))
+                    write(0, dh_, hk + c, again(0, dh_, hk + c) + d)
+                for c in range(b, b + depth):
+                    z = read(h_, hv + c)
+                    g = read(gm_, e * width + c) + read(gt_, i * width + c)
+                    d = a * g * read(x_, v + c) * bend(z, sigmoid(z))
+                    write(0, dh_, hv + c, again(0, dh_, hv + c) + d)
+            write(1, df_, e, slope)
+
+
+@compiled
+def atom_slopes(
+    start, stop, like, first, other, number, from_first, from_other, from_number, pairs, heads, width,
+    qkv, h, gm, gt, a_of, l_of, dqkv,
+):  # fmt: skip
+    """dq of receivers, dk and dv of senders."""
+    x_, h_, gm_, gt_ = rows(qkv, like), rows(h, like), rows(gm, like), rows(gt, like)
+    a_, l_, d_ = rows(a_of, like), rows(l_of, like), rows(dqkv, like)
+    depth = width // heads
+    for i in range(start, stop):
+        q, k, v = 3 * i * width, (3 * i + 1) * width, (3 * i + 2) * width
+        for c in range(q, v + width):
+            write(0, d_, c, like)
+        for place in range(first[i], first[i + 1]):
+            far, e = 3 * other[place] * width + width, number[place]
+            hk = 2 * width * (e if e < pairs else e - pairs)
+            for head in range(heads):
+                lam = read(l_, e * heads + head)
+                for c in range(head * depth, (head + 1) * depth):
+                    y = read(h_, hk + c)
+                    write(0, d_, q + c, again(0, d_, q + c) + lam * read(x_, far + c) * y * sigmoid(y))
+        for place in range(from_first[i], from_first[i + 1]):
+            o, e = from_other[place], from_number[place]
+            far, hk = 3 * o * width, 2 * width * (e if e < pairs else e - pairs)
+            hv = hk + width
+            for head in range(heads):
+                a, lam = read(a_, e * heads + head), read(l_, e * heads + head)
+                for c in range(head * depth, (head + 1) * depth):
+                    y, z = read(h_, hk + c), read(h_, hv + c)
+                    g = read(gm_, e * width + c) + read(gt_, o * width + c)
+                    write(0, d_, k + c, again(0, d_, k + c) + lam * read(x_, far + c) * y * sigmoid(y))
+                    write(0, d_, v + c, again(0, d_, v + c) + a * g * z * sigmoid(z))
+
+
+@compiled
+def edge_second(
+    start, stop, like, sender, receiver, pairs, heads, width, qkv, h, f, gm, gt, tqkv, th, tf,
+    dgm, dh, df, a_of, ta_of, l_of, mu_of,
+):  # fmt: skip
+    """Slopes of Σ G tm with tm = ta v B + a tv B + a v B' th_v: dgm = tm, dh, df; a, ta, λ, μ for `atom_second`."""
+    x_, h_, f_, gm_, gt_ = rows(qkv, like), rows(h, like), rows(f, like), rows(gm, like), rows(gt, like)
+    tx_, th_, tf_ = rows(tqkv, like), rows(th, like), rows(tf, like)
+    dg_, dh_, df_ = rows(dgm, like), rows(dh, like), rows(df, like)
+    a_, ta_, l_, mu_ = rows(a_of, like), rows(ta_of, like), rows(l_of, like), rows(mu_of, like)
+    depth = width // heads
+    for p in range(start, stop):
+        hk, hv = 2 * p * width, (2 * p + 1) * width
+        for c in range(hk, hv + width):
+            write(0, dh_, c, like)
+        for end in range(0 if p < pairs else 1, 2):
+            e = p + end * pairs
+            i, j = receiver[e], sender[e]
+            q, k, v = 3 * i * width, (3 * j + 1) * width, (3 * j + 2) * width
+            cut, tcut, slope = read(f_, e), read(tf_, e), like
+            for head in range(heads):
+                b = head * depth
+                dot, tdot, u, w = like, like, like, like
+                for c in range(b, b + depth):
+                    y, z = read(h_, hk + c), read(h_, hv + c)
+                    oy, oz = sigmoid(y), sigmoid(z)
+                    xq, xk = read(x_, q + c), read(x_, k + c)
+                    dot += xq * xk * y * oy
+                    tdot += (read(tx_, q + c) * xk + xq * read(tx_, k + c)) * y * oy
+                    tdot += xq * xk * bend(y, oy) * read(th_, hk + c)
+                    g = read(gm_, e * width + c) + read(gt_, i * width + c)
+                    u += g * read(x_, v + c) * z * oz
+                    w += g * (read(tx_, v + c) * z * oz + read(x_, v + c) * bend(z, oz) * read(th_, hv + c))
+                o = sigmoid(dot)
+                s0, s1, s2 = dot * o, bend(dot, o), twist(dot, o)
+                a, ta = s0 * cut, s1 * tdot * cut + s0 * tcut
+                lam, mu = u * cut * s1, w * cut * s1 + u * (s2 * tdot * cut + s1 * tcut)
+                slope += w * s0 + u * s1 * tdot
+                write(2, a_, e * heads + head, a)
+                write(3, ta_, e * heads + head, ta)
+                write(4, l_, e * heads + head, lam)
+                write(5, mu_, e * heads + head, mu)
+                for c in range(b, b + depth):
+                    y = read(h_, hk + c)
+                    o = sigmoid(y)
+                    xq, xk = read(x_, q + c), read(x_, k + c)
+                    s1 = bend(y, o)
+                    d = mu * xq * xk * s1 + lam * (read(tx_, q + c) * xk + xq * read(tx_, k + c)) * s1
+                    d += lam * xq * xk * twist(y, o) * read(th_, hk + c)
+                    write(0, dh_, hk + c, again(0, dh_, hk + c) + d)
+                for c in range(b, b + depth):
+                    z, xv, tz = read(h_, hv + c), read(x_, v + c), read(th_, hv + c)
+                    o = sigmoid(z)
+                    g = read(gm_, e * width + c) + read(gt_, i * width + c)
+                    moved, s1 = ta * xv + a * read(tx_, v + c), bend(z, o)
+                    write(1, dg_, e * width + c, moved * z * o + a * xv * s1 * tz)
+                    d = g * (moved * s1 + a * xv * twist(z, o) * tz)
+                    write(0, dh_, hv + c, again(0, dh_, hv + c) + d)
+            write(6, df_, e, slope)
+
+
+@compiled
+def atom_second(
+    start, stop, like, first, other, number, from_first, from_other, from_number, pairs, heads, width,
+    qkv, h, gm, gt, tqkv, th, dgm, a_of, ta_of, l_of, mu_of, dgt, dqkv,
+):  # fmt: skip
+    """dgt and dq of receivers, dk and dv of senders."""
+    x_, h_, gm_, gt_ = rows(qkv, like), rows(h, like), rows(gm, like), rows(gt, like)
+    tx_, th_, dg_ = rows(tqkv, like), rows(th, like), rows(dgm, like)
+    a_, ta_, l_, mu_ = rows(a_of, like), rows(ta_of, like), rows(l_of, like), rows(mu_of, like)
+    t_, d_ = rows(dgt, like), rows(dqkv, like)
+    depth = width // heads
+    for i in range(start, stop):
+        q, k, v = 3 * i * width, (3 * i + 1) * width, (3 * i + 2) * width
+        for c in range(q, v + width):
+            write(0, d_, c, like)
+        for c in range(width):
+            write(1, t_, i * width + c, like)
+        for place in range(first[i], first[i + 1]):
+            far, e = (3 * other[place] + 1) * width, number[place]
+            hk = 2 * width * (e if e < pairs else e - pairs)
+            for c in range(width):
+                write(1, t_, i * width + c, again(1, t_, i * width + c) + read(dg_, e * width + c))
+            for head in range(heads):
+                lam, mu = read(l_, e * heads + head), read(mu_, e * heads + head)
+                for c in range(head * depth, (head + 1) * depth):
+                    y, xk = read(h_, hk + c), read(x_, far + c)
+                    o = sigmoid(y)
+                    d = (mu * xk + lam * read(tx_, far + c)) * y * o + lam * xk * bend(y, o) * read(th_, hk + c)
+                    write(0, d_, q + c, again(0, d_, q + c) + d)
+        for place in range(from_first[i], from_first[i + 1]):
+            far, e = from_other[place], from_number[place]
+            hk = 2 * width * (e if e < pairs else e - pairs)
+            hv, xq_ = hk + width, 3 * far * width
+            for head in range(heads):
+                lam, mu = read(l_, e * heads + head), read(mu_, e * heads + head)
+                a, ta = read(a_, e * heads + head), read(ta_, e * heads + head)
+                for c in range(head * depth, (head + 1) * depth):
+                    y, z, xq = read(h_, hk + c), read(h_, hv + c), read(x_, xq_ + c)
+                    o, r = sigmoid(y), sigmoid(z)
+                    d = (mu * xq + lam * read(tx_, xq_ + c)) * y * o + lam * xq * bend(y, o) * read(th_, hk + c)
+                    write(0, d_, k + c, again(0, d_, k + c) + d)
+                    g = read(gm_, e * width + c) + read(gt_, far * width + c)
+                    d = g * (ta * z * r + a * bend(z, r) * read(th_, hv + c))
+                    write(0, d_, v + c, again(0, d_, v + c) + d)

@@ -1,0 +1,118 @@
+"""ViSNet's steps over edges: compiled loops against the plain formulas, derivatives of three orders."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from mlipkit.ops import native, use_version
+from mlipkit.ops.attend import Arcs, attend
+from mlipkit.ops.vectors import carry, rejected
+
+N, D, HEADS = 4, 2, 2
+pytestmark = pytest.mark.skipif(native.kernels() is None, reason="needs numba")
+
+
+def arcs(kind: str) -> Arcs:
+    """Edges one by one, pairs for both directions, pairs and loops; the last atom has no neighbours."""
+    ends = torch.tensor([[0, 1, 2, 0, 1], [1, 2, 0, 1, 1]])
+    made = Arcs(ends, N, mirrored=kind != "edges")
+    return made.with_loops() if kind == "loops" else made
+
+
+KINDS = ["edges", "pairs", "loops"]
+
+
+def problem(name: str, kind: str, dtype=torch.float64):
+    """The operation as a function of tensors, and these."""
+    generator, there = torch.Generator().manual_seed(3), arcs(kind)
+    edges = len(there.sender)
+    rows = edges - there.pairs
+
+    def normal(*shape):
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+
+    if name == "attend":
+        return (lambda *t: attend(there, *t, HEADS)), [normal(N, 3 * D), normal(rows, 2 * D), normal(edges)]
+    components = 8 if name.endswith("8") else 3
+    y = normal(edges, components)
+    if name.startswith("rejected"):
+        run = lambda *t: rejected(there, *t)  # noqa: E731
+        return run, [normal(rows, D), normal(rows, D), normal(N, components, 2 * D), y]
+    if name.startswith("first"):
+        return (lambda *t: carry(there, None, *t)), [normal(edges, D), y, normal(edges)]
+    return (lambda *t: carry(there, *t)), [normal(N, components, D), normal(edges, 2 * D), y, normal(edges)]
+
+
+def outputs(result):
+    return result if isinstance(result, tuple) else (result,)
+
+
+STEPS = ["attend", "first_3", "carry_3", "carry_8", "rejected_3", "rejected_8"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", STEPS)
+def test_equals_the_formula(name, kind):
+    run, given = problem(name, kind)
+    found = outputs(run(*given))
+    with use_version("reference"):
+        expected = outputs(run(*given))
+    for a, b in zip(found, expected, strict=True):
+        assert type(a.grad_fn) is not type(b.grad_fn)
+        assert torch.allclose(a, b, atol=1e-13)
+
+
+@pytest.mark.parametrize("version", ["fused", "reference"])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("name", STEPS)
+def test_derivatives(name, kind, version):
+    run, given = problem(name, kind)
+    with use_version(version):
+        assert torch.autograd.gradcheck(run, given)
+        assert torch.autograd.gradgradcheck(run, given)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_third_derivatives(name):
+    run, given = problem(name, "pairs")
+
+    def slopes(*given):
+        total = sum((result * torch.sin(result)).sum() for result in outputs(run(*given)))
+        return torch.autograd.grad(total, given, create_graph=True)
+
+    assert torch.autograd.gradgradcheck(slopes, given)
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_float32_and_every_number_of_threads(name):
+    run, given = problem(name, "loops")
+    narrow = [value.detach().float().requires_grad_() for value in given]
+    expected = outputs(run(*given))
+    before, bound = torch.get_num_threads(), native.SPLIT_ABOVE
+    try:
+        native.SPLIT_ABOVE = 0
+        seen = []
+        for threads in (1, 3):
+            torch.set_num_threads(threads)
+            results = outputs(run(*narrow))
+            slopes = torch.autograd.grad(sum(r.square().sum() for r in results), narrow, create_graph=True)
+            second = torch.autograd.grad(sum(s.square().sum() for s in slopes), narrow)
+            seen.append([*results, *slopes, *second])
+    finally:
+        native.SPLIT_ABOVE = bound
+        torch.set_num_threads(before)
+    for a, b in zip(*seen, strict=True):
+        assert torch.equal(a, b)
+    for a, b in zip(seen[0], expected, strict=False):
+        assert torch.allclose(a.double(), b, rtol=1e-5, atol=1e-5)
+
+
+def test_no_edges():
+    run_on = Arcs(torch.zeros((2, 0), dtype=torch.int64), N, mirrored=True)
+    qkv = torch.randn(N, 3 * D, requires_grad=True)
+    m, total = attend(run_on, qkv, torch.zeros(0, 2 * D), torch.zeros(0), HEADS)
+    assert m.shape == (0, D)
+    assert not bool(total.any())
+    total.sum().backward()
+    assert not bool(qkv.grad.any())
