@@ -43,11 +43,9 @@ class Message(nn.Module):
 class Update(nn.Module):
     """`s += a_ss + a_sv ∘ <U v, V v>`, `v += a_vv ∘ U v` with `(a_vv, a_sv, a_ss) = MLP([ν, s])`, `ν = |V v|`."""
 
-    epsilon = NORM_EPS
-
     def __init__(self, width: int, vector_bias: bool) -> None:
         super().__init__()
-        self.width = width
+        self.width, self.epsilon = width, NORM_EPS
         # U and V as one map: rows 0..D-1 are U, rows D..2D-1 are V.
         self.uv = linear(width, 2 * width, bias=vector_bias)
         self.mix = mlp(2 * width, width, 3 * width)

@@ -26,6 +26,7 @@ from torch import Tensor
 
 SPLIT_ABOVE: Final = 1 << 19
 """Numbers read, from which a kernel is worth more than one thread."""
+_TENSORS = {Tensor, torch.nn.Parameter}
 _LIKE = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
 _positions_only: ContextVar[bool] = ContextVar("positions_only", default=False)
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
@@ -77,7 +78,7 @@ def run(kernel: Any, rows: int, work: int, like: Tensor, *arguments: Any) -> Non
 
     Tensors among the arguments are passed as addresses, None as address 0.
     """
-    given = [a.data_ptr() if isinstance(a, Tensor) else 0 if a is None else a for a in arguments]
+    given = [a.data_ptr() if type(a) in _TENSORS else 0 if a is None else a for a in arguments]
     zero = _LIKE[like.dtype]
     threads = torch.get_num_threads()
     if threads == 1 or work < SPLIT_ABOVE or rows < threads:
