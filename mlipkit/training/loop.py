@@ -319,6 +319,7 @@ class _Loop:
         facts = preflight.check(
             self.terms, self.potential, self.source.frames, self.validation, self.settings, self.sink
         )
+        preflight.warm_up(self.potential, self.source.frames, self.sink)
         at = state.at
         self.recorder = Recorder(self.folder if first else None, self.figures, self.sink, at.rows, at.sums)
         self.waited_before = self.feeder.waited_s

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
 from mlipkit.errors import LabelError
 from mlipkit.events import EventSink, Message
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from mlipkit.training.settings import TrainSettings
 
 KINDS = ("energy", "forces", "stress")
+WORTH_SAYING_S = 2.0
 
 
 def check(
@@ -115,3 +118,21 @@ def check_plausible(potential: Potential, frames: FrameSet, limit: float, matter
         choose_atomic_energies(frames, energies, max_binding=limit)
     residual = np.abs(residual_per_atom(frames, energies))
     return float(np.nanmedian(residual)) if np.isfinite(residual).any() else float("nan")
+
+
+def warm_up(potential: Potential, frames: FrameSet, sink: EventSink) -> None:
+    """Predict and differentiate one frame, and forget it: what is compiled on first use is not training time."""
+    from mlipkit.data.graph import graph_of
+
+    if not len(frames):
+        return
+    begin = time.perf_counter()
+    graph = graph_of(frames[0], potential.cutoff, potential.dtype).to(device=potential.device)
+    potential(graph)
+    prediction = potential(graph, create_graph=True)
+    assert prediction.forces is not None
+    weights = [parameter for parameter in potential.parameters() if parameter.requires_grad]
+    torch.autograd.grad(prediction.energy.sum() + prediction.forces.square().sum(), weights, allow_unused=True)
+    seconds = time.perf_counter() - begin
+    if seconds > WORTH_SAYING_S:
+        sink(Message(f"Loops compiled for this processor in {seconds:.0f} s; that is needed once per installation"))
