@@ -1,4 +1,4 @@
-"""The neighbour sum with neighbours contracted first, for many neighbours on the CPU.
+"""The neighbour sum with neighbours contracted first, for many neighbours on a CPU without compiled loops.
 
 The sum is linear in the filter, `Σ_j x_j ∘ (φ(d_ij) W) = Σ_b W_b ∘ (Σ_j φ_b(d_ij) x_j)`: neighbours times radial
 functions is a matrix product per atom, and W acts on atoms. The filter [E,3D], larger than everything else by far, is
