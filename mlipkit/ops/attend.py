@@ -102,8 +102,9 @@ class Attention:
         return m, segment_sum(m, arcs.receiver, arcs.n_atoms)
 
     def _run(self, name: str, count: int, h: Tensor, tables: Any, *arguments: Any) -> None:
-        kernel = getattr(native.kernels("attend_kernels"), name)
-        sizes = (self.arcs.shared(h), self.heads, h.shape[1] // 2)
+        width = h.shape[1] // 2
+        kernel = native.kernels("attend_kernels").loops(width // self.heads)[name]  # type: ignore[union-attr]
+        sizes = (self.arcs.shared(h), self.heads, width)
         native.run(kernel, count, 4 * h.numel(), h, *tables, *sizes, *arguments)
 
     def _per_head(self, like: Tensor, count: int) -> list[Tensor]:

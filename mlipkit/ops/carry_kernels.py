@@ -55,15 +55,22 @@ def _of(M):
                     o = sigmoid(a)
                     slope += a * o * alpha
                     write(0, dz_, z1 + c, cut * bend(a, o) * alpha)
+            d0, d1, d2 = like, like, like
             for c in range(width):
                 b, beta = read(z_, z2 + c), like
                 for k in range(M):
                     beta += read(g_, own + k * width + c) * read(y_, e * M + k)
                 o = sigmoid(b)
                 slope += b * o * beta
+                d0 += b * o * read(g_, own + c)
+                d1 += b * o * read(g_, own + width + c)
+                d2 += b * o * read(g_, own + 2 * width + c)
                 write(0, dz_, z2 + c, cut * bend(b, o) * beta)
             write(1, df_, e, slope)
-            for k in range(M):
+            write(2, dy_, e * M, cut * d0)
+            write(2, dy_, e * M + 1, cut * d1)
+            write(2, dy_, e * M + 2, cut * d2)
+            for k in range(3, M):
                 along = like
                 for c in range(width):
                     b = read(z_, z2 + c)

@@ -9,7 +9,7 @@ which is what energies, forces and the gradient of a force loss take. Higher ord
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -23,14 +23,16 @@ Tensors = tuple[Tensor | None, ...]
 
 
 class Operation(Protocol):
-    """Tensors may be None where an operation says so; all are contiguous and of one type."""
+    """Given tensors may be None where an operation says so; all are contiguous and of one type."""
 
-    def formula(self, *given: Any) -> Tensors:
-        """The outputs, in plain PyTorch."""
+    @property
+    def formula(self) -> Callable[..., Tensors]:
+        """(*given) -> the outputs, in plain PyTorch."""
         ...
 
-    def forward(self, *given: Any) -> Tensors:
-        """The outputs, in loops."""
+    @property
+    def forward(self) -> Callable[..., Tensors]:
+        """(*given) -> the outputs, in loops."""
         ...
 
     def slopes(self, partners: Sequence[Any], *given: Any) -> Tensors:
@@ -94,5 +96,5 @@ def _by_formula(operation: Operation, partners: Tensors, given: Tensors, tangent
     )
     asked = [h for h, t in zip(tangents, given, strict=True) if t is not None]
     total = [(s * h).sum() for s, h in zip(slopes, asked, strict=True) if s is not None and h is not None]
-    found = iter(torch.autograd.grad(sum(total), [*ahead, *there], create_graph=True, allow_unused=True))
+    found = iter(torch.autograd.grad(torch.stack(total).sum(), [*ahead, *there], create_graph=True, allow_unused=True))
     return [None if t is None else next(found) for t in (*partners, *given)]

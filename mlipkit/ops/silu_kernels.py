@@ -7,6 +7,8 @@ calls into the mathematical library would keep a loop from the vector units.
 
 from __future__ import annotations
 
+from typing import Any
+
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
@@ -14,8 +16,13 @@ from numba.extending import intrinsic, overload
 
 from mlipkit.ops.kernels import compiled
 
-SLOTS = 8
+SLOTS = 9
 """Arrays that a loop may write."""
+
+
+def _built(literal: bool = False) -> Any:
+    """`intrinsic`, called without its first argument."""
+    return intrinsic(prefer_literal=True) if literal else intrinsic
 
 
 def _strict(function):
@@ -27,7 +34,7 @@ def _strict(function):
         return njit(**options)(function)
 
 
-@intrinsic
+@_built()
 def rows(context, address, like):
     """Pointer to the numbers that lie at an address."""
     kind = types.CPointer(like)
@@ -52,7 +59,7 @@ def _marked(module, instruction, own):
     return instruction
 
 
-@intrinsic
+@_built()
 def read(context, pointer, index):
     def generate(context, builder, signature, arguments):
         place = cgutils.gep_inbounds(builder, arguments[0], arguments[1])
@@ -61,7 +68,7 @@ def read(context, pointer, index):
     return pointer.dtype(pointer, types.int64), generate
 
 
-@intrinsic(prefer_literal=True)
+@_built(literal=True)
 def write(context, slot, pointer, index, value):
     """`pointer[index] = value`; read back only through `again` of the same slot."""
     number = slot.literal_value
@@ -74,7 +81,7 @@ def write(context, slot, pointer, index, value):
     return types.void(slot, pointer, types.int64, pointer.dtype), generate
 
 
-@intrinsic(prefer_literal=True)
+@_built(literal=True)
 def again(context, slot, pointer, index):
     number = slot.literal_value
 
@@ -85,7 +92,7 @@ def again(context, slot, pointer, index):
     return pointer.dtype(slot, pointer, types.int64), generate
 
 
-@intrinsic
+@_built()
 def _power(context, shifted):
     """2^n from n + 1.5 2^m, where m is the length of the mantissa: n stands in the lowest bits."""
     width, mantissa, bias = (32, 23, 127) if shifted is types.float32 else (64, 52, 1023)
@@ -98,7 +105,7 @@ def _power(context, shifted):
     return shifted(shifted), generate
 
 
-@intrinsic
+@_built()
 def of(context, like, value):
     """A constant in the type of `like`."""
 
