@@ -13,7 +13,7 @@ from mlipkit.models.bases import cosine_cutoff, linear, polar
 from mlipkit.models.encoder import N_TYPES, Encoder, Features
 from mlipkit.ops import Edges, gather, message
 from mlipkit.ops.attend import Arcs, attend
-from mlipkit.ops.vectors import carry, rejected
+from mlipkit.ops.vectors import carry, mixed, rejected
 
 
 def exp_normal(d: Tensor, cutoff: float, n: int) -> Tensor:
@@ -89,13 +89,11 @@ class Interaction(nn.Module):
             v = carry(arcs, None, _rows(self.spread, m, width), y, envelope)
             return x + _rows(self.out, total, 2 * width), v, f
         moved = carry(arcs, v, self.spread(m), y, envelope)
-        o1, o2, o3 = self.out(total).split(width, dim=-1)
-        v1, v2, v3 = _rows(self.vector, v, 0, 3 * width).split(width, dim=-1)
-        x = x + (v1 * v2).sum(1) * o2 + o3
+        dx, dv = mixed(_rows(self.vector, v, 0, 3 * width), self.out(total))
         if not self.last:
             # Slices of a map's output would meet their gradients in a copy of all of it.
             f = rejected(arcs, f, _rows(self.edge, f, 2 * width), _rows(self.vector, v, 3 * width), y)
-        return x, v + v3 * o1.unsqueeze(1) + moved, f
+        return x + dx, v + dv + moved, f
 
 
 class ViSNet(Encoder):

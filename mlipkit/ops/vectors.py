@@ -1,12 +1,14 @@
-"""Vectors along edges (ViSNet), as plain formulas and in compiled loops: messages, and the update of edges by them.
+"""Vectors in ViSNet, as plain formulas and in compiled loops: messages, and the update of edges and atoms by them.
 
 With pre-activations z = (z1, z2) or h, spherical harmonics Y [E,M] and a cutoff function f of each edge j -> i:
 
     carry     V_i = Σ_j f (SiLU(z1) v_j + SiLU(z2) Y)
     rejected  f_ij + SiLU(h) <a_i - (a_i·Y) Y, b_j - (b_j·Y) Y>
+    mixed     <v1, v2> o2 + o3,  v3 o1
 
 `<a - (a·Y)Y, b - (b·Y)Y> = a·b - (2 - |Y|²)(a·Y)(b·Y)`, and |Y|² is lmax: 1 (M = 3) leaves the product of both
-projections once, 2 (M = 8) leaves a·b alone. Algebra of the slopes: `carry_kernels`, `reject_kernels`.
+projections once, 2 (M = 8) leaves a·b alone. Algebra of the slopes: `carry_kernels`, `reject_kernels`,
+`mix_kernels`.
 """
 
 from __future__ import annotations
@@ -46,6 +48,11 @@ def rejected(arcs: Arcs, f: Tensor, h: Tensor, ab: Tensor, y: Tensor) -> Tensor:
         y: [E,M], M = 3 or 8.
     """
     return apply(Rejected(arcs), f, h, ab, y)
+
+
+def mixed(w: Tensor, o: Tensor) -> tuple[Tensor, Tensor]:
+    """What is added to scalars [N,D] and vectors [N,M,D]; from w [N,M,3D] = (v1, v2, v3) and o [N,3D], M = 3 or 8."""
+    return apply(Mixed(), w, o)
 
 
 def _run(module: str, name: str, components: int, rows: int, work: Tensor, *arguments: Any) -> None:
@@ -136,3 +143,29 @@ class Rejected:
         for side, table in enumerate(arcs.tables):
             self._run("atom_second", arcs.n_atoms, h, y, (*table, side), h, ab, y, g, th, tab, ty, dab)
         return dg, None, dh, dab, dy
+
+
+@dataclass(frozen=True)
+class Mixed:
+    def formula(self, w: Tensor, o: Tensor) -> tuple[Tensor, Tensor]:
+        (v1, v2, v3), (o1, o2, o3) = w.chunk(3, dim=-1), o.chunk(3, dim=-1)
+        return (v1 * v2).sum(1) * o2 + o3, v3 * o1.unsqueeze(1)
+
+    def _run(self, name: str, w: Tensor, o: Tensor, *arguments: Any) -> None:
+        _run("mix_kernels", name, w.shape[1], len(w), w, o.shape[1] // 3, w, o, *arguments)
+
+    def forward(self, w: Tensor, o: Tensor) -> Tensors:
+        n, components, width = len(w), w.shape[1], o.shape[1] // 3
+        x, v = o.new_empty((n, width)), o.new_empty((n, components, width))
+        self._run("mixed", w, o, x, v)
+        return x, v
+
+    def slopes(self, partners: Sequence[Any], *given: Any) -> Tensors:
+        dw, do = (torch.empty_like(t) for t in given)
+        self._run("slopes", *given, *partners, dw, do)
+        return dw, do
+
+    def second(self, partners: Sequence[Any], given: Sequence[Any], tangents: Sequence[Any]) -> Tensors:
+        made = tuple(torch.empty_like(t) for t in (*partners, *given))
+        self._run("second", *given, *partners, *tangents, *made)
+        return made

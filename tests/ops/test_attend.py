@@ -7,7 +7,7 @@ import torch
 
 from mlipkit.ops import native, use_version
 from mlipkit.ops.attend import Arcs, attend
-from mlipkit.ops.vectors import carry, rejected
+from mlipkit.ops.vectors import carry, mixed, rejected
 
 N, D, HEADS = 4, 2, 2
 pytestmark = pytest.mark.skipif(native.kernels() is None, reason="needs numba")
@@ -35,6 +35,8 @@ def problem(name: str, kind: str, dtype=torch.float64):
     if name == "attend":
         return (lambda *t: attend(there, *t, HEADS)), [normal(N, 3 * D), normal(rows, 2 * D), normal(edges)]
     components = 8 if name.endswith("8") else 3
+    if name.startswith("mixed"):
+        return mixed, [normal(N, components, 3 * D), normal(N, 3 * D)]
     y = normal(edges, components)
     if name.startswith("rejected"):
         run = lambda *t: rejected(there, *t)  # noqa: E731
@@ -48,7 +50,7 @@ def outputs(result):
     return result if isinstance(result, tuple) else (result,)
 
 
-STEPS = ["attend", "first_3", "carry_3", "carry_8", "rejected_3", "rejected_8"]
+STEPS = ["attend", "first_3", "carry_3", "carry_8", "rejected_3", "rejected_8", "mixed_3", "mixed_8"]
 
 
 @pytest.mark.parametrize("kind", KINDS)
