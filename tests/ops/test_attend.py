@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
+import suites
 import torch
 
+from mlipkit.data import graph_of
 from mlipkit.ops import native, use_version
 from mlipkit.ops.attend import Arcs, attend
 from mlipkit.ops.vectors import carry, mixed, rejected
@@ -118,3 +122,63 @@ def test_no_edges():
     assert not bool(total.any())
     total.sum().backward()
     assert not bool(qkv.grad.any())
+
+
+def test_nothing_beyond_the_cutoff():
+    """Where the cutoff function is zero so are sums, and all slopes but its own, of both orders."""
+    there = arcs("pairs")
+    edges = len(there.sender)
+    cutoff = torch.zeros(edges, dtype=torch.float64, requires_grad=True)
+    run, (qkv, h, _) = problem("attend", "pairs")
+    carried, (v, z, y, _) = problem("carry_3", "pairs")
+    m, total = run(qkv, h, cutoff)
+    moved = carried(v, z, y, cutoff)
+    assert not any(bool(t.any()) for t in (m, total, moved))
+    given = (qkv, h, v, z, y)
+    loss = (total + 1).square().sum() + (m - 1).square().sum() + (moved + 2).square().sum()
+    slopes = torch.autograd.grad(loss, given, create_graph=True)
+    assert not any(bool(s.any()) for s in slopes)
+    second = torch.autograd.grad(sum(((s + 1) ** 2).sum() for s in slopes), given)
+    assert not any(bool(s.any()) for s in second)
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 1e-6), (torch.float64, 1e-12)])
+@pytest.mark.parametrize("options", [{}, {"lmax": 2, "head": "gated"}, {"self_loops": True}], ids=str)
+def test_models_agree_in_training(options, dtype, bound):
+    """Energy, forces, stress and the gradients of a force loss are those of the plain formulas."""
+    potential = suites.small_potential("visnet", dtype, **options)
+    graph = graph_of(suites.skewed_crystal(), potential.cutoff, dtype)
+    seen = []
+    for name in ("reference", "fused"):
+        potential.zero_grad()
+        with use_version(name):
+            result = potential(graph, stress=True, create_graph=True)
+            (result.forces.square().sum() + result.stress.square().sum()).backward()
+        grads = [p.grad.clone() for p in potential.parameters() if p.grad is not None]
+        seen.append([result.energy, result.forces, result.stress, *grads])
+    assert len(seen[0]) == len(seen[1])
+    for a, b in zip(*seen, strict=True):
+        assert float((a - b).detach().abs().max()) <= bound * max(1.0, float(a.detach().abs().max()))
+
+
+@pytest.mark.parametrize(("dtype", "bound"), [(torch.float32, 3e-7), (torch.float64, 1e-15)])
+def test_sigmoid(dtype, bound):
+    x = torch.linspace(-70, 70, 10001, dtype=torch.float64).to(dtype)
+    sigmoid = native.kernels("silu_kernels").sigmoid  # type: ignore[union-attr]
+    found = torch.tensor([float(sigmoid(number)) for number in x.numpy()], dtype=torch.float64)
+    exact = torch.sigmoid(x.double())
+    assert float(((found - exact) / exact).abs().max()) < bound
+    assert math.isnan(sigmoid(x.new_tensor([math.nan]).numpy()[0]))
+    assert sigmoid(x.new_tensor([math.inf]).numpy()[0]) == 1
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_functional_transforms_use_the_formula(name):
+    run, given = problem(name, "pairs")
+
+    def total(first):
+        return sum(result.square().sum() for result in outputs(run(first, *given[1:])))
+
+    (expected,) = torch.autograd.grad(total(given[0]), given[:1])
+    found = torch.func.grad(total)(given[0].detach())
+    assert torch.allclose(found, expected, atol=1e-12)
