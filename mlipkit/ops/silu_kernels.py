@@ -3,6 +3,8 @@
 `read` and `write` tell the compiler that what a loop reads is never what it writes, and that outputs of different
 `slot` are different arrays: it then needs no checks, and a loop may fill several rows at once. `exp` is a polynomial:
 calls into the mathematical library would keep a loop from the vector units.
+
+Machine code kept on disk knows only the file of its own loop: after a change here delete `__pycache__`.
 """
 
 from __future__ import annotations
