@@ -34,10 +34,10 @@ def harmonics(unit: Tensor, lmax: int) -> Tensor:
     return torch.cat([unit, torch.stack(second, dim=-1)], dim=-1)
 
 
-def _stacked(width: int, parts: int, *, bias: bool = True) -> nn.Linear:
-    """`parts` maps D -> D as one, each with its own Xavier-uniform start."""
-    layer = linear(width, parts * width, bias=bias)
-    for block in layer.weight.data.split(width):
+def _stacked(width: int, *parts: int, bias: bool = True) -> nn.Linear:
+    """Maps D -> parts_k D as one, each with the Xavier-uniform start that it would have alone."""
+    layer = linear(width, sum(parts) * width, bias=bias)
+    for block in layer.weight.data.split([part * width for part in parts]):
         nn.init.xavier_uniform_(block)
     return layer
 
@@ -73,11 +73,11 @@ class Interaction(nn.Module):
         super().__init__()
         self.width, self.heads, self.last = width, heads, last
         self.norm = nn.LayerNorm(width)
-        self.query_key_value = _stacked(width, 3)
+        self.query_key_value = _stacked(width, 1, 1, 1)
         # Rows: dk, dv, and SiLU(Lin f) of the edge update.
-        self.edge = _stacked(width, 2 if last else 3)
+        self.edge = _stacked(width, 1, 1) if last else _stacked(width, 1, 1, 1)
         # Rows: v1, v2, v3, and W_t, W_s of the edge update.
-        self.vector = _stacked(width, 3 if last else 5, bias=False)
+        self.vector = _stacked(width, 3, bias=False) if last else _stacked(width, 3, 1, 1, bias=False)
         self.spread = linear(width, 2 * width)
         self.out = linear(width, 3 * width)
 
