@@ -8,10 +8,11 @@
 
 from mlipkit.md.batches import endings, simulate_batches
 from mlipkit.md.calculator import MlipCalculator
-from mlipkit.md.checks import Check, Finding, Look
+from mlipkit.md.checks import Check, Finding
 from mlipkit.md.ensembles import ENSEMBLES, Ensemble, get_ensemble
 from mlipkit.md.forces import CalculatorForces, Forces, PotentialForces
 from mlipkit.md.judging import CHECKS, build_checks
+from mlipkit.md.look import Look
 from mlipkit.md.relaxation import relax
 from mlipkit.md.simulation import simulate
 from mlipkit.md.start_check import preflight

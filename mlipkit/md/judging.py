@@ -10,7 +10,8 @@ import numpy as np
 
 from mlipkit.errors import SpecError, nearest
 from mlipkit.events import Verdict
-from mlipkit.md.checks import Check, EnergyDriftCheck, Finding, FiniteCheck, Look, MaxForceCheck, TemperatureCheck
+from mlipkit.md.checks import Check, EnergyDriftCheck, Finding, FiniteCheck, MaxForceCheck, TemperatureCheck
+from mlipkit.md.look import Look
 from mlipkit.md.structure_checks import BrokenBondsCheck, DensityCheck, LoneAtomsCheck, OverlapCheck
 
 # In order of cause and effect: when several fail at the same step, the first one names the failure.

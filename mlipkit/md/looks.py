@@ -1,4 +1,4 @@
-"""What checks look at: one replica closely (`Look`), or all of them at once to see which are worth a close look."""
+"""All replicas at one step, seen at once: which of them are worth a close look (`mlipkit.md.look`)."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from mlipkit.md.checks import NEAR, Array, Look
 from mlipkit.md.figures import COLUMNS
+from mlipkit.md.look import NEAR, Array, Look
 from mlipkit.md.state import MDState
 
 _COLUMN = {name: place for place, name in enumerate(COLUMNS)}

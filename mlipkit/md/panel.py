@@ -7,8 +7,9 @@ from collections.abc import Callable, Container, Sequence
 import numpy as np
 
 from mlipkit.events import Verdict
-from mlipkit.md.checks import Array, Check
+from mlipkit.md.checks import Check
 from mlipkit.md.judging import Judge
+from mlipkit.md.look import Array
 from mlipkit.md.looks import Looks
 
 Said = dict[int, list[Verdict]]

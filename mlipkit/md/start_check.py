@@ -10,9 +10,9 @@ import numpy as np
 import torch
 
 from mlipkit.events import Verdict
-from mlipkit.md.checks import Look
 from mlipkit.md.forces import ForceFunction, evaluate
 from mlipkit.md.judging import Judge, build_checks
+from mlipkit.md.look import Look
 from mlipkit.md.recorder import figures, look_at
 from mlipkit.md.state import MDState
 

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mlipkit.md.checks import NEAR, Array, Check, Finding, Look, density
+from mlipkit.md.checks import Check, Finding, density
+from mlipkit.md.look import NEAR, Array, Look
 
 if TYPE_CHECKING:
     from mlipkit.md.looks import Looks

@@ -104,10 +104,11 @@ class PaiNN(Encoder):
         basis = torch.cat([bessel(d, self.cutoff, self.n_radial) * envelope, envelope], dim=-1)
         s: Tensor = self.embedding(numbers)
         v: Tensor | None = None
-        if only_positions() and painn_slopes.serves(self, basis):
-            s, v = painn_slopes.Layers.apply(basis.contiguous(), unit.contiguous(), s.detach(), self, edges)
+        layers = list(zip(self.messages, self.updates, strict=True))
+        if only_positions() and painn_slopes.serves(layers, basis):
+            s, v = painn_slopes.Layers.apply(basis.contiguous(), unit.contiguous(), s.detach(), layers, edges)
         else:
-            for exchange, update in zip(self.messages, self.updates, strict=True):
+            for exchange, update in layers:
                 s, v = exchange(s, v, edges, basis, unit)
                 s, v = update(s, v)
         if self.readout is not None:

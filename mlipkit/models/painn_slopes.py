@@ -7,7 +7,7 @@ them. The loops are those of `mlipkit.ops.fused` and `mlipkit.ops.gating`: resul
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,18 +17,18 @@ from torch.nn.functional import linear, silu
 
 from mlipkit.ops import Edges, fused, gating
 
-if TYPE_CHECKING:
-    from mlipkit.models.painn import PaiNN
+Blocks = list[tuple[Any, Any]]
+"""Message and update of each layer (`mlipkit.models.painn`)."""
 
 _silu_backward = torch.ops.aten.silu_backward
 
 
-def serves(model: PaiNN, basis: Tensor) -> bool:
+def serves(layers: Blocks, basis: Tensor) -> bool:
     """Whether the layers are plain ones and compiled loops may be used."""
     return gating.compiled(basis) and all(
         type(layer) is nn.Linear
-        for exchange, update in zip(model.messages, model.updates, strict=True)
-        for layer in (exchange.mix_in, exchange.mix_out, exchange.filter, update.uv, *list(update.mix)[::2])  # type: ignore
+        for exchange, update in layers
+        for layer in (exchange.mix_in, exchange.mix_out, exchange.filter, update.uv, *list(update.mix)[::2])
     )
 
 
@@ -36,20 +36,19 @@ class Layers(Function):
     """(s, v) of all layers: start [N,D], basis [E,K+1], unit [E,3] -> [N,D], [N,3,D]; slopes in basis and unit only."""
 
     @staticmethod
-    def forward(ctx: Any, basis: Tensor, unit: Tensor, s: Tensor, model: PaiNN, edges: Edges) -> Any:
+    def forward(ctx: Any, basis: Tensor, unit: Tensor, s: Tensor, layers: Blocks, edges: Edges) -> Any:
         table, kept, v = fused.table_of(edges), [], None
-        for exchange, update in zip(model.messages, model.updates, strict=True):
+        for exchange, update in layers:
             s, v, own = _forwards(exchange, update, s, v, basis, unit, table)
             kept.append(own)
-        ctx.kept, ctx.model, ctx.table, ctx.unit = kept, model, table, unit
+        ctx.kept, ctx.layers, ctx.table, ctx.unit = kept, layers, table, unit
         return s, v
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gs: Tensor, gv: Tensor) -> Any:
         d_basis = d_unit = None
-        layers = list(zip(ctx.model.messages, ctx.model.updates, ctx.kept, strict=True))
-        for exchange, update, kept in reversed(layers):
+        for (exchange, update), kept in reversed(list(zip(ctx.layers, ctx.kept, strict=True))):
             gs, gv, dw, du = _backwards(exchange, update, kept, gs, gv, ctx.unit, ctx.table)
             # [K,E] is several times faster to make than [E,K].
             slope = kept[-1] @ dw.flatten(1).t()
