@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, ClassVar
 
+import numpy as np
 from ase import Atoms
 from ase.calculators.calculator import Calculator, PropertyNotImplementedError, all_changes
 
@@ -47,6 +48,18 @@ class MlipCalculator(Calculator):
         self.potential = potential
         self._forces = PotentialForces(potential, skin=skin)
         self._state: MDState | None = None
+
+    def check_state(self, atoms: Atoms, tol: float = 0.0) -> list[str]:
+        """What has changed since the last call, exactly. ASE's own compares charges and moments too, with tolerances:
+        a tenth of a step of a small molecule."""
+        known = self.atoms
+        if known is None:
+            return list(all_changes)
+        pairs = {
+            "positions": (known.positions, atoms.positions), "numbers": (known.numbers, atoms.numbers),
+            "cell": (known.cell.array, atoms.cell.array), "pbc": (known.pbc, atoms.pbc),
+        }  # fmt: skip
+        return [name for name, (old, new) in pairs.items() if not np.array_equal(old, new)]
 
     def calculate(self, atoms: Atoms | None = None, properties=None, system_changes=all_changes) -> None:
         super().calculate(atoms, properties, system_changes)

@@ -145,6 +145,20 @@ def test_calculator_takes_names_and_refuses_what_is_no_potential(tmp_path):
         MlipCalculator({})  # type: ignore[arg-type]
 
 
+def test_calculator_computes_again_after_any_change_and_only_then():
+    atoms = molecule("H2O", vacuum=3.0)
+    atoms.calc = calculator = MlipCalculator(potential())
+    atoms.get_forces()
+    assert calculator.check_state(atoms) == []
+    shifted, other, tight, periodic = (atoms.copy() for _ in range(4))
+    shifted.positions[1, 2] += 1e-13
+    other.numbers[0] = 6
+    tight.set_cell(tight.cell * 0.5)
+    periodic.pbc = (True, False, False)
+    changes = [calculator.check_state(changed) for changed in (shifted, other, tight, periodic, atoms[[0, 1]])]
+    assert changes == [["positions"], ["numbers"], ["cell"], ["pbc"], ["positions", "numbers"]]
+
+
 def test_calculator_gives_voigt_stress_and_follows_cell_and_composition():
     calculator = MlipCalculator(potential(numbers=(6, 1, 8)))
     diamond = bulk("C", "diamond", a=3.5, cubic=True)
