@@ -50,8 +50,9 @@ def _placed(potential: BasePotential, spec: MDSpec | RelaxSpec) -> BasePotential
     from mlipkit.models import UniversalPotential
 
     device = device_of(spec.device)
-    potential = potential.to(device)
-    if isinstance(potential, UniversalPotential) and getattr(torch, spec.dtype) not in potential.PRECISIONS:
+    potential, wanted = potential.to(device), getattr(torch, spec.dtype)
+    # Also as a part of a sum or a committee.
+    if any(isinstance(part, UniversalPotential) and wanted not in part.PRECISIONS for part in potential.modules()):
         return potential
     return potential.double() if spec.dtype == "float64" else potential.float()
 
@@ -73,6 +74,13 @@ def device_of(name: str) -> str:
 
 def say_precision(spec: MDSpec | RelaxSpec, forces: ForceFunction, sink: EventSink) -> None:
     """Say when a potential does not compute in the precision that was asked for."""
+    from mlipkit.models import BasePotential
+
     potential = getattr(forces, "potential", None)
-    if potential is not None and str(potential.dtype) != f"torch.{spec.dtype}":
-        sink(Message(f"{spec.potential} computes in {str(potential.dtype)[6:]}, not in {spec.dtype}"))
+    if potential is None:
+        return
+    parts = (part for part in potential.modules() if isinstance(part, BasePotential))
+    used = {str(part.dtype).removeprefix("torch.") for part in parts}
+    if others := sorted(used - {spec.dtype}):
+        partly = "partly " if spec.dtype in used else ""
+        sink(Message(f"{spec.potential} computes {partly}in {', '.join(others)}, not in {spec.dtype}"))

@@ -7,12 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import suites
+import torch
 
 import mlipkit as mk
 from mlipkit.data import read
 from mlipkit.errors import MissingPackageError, SpecError
 from mlipkit.md import MlipCalculator
+from mlipkit.md.forces import PotentialForces
+from mlipkit.models import UNIVERSAL, SumPotential, UniversalPotential
 from mlipkit.runs import places
+from mlipkit.runs.building_forces import build_forces, say_precision
 from mlipkit.runs.launching import check_places
 
 
@@ -46,6 +51,21 @@ def test_a_missing_package_is_refused_unless_another_python_computes(tmp_path, m
     inputs = check_places(mk.MDSpec(potential="universal:mace:my.model", python="elsewhere"), tmp_path)
     assert str(tmp_path / "my.model") in inputs
     assert places.run_of("universal:mace:my.model", tmp_path) is None
+
+
+class Exact(UniversalPotential):
+    NAME, PRECISIONS, FACTS = "exact", (torch.float64,), UNIVERSAL["so3lr"].FACTS
+
+
+def test_a_potential_of_one_precision_keeps_it_inside_a_sum(monkeypatch, tmp_path):
+    made = SumPotential([Exact(torch.nn.Linear(1, 1), [1, 6, 8]), suites.small_potential("schnet", torch.float32)])
+    monkeypatch.setattr("mlipkit.models.load", lambda source: made)
+    spec, said = mk.MDSpec(potential="sum.safetensors", dtype="float32"), []
+    forces = build_forces(spec, tmp_path)
+    assert isinstance(forces, PotentialForces)
+    assert [part.dtype for part in made.parts] == [torch.float64, torch.float32]
+    say_precision(spec, forces, said.append)
+    assert [event.text for event in said] == ["sum.safetensors computes partly in float64, not in float32"]
 
 
 @pytest.mark.full
