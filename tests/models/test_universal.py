@@ -155,6 +155,10 @@ def test_describe(name, potential):
     assert len(facts["elements"]) == {"so3lr": 8}.get(name, 89)
 
 
+def test_so3lr_says_that_charges_are_not_read():
+    assert "taken as neutral and closed-shell" in UNIVERSAL["so3lr"].FACTS.note
+
+
 def test_unknown_element(name, potential):
     strange = "Na" if name == "so3lr" else "Po"
     with pytest.raises(ModelError, match=f"unknown to this potential: {strange}"):
