@@ -14,7 +14,7 @@ import pytest
 
 from mlipkit import cli, lab
 from mlipkit.doctor import CHECKS, Item, examine
-from mlipkit.errors import MlipkitError
+from mlipkit.errors import MlipkitError, SpecError
 from mlipkit.runs import MDSpec, TrainSpec
 from mlipkit.runs.options import options_of, parse_pairs, spec_from_options
 
@@ -214,6 +214,17 @@ def test_options_become_the_same_specification():
         keys={"forces": "dft_forces", "energy": "E"}, time_limit_s=60, name="001",
     )  # fmt: skip
     assert parse_pairs("max_force=40,overlap=false", "checks") == {"max_force": 40, "overlap": False}
+
+
+def test_values_with_commas_stay_whole():
+    assert parse_pairs("temperature=[50,60], steps=10", "--change") == {"temperature": [50, 60], "steps": 10}
+    assert parse_pairs("checks={a: 1, b: 2},", "--change") == {"checks": {"a": 1, "b": 2}}
+    found = parse_pairs("temperature=70,80,steps=10", "--change")
+    assert MDSpec(**found).temperature == [70, 80]
+    with pytest.raises(SpecError, match=r"--change: temperature: not a value.*\[50"):
+        parse_pairs("temperature=[50,60", "--change")
+    with pytest.raises(SpecError, match="not of the form name=value; found 70"):
+        parse_pairs("70,80", "--change")
 
 
 # ---- doctor

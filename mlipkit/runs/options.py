@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 import types
 import typing
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ from mlipkit.errors import SpecError
 from mlipkit.runs.spec import AnySpec
 
 HIDDEN = ("kind", "version")
+BETWEEN_PAIRS = re.compile(r",(?=\s*[\w.-]+\s*=)")
 
 
 def options_of(cls: type[AnySpec]) -> list[inspect.Parameter]:
@@ -65,19 +67,24 @@ def spec_from_options(cls: type[AnySpec], values: Mapping[str, Any]) -> AnySpec:
 
 
 def parse_pairs(text: str, where: str) -> dict[str, Any]:
-    """``"forces=dft_forces,energy=E"`` as a dictionary; numbers, true and false become such.
+    """``"forces=dft_forces,energy=E"`` as a dictionary; numbers, lists, true and false become such.
+
+    Only a comma before the next ``name=`` ends a value: ``temperature=70,80`` is one pair.
 
     Raises:
-        SpecError: a part without "=".
+        SpecError: a part without "=", a value that is no YAML.
     """
     import yaml
 
     pairs = {}
-    for part in filter(None, (part.strip() for part in text.split(","))):
+    for part in filter(None, (part.strip(" ,") for part in BETWEEN_PAIRS.split(text))):
         key, sign, value = part.partition("=")
         if not sign:
             raise SpecError("not of the form name=value", where=where, found=part, hint="Example: forces=dft_forces")
-        pairs[key.strip()] = yaml.safe_load(value)
+        try:
+            pairs[key.strip()] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise SpecError("not a value", where=(where, key.strip()), found=value, hint=str(error)) from None
     return pairs
 
 
