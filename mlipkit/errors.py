@@ -74,8 +74,8 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"{start}known: {', '.join(choices) if choices else 'none'}"
 
 
-def require(module: str, extra: str, purpose: str):
-    """Import an optional package when it is first needed, or say which extra brings it."""
+def require(module: str, extra: str, purpose: str, cure: str = ""):
+    """Import an optional package when it is first needed, or say which extra brings it (or another cure)."""
     import importlib
 
     try:
@@ -83,5 +83,5 @@ def require(module: str, extra: str, purpose: str):
     except ImportError as error:
         raise MissingPackageError(
             f"{purpose} needs the package '{module.split('.')[0]}' ({error})",
-            hint=f'Install it with: pip install "mlipkit[{extra}]"',
+            hint=cure or f'Install it with: pip install "mlipkit[{extra}]"',
         ) from error

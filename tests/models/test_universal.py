@@ -17,6 +17,7 @@ from mlipkit.data import FrameSet, NeighbourCache, collate, graph_of, samples
 from mlipkit.errors import MissingPackageError, ModelError
 from mlipkit.md import MlipCalculator
 from mlipkit.models import UNIVERSAL, CalculatorPotential, load, predict, save
+from mlipkit.models.universal import MACE
 from mlipkit.runs.places import UNIVERSAL_FILES, UNIVERSAL_PACKAGES
 from mlipkit.runs.report import REFERENCES
 
@@ -195,6 +196,25 @@ def test_missing_package(name, monkeypatch):
     monkeypatch.setitem(sys.modules, module[name], None)
     with pytest.raises(MissingPackageError, match=r'universal:.*pip install "mlipkit\[universal\]"'):
         load(f"universal:{name}")
+
+
+def test_missing_mace_names_an_environment_of_its_own(monkeypatch, tmp_path):
+    monkeypatch.setitem(sys.modules, "mace.modules", None)
+    (tmp_path / "my.model").write_text("weights")
+    with pytest.raises(MissingPackageError, match="environment of its own") as error:
+        load(f"universal:mace:{tmp_path / 'my.model'}")
+    assert "mlipkit[" not in str(error.value)
+
+
+def test_mace_keeps_its_path_absolute(monkeypatch, tmp_path):
+    class ScaleShiftMACE(torch.nn.Linear):
+        atomic_numbers = torch.tensor([1, 8])
+        r_max = 4.0
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(MACE, "PACKAGE", "torch")
+    potential = MACE(ScaleShiftMACE(1, 1), "my.model")
+    assert potential.specification()["path"] == str(tmp_path.resolve() / "my.model")
 
 
 def test_names():

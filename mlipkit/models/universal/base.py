@@ -52,7 +52,8 @@ class UniversalPotential(BasePotential):
 
     Attributes:
         NAME: what follows "universal:".
-        PACKAGE: its distribution on the package index; `MODULE` its import name, `EXTRA` the extra that brings it.
+        PACKAGE: its distribution on the package index; `MODULE` its import name, `EXTRA` the extra that brings it,
+            `CURE` what to do instead where no extra does.
         FACTS: for people; part of `describe()`.
         PRECISIONS: dtypes in which it may compute; weights in another one are turned into the first.
         READOUT: first parts of the names of parameters that do not make the features.
@@ -62,6 +63,7 @@ class UniversalPotential(BasePotential):
     PACKAGE: ClassVar[str]
     MODULE: ClassVar[str]
     EXTRA: ClassVar[str] = "universal"
+    CURE: ClassVar[str] = ""
     FACTS: ClassVar[Facts]
     PRECISIONS: ClassVar[tuple[torch.dtype, ...]] = (torch.float32, torch.float64)
     READOUT: ClassVar[tuple[str, ...]] = ()
@@ -87,10 +89,10 @@ class UniversalPotential(BasePotential):
         """Import the package (or one of its modules).
 
         Raises:
-            MissingPackageError: it is not installed; the error names the extra that brings it.
+            MissingPackageError: it is not installed; the error names the extra that brings it, or `CURE`.
         """
         with process_unchanged():
-            return require(module or cls.MODULE, cls.EXTRA, f"universal:{cls.NAME}")
+            return require(module or cls.MODULE, cls.EXTRA, f"universal:{cls.NAME}", cls.CURE)
 
     def _apply(self, fn, recurse: bool = True):
         wanted = fn(torch.empty(0, dtype=self.PRECISIONS[0])).dtype

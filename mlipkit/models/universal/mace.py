@@ -27,7 +27,7 @@ class MACE(UniversalPotential):
 
     Args:
         model: unpickled MACE model.
-        path: its file, for `describe()`.
+        path: its file, for `describe()` and to load it again; kept as an absolute path.
         head: name of one of its heads; None takes the only one, or that called "default".
     """
 
@@ -35,6 +35,7 @@ class MACE(UniversalPotential):
     NAME = "mace"
     PACKAGE = "mace-torch"
     MODULE = "mace"
+    CURE = "mace-torch needs an environment of its own: load the file there, or name its Python in the field python of a run"
     FACTS = Facts(
         title="MACE model of the user",
         level_of_theory="that of its training data; the file does not say",
@@ -53,7 +54,7 @@ class MACE(UniversalPotential):
         if getattr(model, "embedding_specs", None):
             raise ModelError("models that take charges or spins are not supported", where=where)
         super().__init__(model, elements=model.atomic_numbers.tolist())
-        self.path = str(path)
+        self.path = str(Path(path).expanduser().resolve()) if str(path) else ""
         heads = list(getattr(model, "heads", None) or ["Default"])
         self.head = _choose(head, heads, where)
         self.head_name = heads[self.head]
