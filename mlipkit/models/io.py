@@ -54,7 +54,10 @@ def build(spec: Mapping[str, Any], tensors: Mapping[str, Tensor], *, where: str 
     """Potential from a specification and tensors of the present format version."""
     # Fresh weights are drawn and overwritten: the caller's random numbers must not notice.
     with torch.random.fork_rng(devices=[]):
-        potential = potential_from(spec, where=where)
+        try:
+            potential = potential_from(spec, where=where)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise ModelError(f"damaged specification ({type(error).__name__}: {error})", where=where) from error
     state = {name.removeprefix(PREFIX): value for name, value in tensors.items() if name.startswith(PREFIX)}
     try:
         potential.load_state_dict(state)
@@ -153,7 +156,12 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, Tensor
             where=str(path),
             hint="Was it written by mlipkit.models.save?",
         )
-    spec = json.loads(header[HEADER_KEY])
+    try:
+        spec = json.loads(header[HEADER_KEY])
+    except ValueError as error:
+        raise ModelError(f"damaged specification ({error})", where=str(path)) from error
+    if not isinstance(spec, dict):
+        raise ModelError("damaged specification", where=str(path), expected="names and values", found=spec)
     version = spec.get("format_version")
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise ModelError(

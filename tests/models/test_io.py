@@ -191,6 +191,29 @@ def test_damaged_files(potential, tmp_path):
         save(potential, tmp_path / "p.pt")
 
 
+@pytest.mark.parametrize("header", ["{", "[1]", "null", "3"])
+def test_a_header_that_is_no_specification(header, tmp_path):
+    path = tmp_path / "p.safetensors"
+    save_file({"x": torch.zeros(2)}, path, {"mlipkit": header})
+    with pytest.raises(ModelError, match=r"p\.safetensors: damaged specification"):
+        load(path)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"encoder": "painn"}, {"encoder": {"options": {}}}, {"dtype": "int64"}, {"elements": ["H"]}, {"elements": 1},
+        {"kind": ["potential"]}, {"kind": "sum", "potentials": 3}, {"kind": "sum", "potentials": ["painn"]},
+        {"auxiliary": {"a": 1}}, {"head": []},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_values_of_a_specification_that_cannot_be(wrong, potential, tmp_path):
+    path = _rewritten(save(potential, tmp_path / "p.safetensors"), lambda spec, _: spec.update(wrong))
+    with pytest.raises(ModelError, match=r"p\.safetensors: damaged specification"):
+        load(path)
+
+
 def test_nested_names_of_a_broken_specification(potential, tmp_path):
     path = save(potential, tmp_path / "p.safetensors")
     _rewritten(path, lambda spec, _: spec["encoder"].update(name="pain"))
