@@ -132,10 +132,11 @@ class SumPotential(_Composite):
 
     kind = "sum"
 
-    def __init__(self, parts: Sequence[BasePotential]) -> None:
-        if not parts:
+    def __init__(self, parts: Iterable[BasePotential]) -> None:
+        given = list(parts)
+        if not given:
             raise ModelError("no potential", where=self.kind, expected="at least one")
-        super().__init__(parts)
+        super().__init__(given)
 
     @property
     def parts(self) -> list[BasePotential]:
@@ -171,10 +172,11 @@ class Committee(_Composite):
 
     kind = "committee"
 
-    def __init__(self, members: Sequence[BasePotential]) -> None:
-        if len(members) < 2:
-            raise ModelError("too few members for a spread", where=self.kind, expected="at least 2", found=len(members))
-        super().__init__(members)
+    def __init__(self, members: Iterable[BasePotential]) -> None:
+        given = list(members)
+        if len(given) < 2:
+            raise ModelError("too few members for a spread", where=self.kind, expected="at least 2", found=len(given))
+        super().__init__(given)
 
     @property
     def members(self) -> list[BasePotential]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
@@ -54,6 +55,8 @@ class ZBLRepulsion(BasePotential):
                 "the switch ends before it begins", where="zbl", expected="0 <= inner < outer",
                 found=f"inner {inner:g}, outer {outer:g}",
             )  # fmt: skip
+        if outer is not None and math.isinf(outer):
+            raise ModelError("the switch never ends", where="zbl", expected="a finite outer radius", found=outer)
         self.inner = None if inner is None else float(inner)
         self.outer = None if outer is None else float(outer)
         radii = torch.tensor(covalent_radii[:N_TYPES].tolist(), dtype=torch.get_default_dtype())

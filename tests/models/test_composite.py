@@ -169,3 +169,17 @@ def test_describe():
     assert [part["kind"] for part in said["potentials"]] == ["potential", "zbl"]
     assert said["parameters"] == said["potentials"][0]["parameters"] > 0
     assert said["elements"] == ["H", "C", "O"]
+
+
+def test_generators_of_potentials_and_empty_ones():
+    assert len(SumPotential(ZBLRepulsion([z]) for z in (1, 1))) == 2
+    assert len(Committee(ZBLRepulsion([1]) for _ in range(3))) == 3
+    with pytest.raises(ModelError, match="sum: no potential; expected at least one"):
+        SumPotential(iter([]))
+    with pytest.raises(ModelError, match=r"too few members.*found 0"):
+        Committee(iter([]))
+
+
+def test_zbl_without_an_end_is_refused():
+    with pytest.raises(ModelError, match="zbl: the switch never ends; expected a finite outer radius; found inf"):
+        ZBLRepulsion([1], inner=0.5, outer=float("inf"))
