@@ -85,10 +85,14 @@ class EGNN(Encoder):
         super().__init__()
         if norm not in NORMS:
             raise ModelError(f"unknown norm '{norm}'", where=("encoder", "egnn"), hint=nearest(norm, NORMS))
-        known = sorted({int(z) for z in (range(1, N_TYPES) if elements is None else elements)})
+        given = list(range(1, N_TYPES) if elements is None else elements)
+        try:
+            known = sorted({int(z) for z in given})
+        except (TypeError, ValueError):
+            known = []
         if not known or known[0] < 1 or known[-1] >= N_TYPES:
             raise ModelError(
-                "no usable element", where=("encoder", "egnn"), expected="atomic numbers 1..118", found=known
+                "no usable element", where=("encoder", "egnn"), expected="atomic numbers 1..118", found=given
             )
         self.cutoff, self.width, self.elements = float(cutoff), features, tuple(known)
         self.n_fourier, self.sigma, self.norm, self.envelope = n_fourier, float(sigma), norm, envelope

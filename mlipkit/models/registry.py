@@ -19,6 +19,10 @@ from mlipkit.models.visnet import ViSNet
 ENCODERS: dict[str, type[Encoder]] = {"schnet": SchNet, "painn": PaiNN, "egnn": EGNN, "visnet": ViSNet}
 """Encoders by the name used in files and specifications. Everything here goes through the shared property suite."""
 
+LEAST = dict.fromkeys(("features", "layers", "n_radial", "n_filters", "n_fourier", "heads"), 1)
+LEAST_OF = {"schnet": {"n_radial": 2}}
+"""Smallest sizes; SchNet's Gaussians are as wide as two of them are apart."""
+
 
 def build_encoder(name: str, *, seed: int | None = None, **options: Any) -> Encoder:
     """Encoder by name with fresh weights.
@@ -34,6 +38,10 @@ def build_encoder(name: str, *, seed: int | None = None, **options: Any) -> Enco
     for option in options:
         if option not in known:
             raise ModelError(f"unknown option '{option}'", where=("encoder", name), hint=nearest(option, known))
+    for option, least in {**LEAST, **LEAST_OF.get(name, {})}.items():
+        value = options.get(option)
+        if isinstance(value, int | float) and not value >= least:
+            raise ModelError("too small", where=("encoder", name, option), expected=f"at least {least}", found=value)
     if seed is None:
         return ENCODERS[name](**options)
     with torch.random.fork_rng(devices=[]):

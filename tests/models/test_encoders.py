@@ -222,3 +222,23 @@ def test_unknown_names():
         build_encoder("pain")
     with pytest.raises(ModelError, match=r"unknown option 'n_layers'.*layers"):
         build_encoder("schnet", n_layers=3)
+
+
+@pytest.mark.parametrize(
+    ("encoder", "options"),
+    [
+        *((name, {option: 0}) for name in ENCODERS for option in ("features", "layers")),
+        ("painn", {"n_radial": 0}), ("schnet", {"n_radial": 1}), ("schnet", {"n_filters": -1}),
+        ("visnet", {"heads": 0}), ("egnn", {"n_fourier": 0}),
+    ],
+)  # fmt: skip
+def test_sizes_that_cannot_be_are_refused(encoder, options):
+    (name,) = options
+    with pytest.raises(ModelError, match=f"encoder: {encoder}: {name}: too small; expected at least [12]"):
+        build_encoder(encoder, **options)
+
+
+@pytest.mark.parametrize("elements", [["H"], [None], ["6.5"]])
+def test_egnn_elements_are_atomic_numbers(elements):
+    with pytest.raises(ModelError, match="egnn: no usable element; expected atomic numbers"):
+        build_encoder("egnn", elements=elements)
