@@ -87,3 +87,14 @@ def test_a_property_the_calculator_lacks():
 
     with pytest.raises(ModelError, match="EnergiesOnly: the calculator does not give this property"):
         CalculatorPotential(EnergiesOnly())(graph_of(suites.ethanol(), 0.1))
+
+
+def test_an_element_the_calculator_does_not_know():
+    with pytest.raises(ModelError, match=r"EMT: the calculator cannot do this structure \(No EMT-potential for Zr\)"):
+        CalculatorPotential(EMT())(graph_of(Atoms("Zr"), 0.1))
+
+
+def test_says_elements_as_symbols_and_that_the_licence_is_unknown():
+    facts = CalculatorPotential(EMT(), [29, 79]).describe()
+    assert facts["elements"] == ["Cu", "Au"]
+    assert "unknown" in facts["licence"]

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import BaseCalculator, PropertyNotImplementedError
+from ase.data import chemical_symbols
 from ase.stress import voigt_6_to_full_3x3_stress
 from torch import Tensor
 
@@ -99,6 +100,8 @@ class CalculatorPotential(BasePotential):
                 answers.append(ask(image, stress and bool(pbc.all())))
             except PropertyNotImplementedError as error:
                 raise ModelError(f"the calculator does not give this property ({error})", where=self.name) from error
+            except NotImplementedError as error:
+                raise ModelError(f"the calculator cannot do this structure ({error})", where=self.name) from error
         like = graph.positions.detach()
         unknown = np.full((3, 3), np.nan)
         tensors = np.stack([unknown if a.stress is None else a.stress for a in answers]) if stress else None
@@ -115,8 +118,11 @@ class CalculatorPotential(BasePotential):
             "name": self.name,
             "calculator": f"{type(self.calculator).__module__}.{self.name}",
             "level_of_theory": "that of the calculator",
+            "licence": "that of the calculator, unknown here",
             "parameters": 0,
             "trainable": 0,
-            "elements": "not told" if len(self.elements) == len(EVERY_ELEMENT) else list(self.elements),
+            "elements": "not told"
+            if len(self.elements) == len(EVERY_ELEMENT)
+            else [chemical_symbols[z] for z in self.elements],
             "dtype": "float64",
         }
