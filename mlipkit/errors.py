@@ -69,7 +69,9 @@ class MissingPackageError(MlipkitError):
 def nearest(name: str, known: Iterable[str]) -> str:
     """Sentence fragment that lists the known names, the nearest match first: ``did you mean 'forces'? known: ...``."""
     choices = sorted(map(str, known))
+    folded = {choice.lower(): choice for choice in choices}
     match = difflib.get_close_matches(name, choices, n=1, cutoff=0.5)
+    match = match or [folded[found] for found in difflib.get_close_matches(name.lower(), folded, n=1, cutoff=0.5)]
     start = f"did you mean '{match[0]}'? " if match else ""
     return f"{start}known: {', '.join(choices) if choices else 'none'}"
 

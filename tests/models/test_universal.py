@@ -220,7 +220,8 @@ def test_mace_keeps_its_path_absolute(monkeypatch, tmp_path):
 def test_names():
     assert {name: cls.MODULE for name, cls in UNIVERSAL.items()} == UNIVERSAL_PACKAGES
     for source, message in (
-        ("universal:so3l", "did you mean 'so3lr'"), ("universal:mace", "a file is missing"),
+        ("universal:so3l", "did you mean 'so3lr'"), ("universal:SO3LR", "did you mean 'so3lr'"),
+        ("universal:mace", "a file is missing"),
         ("universal:so3lr:x.model", "takes no file"), ("universal:mace:none.model", "no such file"),
     ):  # fmt: skip
         with pytest.raises(ModelError, match=message):
