@@ -92,7 +92,7 @@ def _spec_error(cls: type[Part], error: ValidationError) -> SpecError:
     problem = min(problems, key=lambda item: item["type"] != "extra_forbidden")
     # Of a field with alternatives (a number or a list) each one complains: the one that got furthest was meant.
     problem = (
-        max((p for p in problems if p["loc"][:1] == problem["loc"][:1]), key=lambda p: len(p["loc"]))
+        max((p for p in problems if p["loc"][:1] == problem["loc"][:1]), key=_meant)
         if (problem["type"] != "extra_forbidden")
         else problem
     )
@@ -102,6 +102,8 @@ def _spec_error(cls: type[Part], error: ValidationError) -> SpecError:
         return SpecError("unknown field", where=where, hint=nearest(path[-1], _fields_at(cls, path[:-1])))
     if problem["type"] == "missing":
         return SpecError("this field is needed", where=where)
+    if problem["type"] == "too_short":
+        return SpecError("empty", where=where, expected="at least one")
     if problem["type"] == "value_error":
         return SpecError(str(problem.get("ctx", {})["error"]), where=where)
     found, hint = problem.get("input"), None
@@ -109,6 +111,11 @@ def _spec_error(cls: type[Part], error: ValidationError) -> SpecError:
         hint = nearest(found, re.findall(r"'([^']+)'", problem.get("ctx", {})["expected"]))
     message = problem["msg"][:1].lower() + problem["msg"][1:]
     return SpecError(message, where=where, found=f"{found!r:.80}", hint=hint)
+
+
+def _meant(problem: Any) -> tuple[int, bool]:
+    """An empty list was meant as a list."""
+    return len(problem["loc"]), problem["type"] == "too_short"
 
 
 def _fields_at(cls: type[BaseModel], path: list[str]) -> list[str]:

@@ -168,3 +168,10 @@ def test_factories(tmp_path: Path):
 def test_opening_runs_loads_no_torch():
     code = "import sys, mlipkit.runs as r; r.open, r.launch, r.TrainSpec, r.Run; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("fields", [{"start": []}, {"temperature": []}])
+def test_empty_lists(fields):
+    (name,) = fields
+    with pytest.raises(SpecError, match=f"^MDSpec: {name}: empty; expected at least one$"):
+        MDSpec(**fields)
