@@ -269,6 +269,8 @@ def open_folder(
     try:
         return _show(record, run, detach=not follow)
     except RunError:
+        if resume and follow:
+            raise
         # Looking at a crashed run is no error of this command; its state stands in the table.
         return 0
 

@@ -173,6 +173,15 @@ def test_md_from_start_to_report(work: Path, capfd):
 
 
 @pytest.mark.full
+def test_following_a_resumed_run_that_crashes_is_an_error(work: Path, capfd):
+    assert run("md", "--potential", "calc.py:broken", "--start", "calc.py:cluster", "--name", "broken") == 1
+    assert run("open", "runs/broken") == 0
+    capfd.readouterr()
+    assert run("open", "runs/broken", "--resume", "--follow") == 1
+    assert "no engine here" in capfd.readouterr().err
+
+
+@pytest.mark.full
 def test_ctrl_c_stops_the_run_and_what_was_to_follow_it(work: Path):
     command = [
         sys.executable, "-m", "mlipkit.cli", "md", "--potential", "calc.py:emt", "--start", "calc.py:cluster",
