@@ -35,6 +35,7 @@ def check(
     Raises:
         LabelError, DataError: see `check_labels`, `check_plausible`.
     """
+    check_pooled(potential, train, sink)
     counts = check_labels(terms, train, validation, sink)
     matters = any(term.labels.get("energy", 0) > 0 for term in terms)
     return {
@@ -44,6 +45,25 @@ def check(
         "objective": {term.name: dict(term.labels) for term in terms},
         "energy_beside_atoms": check_plausible(potential, train, settings.plausibility_ev, matters),
     }
+
+
+def check_pooled(potential: Potential, frames: FrameSet, sink: EventSink) -> None:
+    """Warn where a head of one energy per structure is to learn several compositions."""
+    from mlipkit.data.report_structure import compositions
+    from mlipkit.models.heads import PooledHead
+
+    if not isinstance(potential.head, PooledHead):
+        return
+    found = [formula for formula, _ in compositions(frames)]
+    if len(found) > 1:
+        named = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
+        sink(
+            Message(
+                f"The head '{potential.head_name}' is not extensive and fits one composition only; the training frames "
+                f"have {len(found)}: {named}. The head 'per_atom' fits them all",
+                "warning",
+            )
+        )
 
 
 def coverage(frames: FrameSet) -> dict[str, int]:
