@@ -35,7 +35,7 @@ class MACE(UniversalPotential):
     NAME = "mace"
     PACKAGE = "mace-torch"
     MODULE = "mace"
-    CURE = "mace-torch needs an environment of its own: load the file there, or name its Python in the field python of a run"
+    CURE = "mace-torch needs an environment of its own: load it there, or name its Python in the field python of a run"
     FACTS = Facts(
         title="MACE model of the user",
         level_of_theory="that of its training data; the file does not say",

@@ -40,8 +40,8 @@ class SO3LR(UniversalPotential):
         licence="MIT",
         citation="Kabylda et al., Molecular simulations with a pretrained neural network and universal pairwise force "
         "fields, J. Am. Chem. Soc. 2025, doi 10.1021/jacs.5c09558",
-        note="float64: in float32 its forces differ from the slope of its energy by up to 0.05 eV/Å. Every structure is "
-        "taken as neutral and closed-shell, whatever charge its file states",
+        note="float64: in float32 its forces differ from the slope of its energy by up to 0.05 eV/Å. Every structure "
+        "is taken as neutral and closed-shell, whatever charge its file states",
     )
     PRECISIONS = (torch.float64,)
     READOUT = ("atomic_energy_output_block", "zbl_repulsion", "partial_charges_output_block", "hirshfeld_output_block")
