@@ -116,6 +116,20 @@ class MDSpec(BaseSpec):
         return self
 
     @model_validator(mode="after")
+    def _replicas_differ(self):
+        # With the velocities of the file only a thermostat's random numbers tell replicas apart.
+        if not self.keep_velocities or self.ensemble in ("langevin", "bussi"):
+            return self
+        if self.replicas > 1:
+            raise ValueError(
+                f"replicas: {self.ensemble} has no random numbers, so with keep_velocities all would be the same; "
+                "use langevin or bussi, or draw velocities"
+            )
+        if self.ensemble == "nve" and len(listed(self.temperature)) > 1:
+            raise ValueError("temperature: has no effect on nve with keep_velocities; give one")
+        return self
+
+    @model_validator(mode="after")
     def _checks_exist(self):
         for name, limit in self.checks.items():
             if name not in CHECKS:

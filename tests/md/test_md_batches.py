@@ -13,7 +13,7 @@ from test_md_simulation import same_files, tiny_potential
 from mlipkit.data import graph_of
 from mlipkit.errors import RunError
 from mlipkit.events import Judged, Progress, Started, time_to_failure
-from mlipkit.md import PotentialForces, endings, maxwell_boltzmann, simulate, simulate_batches, state_from_atoms
+from mlipkit.md import PotentialForces, endings, maxwell_boltzmann, memory, simulate, simulate_batches, state_from_atoms
 from mlipkit.md.memory import BACKWARD, batches_of, bytes_of_replicas, plan_batches
 
 KELVIN = [200.0, 300.0, 400.0, 500.0, 600.0]
@@ -121,8 +121,25 @@ def test_memory_is_measured_and_shared_out():
     assert twice is not None
     # Less than twice: a part does not depend on the structure, which makes estimates of many replicas careful.
     assert 1.2 * sizes[1] < twice[0] < 2.05 * sizes[1]
-    assert plan_batches([3, 3, 3, 9, 1, 20, 1], 7) == [[0, 1], [2], [3], [4], [5], [6]]
-    assert plan_batches([1, 1], 10) == [[0, 1]]
+    assert plan_batches([3, 3, 3, 9, 1, 20, 1], 7, 9) == [[0, 1], [2], [3], [4], [5], [6]]
+    assert plan_batches([1, 1], 10, 9) == [[0, 1]]
+    assert plan_batches([1, 1, 1], 10, 2) == [[0, 1], [2]]
     assert batches_of(state, Harmonic(0.01)) == [[0, 1, 2]]
     assert batches_of(state, PotentialForces(potential), 2) == [[0, 1], [2]]
     assert batches_of(state, PotentialForces(potential)) == [[0, 1, 2]]
+
+
+def test_no_more_replicas_together_than_files_may_be_open(monkeypatch):
+    resource = pytest.importorskip("resource")
+    limits = {"now": (256, 512)}
+    monkeypatch.setattr(resource, "getrlimit", lambda _: limits["now"])
+    monkeypatch.setattr(resource, "setrlimit", lambda _, new: limits.update(now=new))
+    assert memory.most_replicas() == (512 - memory.OTHER_FILES) // memory.FILES_EACH
+    assert limits["now"] == (512, 512)
+
+    def refuses(*_):
+        raise ValueError("not allowed")
+
+    limits["now"] = (256, resource.RLIM_INFINITY)
+    monkeypatch.setattr(resource, "setrlimit", refuses)
+    assert memory.most_replicas() == (256 - memory.OTHER_FILES) // memory.FILES_EACH

@@ -71,6 +71,8 @@ WRONG = [
     (lambda: TrainSpec(data="x", units={"forces": "eV"}), ["units", "'forces'", "energy, length"]),
     (lambda: TrainSpec(data="x", device="mps"), ["device", "float64", "cpu"]),
     (lambda: MDSpec(ensemble="bussi", temperature=0), ["temperature: bussi", "above 0 K", "langevin"]),
+    (lambda: MDSpec(ensemble="nve", replicas=3, keep_velocities=True), ["replicas: nve", "all would be the same"]),
+    (lambda: MDSpec(ensemble="nve", temperature=[300, 500], keep_velocities=True), ["temperature: has no effect"]),
     (lambda: MDSpec(ensemble="npt", temperature=0, keep_velocities=True), ["temperature: npt", "above 0 K"]),
     (lambda: MDSpec(device="gpu"), ["device", "'gpu'"]),
     (lambda: TrainSpec(data="x", loss={"huber_delta": 1}), ["loss", "huber_delta has no effect"]),
