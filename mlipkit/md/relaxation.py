@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from mlipkit import units
-from mlipkit.data.series import SeriesWriter
+from mlipkit.data.series import Series, SeriesWriter
 from mlipkit.errors import DataError, RunError
 from mlipkit.events import (
     Control,
@@ -61,7 +61,8 @@ def relax(
 
     A structure that has converged leaves the batch. Called again on the same folder it goes on from the last
     checkpoint, bit for bit as if it had never stopped (under the conditions of `mlipkit.md.simulate`). `steps`, `fmax`
-    and `smax` may differ from before: with more steps those go on that had not converged.
+    and `smax` may differ from before: with more steps those go on that had not converged. Limits below what a structure
+    had when it left the batch are refused.
 
     Each structure has in its folder (`folder` itself, or ``folder/replica_000`` and so on) ``trajectory.traj`` (every
     `stride` steps and the last one) and ``series/relax`` (every step). Who has converged is asked at every step, for
@@ -82,7 +83,7 @@ def relax(
 
     Raises:
         DataError: a cell that shall relax without three periodic axes, or without a stress.
-        RunError: a checkpoint of something else.
+        RunError: a checkpoint of something else, or of structures that have converged to looser limits.
     """
     folder = Path(folder)
     if cell and not bool(state.pbc.all()):
@@ -153,7 +154,8 @@ class _Relaxation:
             else:
                 self._start()
             self._begin = (time.monotonic(), self.state.step)
-            self._judge()
+            if self.active:
+                self._judge()
             while self.active and self.state.step < self.settings.steps and self._may_go_on():
                 fire_step(self.state, self.fire, self._on_strain)
                 self.state.step += 1
@@ -200,6 +202,7 @@ class _Relaxation:
         self.verdicts = {
             int(key): Verdict(**{**value, "atoms": tuple(value["atoms"])}) for key, value in record["verdicts"].items()
         }
+        self._refuse_tighter()
         self._announce()
         if not self.active:
             return
@@ -208,9 +211,28 @@ class _Relaxation:
         self.files = [self._files(index, tuple(kept)) for index, kept in enumerate(record["kept"])]
         self._measure()
 
+    def _refuse_tighter(self) -> None:
+        """Who has converged has left, with the step and velocities of its own that it would need to go on."""
+        for number, verdict in self.verdicts.items():
+            if verdict.outcome != "ok":
+                continue
+            row = Series(self._folder(number) / "series" / NAME).read()
+            for name, column, limit, unit in (("fmax", "max_force", self.settings.fmax, "eV/Å"),
+                                              ("smax", "max_stress", self.settings.smax, "GPa")):  # fmt: skip
+                value = float(row[column][-1])
+                if value > limit:  # not the stress of a cell that stays, a NaN
+                    who = "the structure" if self.alone else f"structure {number}"
+                    raise RunError(
+                        f"{who} has already converged to a looser {name}", where=str(self._folder(number)),
+                        expected=f"{value:.3g} {unit} or more", found=f"{limit:g} {unit}",
+                        hint=f"Relax the last frames in a new run with this {name}.",
+                    )  # fmt: skip
+
+    def _folder(self, number: int) -> Path:
+        return self.settings.folder if self.alone else self.settings.folder / f"replica_{number:03d}"
+
     def _files(self, index: int, kept: tuple[int, int] | None) -> _Files:
-        folder = self.settings.folder
-        return _Files(folder if self.alone else folder / f"replica_{self.active[index]:03d}", self.state, index, kept)
+        return _Files(self._folder(self.active[index]), self.state, index, kept)
 
     def _announce(self) -> None:
         counts = sorted(set(self.state.n_atoms.tolist()))

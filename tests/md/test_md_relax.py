@@ -162,6 +162,42 @@ def test_more_steps_let_go_on_what_had_not_converged(tmp_path):
     assert [a.info["step"] for a in read(tmp_path / "one/trajectory.traj", ":")][:3] == [0, 7, 10]
 
 
+def test_a_batch_that_has_ended_stays_ended_when_the_next_was_stopped(tmp_path):
+    images, stopped = [copper(), copper(seed=3)], []
+
+    def go(fmax=0.05, control=lambda: "run", folder="parts"):
+        return relax(state_from_atoms(images), CalculatorForces(EMT()), fmax=fmax, folder=tmp_path / folder, batch=1,
+                     control=control)  # fmt: skip
+
+    def in_the_second():
+        stopped.append((tmp_path / "parts/checkpoints/relax_001.safetensors").is_file())
+        return "stop" if stopped.count(True) == 3 else "run"
+
+    (first,) = go(control=in_the_second)
+    assert first.outcome == "ok"
+    done = go()
+    assert [(one.outcome, one.step) for one in done] == [(one.outcome, one.step) for one in go(folder="whole")]
+    with pytest.raises(RunError, match="structure 0 has already converged to a looser fmax") as refused:
+        go(fmax=0.01)
+    assert "new run" in str(refused.value)
+    assert go(fmax=0.2) == done
+
+
+def test_a_structure_that_has_converged_takes_no_tighter_limit(tmp_path):
+    def go(**limits):
+        return relax(state_from_atoms(copper()), CalculatorForces(EMT(), stress=True), cell=True, folder=tmp_path,
+                     **limits)  # fmt: skip
+
+    done = go(fmax=0.1, smax=0.5)
+    assert done[0].outcome == "ok"
+    assert go(fmax=0.1, smax=0.5) == done
+    assert go(fmax=done[0].value, smax=0.5) == done  # small enough without another step
+    with pytest.raises(RunError, match="the structure has already converged to a looser fmax"):
+        go(fmax=0.99 * done[0].value, smax=0.5)
+    with pytest.raises(RunError, match="looser smax"):
+        go(fmax=0.1, smax=1e-9)
+
+
 def test_what_breaks_leaves_alone_and_says_why(tmp_path):
     class Bad:
         def __call__(self, state):
