@@ -199,8 +199,11 @@ class _Relaxation:
         self.state.take(MDState.from_tensors(_part(tensors, "state."), device))
         self.fire = Fire(**{name: value.to(device) for name, value in _part(tensors, "fire.").items()})
         self.active, self._stored = list(record["active"]), record["stored"]
+        # Who had not converged within fewer steps goes on and is judged anew.
         self.verdicts = {
-            int(key): Verdict(**{**value, "atoms": tuple(value["atoms"])}) for key, value in record["verdicts"].items()
+            int(key): Verdict(**{**value, "atoms": tuple(value["atoms"])})
+            for key, value in record["verdicts"].items()
+            if int(key) not in self.active
         }
         self._refuse_tighter()
         self._announce()

@@ -198,6 +198,16 @@ def test_a_structure_that_has_converged_takes_no_tighter_limit(tmp_path):
         go(fmax=0.1, smax=1e-9)
 
 
+def test_more_steps_and_a_stop_take_back_that_it_had_not_converged(tmp_path):
+    def go(steps, control=lambda: "run"):
+        return relax(state_from_atoms(palladium()), CalculatorForces(EMT()), fmax=0.01, steps=steps, folder=tmp_path,
+                     control=control)  # fmt: skip
+
+    assert [one.outcome for one in go(3)] == ["warning"]
+    assert go(200, lambda: "stop") == []
+    assert [one.outcome for one in go(200)] == ["ok"]
+
+
 def test_what_breaks_leaves_alone_and_says_why(tmp_path):
     class Bad:
         def __call__(self, state):
