@@ -25,7 +25,7 @@ SMALL = 48
 
 
 def neighbour_list(
-    positions: Array, cell: Array, pbc: Array | Sequence[bool], cutoff: float
+    positions: Array, cell: Array, pbc: Array | Sequence[bool], cutoff: float, coincident: bool = False
 ) -> tuple[Array, Array, Array]:
     """All directed pairs within `cutoff`.
 
@@ -34,6 +34,7 @@ def neighbour_list(
         cell: [3,3] Å, rows are the cell vectors; ignored along axes that are not periodic.
         pbc: bool [3].
         cutoff: Å.
+        coincident: also pairs of atoms on one point, which models cannot take: d = 0 has no direction.
 
     Returns:
         edge_index int64 [2,E] (row 0 sender j, row 1 receiver i), sorted by receiver, then sender, then shift;
@@ -43,7 +44,7 @@ def neighbour_list(
     Raises:
         DataError: positions or cell are not finite, a periodic axis without a cell vector, a cutoff that is no length.
     """
-    i, j, shift, vectors, order = _search(positions, cell, pbc, cutoff)
+    i, j, shift, vectors, order = _search(positions, cell, pbc, cutoff, coincident)
     return (
         _edges(i, j, order, np.int64),
         np.take(shift, order, axis=0).astype(np.int64),
@@ -52,7 +53,7 @@ def neighbour_list(
 
 
 def _search(
-    positions: Array, cell: Array, pbc: Array | Sequence[bool], cutoff: float
+    positions: Array, cell: Array, pbc: Array | Sequence[bool], cutoff: float, coincident: bool = False
 ) -> tuple[Array, Array, Array, Array, Array]:
     """(i, j, shift, vectors, order): vesin's pairs as views that hold until the next call in this thread, and the
     indices of those to keep, in order. Few and small temporaries: fresh memory costs more than the search itself."""
@@ -73,21 +74,26 @@ def _search(
     if (periodic & (np.linalg.norm(box, axis=1) == 0)).any():
         raise DataError("a periodic axis has no cell vector", found=f"cell {cell.tolist()}, pbc {periodic.tolist()}")
     if len(positions) <= SMALL and not periodic.any():
-        return _all_pairs(positions, cutoff)
+        return _all_pairs(positions, cutoff, coincident)
     finder = _finder(float(cutoff))
     i, j, shift, vectors = finder.compute(positions, box, periodic, quantities="ijSD", copy=False)
     i, j = i.view(np.int64), j.view(np.int64)
     order = _order(i, j, shift, len(positions))
     distance2 = np.einsum("ek,ek->e", vectors, vectors)
-    keep = (distance2 > 0) & (distance2 < cutoff * cutoff)
+    keep = (distance2 < cutoff * cutoff) if coincident else (distance2 > 0) & (distance2 < cutoff * cutoff)
     return i, j, shift, vectors, order if keep.all() else order[keep[order]]
 
 
-def _all_pairs(positions: Array, cutoff: float) -> tuple[Array, Array, Array, Array, Array]:
+def _all_pairs(positions: Array, cutoff: float, coincident: bool) -> tuple[Array, Array, Array, Array, Array]:
     """`_search` of a molecule so small that trying all pairs is cheaper than calling the search."""
     vectors = positions[None] - positions[:, None]
     distance2 = np.einsum("ijk,ijk->ij", vectors, vectors)
-    i, j = np.nonzero((distance2 > 0) & (distance2 < cutoff * cutoff))
+    near = distance2 < cutoff * cutoff
+    if coincident:
+        np.fill_diagonal(near, False)
+    else:
+        near &= distance2 > 0
+    i, j = np.nonzero(near)
     return i, j, np.zeros((len(i), 3), np.int32), vectors[i, j], np.arange(len(i))
 
 

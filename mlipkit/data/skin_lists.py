@@ -26,6 +26,7 @@ class SkinLists:
         pbc: bool [S,3].
         device: where edges, shifts and shift vectors lie.
         lenient: a structure whose positions are not finite keeps the list it has (none: no pairs) instead of raising.
+        coincident: also pairs of atoms on one point, as in `neighbour_list`.
 
     Attributes:
         edge_index: int64 [2,E], atoms numbered through all structures; in order of structure, then as `neighbour_list`.
@@ -42,10 +43,11 @@ class SkinLists:
         pbc: Any,
         device: torch.device | str = "cpu",
         lenient: bool = False,
+        coincident: bool = False,
     ) -> None:
         if not (np.isfinite(skin) and skin >= 0):
             raise DataError("skin is not a length", expected="0 or more Å", found=skin)
-        self.cutoff, self.skin, self.lenient = float(cutoff), float(skin), lenient
+        self.cutoff, self.skin, self.lenient, self.coincident = float(cutoff), float(skin), lenient, coincident
         self.device = torch.device(device)
         self.n_rebuilds = 0
         self._counts = [int(n) for n in n_atoms]
@@ -117,7 +119,9 @@ class SkinLists:
             if self._parts[index] is None:
                 self._parts[index] = np.empty((2, 0), np.int64), np.empty((0, 3), np.int64), np.empty((0, 3)), 0
             return True
-        i, j, images, vectors, order = _search(positions, cell, self._pbc[index], self.cutoff + self.skin)
+        i, j, images, vectors, order = _search(
+            positions, cell, self._pbc[index], self.cutoff + self.skin, self.coincident
+        )
         edges = _edges(i, j, order, np.int64)
         edges += self._offsets[index]
         shift = np.take(images, order, axis=0).astype(np.int64)

@@ -59,7 +59,7 @@ class Look:
             from mlipkit.data.neighbours import neighbour_list
 
             reach = NEAR * 2 * float(self.radii.max())
-            edges, _, vectors = neighbour_list(self.positions, self.cell, self.pbc, reach)
+            edges, _, vectors = neighbour_list(self.positions, self.cell, self.pbc, reach, coincident=True)
             self._pairs = edges, np.linalg.norm(vectors, axis=1), self.radii[edges[0]] + self.radii[edges[1]]
             self._pairs_of = self.step
         return self._pairs

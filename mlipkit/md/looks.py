@@ -122,7 +122,7 @@ class Looks:
             if self._near is None:
                 reach = NEAR * 2 * float(self.radii.max())
                 pbc = np.stack([look.pbc for look in self.each])
-                self._near = SkinLists(reach, _SKIN, self.n_atoms.tolist(), pbc, lenient=True)
+                self._near = SkinLists(reach, _SKIN, self.n_atoms.tolist(), pbc, lenient=True, coincident=True)
             self._near.update(torch.from_numpy(positions), torch.from_numpy(cells))
             edges = self._near.edge_index.numpy()
             first, second = edges

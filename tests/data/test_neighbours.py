@@ -125,6 +125,14 @@ def test_coincident_atoms_have_no_edge():
     assert edge_index.shape == (2, 0)
 
 
+@pytest.mark.parametrize("pbc", [False, True])
+def test_coincident_atoms_are_found_on_request_and_no_atom_is_its_own_neighbour(pbc):
+    positions = np.array([[1.0, 1, 1], [1.0, 1, 1], [2.0, 1, 1], [1.0 + 6.0 * pbc, 1, 1]])
+    edge_index, _, vectors = neighbour_list(positions, np.eye(3) * 6, [pbc] * 3, 0.5, coincident=True)
+    assert edge_index.T.tolist() == [[1, 0], [3, 0], [0, 1], [3, 1], [0, 3], [1, 3]]
+    assert not vectors.any()
+
+
 def test_the_order_does_not_depend_on_history():
     rng = np.random.default_rng(0)
     positions, cell = rng.uniform(0, 6, (20, 3)), np.eye(3) * 6.0

@@ -188,6 +188,13 @@ def test_overlap_sees_images_and_the_half_angstrom_rule():
     assert verdict.sentence.startswith("Cannot start from this structure: H0-H1 overlap")
 
 
+@pytest.mark.parametrize("atoms", [Atoms("H2"), Atoms("H2", [[0.5] * 3] * 2, cell=[4] * 3, pbc=True)])
+def test_overlap_sees_atoms_on_one_point(atoms):
+    verdicts = preflight(state_from_atoms(atoms), FreeGas())
+    (overlap,) = [verdict for verdict in verdicts if verdict.check == "overlap"]
+    assert (overlap.outcome, overlap.atoms, overlap.value) == ("failed", (0, 1), 0.0)
+
+
 def test_broken_bonds_follow_the_start_topology():
     atoms = molecule("CH3CH2OH")
     look = look_of(atoms)

@@ -91,6 +91,17 @@ def test_panel_says_what_single_judges_say(limits, seed):
     assert heard > 2
 
 
+def test_looks_at_all_see_atoms_on_one_point():
+    state = start_state()
+    looks = Looks([new_look(state, r) for r in range(state.n_systems)])
+    (rows, (positions, velocities, forces), cells) = next(iter(path(state, 1, 0)))
+    positions = positions.copy()
+    positions[1] = positions[0]
+    looks.fill(rows, lambda: (np.stack([positions, velocities, forces]), cells))
+    edges, distances, _ = looks.pairs()
+    assert edges.T[distances == 0].tolist() == [[1, 0], [0, 1]]
+
+
 def test_the_path_of_this_test_makes_most_checks_speak():
     spoken = set()
     for seed in range(4):

@@ -245,3 +245,10 @@ def test_a_structure_at_rest_has_converged_at_once(tmp_path):
     (verdict,) = relax(state_from_atoms(ethanol()), Flat(), folder=tmp_path)
     assert (verdict.outcome, verdict.step) == ("ok", 0)
     assert len(read(tmp_path / "trajectory.traj", ":")) == 1
+
+
+def test_two_atoms_on_one_point_have_not_converged(tmp_path):
+    atoms = ethanol()
+    atoms.append(atoms[8])
+    (verdict,) = relax(state_from_atoms(atoms), PotentialForces(load("sample:ethanol_1000").double()), folder=tmp_path)
+    assert (verdict.outcome, verdict.check, verdict.atoms) == ("failed", "overlap", (8, 9))
