@@ -18,6 +18,7 @@ from ase.data import atomic_masses
 from torch import Tensor
 
 from mlipkit import units
+from mlipkit.data.constraints import refuse_constraints
 from mlipkit.errors import DataError
 from mlipkit.md.noise import Draws
 
@@ -276,11 +277,7 @@ def _validate(atoms: Atoms, where: str) -> None:
         raise DataError("no atoms", where=where)
     if not np.isfinite(atoms.positions).all() or not np.isfinite(atoms.get_velocities()).all():
         raise DataError("positions or velocities are not finite", where=where)
-    if atoms.constraints:
-        kinds = ", ".join(sorted({type(constraint).__name__ for constraint in atoms.constraints}))
-        raise DataError(
-            "constraints are not supported in MD", where=where, found=kinds, hint="Remove them: del atoms.constraints."
-        )
+    refuse_constraints([atoms], where)
     # A periodic axis needs a cell vector that spans something new.
     vectors = atoms.cell.array[atoms.pbc]
     if len(vectors) and np.linalg.matrix_rank(vectors, tol=1e-6) < len(vectors):

@@ -37,6 +37,26 @@ def read_frames(places: str | list[str], base: Path, sink: EventSink | None = No
     return _read(texts, base, sink, reading, idle_at(texts, base, reading))
 
 
+def read_starts(place: str, base: Path) -> FrameSet:
+    """Structures to start from: of no matter which labels, and free to move.
+
+    Raises:
+        DataError: constraints, which frames do not keep; or as `read_frames`.
+    """
+    from mlipkit.data.constraints import refuse_constraints, refuse_constraints_in
+
+    if factory_of(place) is not None:
+        made = load_factory(place, base)()
+        images = _images_of(made)
+        frames = _frames_of(images or made, place)
+        refuse_constraints(images, place)
+        return frames
+    frames = read_frames(place, base, allow_partial=True)
+    if place.partition(":")[0] not in PREFIXES and run_of(place, base) is None:
+        refuse_constraints_in(_file_of(place, base))
+    return frames
+
+
 def _read(
     texts: list[str], base: Path, sink: EventSink | None, reading: dict[str, Any], idle: Mapping[str, set[str]]
 ) -> FrameSet:
@@ -89,10 +109,21 @@ def _frames_of(made: Any, text: str) -> FrameSet:
 
     if isinstance(made, FrameSet):
         return made
-    images = [made] if isinstance(made, Atoms) else list(made) if isinstance(made, Iterable) else []
+    images = _images_of(made)
     if not images or not all(isinstance(image, Atoms) for image in images):
         raise SpecError("the factory gives no frames", where=text, expected="Atoms, a list of Atoms or a FrameSet")
     return FrameSet.from_atoms(images, source=text)
+
+
+def _images_of(made: Any) -> list[Any]:
+    """What a factory made, unless it is a FrameSet, which has no constraints."""
+    from ase import Atoms
+
+    from mlipkit.data import FrameSet
+
+    if isinstance(made, Atoms):
+        return [made]
+    return list(made) if isinstance(made, Iterable) and not isinstance(made, FrameSet) else []
 
 
 def _file_of(text: str, base: Path) -> str:

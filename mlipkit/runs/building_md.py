@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlipkit.events import Control, EventSink, Finished, Judged, Verdict
-from mlipkit.runs.building_data import read_frames
+from mlipkit.runs.building_data import read_starts
 from mlipkit.runs.building_forces import build_forces, device_of, say_precision
 from mlipkit.runs.folder import RunFolder
 from mlipkit.runs.log import EventTail
@@ -28,8 +28,7 @@ def start_structure(spec: MDSpec, base: Path, start: str | None = None) -> Atoms
     text = listed(spec.start)[0] if start is None else start
     if not split_place(text)[1] and factory_of(text) is None:
         text += "@-1" if run_of(text, base) is not None else "@0"
-    # Only the structure matters here, not which labels it has.
-    atoms = read_frames(text, base, allow_partial=True)[0]
+    atoms = read_starts(text, base)[0]
     atoms.calc = None
     return atoms
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlipkit.events import Control, EventSink, Finished, Saved, Verdict
-from mlipkit.runs.building_data import RELAXED, read_frames
+from mlipkit.runs.building_data import RELAXED, read_starts
 from mlipkit.runs.building_forces import build_forces, device_of, say_precision
 from mlipkit.runs.folder import RunFolder
 from mlipkit.runs.places import factory_of, run_of, split_place
@@ -28,7 +28,7 @@ def structures_of(spec: RelaxSpec, base: Path) -> list[tuple[str, Atoms]]:
         place = text
         if not split_place(text)[1] and factory_of(text) is None and run_of(text, base) is not None:
             place += "@-1"
-        images = list(read_frames(place, base, allow_partial=True))
+        images = list(read_starts(place, base))
         for index, atoms in enumerate(images):
             atoms.calc = None
             found.append((text if len(images) == 1 else f"{text} ({index})", atoms))

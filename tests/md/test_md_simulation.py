@@ -395,7 +395,7 @@ def test_bad_starts_are_refused_or_named(tmp_path):
     from ase.constraints import FixAtoms
 
     fixed.set_constraint(FixAtoms([0]))
-    with pytest.raises(DataError, match="constraints are not supported in MD; found FixAtoms"):
+    with pytest.raises(DataError, match="constraints are not supported: every atom would move; found FixAtoms"):
         state_from_atoms(fixed)
     flat = molecule("H2O")
     flat.pbc = True

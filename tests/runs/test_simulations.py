@@ -9,13 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from ase.io import read
+from ase.build import molecule
+from ase.constraints import FixAtoms
+from ase.io import read, write
 
 import mlipkit as mk
 from mlipkit.cli import main
-from mlipkit.errors import RunError, SpecError
+from mlipkit.errors import DataError, RunError, SpecError
 from mlipkit.events import Judged
 from mlipkit.runs import MDSpec, RelaxSpec, parse_spec
+from mlipkit.runs.building_md import start_structure
 from mlipkit.runs.building_relax import structures_of
 from mlipkit.runs.options import spec_from_options
 
@@ -170,6 +173,34 @@ def test_relax_command(work: Path, capsys):
         main(["relax", "calc.py:cluster", "--potential", "calc.py:emt", "--cell"])
     assert end.value.code == 1
     assert "three periodic axes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["start.extxyz", "start.xyz.gz", "POSCAR", "start.traj", "start.db"])
+def test_constraints_of_a_start_are_refused_whatever_the_file(work: Path, name):
+    atoms = molecule("H2O", vacuum=3.0)
+    atoms.pbc = True
+    write(name, atoms)
+    assert len(structures_of(RelaxSpec(start=name), work)) == 1
+    Path(name).unlink()
+    atoms.set_constraint(FixAtoms([0]))
+    write(name, atoms)
+    for read_start in (
+        lambda: structures_of(RelaxSpec(start=name), work),
+        lambda: start_structure(MDSpec(start=name), work),
+    ):
+        with pytest.raises(DataError, match=f"{name}.*constraints are not supported.*FixAtoms"):
+            read_start()
+
+
+def test_constraints_of_a_made_start_are_refused_on_the_command_line(work: Path, capsys):
+    text = "from ase.constraints import FixAtoms\n\n\ndef fixed():\n    made = cluster()\n"
+    text += "    made.set_constraint(FixAtoms([0]))\n    yield made\n"
+    Path("calc.py").write_text(Path("calc.py").read_text() + text)
+    for command in (["relax"], ["md", "--start"]):
+        with pytest.raises(SystemExit) as end:
+            main([*command, "calc.py:fixed", "--potential", "calc.py:emt"])
+        assert end.value.code == 1
+        assert "constraints are not supported" in capsys.readouterr().err
 
 
 def test_relaxation_stops_goes_on_and_takes_more_steps(work: Path):
