@@ -105,6 +105,8 @@ class MDSpec(BaseSpec):
     def _every_option_acts(self):
         options = {option for known in ENSEMBLE_OPTIONS.values() for option in known} - {"temperature"}
         acting = {name: tuple(e for e, known in ENSEMBLE_OPTIONS.items() if name in known) for name in sorted(options)}
+        # Simulations at constant pressure go one after the other.
+        acting["batch"] = tuple(e for e in ENSEMBLE_OPTIONS if e != "npt")
         return refuse_idle(self, "ensemble", acting)
 
     @model_validator(mode="after")

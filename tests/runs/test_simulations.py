@@ -63,6 +63,7 @@ def test_lists_are_read_as_people_write_them(text):
         ({"start": ["a", 3]}, "start: 1: .*found 3"),
         ({"ensemble": "bussi", "temperature": [0, 300]}, "bussi needs one above 0 K"),
         ({"batch": 0}, "batch"),
+        ({"batch": 2, "ensemble": "npt"}, "batch has no effect with ensemble 'npt', only with nve"),
     ],
 )
 def test_wrong_lists_say_which_part_is_wrong(fields, message):
