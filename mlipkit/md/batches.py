@@ -7,7 +7,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlipkit.errors import RunError
+import numpy as np
+
+from mlipkit.errors import DataError, RunError
 from mlipkit.events import Control, Ending, Event, EventSink, Progress, Started, Verdict, always_run, ignore
 from mlipkit.md.checkpoint import read_checkpoint
 from mlipkit.md.ensembles import Ensemble
@@ -46,8 +48,17 @@ def simulate_batches(
 
     Returns:
         How each replica ended (`endings`).
+
+    Raises:
+        DataError: a list of another length, a batch of none; or as `simulate`.
     """
     folder = Path(folder)
+    for key, value in (options or {}).items():
+        if _per_replica(value) and len(value) != state.n_systems:
+            raise DataError(
+                f"{key}: one value for all or one for each replica", where="options", expected=state.n_systems,
+                found=len(value),
+            )  # fmt: skip
     plan = planned(folder, state, forces, batch)
 
     def run(part: MDState, members: Sequence[int], name: str, heard: EventSink, of_batch: bool) -> bool:
@@ -95,8 +106,11 @@ def planned(
     """The batches of a folder: those it has, or new ones, which are then kept.
 
     Raises:
+        DataError: a batch of none.
         RunError: the folder was begun with another number of replicas.
     """
+    if batch is not None and batch < 1:
+        raise DataError("a batch needs a replica", where="batch", expected="1 or more", found=batch)
     path = folder / "checkpoints" / PLAN
     everything = list(range(state.n_systems))
     if path.is_file():
@@ -156,4 +170,4 @@ def _share_of(sink: EventSink, number: int, n_batches: int, steps: int) -> Event
 
 
 def _per_replica(value: Any) -> bool:
-    return isinstance(value, Sequence) and not isinstance(value, str)
+    return np.ndim(value) > 0 and len(value) > 1

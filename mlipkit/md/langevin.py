@@ -24,6 +24,7 @@ from collections.abc import Sequence
 import torch
 
 from mlipkit import units
+from mlipkit.errors import DataError
 from mlipkit.md.forces import ForceFunction, advance
 from mlipkit.md.state import MDState
 from mlipkit.md.velocities import per_replica
@@ -36,12 +37,21 @@ def langevin_init(
     temperature: float | Sequence[float] = 300.0,
     friction: float | Sequence[float] = 0.01,
 ) -> None:
-    """Prepare a state, in place: target temperature in K, friction γ in 1/fs (one number, or one per replica)."""
-    state.dof = 3.0 * state.n_atoms.to(torch.float64)
-    state.thermostat = {
+    """Prepare a state, in place: target temperature in K, friction γ in 1/fs (one number, or one per replica).
+
+    Raises:
+        DataError: a temperature or friction below zero or not finite.
+    """
+    thermostat = {
         "temperature": per_replica(state, temperature, "temperature"),
         "friction": per_replica(state, friction, "friction"),
     }
+    for name, values in thermostat.items():
+        if not bool((torch.isfinite(values) & (values >= 0)).all()):
+            raise DataError(f"{name} below zero or not finite", where="langevin", expected="0 or more",
+                            found=values.tolist())  # fmt: skip
+    state.dof = 3.0 * state.n_atoms.to(torch.float64)
+    state.thermostat = thermostat
 
 
 def langevin_step(state: MDState, forces: ForceFunction, timestep: float) -> None:

@@ -86,6 +86,8 @@ def relax(
         RunError: a checkpoint of something else, or of structures that have converged to looser limits.
     """
     folder = Path(folder)
+    if stride < 1:
+        raise DataError("a frame cannot be stored that often", where="stride", expected="1 or more steps", found=stride)
     if cell and not bool(state.pbc.all()):
         raise DataError("relaxing the cell needs three periodic axes", where="relax", found=state.pbc.tolist())
     settings = _Settings(folder, fmax, steps, cell, hydrostatic, pressure * units.GPA, smax, stride, checkpoint_every)

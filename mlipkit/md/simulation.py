@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlipkit.errors import RunError
+from mlipkit.errors import DataError, RunError
 from mlipkit.events import (
     Control,
     EventSink,
@@ -89,6 +89,7 @@ def simulate(
         the user stopped it.
 
     Raises:
+        DataError: a stride below one; targets that are no temperature.
         RunError: a checkpoint of another system, ensemble or time step.
         SpecError: unknown ensemble, option or check.
     """
@@ -119,6 +120,9 @@ class _Simulation:
 
     def __post_init__(self) -> None:
         self.ensemble.check_options(self.options)
+        if self.stride < 1:
+            raise DataError("a frame cannot be stored that often", where="stride", expected="1 or more steps",
+                            found=self.stride)  # fmt: skip
         build_checks(self.checks)  # a wrong limit must show before any work
         self.path = self.folder / "checkpoints" / f"{self.checkpoint}.safetensors"
         self.n_replicas = self.state.n_systems

@@ -11,7 +11,7 @@ from md_systems import Harmonic, ethanol_state
 from test_md_simulation import same_files, tiny_potential
 
 from mlipkit.data import graph_of
-from mlipkit.errors import RunError
+from mlipkit.errors import DataError, RunError
 from mlipkit.events import Judged, Progress, Started, time_to_failure
 from mlipkit.md import PotentialForces, endings, maxwell_boltzmann, memory, simulate, simulate_batches, state_from_atoms
 from mlipkit.md.memory import BACKWARD, batches_of, bytes_of_replicas, plan_batches
@@ -80,6 +80,33 @@ def test_stopped_in_the_second_batch_and_gone_on(tmp_path):
     few = start().select([0, 1])
     with pytest.raises(RunError, match="another number of replicas; expected 2; found 5"):
         simulate_batches(few, Harmonic(0.01), steps=40, folder=tmp_path / "halves", **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"options": {"temperature": KELVIN[:4]}}, "options: temperature: one value .* expected 5; found 4"),
+        ({"options": {"friction": np.full(6, 0.01)}}, "friction: one value .* expected 5; found 6"),
+        ({"batch": 0}, "batch: a batch needs a replica; expected 1 or more; found 0"),
+        ({"stride": 0}, "stride: .* expected 1 or more steps; found 0"),
+        (
+            {"options": {"temperature": [300.0, 300.0, 300.0, 300.0, -1.0]}, "batch": 5},
+            "langevin: temperature below zero",
+        ),
+        ({"options": {"temperature": float("nan")}}, "langevin: temperature .* not finite"),
+        ({"options": {"friction": -0.01}}, "langevin: friction below zero"),
+        ({"options": {"friction": float("inf")}}, "langevin: friction .* not finite"),
+    ],
+)
+def test_wrong_options_are_refused(tmp_path, more, message):
+    with pytest.raises(DataError, match=message):
+        simulate_batches(start(), Harmonic(0.01), steps=3, folder=tmp_path, **{"batch": 2, **QUIET, **more})
+
+
+def test_a_list_of_one_and_an_array_are_options_of_batches(tmp_path):
+    options = {"temperature": np.array(KELVIN), "friction": [0.02]}
+    ends = simulate_batches(start(), Harmonic(0.01), steps=3, folder=tmp_path, batch=2, options=options, **QUIET)
+    assert [one.step for one in ends] == [3] * 5
 
 
 def test_time_to_failure_is_censored_where_they_survive(tmp_path):

@@ -230,6 +230,12 @@ def test_what_breaks_leaves_alone_and_says_why(tmp_path):
     assert [a.info["step"] for a in read(tmp_path / "replica_001/trajectory.traj", ":")] == [0, 3]
 
 
+@pytest.mark.parametrize("wrong", ["batch", "stride"])
+def test_batch_and_stride_count_from_one(tmp_path, wrong):
+    with pytest.raises(DataError, match=f"{wrong}: .* expected 1 or more"):
+        relax(state_from_atoms(ethanol()), Harmonic(), folder=tmp_path, **{wrong: 0})
+
+
 def test_a_cell_needs_axes_and_a_stress(tmp_path):
     with pytest.raises(DataError, match="three periodic axes"):
         relax(state_from_atoms(ethanol()), Harmonic(), cell=True, folder=tmp_path / "a")
