@@ -13,7 +13,7 @@ from mlipkit.errors import DataError, RunError
 from mlipkit.events import Control, Ending, Event, EventSink, Progress, Started, Verdict, always_run, ignore
 from mlipkit.md.checkpoint import read_checkpoint
 from mlipkit.md.ensembles import Ensemble
-from mlipkit.md.forces import ForceFunction
+from mlipkit.md.forces import CalculatorForces, ForceFunction
 from mlipkit.md.memory import batches_of
 from mlipkit.md.simulation import simulate
 from mlipkit.md.state import MDState
@@ -61,7 +61,9 @@ def simulate_batches(
             )  # fmt: skip
     plan = planned(folder, state, forces, batch)
 
-    def run(part: MDState, members: Sequence[int], name: str, heard: EventSink, of_batch: bool) -> bool:
+    def run(
+        part: MDState, forces: ForceFunction, members: Sequence[int], name: str, heard: EventSink, of_batch: bool
+    ) -> bool:
         mine = {
             key: [value[member] for member in members] if _per_replica(value) else value
             for key, value in (options or {}).items()
@@ -73,30 +75,34 @@ def simulate_batches(
         # A failed batch has no replica left to wait for; one that the user stopped has.
         return part.step >= steps or all(one.failed for one in endings(folder, name))
 
-    go_through(state, plan, "md", steps, run, sink)
+    go_through(state, forces, plan, "md", steps, run, sink)
     return endings(folder)
 
 
 def go_through(
     state: MDState,
+    forces: ForceFunction,
     plan: Sequence[Sequence[int]],
     name: str,
     steps: int,
-    run: Callable[[MDState, Sequence[int], str, EventSink, bool], bool],
+    run: Callable[[MDState, ForceFunction, Sequence[int], str, EventSink, bool], bool],
     sink: EventSink,
 ) -> None:
     """Run batch after batch until one is stopped.
 
     Args:
-        run: (state, numbers of its replicas, name of its checkpoint, sink, whether there are other batches) -> whether
-            it came to its end.
+        run: (state, its forces, numbers of its replicas, name of its checkpoint, sink, whether there are other
+            batches) -> whether it came to its end.
     """
     if len(plan) == 1:
-        run(state, plan[0], name, sink, False)
+        run(state, forces, plan[0], name, sink, False)
         return
+    if isinstance(forces, CalculatorForces):
+        forces.check_number(state)
     for number, members in enumerate(plan):
         heard = _share_of(sink, number, len(plan), steps)
-        if not run(state.select(members), members, f"{name}_{number:03d}", heard, True):
+        mine = forces.part(members) if isinstance(forces, CalculatorForces) else forces
+        if not run(state.select(members), mine, members, f"{name}_{number:03d}", heard, True):
             return
 
 

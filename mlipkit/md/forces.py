@@ -199,15 +199,26 @@ class CalculatorForces:
             else None,
         )
 
+    def part(self, replicas: Sequence[int]) -> CalculatorForces:
+        """Forces for these replicas alone, each with its own calculator."""
+        calculators = self.calculators
+        if len(calculators) > 1:
+            calculators = [calculators[index] for index in replicas]
+        return CalculatorForces(calculators, stress=self.stress)
+
     def select(self, state: MDState, replicas: Sequence[int]) -> None:
         """Go on with `state`, which holds these replicas of the one before, each with its own calculator."""
         if len(self.calculators) > 1:
             self.calculators = [self.calculators[index] for index in replicas]
 
-    def _make_images(self, state: MDState) -> None:
+    def check_number(self, state: MDState) -> None:
+        """Raise `DataError` unless there is one calculator, or one for each replica."""
         given = len(self.calculators)
         if given not in (1, state.n_systems):
             raise DataError("one calculator for all replicas or one for each", expected=state.n_systems, found=given)
+
+    def _make_images(self, state: MDState) -> None:
+        self.check_number(state)
         self._images = []
         for index in range(state.n_systems):
             image = state.atoms(index)

@@ -92,7 +92,9 @@ def relax(
         raise DataError("relaxing the cell needs three periodic axes", where="relax", found=state.pbc.tolist())
     settings = _Settings(folder, fmax, steps, cell, hydrostatic, pressure * units.GPA, smax, stride, checkpoint_every)
 
-    def run(part: MDState, members: Sequence[int], name: str, heard: EventSink, of_batch: bool) -> bool:
+    def run(
+        part: MDState, forces: ForceFunction, members: Sequence[int], name: str, heard: EventSink, of_batch: bool
+    ) -> bool:
         alone = not of_batch and part.n_systems == 1
         work = _Relaxation(part.select(range(part.n_systems)), forces, settings, list(members), alone, name,
                            heard, control)  # fmt: skip
@@ -101,7 +103,7 @@ def relax(
         return not work.active or work.state.step >= steps
 
     verdicts: dict[int, Verdict] = {}
-    go_through(state, planned(folder, state, forces, batch, NAME), NAME, steps, run, sink)
+    go_through(state, forces, planned(folder, state, forces, batch, NAME), NAME, steps, run, sink)
     return [verdicts[index] for index in sorted(verdicts)]
 
 

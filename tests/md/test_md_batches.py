@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.build import bulk, molecule
+from ase.calculators.lj import LennardJones
 from ase.io import read
 from md_systems import Harmonic, ethanol_state
 from test_md_simulation import same_files, tiny_potential
@@ -13,7 +15,17 @@ from test_md_simulation import same_files, tiny_potential
 from mlipkit.data import graph_of
 from mlipkit.errors import DataError, RunError
 from mlipkit.events import Judged, Progress, Started, time_to_failure
-from mlipkit.md import PotentialForces, endings, maxwell_boltzmann, memory, simulate, simulate_batches, state_from_atoms
+from mlipkit.md import (
+    CalculatorForces,
+    PotentialForces,
+    endings,
+    maxwell_boltzmann,
+    memory,
+    relax,
+    simulate,
+    simulate_batches,
+    state_from_atoms,
+)
 from mlipkit.md.memory import BACKWARD, batches_of, bytes_of_replicas, plan_batches
 
 KELVIN = [200.0, 300.0, 400.0, 500.0, 600.0]
@@ -107,6 +119,33 @@ def test_a_list_of_one_and_an_array_are_options_of_batches(tmp_path):
     options = {"temperature": np.array(KELVIN), "friction": [0.02]}
     ends = simulate_batches(start(), Harmonic(0.01), steps=3, folder=tmp_path, batch=2, options=options, **QUIET)
     assert [one.step for one in ends] == [3] * 5
+
+
+class Scaled(LennardJones):
+    """Another potential for each replica: the energy tells whose it was."""
+
+    def __init__(self, depth):
+        super().__init__(epsilon=depth, sigma=1.0, rc=20.0)
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_each_replica_keeps_its_calculator_in_any_batch(tmp_path, batch):
+    state = state_from_atoms(Atoms("Ar2", [[0, 0, 0], [0, 0, 1.3]]), replicas=3)
+    depths = [0.1, 0.2, 0.4]
+
+    def energies(folder, work, **options):
+        forces = CalculatorForces([Scaled(depth) for depth in depths])
+        work(state.select(range(3)), forces, folder=tmp_path / folder, steps=4, **options)
+        paths = [tmp_path / folder / f"replica_{r:03d}/trajectory.traj" for r in range(3)]
+        return [read(path, "0").get_potential_energy() for path in paths]
+
+    md = {"ensemble": "nve", "checks": {"overlap": False}}
+    for name, work, options in (("md", simulate_batches, md), ("relax", relax, {})):
+        together = energies(f"{name}_one", work, **options)
+        assert together[2] == pytest.approx(4 * together[0]) != 0
+        assert energies(f"{name}_parts", work, batch=batch, **options) == together
+    with pytest.raises(DataError, match="one for each; expected 3; found 2"):
+        relax(state, CalculatorForces([Scaled(0.1), Scaled(0.2)]), folder=tmp_path / "two", batch=batch)
 
 
 def test_time_to_failure_is_censored_where_they_survive(tmp_path):
