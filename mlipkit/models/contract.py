@@ -126,8 +126,8 @@ class BasePotential(nn.Module):
         """Named parameters that make the features, always in the same order."""
         return dict(self.named_parameters())
 
-    def check_elements(self, numbers: Tensor | Sequence[int]) -> None:
-        """Raise `ModelError` naming the elements outside the domain.
+    def check_elements(self, numbers: Tensor | Sequence[int], where: str = "") -> None:
+        """Raise `ModelError` naming the elements outside the domain, and `where` they are.
 
         Waits for the device: on a GPU call it once, not at every step.
         """
@@ -136,6 +136,7 @@ class BasePotential(nn.Module):
             strange = sorted({int(z) for z in numbers.tolist()} - set(self.elements))
             raise ModelError(
                 "element unknown to this potential: " + ", ".join(chemical_symbols[z] for z in strange),
+                where=where,
                 expected="only " + ", ".join(chemical_symbols[z] for z in self.elements),
             )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +14,8 @@ from mlipkit.runs.places import absolute, factory_of, load_factory, universal_of
 from mlipkit.runs.spec import MDSpec, RelaxSpec
 
 if TYPE_CHECKING:
+    from ase import Atoms
+
     from mlipkit.md.forces import ForceFunction
     from mlipkit.models import BasePotential
 
@@ -36,6 +39,18 @@ def build_forces(spec: MDSpec | RelaxSpec, base: Path) -> ForceFunction:
             )  # fmt: skip
         return CalculatorForces(made, stress=stress)
     return PotentialForces(_placed(load(_source(spec.potential, base)), spec), skin=SKIN, stress=stress)
+
+
+def check_starts(forces: ForceFunction, starts: Iterable[tuple[str, Atoms]]) -> None:
+    """Raise `ModelError` naming the first start with an element that the potential does not know."""
+    from mlipkit.md.forces import PotentialForces
+
+    known = set[int]()
+    for place, atoms in starts:
+        found = set(atoms.numbers.tolist())
+        if isinstance(forces, PotentialForces) and not found <= known:
+            forces.potential.check_elements(sorted(found), place)
+            known |= found
 
 
 def _source(text: str, base: Path) -> str | Path:

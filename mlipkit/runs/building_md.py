@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlipkit.events import Control, EventSink, Finished, Judged, Verdict
 from mlipkit.runs.building_data import read_starts
-from mlipkit.runs.building_forces import build_forces, device_of, say_precision
+from mlipkit.runs.building_forces import build_forces, check_starts, device_of, say_precision
 from mlipkit.runs.folder import RunFolder
 from mlipkit.runs.log import EventTail
 from mlipkit.runs.places import factory_of, run_of, split_place
@@ -41,6 +41,7 @@ def run_md(spec: MDSpec, files: RunFolder, base: Path, sink: EventSink, control:
     say_precision(spec, forces, sink)
     table = spec.table()
     structures = {text: start_structure(spec, base, text) for text in listed(spec.start)}
+    check_starts(forces, structures.items())
     state = state_from_atoms(
         [structures[row["start"]] for row in table],
         seed=[row["thermostat_seed"] for row in table],

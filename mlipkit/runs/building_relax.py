@@ -11,7 +11,7 @@ import numpy as np
 
 from mlipkit.events import Control, EventSink, Finished, Saved, Verdict
 from mlipkit.runs.building_data import RELAXED, read_starts
-from mlipkit.runs.building_forces import build_forces, device_of, say_precision
+from mlipkit.runs.building_forces import build_forces, check_starts, device_of, say_precision
 from mlipkit.runs.folder import RunFolder
 from mlipkit.runs.places import factory_of, run_of, split_place
 from mlipkit.runs.spec import RelaxSpec
@@ -42,6 +42,7 @@ def run_relaxation(spec: RelaxSpec, files: RunFolder, base: Path, sink: EventSin
     forces = build_forces(spec, base)
     say_precision(spec, forces, sink)
     named = structures_of(spec, base)
+    check_starts(forces, named)
     if len(named) > 1:
         rows = [{"index": i, "start": text, "folder": f"replica_{i:03d}"} for i, (text, _) in enumerate(named)]
         files.write("replicas.json", {"replicas": rows})

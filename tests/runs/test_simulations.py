@@ -204,6 +204,14 @@ def test_constraints_of_a_made_start_are_refused_on_the_command_line(work: Path,
         assert "constraints are not supported" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("kind", [MDSpec, RelaxSpec])
+def test_an_unknown_element_names_the_start_that_has_it(work: Path, kind):
+    write("ammonia.xyz", molecule("NH3"))
+    run = mk.launch(kind(start=["sample:ethanol_300K@0", "ammonia.xyz"], steps=2)).wait(60)
+    assert run.state == "crashed"
+    assert "ammonia.xyz: element unknown to this potential: N" in run.reason
+
+
 def test_relaxation_stops_goes_on_and_takes_more_steps(work: Path):
     spec = RelaxSpec(potential="calc.py:slow", start="calc.py:cluster", fmax=1e-12, steps=3)
     run = mk.launch(spec).wait(60)
