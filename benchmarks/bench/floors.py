@@ -1,9 +1,9 @@
 """The counted floor of a job: floating-point operations of its matrix products over what this machine can do.
 
 Products of the equations as published: F features, K radial functions, N atoms, E directed edges. What is the same in
-both directions of a pair is counted once, and what multiplies the first layer's vectors, which are zero, not at all. A product costs 2 operations per weight and row; the
-forces repeat each once (gradient of its input). In training each of the two is differentiated for its input and its
-weight: three times as much in all.
+both directions of a pair is counted once, and what multiplies the first layer's vectors, which are zero, not at all. A
+product costs 2 operations per weight and row; the forces repeat each once (gradient of its input). In training each of
+the two is differentiated for its input and its weight: three times as much in all.
 """
 
 from __future__ import annotations
