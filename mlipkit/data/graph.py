@@ -116,6 +116,12 @@ class Graph(_Tensors):
             return None
         return torch.from_numpy(np.flatnonzero(here < there))
 
+    def moved(self, positions: Tensor, cell: Tensor) -> Graph:
+        """The same edges with other positions [N,3] and cells [S,3,3], Å; what follows from the edges alone is kept."""
+        graph = dataclasses.replace(self, positions=positions, cell=cell)
+        vars(graph).update({name: vars(self)[name] for name in ("_one_image", "pairs") if name in vars(self)})
+        return graph
+
     def to_pyg(self) -> Any:
         """A `torch_geometric.data.Data` (z, pos, edge_index, shift, cell, pbc, batch, n_atoms).
 

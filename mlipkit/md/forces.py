@@ -84,6 +84,7 @@ class PotentialForces:
         self.stress = stress
         self._numbers: Tensor | None = None
         self._lists: SkinLists | None = None
+        self._last: Graph | None = None
 
     @property
     def cutoff(self) -> float:
@@ -118,7 +119,11 @@ class PotentialForces:
             vectors = positions[edge_index[0]] - positions[edge_index[1]] + lists.shift_vectors
             near = ((vectors * vectors).sum(1) < self.cutoff**2).nonzero().squeeze(1)
             edge_index, shift = edge_index[:, near], shift[near]
-        return Graph(positions=positions, edge_index=edge_index, shift=shift, cell=cell, **self._static)
+        elif self._last is not None and self._last.edge_index is edge_index:
+            return self._last.moved(positions, cell)
+        graph = Graph(positions=positions, edge_index=edge_index, shift=shift, cell=cell, **self._static)
+        self._last = graph
+        return graph
 
     def pairs(self, state: MDState) -> list[int]:
         """Pairs of each replica, those of the skin included."""
@@ -162,6 +167,7 @@ class PotentialForces:
         static = {"numbers": state.numbers, "pbc": state.pbc, "system": state.system, "n_atoms": state.n_atoms}
         self._static = {name: value.to(self.potential.device) for name, value in static.items()}
         self._numbers = state.numbers
+        self._last = None
 
 
 class CalculatorForces:

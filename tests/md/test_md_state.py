@@ -145,6 +145,26 @@ def test_calculator_takes_names_and_refuses_what_is_no_potential(tmp_path):
         MlipCalculator({})  # type: ignore[arg-type]
 
 
+def test_what_follows_from_edges_is_found_once_for_each_list():
+    state = state_from_atoms([molecule("H2O"), molecule("CH4")])
+    forces = PotentialForces(potential())
+    first = forces.graph(state)
+    assert first.pairs is not None
+    state.positions = state.positions + 0.01
+    second = forces.graph(state)
+    assert second.pairs is first.pairs
+    assert torch.equal(second.positions, state.positions)
+    state.positions[0] += 1.0
+    third = forces.graph(state)
+    assert third.pairs is not first.pairs
+    last = state.select([1])
+    forces.select(last, [1])
+    alone = forces.graph(last)
+    fresh = PotentialForces(potential())(last)
+    assert len(alone.numbers) == 5
+    torch.testing.assert_close(forces(last).forces, fresh.forces, rtol=0, atol=1e-12)
+
+
 def test_calculator_computes_again_after_any_change_and_only_then():
     atoms = molecule("H2O", vacuum=3.0)
     atoms.calc = calculator = MlipCalculator(potential())
