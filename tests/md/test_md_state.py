@@ -154,7 +154,7 @@ def test_what_follows_from_edges_is_found_once_for_each_list():
     second = forces.graph(state)
     assert second.pairs is first.pairs
     assert torch.equal(second.positions, state.positions)
-    state.positions[0] += 1.0
+    state.positions[0] += 10.0
     third = forces.graph(state)
     assert third.pairs is not first.pairs
     last = state.select([1])
