@@ -50,16 +50,23 @@ def check(
 def check_pooled(potential: Potential, frames: FrameSet, sink: EventSink) -> None:
     """Warn where a head of one energy per structure is to learn several compositions."""
     from mlipkit.data.report_structure import compositions
+    from mlipkit.models import Potential
     from mlipkit.models.heads import PooledHead
 
-    if not isinstance(potential.head, PooledHead):
+    # Also inside a sum or a committee.
+    heads = [
+        part.head_name
+        for part in potential.modules()
+        if isinstance(part, Potential) and isinstance(part.head, PooledHead)
+    ]
+    if not heads:
         return
     found = [formula for formula, _ in compositions(frames)]
     if len(found) > 1:
         named = ", ".join(found[:3]) + (", ..." if len(found) > 3 else "")
         sink(
             Message(
-                f"The head '{potential.head_name}' is not extensive and fits one composition only; the training frames "
+                f"The head '{heads[0]}' is not extensive and fits one composition only; the training frames "
                 f"have {len(found)}: {named}. The head 'per_atom' fits them all",
                 "warning",
             )
