@@ -74,7 +74,7 @@ def _dynamics() -> list[Job]:
     return [
         Job("painn.ase_md.ethanol", "ase_md", "ethanol_1", both, target=2.0, steps=50, **shared),
         Job("painn.ase_md.water", "ase_md", "water_1", both, target=1.5, steps=3, **shared),
-        Job("painn.md.ethanol", "md", "ethanol_1", both, target=2.0, steps=400, **shared),
+        Job("painn.md.ethanol", "md", "ethanol_1", both, target=2.0, steps=200, **shared),
         Job("painn.md.water", "md", "water_1", both, target=1.5, steps=5, **shared),
         Job("painn.md.ethanol_x32", "md", "ethanol_1", both, target=6.0, steps=200, replicas=32, **shared),
     ]
