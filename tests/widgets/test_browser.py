@@ -324,7 +324,7 @@ def test_kernel_restart_and_lost_worker(lab: Lab, work: Path) -> None:
     )
     with lab.open(f"{work.name}/again.ipynb", height=1200) as page:
         page.run_all(wait=False)
-        page.wait_text("QUEUED")
+        page.wait_text("survivor")  # queued, or on a busy machine running already
         page.wait_text("busy with a cell")
         page.wait_text("RUNNING")
         run = Run(work / "runs" / "survivor")
