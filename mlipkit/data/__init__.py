@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from mlipkit.data.graph import collate as collate
     from mlipkit.data.graph import graph_of as graph_of
     from mlipkit.data.neighbours import NeighbourCache as NeighbourCache
-    from mlipkit.data.neighbours import SkinList as SkinList
     from mlipkit.data.neighbours import neighbour_list as neighbour_list
     from mlipkit.data.read import read as read
     from mlipkit.data.read import read_source as read_source
@@ -45,7 +44,6 @@ _HOMES = {
     "SeriesWriter": "series",
     "neighbour_list": "neighbours",
     "NeighbourCache": "neighbours",
-    "SkinList": "neighbours",
     "SkinLists": "skin_lists",
     "Graph": "graph",
     "Targets": "graph",

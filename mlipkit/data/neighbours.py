@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from vesin import NeighborList
@@ -199,61 +199,3 @@ class NeighbourCache:
         self._start[i], self._count[i] = self._used, n_edges
         self._block[i] = len(self._edges) - 1
         self._used = end
-
-
-class SkinList:
-    """Neighbour list of a moving structure, rebuilt only when it must be (Verlet, Phys. Rev. 159, 98, 1967).
-
-    The list holds all pairs within cutoff + skin of the positions at the last rebuild. While no atom has moved by more
-    than skin/2 since then, no pair within the cutoff can be missing. Pairs beyond the cutoff are in the list; models
-    give them weight zero.
-
-    Args:
-        cutoff: Å.
-        skin: Å; 0 rebuilds whenever an atom moves.
-    """
-
-    def __init__(self, cutoff: float, skin: float = 0.5) -> None:
-        if not (np.isfinite(skin) and skin >= 0):
-            raise DataError("skin is not a length", expected="0 or more Å", found=skin)
-        self.cutoff = float(cutoff)
-        self.skin = float(skin)
-        self.n_rebuilds = 0
-        self._reference: tuple[Array, Array, Array] | None = None
-        self._list: tuple[Array, Array] | None = None
-
-    def update(self, positions: Any, cell: Any, pbc: Any) -> tuple[Array, Array, bool]:
-        """(edge_index int64 [2,E], shift int64 [E,3], whether the list was rebuilt) for these positions.
-
-        Args:
-            positions: [n,3] Å, unwrapped or wrapped. cell: [3,3] Å. pbc: bool [3]. NumPy arrays or CPU tensors.
-
-        Raises:
-            DataError: as `neighbour_list`.
-        """
-        positions, cell, pbc = (np.asarray(value) for value in (positions, cell, pbc))
-        if self._list is not None and self._still_valid(positions, cell, pbc):
-            return (*self._list, False)
-        i, j, images, _, order = _search(positions, cell, pbc, self.cutoff + self.skin)
-        edge_index, shift = _edges(i, j, order, np.int64), np.take(images, order, axis=0).astype(np.int64)
-        self._reference = (np.array(positions, np.float64), np.array(cell, np.float64), np.array(pbc, bool))
-        self._list = (edge_index, shift)
-        self.n_rebuilds += 1
-        return edge_index, shift, True
-
-    @property
-    def reference(self) -> tuple[Array, Array, Array] | None:
-        """Positions, cell and pbc of the last rebuild. A checkpoint keeps them: passing them to `update` of a new list
-        before going on gives the same list, and so the same rounding, as an uninterrupted run."""
-        return self._reference
-
-    def _still_valid(self, positions: Array, cell: Array, pbc: Array) -> bool:
-        assert self._reference is not None
-        old_positions, old_cell, old_pbc = self._reference
-        if positions.shape != old_positions.shape or not np.array_equal(pbc, old_pbc):
-            return False
-        if old_pbc.any() and not np.array_equal(cell, old_cell):
-            return False
-        moved = positions - old_positions
-        # A NaN compares false, so that broken positions reach the search and its error.
-        return bool(np.einsum("nk,nk->n", moved, moved).max(initial=0.0) <= (0.5 * self.skin) ** 2)

@@ -15,13 +15,18 @@ from mlipkit.errors import DataError
 
 
 class SkinLists:
-    """Skin lists (`SkinList`) of S structures together, rebuilt one by one and only when they must be.
+    """Lists of S structures together, rebuilt one by one and only when they must be (Verlet, Phys. Rev. 159, 98, 1967).
+
+    A list holds all pairs within cutoff + skin of the positions at its last rebuild. While no atom has moved by more
+    than skin/2 since then, no pair within the cutoff can be missing. Pairs beyond the cutoff are in the list; models
+    give them weight zero.
 
     While nothing has to be rebuilt a call costs a handful of operations on flat tensors and hands one number to the
     host; there is no loop over structures.
 
     Args:
-        cutoff, skin: Å, as in `SkinList`.
+        cutoff: Å.
+        skin: Å; 0 rebuilds whenever an atom moves.
         n_atoms: atoms of each structure.
         pbc: bool [S,3].
         device: where edges, shifts and shift vectors lie.

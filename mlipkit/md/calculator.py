@@ -22,7 +22,7 @@ class MlipCalculator(Calculator):
 
     Args:
         potential: any `BasePotential`, or what `mlipkit.models.load` takes: a file, ``"sample:NAME"``, a training run.
-        skin: Å, of the neighbour list (`mlipkit.data.SkinList`).
+        skin: Å, of the neighbour list (`mlipkit.data.SkinLists`).
 
     Results under ASE's names and in its units: `energy` and `free_energy` (equal, eV), `forces` (eV/Å), `stress`
     (Voigt, eV/Å³, tension positive; only for structures that are periodic along all three axes).

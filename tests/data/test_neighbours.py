@@ -10,7 +10,7 @@ from ase.build import bulk, molecule
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlipkit.data import FrameSet, NeighbourCache, SkinList, neighbour_list
+from mlipkit.data import FrameSet, NeighbourCache, neighbour_list
 from mlipkit.errors import DataError
 
 PBC = list(itertools.product([False, True], repeat=3))
@@ -211,68 +211,3 @@ def test_cache_holds_lists_longer_than_a_block_and_wide_shifts(monkeypatch):
     cache = NeighbourCache(frames, 6.0)
     assert cache.get(1)[0].shape[1] > 10
     assert len(cache) == 1
-
-
-def within(edge_index, shift, positions, cell, cutoff) -> set[tuple[int, ...]]:
-    vectors = positions[edge_index[0]] - positions[edge_index[1]] + shift @ cell
-    keep = np.linalg.norm(vectors, axis=1) < cutoff
-    return {(int(j), int(i), *s) for j, i, s in zip(*edge_index[:, keep], shift[keep].tolist(), strict=True)}
-
-
-@pytest.mark.parametrize("pbc", [(True, True, True), (True, False, True), (False, False, False)])
-def test_skin_list_never_misses_a_pair(pbc):
-    rng = np.random.default_rng(3)
-    cell = np.array([[6.0, 0, 0], [1.5, 5.5, 0], [0.5, -0.5, 6.5]])
-    positions = rng.uniform(0, 1, (16, 3)) @ cell
-    skin = SkinList(3.0, skin=0.6)
-    rebuilds = 0
-    for step in range(150):
-        positions = positions + rng.normal(scale=0.03, size=positions.shape)
-        if step == 60:
-            cell = cell * 1.01
-        edge_index, shift, rebuilt = skin.update(positions, cell, pbc)
-        rebuilds += rebuilt
-        exact = neighbour_list(positions, cell, pbc, 3.0)
-        assert within(edge_index, shift, positions, cell, 3.0) == within(*exact[:2], positions, cell, 3.0)
-    assert rebuilds == skin.n_rebuilds
-    assert 3 < rebuilds < 75
-
-
-def test_skin_list_rebuilds_exactly_when_it_must():
-    positions, cell, pbc = np.array([[0.0, 0, 0], [1, 0, 0]]), np.eye(3) * 10, [True] * 3
-    skin = SkinList(3.0, skin=0.5)
-    assert skin.reference is None
-    assert skin.update(positions, cell, pbc)[2]
-    assert not skin.update(positions, cell, pbc)[2]
-    moved = positions + np.array([[0, 0, 0], [0.249, 0, 0]])
-    assert not skin.update(moved, cell, pbc)[2]
-    assert skin.update(positions + np.array([[0, 0, 0], [0.251, 0, 0]]), cell, pbc)[2]
-    assert skin.update(positions + np.array([[0, 0, 0], [0.251, 0, 0]]), cell * 1.0000001, pbc)[2]
-    assert skin.update(positions, cell, [True, True, False])[2]
-    assert skin.update(positions[:1], cell, [True, True, False])[2]
-    with pytest.raises(DataError, match="not finite"):
-        skin.update(np.full((1, 3), np.nan), cell, [True, True, False])
-
-
-def test_skin_list_restarts_with_the_same_list():
-    rng = np.random.default_rng(5)
-    positions, cell = rng.uniform(0, 8, (30, 3)), np.eye(3) * 8
-    whole = SkinList(4.0, skin=0.5)
-    whole.update(positions, cell, [True] * 3)
-    later = positions + rng.uniform(-0.1, 0.1, positions.shape)
-    expected = whole.update(later, cell, [True] * 3)
-    assert whole.reference is not None
-    resumed = SkinList(4.0, skin=0.5)
-    resumed.update(*whole.reference)
-    found = resumed.update(later, cell, [True] * 3)
-    assert not found[2]
-    assert np.array_equal(found[0], expected[0])
-    assert np.array_equal(found[1], expected[1])
-
-
-def test_skin_list_takes_tensors():
-    import torch
-
-    positions = torch.eye(3, dtype=torch.float64)
-    edge_index, _, _ = SkinList(3.0).update(positions, torch.zeros(3, 3, dtype=torch.float64), torch.zeros(3).bool())
-    assert edge_index.shape == (2, 6)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from ase.build import bulk, molecule
 
 from mlipkit.data import SkinLists, neighbour_list
@@ -63,6 +64,36 @@ def test_no_pair_is_missing_along_a_path_and_few_lists_are_rebuilt():
     assert rebuilt[21] >= 2  # the periodic ones, for their new cells
     assert sum(rebuilt) < 30
     assert 1 in rebuilt
+
+
+@pytest.mark.parametrize("pbc", [(True, True, True), (True, False, True), (False, False, False)])
+def test_no_pair_is_missing_in_a_skewed_cell_with_any_periodic_axes(pbc):
+    rng = np.random.default_rng(3)
+    cell = np.array([[6.0, 0, 0], [1.5, 5.5, 0], [0.5, -0.5, 6.5]])
+    images = [Atoms("Ar16", rng.uniform(0, 1, (16, 3)) @ cell, cell=cell, pbc=pbc)]
+    positions, cells = tensors(images)
+    lists, rebuilds = made(images, skin=0.6), 0
+    for step in range(150):
+        positions = positions + torch.from_numpy(rng.normal(scale=0.03, size=positions.shape))
+        if step == 60:
+            cells = cells * 1.01
+        rebuilds += lists.update(positions, cells)
+        assert pairs_within(lists, positions, 3.0) == fresh(images, positions, cells, 3.0)
+    assert rebuilds == lists.n_rebuilds
+    assert 3 < rebuilds < 75
+
+
+def test_a_list_is_rebuilt_exactly_when_it_must_be():
+    images = [Atoms("Ar2", [[0.0, 0, 0], [1, 0, 0]], cell=np.eye(3) * 10, pbc=True)]
+    positions, cells = tensors(images)
+    lists = made(images)
+    assert lists.reference(0) is None
+    assert lists.update(positions, cells)
+    assert not lists.update(positions, cells)
+    assert not lists.update(positions + torch.tensor([[0, 0, 0], [0.249, 0, 0]]), cells)
+    moved = positions + torch.tensor([[0, 0, 0], [0.251, 0, 0]])
+    assert lists.update(moved, cells)
+    assert lists.update(moved, cells * 1.0000001)
 
 
 def test_one_moves_and_one_is_rebuilt():
