@@ -8,7 +8,7 @@ from pathlib import Path
 from ase import Atoms
 
 from mlipkit.data import format_ase
-from mlipkit.data.read import _expand, detect
+from mlipkit.data.files import detect, expand
 from mlipkit.data.reading import open_bytes
 from mlipkit.errors import DataError
 
@@ -33,7 +33,7 @@ def refuse_constraints_in(path: str) -> None:
     Raises:
         DataError: a frame with constraints.
     """
-    for file, index in _expand(path, slice(None)):
+    for file, index in expand(path, slice(None)):
         kind = detect(file)
         if kind in _WITHOUT or (kind == "extxyz" and not _has_mask(file)):
             continue

@@ -17,10 +17,8 @@ Files compressed with gzip, bzip2 or xz are read directly.
 
 from __future__ import annotations
 
-import glob
 import logging
-import zipfile
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -29,20 +27,18 @@ import numpy as np
 
 from mlipkit.data import format_ase, format_db, format_deepmd, format_extxyz, format_npz, format_vasp
 from mlipkit.data.collect import Collector
+from mlipkit.data.files import PathLike, detect, expand, format_of
 from mlipkit.data.frameset import FrameSet
-from mlipkit.data.reading import FileReport, Index, ReadReport, head, label_of, parse_index, pick, shown, split_index
+from mlipkit.data.reading import FileReport, Index, ReadReport, label_of, parse_index, pick, shown
 from mlipkit.data.resolve import Keys, check_keys, check_units, raw_frame
 from mlipkit.errors import DataError, nearest
 from mlipkit.events import EventSink, Message
 from mlipkit.labels import ALIASES
 
-PathLike = str | Path
 Unconverged = Literal["keep", "drop", "error"]
 T = TypeVar("T")
 
 _log = logging.getLogger(__name__)
-_OWN = {"xyz": "extxyz", "extxyz": "extxyz", "vasp-out": "outcar", "outcar": "outcar", "vasp-xml": "vasprun"}
-_OWN |= {name: name for name in ("vasprun", "npz", "deepmd", "frameset")}
 _UNDECLARED = {"npz", "db"}
 """Formats in which a file may leave its units open; in all others they are fixed or declared."""
 _SELF_CONSISTENT = {"outcar", "vasprun"}
@@ -105,8 +101,8 @@ def read_with_report(
     check_units(units or {})
     if unconverged not in ("keep", "drop", "error"):
         raise DataError(f"unconverged='{unconverged}'", hint=nearest(unconverged, ("keep", "drop", "error")))
-    files = _expand(path, parse_index(index))
-    report = ReadReport(files=[FileReport(str(file), format=_format(file, format)) for file, _ in files])
+    files = expand(path, parse_index(index))
+    report = ReadReport(files=[FileReport(str(file), format=format_of(file, format)) for file, _ in files])
     formats = {found.format for found in report.files}
     names = label_of(files[0][0]) + (f" and {len(files) - 1} more" if len(files) > 1 else "")
     if units and not formats & _UNDECLARED:
@@ -191,7 +187,7 @@ def idle_options(source: str | Path | Sequence[str | Path], **options: Any) -> d
         from mlipkit.data import public
 
         source = [str(file) for file in public.files(name.partition("@")[0])]
-    formats = {detect(file) for file, _ in _expand(source, slice(None))}
+    formats = {detect(file) for file, _ in expand(source, slice(None))}
     reasons = {}
     if "keys" in asked and formats == {"frameset"}:
         reasons["keys"] = "a FrameSet folder has its labels already"
@@ -226,109 +222,6 @@ def report_messages(report: ReadReport) -> list[Message]:
             Message("energy is the force-consistent free_energy; the extrapolated one is in ReadReport.other_energy")
         )
     return messages
-
-
-def _expand(path: PathLike | Sequence[PathLike], index: Index) -> list[tuple[Path, Index]]:
-    """Files and folders with the index that applies to each."""
-    if isinstance(path, (str, Path)):
-        path = [path]
-    files: list[tuple[Path, Index]] = []
-    for one in path:
-        text, own = split_index(str(one))
-        part = index if own is None else parse_index(own, text)
-        if Path(text).exists():
-            files.append((Path(text), part))
-        elif any(sign in text for sign in "*?["):
-            matches = sorted(glob.glob(text, recursive=True))
-            if not matches:
-                raise DataError("no file matches the pattern", where=text)
-            files.extend((Path(match), part) for match in matches)
-        else:
-            raise _missing(Path(text))
-    if not files:
-        raise DataError("no file named", expected="at least one path")
-    return files
-
-
-def _missing(path: Path) -> DataError:
-    folder = path.parent
-    if not folder.is_dir():
-        return DataError("no such file", where=str(path), hint=f"There is no folder '{folder}' either")
-    return DataError("no such file", where=str(path), hint=_sentence(nearest(path.name, _listing(folder))))
-
-
-def _listing(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in islice(folder.iterdir(), 500))[:20]
-
-
-def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:]
-
-
-def _format(path: Path, asked: str | None) -> str:
-    if asked is not None:
-        own = _OWN.get(asked)
-        if own:
-            return own
-        from ase.io.formats import ioformats
-
-        if asked not in ioformats:
-            raise DataError(f"unknown format '{asked}'", where=label_of(path), hint=_near_format(asked, ioformats))
-        return asked
-    return detect(path)
-
-
-def _near_format(asked: str, known: Iterable[str]) -> str:
-    return _sentence(nearest(asked, [*known, *_OWN]).split(" known:")[0])
-
-
-def detect(path: PathLike) -> str:
-    """Name of the format of a file or folder, found by looking inside; the file name only decides what is left.
-
-    Raises:
-        DataError: empty, or unknown to mlipkit and ASE.
-    """
-    path = Path(path)
-    if path.is_dir():
-        return _detect_folder(path)
-    if path.stat().st_size == 0:
-        raise DataError("the file is empty", where=label_of(path))
-    start = head(path)
-    if start.startswith(b"\x93NUMPY") or (start.startswith(b"PK") and _is_npz(path)):
-        return "npz"
-    if b"<modeling>" in start:
-        return "vasprun"
-    if start.lstrip().startswith(b"vasp.") and b"executed on" in start:
-        return "outcar"
-    words = start.split(b"\n", 1)[0].split()
-    if len(words) == 1 and words[0].lstrip(b"-").isdigit():
-        return "extxyz"
-    found = format_ase.detect(path)
-    return _OWN.get(found, found)
-
-
-def _detect_folder(path: Path) -> str:
-    if (path / "table.json").is_file():
-        return "frameset"
-    if format_deepmd.is_system(path):
-        return "deepmd"
-    inside = _listing(path)
-    hint = "Name a file, or a pattern such as 'folder/*.extxyz'"
-    raise DataError(
-        "the folder holds no data set that can be read as a whole",
-        where=str(path),
-        expected="a FrameSet folder (table.json) or a DeePMD system (type.raw, set.000)",
-        found=", ".join(inside[:8]) or "an empty folder",
-        hint=hint if inside else None,
-    )
-
-
-def _is_npz(path: Path) -> bool:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return any(name.endswith(".npy") for name in archive.namelist())
-    except zipfile.BadZipFile:
-        return True  # cut short: the reader says so
 
 
 def _read_extxyz(

@@ -17,7 +17,8 @@ from ase.units import GPa
 from vasp_text import outcar, vasprun
 
 from mlipkit.data import FrameSet, read, read_source, write
-from mlipkit.data.read import detect, read_with_report
+from mlipkit.data.files import detect
+from mlipkit.data.read import read_with_report
 from mlipkit.data.resolve import raw_frame, resolve
 from mlipkit.errors import DataError, LabelError, SpecError
 from mlipkit.events import Message
