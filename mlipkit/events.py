@@ -48,6 +48,13 @@ class Verdict:
     first_warning: int | None = None
     sentence: str = ""
 
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> Verdict:
+        """Rebuild what `dataclasses.asdict` gave; unknown fields of newer versions are dropped."""
+        known = {field.name for field in dataclasses.fields(cls)}
+        values = {key: value for key, value in record.items() if key in known}
+        return cls(**{**values, "atoms": tuple(values.get("atoms", ()))})
+
 
 @dataclass(frozen=True)
 class Ending:
@@ -185,7 +192,5 @@ def from_json(record: Mapping[str, Any]) -> Event:
     known = {f.name for f in dataclasses.fields(cls)}
     values = {key: value for key, value in record.items() if key in known}
     if cls is Judged:
-        verdict_fields = {f.name for f in dataclasses.fields(Verdict)}
-        verdict = {key: value for key, value in values["verdict"].items() if key in verdict_fields}
-        values["verdict"] = Verdict(**{**verdict, "atoms": tuple(verdict.get("atoms", ()))})
+        values["verdict"] = Verdict.from_record(values["verdict"])
     return cls(**values)

@@ -152,7 +152,7 @@ def endings(folder: Path | str, checkpoint: str | None = None) -> list[Ending]:
         for replica in record["active"]:
             found[replica] = Ending(replica, step, time, False, "")
         for key, value in record["verdicts"].items():
-            verdict = Verdict(**{**value, "atoms": tuple(value["atoms"])})
+            verdict = Verdict.from_record(value)
             found[int(key)] = Ending(int(key), verdict.step, verdict.time, True, verdict.check)
     return [found[replica] for replica in sorted(found)]
 

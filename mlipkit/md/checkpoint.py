@@ -50,3 +50,8 @@ def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
             expected=f"format {FORMAT_VERSION} or older", found=record["version"],
         )  # fmt: skip
     return tensors, record
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Those whose name begins with `prefix`, by the rest of it."""
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

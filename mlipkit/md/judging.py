@@ -157,7 +157,7 @@ class Judge:
         self.last_good = record["last_good"]
         self._warned = set(record["warned"])
         worst = record["worst"]
-        self.worst = Verdict(**{**worst, "atoms": tuple(worst["atoms"])}) if worst else None
+        self.worst = Verdict.from_record(worst) if worst else None
         for check in self.checks:
             mine = {key: arrays[f"{check.name}.{key}"] for key in check.kept if f"{check.name}.{key}" in arrays}
             if len(mine) == len(check.kept):

@@ -11,39 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from mlipkit.data.series import SeriesWriter
+from mlipkit.md.checkpoint import part
 from mlipkit.md.figures import columns_of, rows_of
 from mlipkit.md.figures import figures as figures
+from mlipkit.md.files import Files
 from mlipkit.md.judging import Judge, build_checks
 from mlipkit.md.looks import Looks, new_look
 from mlipkit.md.looks import look_at as look_at
 from mlipkit.md.panel import Panel, Said
 from mlipkit.md.ring import Ring
 from mlipkit.md.state import MDState
-from mlipkit.md.trajectory import TrajectoryWriter
 
 _RING_IN_CHECKPOINT = 32 << 20
 _ROWS, _ROWS_S = 256, 0.4
 """Rows of all replicas that wait in memory, and for how long, before they go to the series."""
 STEPS_ON_DEVICE = 10
 """Steps that a GPU does before the host looks at their figures: a failure is dated right and noticed so much later."""
-
-
-class _Files:
-    """Trajectory and series of one replica."""
-
-    def __init__(self, folder: Path, state: MDState, index: int, kept: tuple[int, int] | None) -> None:
-        self.folder = folder
-        arrays = state.replica(index)
-        self.numbers, self.masses, self.pbc = (arrays[name].copy() for name in ("numbers", "masses", "pbc"))
-        frames, rows = kept or (None, None)
-        self.trajectory = TrajectoryWriter(folder / "trajectory.traj", self.numbers, self.masses, self.pbc, keep=frames)
-        self.series = SeriesWriter(folder / "series" / "md", columns_of(state), resume_rows=rows)
-        (folder / "last_steps.traj").unlink(missing_ok=True)
-
-    def close(self) -> None:
-        self.series.close()
-        self.trajectory.close()
 
 
 class Recorder:
@@ -69,9 +52,11 @@ class Recorder:
         ring_steps: int,
         kept: Sequence[tuple[int, int]] | None = None,
     ) -> None:
-        self.stride, self.columns = stride, list(columns_of(state))
-        n = state.n_systems
-        self.files = [_Files(folders[i], state, i, kept[i] if kept else None) for i in range(n)]
+        columns, n = columns_of(state), state.n_systems
+        self.stride, self.columns = stride, list(columns)
+        self.files = [Files(folders[i], "md", columns, state, i, kept[i] if kept else None) for i in range(n)]
+        for folder in folders:
+            (folder / "last_steps.traj").unlink(missing_ok=True)
         device = state.positions.device
         self.every = 1 if device.type == "cpu" else STEPS_ON_DEVICE
         self.ring = Ring(len(state.numbers), self.columns, ring_steps, n, device, least=self.every)
@@ -197,15 +182,15 @@ class Recorder:
         self, records: Sequence[Mapping[str, Any]], tensors: Sequence[Mapping[str, Tensor]], state: MDState
     ) -> None:
         """Take over what `memory` gave of each replica, for the restored state."""
-        rings = [_part(mine, "ring.") for mine in tensors]
+        rings = [_arrays(mine, "ring.") for mine in tensors]
         if all(rings):
             self.ring.recall(*rings)
         arrays = [getattr(state, name).cpu().numpy() for name in ("positions", "velocities", "forces", "cell")]
         stacked = np.stack(arrays[:3])
         self.panel.looks.fill(figures(state), lambda: (stacked, arrays[3]))
         for index, judge in enumerate(self.panel.judges):
-            judge.recall(records[index], _part(tensors[index], "checks."), self.panel.looks.close(index))
+            judge.recall(records[index], _arrays(tensors[index], "checks."), self.panel.looks.close(index))
 
 
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, np.ndarray]:
-    return {name.removeprefix(prefix): t.numpy() for name, t in tensors.items() if name.startswith(prefix)}
+def _arrays(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, np.ndarray]:
+    return {name: tensor.numpy() for name, tensor in part(tensors, prefix).items()}

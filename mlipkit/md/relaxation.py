@@ -3,40 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from mlipkit import units
-from mlipkit.data.series import Series, SeriesWriter
+from mlipkit.data.series import Series
 from mlipkit.errors import DataError, RunError
-from mlipkit.events import (
-    Control,
-    EventSink,
-    Judged,
-    Progress,
-    Saved,
-    Started,
-    Verdict,
-    always_run,
-    ignore,
-)
+from mlipkit.events import Control, EventSink, Judged, Progress, Saved, Verdict, always_run, ignore
 from mlipkit.md.batches import go_through, planned
-from mlipkit.md.checkpoint import read_checkpoint, write_checkpoint
+from mlipkit.md.checkpoint import part, read_checkpoint
+from mlipkit.md.files import Files
 from mlipkit.md.fire import Fire, cell_forces, fire_step
-from mlipkit.md.forces import ForceFunction, Restartable, evaluate
+from mlipkit.md.forces import ForceFunction, evaluate
 from mlipkit.md.looks import new_look
+from mlipkit.md.loop import Loop
 from mlipkit.md.state import MDState
 from mlipkit.md.structure_checks import OverlapCheck
-from mlipkit.md.trajectory import TrajectoryWriter
 
 COLUMNS = {"step": "", "energy": "eV", "max_force": "eV/Å", "max_stress": "GPa", "volume": "Å³"}
-PROGRESS_EVERY_S, SAVE_EVERY_S = 0.5, 60.0
 NAME = "relax"
 
 
@@ -90,14 +78,15 @@ def relax(
         raise DataError("a frame cannot be stored that often", where="stride", expected="1 or more steps", found=stride)
     if cell and not bool(state.pbc.all()):
         raise DataError("relaxing the cell needs three periodic axes", where="relax", found=state.pbc.tolist())
-    settings = _Settings(folder, fmax, steps, cell, hydrostatic, pressure * units.GPA, smax, stride, checkpoint_every)
 
     def run(
-        part: MDState, forces: ForceFunction, members: Sequence[int], name: str, heard: EventSink, of_batch: bool
+        start: MDState, forces: ForceFunction, members: Sequence[int], name: str, heard: EventSink, of_batch: bool
     ) -> bool:
-        alone = not of_batch and part.n_systems == 1
-        work = _Relaxation(part.select(range(part.n_systems)), forces, settings, list(members), alone, name,
-                           heard, control)  # fmt: skip
+        alone = not of_batch and start.n_systems == 1
+        work = _Relaxation(
+            start.select(range(start.n_systems)), forces, steps, folder, name, checkpoint_every, list(members), alone,
+            heard, control, fmax, cell, hydrostatic, pressure * units.GPA, smax, stride,
+        )  # fmt: skip
         with torch.no_grad():
             verdicts.update(work.run())
         return not work.active or work.state.step >= steps
@@ -107,48 +96,19 @@ def relax(
     return [verdicts[index] for index in sorted(verdicts)]
 
 
-@dataclasses.dataclass(frozen=True)
-class _Settings:
-    folder: Path
+@dataclasses.dataclass(eq=False)
+class _Relaxation(Loop):
     fmax: float
-    steps: int
     cell: bool
     hydrostatic: bool
     pressure: float  # eV/Å³
     smax: float
     stride: int
-    checkpoint_every: int
 
-
-class _Files:
-    """Trajectory and series of one structure."""
-
-    def __init__(self, folder: Path, state: MDState, index: int, kept: tuple[int, int] | None) -> None:
-        self.arrays = state.replica(index)
-        frames, rows = kept or (None, None)
-        self.trajectory = TrajectoryWriter(
-            folder / "trajectory.traj", self.arrays["numbers"].copy(), self.arrays["masses"].copy(),
-            self.arrays["pbc"].copy(), keep=frames,
-        )  # fmt: skip
-        self.series = SeriesWriter(folder / "series" / NAME, COLUMNS, resume_rows=rows)
-
-    def close(self) -> None:
-        self.series.close()
-        self.trajectory.close()
-
-
-class _Relaxation:
-    def __init__(
-        self, state: MDState, forces: ForceFunction, settings: _Settings, members: list[int], alone: bool, name: str,
-        sink: EventSink, control: Control,
-    ) -> None:  # fmt: skip
-        self.state, self.forces, self.settings = state, forces, settings
-        self.members, self.alone, self.sink, self.control = members, alone, sink, control
-        self.path = settings.folder / "checkpoints" / f"{name}.safetensors"
-        self.active, self.verdicts = list(members), dict[int, Verdict]()
-        self.files: list[_Files] = []
-        self.fire = Fire.start(state)
-        self._progress = self._saved = -float("inf")
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.files: list[Files] = []
+        self.fire = Fire.start(self.state)
         self._stored = -1  # step at which the last frames were stored off the stride
 
     def run(self) -> dict[int, Verdict]:
@@ -157,22 +117,20 @@ class _Relaxation:
                 self._resume()
             else:
                 self._start()
-            self._begin = (time.monotonic(), self.state.step)
             if self.active:
                 self._judge()
-            while self.active and self.state.step < self.settings.steps and self._may_go_on():
+            while self.active and self.state.step < self.steps and self.may_go_on():
                 fire_step(self.state, self.fire, self._on_strain)
                 self.state.step += 1
                 evaluate(self.state, self.forces)
                 self._record()
                 self._judge()
-                step = self.state.step
-                if step % self.settings.checkpoint_every == 0 or time.monotonic() - self._saved > SAVE_EVERY_S:
-                    self._save()
-            if self.state.step >= self.settings.steps:
+                if self.time_to_save():
+                    self.save()
+            if self.state.step >= self.steps:
                 self._give_up()
-            self._save()
-            self._show_progress(time.monotonic())
+            self.save()
+            self.show_progress()
         finally:
             for files in self.files:
                 files.close()
@@ -181,41 +139,27 @@ class _Relaxation:
     def _start(self) -> None:
         self._announce()
         evaluate(self.state, self.forces)
-        if self.settings.cell and self.state.stress is None:
+        if self.cell and self.state.stress is None:
             raise DataError("relaxing the cell needs the stress", where="relax",
                             hint="Build the forces with stress=True.")  # fmt: skip
-        self.files = [self._files(index, None) for index in range(len(self.active))]
+        self._open(None)
         self._record()
-        self._save()
+        self.save()
 
     def _resume(self) -> None:
         tensors, record = read_checkpoint(self.path)
-        places = [self.members.index(one) for one in record["active"] if one in self.members]
-        mine = {"cell": self.settings.cell, "members": self.members}
-        offsets = self.state.offsets
-        numbers = [self.state.numbers[offsets[place] : offsets[place + 1]].cpu() for place in places]
-        if {name: record[name] for name in mine} != mine or (
-            numbers and not torch.equal(torch.cat(numbers), tensors["state.numbers"])
-        ):
-            raise RunError("the checkpoint belongs to another relaxation", where=str(self.path),
-                           hint="Give it a folder of its own.")  # fmt: skip
+        if (record["cell"], record["members"]) != (self.cell, self.members):
+            raise self.another("relaxation")
+        self.take_over(tensors, record, "relaxation")
         device = self.state.positions.device
-        self.state.take(MDState.from_tensors(_part(tensors, "state."), device))
-        self.fire = Fire(**{name: value.to(device) for name, value in _part(tensors, "fire.").items()})
-        self.active, self._stored = list(record["active"]), record["stored"]
-        # Who had not converged within fewer steps goes on and is judged anew.
-        self.verdicts = {
-            int(key): Verdict(**{**value, "atoms": tuple(value["atoms"])})
-            for key, value in record["verdicts"].items()
-            if int(key) not in self.active
-        }
+        self.fire = Fire(**{name: value.to(device) for name, value in part(tensors, "fire.").items()})
+        self._stored = record["stored"]
         self._refuse_tighter()
         self._announce()
         if not self.active:
             return
-        if isinstance(self.forces, Restartable):
-            self.forces.restore(self.state, _part(tensors, "forces."))
-        self.files = [self._files(index, tuple(kept)) for index, kept in enumerate(record["kept"])]
+        self.restore_forces(tensors)
+        self._open(record["kept"])
         self._measure()
 
     def _refuse_tighter(self) -> None:
@@ -223,40 +167,36 @@ class _Relaxation:
         for number, verdict in self.verdicts.items():
             if verdict.outcome != "ok":
                 continue
-            row = Series(self._folder(number) / "series" / NAME).read()
-            for name, column, limit, unit in (("fmax", "max_force", self.settings.fmax, "eV/Å"),
-                                              ("smax", "max_stress", self.settings.smax, "GPa")):  # fmt: skip
+            row = Series(self.folder_of(number) / "series" / NAME).read()
+            for name, column, limit, unit in (("fmax", "max_force", self.fmax, "eV/Å"),
+                                              ("smax", "max_stress", self.smax, "GPa")):  # fmt: skip
                 value = float(row[column][-1])
                 if value > limit:  # not the stress of a cell that stays, a NaN
                     who = "the structure" if self.alone else f"structure {number}"
                     raise RunError(
-                        f"{who} has already converged to a looser {name}", where=str(self._folder(number)),
+                        f"{who} has already converged to a looser {name}", where=str(self.folder_of(number)),
                         expected=f"{value:.3g} {unit} or more", found=f"{limit:g} {unit}",
                         hint=f"Relax the last frames in a new run with this {name}.",
                     )  # fmt: skip
 
-    def _folder(self, number: int) -> Path:
-        return self.settings.folder if self.alone else self.settings.folder / f"replica_{number:03d}"
-
-    def _files(self, index: int, kept: tuple[int, int] | None) -> _Files:
-        return _Files(self._folder(self.active[index]), self.state, index, kept)
+    def _open(self, kept: Sequence[tuple[int, int]] | None) -> None:
+        self.files = [
+            Files(self.folder_of(number), NAME, COLUMNS, self.state, index, kept[index] if kept else None)
+            for index, number in enumerate(self.active)
+        ]
 
     def _announce(self) -> None:
-        counts = sorted(set(self.state.n_atoms.tolist()))
-        atoms = f"{counts[0]}" if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        many = f", {len(self.members)} structures" if len(self.members) > 1 else ""
-        what = f"relaxation of {atoms} atoms{' and cell' if self.settings.cell else ''}{many}"
-        facts = {"fmax": self.settings.fmax, "steps": self.settings.steps}
-        self.sink(Started(what, self.settings.steps, self.state.step, facts))
+        what = f"relaxation of {{}} atoms{' and cell' if self.cell else ''}"
+        self.announce(what, "structures", self.state.step, {"fmax": self.fmax, "steps": self.steps})
 
     # Every step
 
     def _measure(self) -> None:
         """Figures of the present forces, [S,columns] on the host, and the force on the strain."""
-        state, settings = self.state, self.settings
+        state = self.state
         self._on_strain, largest = None, torch.full_like(state.energy, torch.nan)
-        if settings.cell:
-            self._on_strain, stress = cell_forces(state, self.fire, settings.pressure, settings.hydrostatic)
+        if self.cell:
+            self._on_strain, stress = cell_forces(state, self.fire, self.pressure, self.hydrostatic)
             largest = stress.abs().amax((1, 2)) / units.GPA
         volume = torch.linalg.det(state.cell).abs()
         rows = [torch.full_like(state.energy, state.step), state.energy, state.max_force(), largest, volume]
@@ -266,7 +206,7 @@ class _Relaxation:
         self._measure()
         for index, files in enumerate(self.files):
             files.series.append(self.rows[index])
-            if self.state.step % self.settings.stride == 0:
+            if self.state.step % self.stride == 0:
                 self._store(index)
 
     def _store(self, index: int) -> None:
@@ -284,13 +224,13 @@ class _Relaxation:
 
     def _judge(self) -> None:
         """Let those leave that have converged, failed, or done all their steps."""
-        settings, ended = self.settings, {}
+        ended = {}
         for index, row in enumerate(self.rows.tolist()):
             _, energy, force, stress, volume = row
-            stressed = settings.cell and not stress <= settings.smax
+            stressed = self.cell and not stress <= self.smax
             if not (np.isfinite(energy) and np.isfinite(force) and np.isfinite(volume)):
                 ended[index] = self._verdict(index, "failed", "finite", "energy or forces are not finite numbers")
-            elif force <= settings.fmax and not stressed:
+            elif force <= self.fmax and not stressed:
                 ended[index] = self._converged(index, force, stress)
         if not ended:
             return
@@ -302,27 +242,22 @@ class _Relaxation:
             self.files[index].close()
             self.sink(Judged(verdict, final=True))
         stay = [index for index in range(len(self.active)) if index not in ended]
-        offsets = self.state.offsets
-        spans = [torch.arange(offsets[index], offsets[index + 1]) for index in stay]
-        self.active, self.files = [self.active[index] for index in stay], [self.files[index] for index in stay]
+        self.files = [self.files[index] for index in stay]
         if stay:
-            atoms = torch.cat(spans).to(self.state.positions.device)
-            self.fire = self.fire.select(stay, atoms)
+            offsets = self.state.offsets
+            atoms = torch.cat([torch.arange(offsets[index], offsets[index + 1]) for index in stay])
+            self.fire = self.fire.select(stay, atoms.to(self.state.positions.device))
             self._on_strain = None if self._on_strain is None else self._on_strain[stay]
             self.rows = self.rows[stay]
-            self.state.take(self.state.select(stay))
-            select = getattr(self.forces, "select", None)
-            if select is not None:
-                select(self.state, stay)
+        self.go_on_with(stay)
 
     def _give_up(self) -> None:
         """Say of the rest that they have not converged; more steps let them go on."""
-        settings = self.settings
         if not self.active:
             return
         for index, (_, _, force, stress, _) in enumerate(self.rows.tolist()):
-            stressed = settings.cell and not stress <= settings.smax
-            value, limit, unit = (stress, settings.smax, "GPa") if stressed else (force, settings.fmax, "eV/Å")
+            stressed = self.cell and not stress <= self.smax
+            value, limit, unit = (stress, self.smax, "GPa") if stressed else (force, self.fmax, "eV/Å")
             what = f"not converged within {self.state.step} steps"
             verdict = self._verdict(index, "warning", "convergence", what, value, limit, unit)
             self._store_last(index)
@@ -331,7 +266,7 @@ class _Relaxation:
         self._stored = self.state.step
 
     def _store_last(self, index: int) -> None:
-        if self.state.step % self.settings.stride and self._stored != self.state.step:
+        if self.state.step % self.stride and self._stored != self.state.step:
             self._store(index)
 
     def _converged(self, index: int, force: float, stress: float) -> Verdict:
@@ -346,9 +281,9 @@ class _Relaxation:
                 atoms=finding.atoms,
             )
         what = f"converged after {self.state.step} steps"
-        if self.settings.cell:
+        if self.cell:
             what += f" with a stress of {stress:.3g} GPa"
-        return self._verdict(index, "ok", "", what, force, self.settings.fmax, "eV/Å")
+        return self._verdict(index, "ok", "", what, force, self.fmax, "eV/Å")
 
     def _verdict(
         self, index: int, outcome: Any, check: str, what: str, value: float = 0.0, limit: float = 0.0, unit: str = ""
@@ -368,44 +303,24 @@ class _Relaxation:
             last_good=self.state.step if outcome == "ok" else -1, sentence=sentence[0].upper() + sentence[1:] + ".",
         )  # fmt: skip
 
-    def _may_go_on(self) -> bool:
-        request, now = self.control(), time.monotonic()
-        if now - self._progress >= PROGRESS_EVERY_S:
-            self._show_progress(now)
-        if request == "pause":
-            self._save()
-            while (request := self.control()) == "pause":
-                time.sleep(0.1)
-        return request != "stop"
-
-    def _show_progress(self, now: float) -> None:
-        self._progress = now
+    def progress(self) -> Progress:
         # All are done when the last one has converged; until then only the most it can take is known.
-        total = self.settings.steps if self.active else self.state.step
-        self.sink(Progress(min(self.state.step, total), total, "step", None))
+        total = self.steps if self.active else self.state.step
+        return Progress(min(self.state.step, total), total, "step", None)
 
-    def _save(self) -> None:
+    def save(self) -> None:
         for files in self.files:
             files.series.flush(sync=True)
             files.trajectory.flush()
-        tensors = {f"state.{name}": tensor for name, tensor in self.state.to_tensors().items()}
-        tensors.update(
-            {f"fire.{f.name}": getattr(self.fire, f.name).cpu().clone() for f in dataclasses.fields(self.fire)}
-        )
-        if isinstance(self.forces, Restartable) and self.active:
-            tensors.update({f"forces.{name}": tensor for name, tensor in self.forces.to_tensors().items()})
+        fire = {
+            f"fire.{field.name}": getattr(self.fire, field.name).cpu().clone()
+            for field in dataclasses.fields(self.fire)
+        }
         record = {
-            "cell": self.settings.cell,
+            "cell": self.cell,
             "members": self.members,
-            "active": self.active,
             "stored": self._stored,
             "kept": [(files.trajectory.n_frames, files.series.n_rows) for files in self.files],
-            "verdicts": {number: dataclasses.asdict(verdict) for number, verdict in self.verdicts.items()},
         }
-        write_checkpoint(self.path, tensors, record)
-        self._saved = time.monotonic()
+        self.write(fire, record)
         self.sink(Saved(str(self.path), "checkpoint", {"step": self.state.step}))
-
-
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from mlipkit.errors import DataError, RunError
-from mlipkit.events import (
-    Control,
-    EventSink,
-    Judged,
-    Message,
-    Progress,
-    Saved,
-    Started,
-    Verdict,
-    always_run,
-    ignore,
-)
-from mlipkit.md.checkpoint import read_checkpoint, write_checkpoint
+from mlipkit.events import Control, EventSink, Judged, Message, Progress, Saved, Verdict, always_run, ignore
+from mlipkit.md.checkpoint import part, read_checkpoint
 from mlipkit.md.ensembles import Ensemble, get_ensemble
-from mlipkit.md.forces import ForceFunction, Restartable, evaluate
+from mlipkit.md.forces import ForceFunction, evaluate
 from mlipkit.md.judging import build_checks
+from mlipkit.md.loop import Loop
 from mlipkit.md.panel import Said
 from mlipkit.md.recorder import Recorder
 from mlipkit.md.start_check import cell_warning
 from mlipkit.md.state import MDState
 
-PROGRESS_EVERY_S = 0.5
 SAVED_EVENT_EVERY_S = 5.0
-CHECKPOINT_AT_LEAST_EVERY_S = 60.0
 CHANGEABLE = ("temperature", "friction", "relaxation_time", "pressure", "pressure_relaxation_time")
 """Options of an ensemble that a resumed simulation may be given new values of."""
 
@@ -93,45 +81,35 @@ def simulate(
         RunError: a checkpoint of another system, ensemble or time step.
         SpecError: unknown ensemble, option or check.
     """
+    members = list(range(state.n_systems) if replicas is None else replicas)
+    alone = replicas is None and state.n_systems == 1
     with torch.no_grad():
         return _Simulation(
-            state, forces, get_ensemble(ensemble), steps, Path(folder), timestep, dict(options or {}), stride,
-            dict(checks or {}), checkpoint_every, last_steps, sink, control, replicas, checkpoint,
+            state, forces, steps, Path(folder), checkpoint, checkpoint_every, members, alone, sink, control,
+            get_ensemble(ensemble), timestep, dict(options or {}), stride, dict(checks or {}), last_steps,
         ).run()  # fmt: skip
 
 
 @dataclasses.dataclass(eq=False)
-class _Simulation:
-    state: MDState
-    forces: ForceFunction
+class _Simulation(Loop):
+    """`verdicts` are those of replicas that have failed."""
+
     ensemble: Ensemble
-    steps: int
-    folder: Path
     timestep: float
     options: dict[str, Any]
     stride: int
     checks: dict[str, Any]
-    checkpoint_every: int
     last_steps: int
-    sink: EventSink
-    control: Control
-    replicas: Sequence[int] | None
-    checkpoint: str
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         self.ensemble.check_options(self.options)
         if self.stride < 1:
             raise DataError("a frame cannot be stored that often", where="stride", expected="1 or more steps",
                             found=self.stride)  # fmt: skip
         build_checks(self.checks)  # a wrong limit must show before any work
-        self.path = self.folder / "checkpoints" / f"{self.checkpoint}.safetensors"
-        self.n_replicas = self.state.n_systems
-        self.members = list(range(self.n_replicas) if self.replicas is None else self.replicas)
-        self.alone = self.replicas is None and self.n_replicas == 1
-        self.active = list(self.members)
         self.recorder: Recorder | None = None
-        self.verdicts: dict[int, Verdict] = {}  # of replicas that have failed
-        self._saved_event = self._saved = self._progress = -float("inf")
+        self._said_saved = -math.inf
         self._begin = (time.monotonic(), self.state.step)
 
     def run(self) -> Verdict:
@@ -140,7 +118,7 @@ class _Simulation:
                 self._resume()
             else:
                 self._start()
-            while self.active and self.state.step < self.steps and self._may_go_on():
+            while self.active and self.state.step < self.steps and self.may_go_on():
                 self.ensemble.step(self.state, self.forces, self.timestep)
                 self._record()
             return self._finish()
@@ -168,47 +146,31 @@ class _Simulation:
                 self.sink(Judged(verdict))
                 break
         self._drop_failed()
-        self._save()
+        self.save()
 
     def _resume(self) -> None:
         tensors, record = read_checkpoint(self.path)
-        self._compare(record, tensors)
-        restored = MDState.from_tensors(_part(tensors, "state."), self.state.positions.device)
-        self.state.take(restored)
-        self.active = list(record["active"])
-        self.verdicts = {int(key): _verdict(value) for key, value in record["verdicts"].items()}
+        mine = {"ensemble": self.ensemble.name, "timestep": self.timestep, "number of replicas": len(self.members)}
+        for name, now in mine.items():
+            if record[name] != now:
+                raise self.another(name, expected=now, found=record[name])
+        self.take_over(tensors, record, "system")
         self._begin = (time.monotonic(), self.state.step)
         self._announce(self.state.step)
         if not self.active:
             return
-        if isinstance(self.forces, Restartable):
-            self.forces.restore(self.state, _part(tensors, "forces."))
+        self.restore_forces(tensors)
         self._apply_changes(record["options"])
         kept = record["replicas"]
         self.recorder = self._make_recorder([(one["frames"], one["rows"]) for one in kept])
-        self.recorder.recall(kept, [_part(tensors, f"replica.{index}.") for index in range(len(kept))], self.state)
+        self.recorder.recall(kept, [part(tensors, f"replica.{index}.") for index in range(len(kept))], self.state)
 
     def _make_recorder(self, kept: Sequence[tuple[int, int]] | None) -> Recorder:
         return Recorder(
-            [self.folder if self.alone else self.folder / f"replica_{replica:03d}" for replica in self.active],
+            [self.folder_of(replica) for replica in self.active],
             self.state, self.checks, replicas=[None if self.alone else replica for replica in self.active],
             stride=self.stride, ring_steps=self.last_steps, kept=kept,
         )  # fmt: skip
-
-    def _compare(self, record: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-        mine = {"ensemble": self.ensemble.name, "timestep": self.timestep, "number of replicas": self.n_replicas}
-        for name, now in mine.items():
-            if record[name] != now:
-                raise RunError(
-                    f"the checkpoint belongs to another {name}", where=str(self.path), expected=now, found=record[name],
-                    hint="Give the simulation a folder of its own.",
-                )  # fmt: skip
-        offsets = self.state.offsets
-        places = [self.members.index(replica) for replica in record["active"]]
-        numbers = [self.state.numbers[offsets[r] : offsets[r + 1]].cpu() for r in places]
-        if numbers and not torch.equal(torch.cat(numbers), tensors["state.numbers"]):
-            raise RunError("the checkpoint belongs to another system", where=str(self.path),
-                           hint="Give the simulation a folder of its own.")  # fmt: skip
 
     def _apply_changes(self, before: Mapping[str, Any]) -> None:
         """Options other than before take effect now."""
@@ -227,37 +189,20 @@ class _Simulation:
             self.sink(Message(f"{name} changes from {old} to {new} at step {self.state.step}"))
 
     def _announce(self, step: int) -> None:
-        counts = sorted(set(self.state.n_atoms.tolist()))
-        atoms = str(counts[0]) if len(counts) == 1 else f"{counts[0]} to {counts[-1]}"
-        what = f"{self.ensemble.name} MD of {atoms} atoms"
-        if self.n_replicas > 1:
-            what += f", {self.n_replicas} replicas"
         facts = {"ensemble": self.ensemble.name, "timestep": self.timestep, "stride": self.stride}
-        self.sink(Started(what, self.steps, step, {**facts, **self.ensemble.options, **self.options}))
+        facts |= {**self.ensemble.options, **self.options}
+        self.announce(f"{self.ensemble.name} MD of {{}} atoms", "replicas", step, facts)
 
     # Every step
 
-    def _may_go_on(self) -> bool:
-        """Ask the user, show progress, save when it is time; False: stop."""
-        request = self.control()
-        now = time.monotonic()
-        if now - self._progress >= PROGRESS_EVERY_S:
-            self._show_progress(now)
-        if request == "pause":
-            self._save()
-            while (request := self.control()) == "pause":
-                time.sleep(0.1)
-        return request != "stop"
-
     def _record(self) -> None:
         assert self.recorder is not None
-        step = self.state.step
-        save = step % self.checkpoint_every == 0 or time.monotonic() - self._saved >= CHECKPOINT_AT_LEAST_EVERY_S
+        save = self.time_to_save()
         self._hear(self.recorder.step(self.state, read=save))
         if self.verdicts:
             self._drop_failed()
         if save:
-            self._save()
+            self.save()
 
     def _hear(self, said: Said) -> None:
         for index, verdicts in said.items():
@@ -276,32 +221,22 @@ class _Simulation:
             self.recorder.write_last_steps(index)
             self.sink(Judged(self.verdicts[self.active[index]], final=True))
         stay = [index for index in range(len(self.active)) if index not in lost]
-        self.active = [self.active[index] for index in stay]
-        if not stay:
+        if stay:
+            self.recorder.select(stay)
+        else:
             self.recorder.close()
             self.recorder = None
-            return
-        self.recorder.select(stay)
-        self.state.take(self.state.select(stay))
-        # A provider that keeps something per replica may go on with the rest of it.
-        select = getattr(self.forces, "select", None)
-        if select is not None:
-            select(self.state, stay)
+        self.go_on_with(stay)
 
-    def _show_progress(self, now: float) -> None:
-        self._progress = now
-        elapsed, done = now - self._begin[0], self.state.step - self._begin[1]
+    def progress(self) -> Progress:
+        elapsed, done = time.monotonic() - self._begin[0], self.state.step - self._begin[1]
         left = elapsed / done * (self.steps - self.state.step) if done else None
-        self.sink(Progress(self.state.step, self.steps, "step", left))
+        return Progress(self.state.step, self.steps, "step", left)
 
     # Saving and ending
 
-    def _save(self, final: bool = False) -> None:
-        now = time.monotonic()
-        tensors = {f"state.{name}": tensor for name, tensor in self.state.to_tensors().items()}
-        if isinstance(self.forces, Restartable):
-            tensors.update({f"forces.{name}": tensor for name, tensor in self.forces.to_tensors().items()})
-        replicas = []
+    def save(self, final: bool = False) -> None:
+        tensors, replicas = {}, []
         if self.recorder is not None:
             # What the checkpoint counts must be on the disk before the checkpoint is.
             self.recorder.flush(durable=True)
@@ -313,16 +248,14 @@ class _Simulation:
         record = {
             "ensemble": self.ensemble.name,
             "timestep": self.timestep,
-            "number of replicas": self.n_replicas,
+            "number of replicas": len(self.members),
             "options": self.options,
-            "active": self.active,
             "replicas": replicas,
-            "verdicts": {replica: dataclasses.asdict(verdict) for replica, verdict in self.verdicts.items()},
         }
-        write_checkpoint(self.path, tensors, record)
-        self._saved = now
-        if final or now - self._saved_event >= SAVED_EVENT_EVERY_S:
-            self._saved_event = now
+        self.write(tensors, record)
+        now = time.monotonic()
+        if final or now - self._said_saved >= SAVED_EVENT_EVERY_S:
+            self._said_saved = now
             self.sink(Saved(str(self.path), "checkpoint", {"step": self.state.step}))
 
     def _finish(self) -> Verdict:
@@ -330,19 +263,11 @@ class _Simulation:
             self._hear(self.recorder.read())
             self._drop_failed()
         ended = [self.recorder.panel.verdict(index) for index in range(len(self.active))] if self.recorder else []
-        self._save(final=True)
-        self._show_progress(time.monotonic())
+        self.save(final=True)
+        self.show_progress()
         if self.recorder is not None:
             self.recorder.close()
         for verdict in ended:
             self.sink(Judged(verdict, final=True))
         order = {"failed": 0, "warning": 1, "ok": 2}
         return min([*self.verdicts.values(), *ended], key=lambda verdict: (order[verdict.outcome], verdict.step))
-
-
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
-
-
-def _verdict(record: Mapping[str, Any]) -> Verdict:
-    return Verdict(**{**record, "atoms": tuple(record["atoms"])})
