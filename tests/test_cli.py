@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from mlipkit import cli, lab
+from mlipkit.cli.command import SCHEMA
 from mlipkit.doctor import CHECKS, Item, examine
 from mlipkit.errors import MlipkitError, SpecError
 from mlipkit.runs import MDSpec, TrainSpec
@@ -94,7 +95,7 @@ def schema(record: dict) -> None:
     assert set(record) == set(types)
     for name, kind in types.items():
         assert isinstance(record[name], kind), name
-    assert record["schema"] == cli.SCHEMA
+    assert record["schema"] == SCHEMA
     for name, figure in record["figures"].items():
         assert set(figure) == {"value", "unit"}, name
         assert isinstance(figure["value"], int | float), name

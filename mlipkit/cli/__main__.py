@@ -1,0 +1,3 @@
+from mlipkit.cli import main
+
+main()
