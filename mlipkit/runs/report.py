@@ -6,10 +6,9 @@ import html
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
-from plotly.offline import get_plotlyjs
 
 from mlipkit import __version__, events
 from mlipkit.errors import MlipkitError
@@ -17,6 +16,7 @@ from mlipkit.plots import runs as plots
 from mlipkit.plots.survival import Curve, failure_reasons, survival_curves
 from mlipkit.runs.console import MILLI, figures_of, shown
 from mlipkit.runs.folder import write_text
+from mlipkit.runs.page import details, figure_html, page, table
 from mlipkit.runs.places import universal_of
 from mlipkit.runs.replicas import Replicas, curve_of
 from mlipkit.runs.run import Run
@@ -55,28 +55,6 @@ REFERENCES = {
     "fire": "E. Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006) (FIRE).",
     "ase": "A. Hjorth Larsen et al., The Atomic Simulation Environment, J. Phys.: Condens. Matter 29, 273002 (2017).",
 }
-STYLE = """
-:root { color-scheme: light dark; --fg: #1b1b1f; --bg: #ffffff; --soft: #f2f3f5; --line: #d5d7dc; }
-@media (prefers-color-scheme: dark) { :root { --fg: #e7e7ea; --bg: #16171a; --soft: #22242a; --line: #3a3d45; } }
-body { font: 15px/1.5 system-ui, sans-serif; color: var(--fg); background: var(--bg); max-width: 1000px;
-  margin: 0 auto; padding: 1.5rem; }
-table { border-collapse: collapse; } td, th { padding: .2rem .9rem .2rem 0; text-align: left; vertical-align: top; }
-tr + tr td { border-top: 1px solid var(--line); }
-pre { background: var(--soft); padding: .8rem; overflow-x: auto; border-radius: 6px; }
-.verdict { border-left: 6px solid #009E73; background: var(--soft); padding: .6rem 1rem; font-size: 1.1rem; }
-.verdict.failed, .verdict.crashed, .verdict.lost { border-color: #D62728; }
-.verdict.warning, .verdict.stopped { border-color: #E69F00; }
-details { margin: .6rem 0; } h2 { margin-top: 2.2rem; }
-"""
-# Figures carry no colours of text: the page tells them which ground they lie on.
-SCRIPT = """
-const dark = window.matchMedia('(prefers-color-scheme: dark)');
-function ink() { const colour = getComputedStyle(document.body).color;
-  document.querySelectorAll('.figure').forEach(el => Plotly.relayout(el, {'font.color': colour})); }
-document.querySelectorAll('.figure').forEach(el => { const spec = JSON.parse(el.nextElementSibling.textContent);
-  Plotly.newPlot(el, spec.data, spec.layout, {responsive: true, displaylogo: false}); });
-ink(); dark.addEventListener('change', ink);
-"""
 
 
 def write_report(runs: Run | Sequence[Run], path: Path, title: str = "", before: str = "") -> Path:
@@ -95,14 +73,7 @@ def write_report(runs: Run | Sequence[Run], path: Path, title: str = "", before:
     if chosen:
         body.append(_citations(chosen))
     body.append(f"<p><small>mlipkit {__version__}, {time.strftime('%Y-%m-%d %H:%M')}</small></p>")
-    page = (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        f"<title>{html.escape(title)}</title><style>{STYLE}</style><script>{get_plotlyjs()}</script></head>\n<body>"
-        + "\n".join(body)
-        + f"<script>{SCRIPT}</script></body></html>\n"
-    )
-    write_text(path, page)
+    write_text(path, page(title, "\n".join(body)))
     return path
 
 
@@ -110,12 +81,6 @@ def data_html(found: DataReport) -> str:
     """A data report as a piece of the page: findings, table, pictures."""
     pictures = (f"<h3>{html.escape(name)}</h3>{figure_html(figure)}" for name, figure in found.figures().items())
     return f"<pre>{html.escape(str(found))}</pre>{''.join(pictures)}"
-
-
-def figure_html(figure: go.Figure) -> str:
-    """A figure as a piece of the page; its numbers lie beside it as JSON."""
-    text = str(figure.to_json()).replace("</", "<\\/")
-    return f'<div class="figure"></div><script type="application/json">{text}</script>'
 
 
 def figures(run: Run) -> dict[str, go.Figure]:
@@ -206,7 +171,7 @@ def survival_table(replicas: Replicas) -> str:
             f"{share:.0%} ({low:.0%} to {high:.0%})", half,
         ])  # fmt: skip
     head = ("simulations", "failed", "followed to, ps", "still holding (95% interval)", "half failed by, ps")
-    return _table(rows, head)
+    return table(rows, head)
 
 
 def marks(run: Run, replica: int = 0) -> list[plots.Mark]:
@@ -264,20 +229,20 @@ def _section(run: Run, heading: bool) -> str:
     if isinstance(run.spec, TrainSpec) and run.metrics():
         head = ("split", "energy MAE meV/atom", "energy RMSE meV/atom", "force MAE meV/Å", "force RMSE meV/Å")
         rows = [[split, *cells] for split, cells in metrics_table(run)]
-        parts.append(f"<h3>Errors of the best weights</h3>{_table(rows, head)}")
+        parts.append(f"<h3>Errors of the best weights</h3>{table(rows, head)}")
     numbers = [
         [name.replace("_", " "), shown(figure)]
         for name, figure in figures_of(run).items()
         if not name.endswith(("mae", "rmse"))
     ]
-    parts.append(f"<h3>Numbers</h3>{_table(numbers)}" if numbers else "")
+    parts.append(f"<h3>Numbers</h3>{table(numbers)}" if numbers else "")
     versions = run.files.read("versions.json")
     machine = [[key, str(value)] for key, value in versions.items() if key != "packages"]
     machine += [[key, value] for key, value in versions.get("packages", {}).items()]
     changes = run.changes
-    parts.append(_details("Specification", run.yaml() + (f"# changed later: {changes}\n" if changes else "")))
-    parts.append(_details("Python", run.code()))
-    parts.append(f"<details><summary>Versions and machine</summary>{_table(machine)}</details>" if machine else "")
+    parts.append(details("Specification", run.yaml() + (f"# changed later: {changes}\n" if changes else "")))
+    parts.append(details("Python", run.code()))
+    parts.append(f"<details><summary>Versions and machine</summary>{table(machine)}</details>" if machine else "")
     parts.append(f"<p><small>{html.escape(str(run.folder))}</small></p>")
     return "\n".join(filter(None, parts))
 
@@ -291,13 +256,3 @@ def _citations(runs: Sequence[Run]) -> str:
         keys |= {f"universal:{universal[0]}": None} if universal else {}
     items = "".join(f"<li>{html.escape(REFERENCES[key])}</li>" for key in keys if key in REFERENCES)
     return f"<h2>Please cite</h2><ul><li>mlipkit {__version__} (CITATION.cff)</li>{items}</ul>"
-
-
-def _table(rows: Iterable[Sequence[Any]], head: Sequence[str] = ()) -> str:
-    top = "<tr>" + "".join(f"<th>{html.escape(text)}</th>" for text in head) + "</tr>" if head else ""
-    lines = ("<tr>" + "".join(f"<td>{html.escape(str(cell))}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table>{top}{''.join(lines)}</table>"
-
-
-def _details(title: str, text: str) -> str:
-    return f"<details><summary>{html.escape(title)}</summary><pre>{html.escape(text)}</pre></details>"
