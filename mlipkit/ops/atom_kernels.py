@@ -102,6 +102,15 @@ def norms_second(start, stop, like, width, n, g, uv, x, huv, hs, dg, duv):
 
 
 @compiled
+def product(uv_, i, f):
+    """Σ U_k V_k"""
+    total = uv_[i, 0, 0, f] * uv_[i, 0, 1, f]
+    for k in range(1, 3):
+        total += uv_[i, k, 0, f] * uv_[i, k, 1, f]
+    return total
+
+
+@compiled
 def gate(start, stop, like, width, n, s, v, uv, a, s_out, v_out):
     """s + a_ss + a_sv Σ U_k V_k,  v_k + a_vv U_k"""
     s_, v_, a_ = at(s, (n, width), like), at(v, (n, 3, width), like), at(a, (n, 3, width), like)
@@ -109,11 +118,7 @@ def gate(start, stop, like, width, n, s, v, uv, a, s_out, v_out):
     so_, vo_ = at(s_out, (n, width), like), at(v_out, (n, 3, width), like)
     for i in range(start, stop):
         for f in range(width):
-            so_[i, f] = (
-                uv_[i, 0, 0, f] * uv_[i, 0, 1, f]
-                + uv_[i, 1, 0, f] * uv_[i, 1, 1, f]
-                + uv_[i, 2, 0, f] * uv_[i, 2, 1, f]
-            )
+            so_[i, f] = product(uv_, i, f)
         for f in range(width):
             so_[i, f] = s_[i, f] + a_[i, 2, f] + a_[i, 1, f] * so_[i, f]
         for k in range(3):
@@ -132,11 +137,7 @@ def gate_slopes(start, stop, like, width, n, gs, gv, uv, a, duv, da):
                 gv_[i, 0, f] * uv_[i, 0, 0, f] + gv_[i, 1, f] * uv_[i, 1, 0, f] + gv_[i, 2, f] * uv_[i, 2, 0, f]
             )
         for f in range(width):
-            da_[i, 1, f] = gs_[i, f] * (
-                uv_[i, 0, 0, f] * uv_[i, 0, 1, f]
-                + uv_[i, 1, 0, f] * uv_[i, 1, 1, f]
-                + uv_[i, 2, 0, f] * uv_[i, 2, 1, f]
-            )
+            da_[i, 1, f] = gs_[i, f] * product(uv_, i, f)
         for f in range(width):
             da_[i, 2, f] = gs_[i, f]
         for k in range(3):
@@ -156,11 +157,7 @@ def gate_second(start, stop, like, width, n, gs, gv, uv, a, huv, ha, dgs, dgv, d
     duv_, da_ = at(duv, (n, 3, 2, width), like), at(da, (n, 3, width), like)
     for i in range(start, stop):
         for f in range(width):
-            dgs_[i, f] = (
-                uv_[i, 0, 0, f] * uv_[i, 0, 1, f]
-                + uv_[i, 1, 0, f] * uv_[i, 1, 1, f]
-                + uv_[i, 2, 0, f] * uv_[i, 2, 1, f]
-            )
+            dgs_[i, f] = product(uv_, i, f)
         for f in range(width):
             dgs_[i, f] = ha_[i, 2, f] + ha_[i, 1, f] * dgs_[i, f]
         for f in range(width):

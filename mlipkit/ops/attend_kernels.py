@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from mlipkit.ops.kernels import compiled
-from mlipkit.ops.silu_kernels import again, bend, read, rows, sigmoid, twist, write
+from mlipkit.ops.silu_kernels import add, again, bend, clear, read, rows, sigmoid, twist, write
 
 
 @compiled
@@ -66,8 +66,7 @@ def loops(depth: int) -> dict[str, Any]:
         r_ = rows(room.ctypes.data, like)
         for i in range(start, stop):
             q = 3 * i * width
-            for c in range(width):
-                write(1, t_, i * width + c, like)
+            clear(t_, i * width, width)
             for place in range(first[i], first[i + 1]):
                 j, e = other[place], number[place]
                 k, v = (3 * j + 1) * width, (3 * j + 2) * width
@@ -83,7 +82,7 @@ def loops(depth: int) -> dict[str, Any]:
                     y = read(h_, hv + c)
                     message = again(6, r_, c) * read(x_, v + c) * y * sigmoid(y)
                     write(0, m_, e * width + c, message)
-                    write(1, t_, i * width + c, again(1, t_, i * width + c) + message)
+                    add(1, t_, i * width + c, message)
         room[0] = like  # lives until here
 
     @compiled
@@ -97,9 +96,8 @@ def loops(depth: int) -> dict[str, Any]:
         r_ = rows(room.ctypes.data, like)
         for p in range(start, stop):
             hk, hv = 2 * p * width, (2 * p + 1) * width
+            clear(dh_, hk, 2 * width)
             for c in range(width):
-                write(0, dh_, hk + c, like)
-                write(7, dh_, hv + c, like)
                 write(6, r_, 2 * width + c, sigmoid(read(h_, hk + c)))
                 write(6, r_, 3 * width + c, sigmoid(read(h_, hv + c)))
             for end in range(0 if p < pairs else 1, 2):
@@ -126,9 +124,9 @@ def loops(depth: int) -> dict[str, Any]:
                     y, z = read(h_, hk + c), read(h_, hv + c)
                     g = read(gm_, e * width + c) + read(gt_, i * width + c)
                     d = again(6, r_, c) * read(x_, q + c) * read(x_, k + c) * bend(y, again(6, r_, 2 * width + c))
-                    write(0, dh_, hk + c, again(0, dh_, hk + c) + d)
+                    add(0, dh_, hk + c, d)
                     d = again(6, r_, width + c) * g * read(x_, v + c) * bend(z, again(6, r_, 3 * width + c))
-                    write(7, dh_, hv + c, again(7, dh_, hv + c) + d)
+                    add(7, dh_, hv + c, d)
                 write(1, df_, e, slope)
         room[0] = like  # lives until here
 
@@ -144,10 +142,7 @@ def loops(depth: int) -> dict[str, Any]:
         r_ = rows(room.ctypes.data, like)
         for i in range(start, stop):
             q, k, v = 3 * i * width, (3 * i + 1) * width, (3 * i + 2) * width
-            for c in range(width):
-                write(0, d_, q + c, like)
-                write(2, d_, k + c, like)
-                write(3, d_, v + c, like)
+            clear(d_, q, 3 * width)
             for place in range(first[i], first[i + 1]):
                 far, e = 3 * other[place] * width + width, number[place]
                 hk = 2 * width * (e if e < pairs else e - pairs)
@@ -155,7 +150,7 @@ def loops(depth: int) -> dict[str, Any]:
                     fill(r_, head * depth, depth, read(l_, e * heads + head))
                 for c in range(width):
                     y = read(h_, hk + c)
-                    write(0, d_, q + c, again(0, d_, q + c) + again(6, r_, c) * read(x_, far + c) * y * sigmoid(y))
+                    add(0, d_, q + c, again(6, r_, c) * read(x_, far + c) * y * sigmoid(y))
             for place in range(from_first[i], from_first[i + 1]):
                 o, e = from_other[place], from_number[place]
                 far, hk = 3 * o * width, 2 * width * (e if e < pairs else e - pairs)
@@ -166,8 +161,8 @@ def loops(depth: int) -> dict[str, Any]:
                 for c in range(width):
                     y, z = read(h_, hk + c), read(h_, hv + c)
                     g = read(gm_, e * width + c) + read(gt_, o * width + c)
-                    write(2, d_, k + c, again(2, d_, k + c) + again(6, r_, c) * read(x_, far + c) * y * sigmoid(y))
-                    write(3, d_, v + c, again(3, d_, v + c) + again(6, r_, width + c) * g * z * sigmoid(z))
+                    add(2, d_, k + c, again(6, r_, c) * read(x_, far + c) * y * sigmoid(y))
+                    add(3, d_, v + c, again(6, r_, width + c) * g * z * sigmoid(z))
         room[0] = like  # lives until here
 
     @compiled
@@ -184,9 +179,8 @@ def loops(depth: int) -> dict[str, Any]:
         r_ = rows(room.ctypes.data, like)
         for p in range(start, stop):
             hk, hv = 2 * p * width, (2 * p + 1) * width
+            clear(dh_, hk, 2 * width)
             for c in range(width):
-                write(0, dh_, hk + c, like)
-                write(7, dh_, hv + c, like)
                 write(6, r_, 4 * width + c, sigmoid(read(h_, hk + c)))
                 write(6, r_, 5 * width + c, sigmoid(read(h_, hv + c)))
             for end in range(0 if p < pairs else 1, 2):
@@ -228,7 +222,7 @@ def loops(depth: int) -> dict[str, Any]:
                     o, lam, mu = again(6, r_, 4 * width + c), again(6, r_, 2 * width + c), again(6, r_, 3 * width + c)
                     d = (mu * xq * xk + lam * (read(tx_, q + c) * xk + xq * read(tx_, k + c))) * bend(y, o)
                     d += lam * xq * xk * twist(y, o) * read(th_, hk + c)
-                    write(0, dh_, hk + c, again(0, dh_, hk + c) + d)
+                    add(0, dh_, hk + c, d)
                 for c in range(width):
                     z, xv, tz = read(h_, hv + c), read(x_, v + c), read(th_, hv + c)
                     o, a, ta = again(6, r_, 5 * width + c), again(6, r_, c), again(6, r_, width + c)
@@ -236,7 +230,7 @@ def loops(depth: int) -> dict[str, Any]:
                     moved, s1 = ta * xv + a * read(tx_, v + c), bend(z, o)
                     write(1, dg_, e * width + c, moved * z * o + a * xv * s1 * tz)
                     d = g * (moved * s1 + a * xv * twist(z, o) * tz)
-                    write(7, dh_, hv + c, again(7, dh_, hv + c) + d)
+                    add(7, dh_, hv + c, d)
                 write(8, df_, e, slope)
         room[0] = like  # lives until here
 
@@ -254,17 +248,13 @@ def loops(depth: int) -> dict[str, Any]:
         r_ = rows(room.ctypes.data, like)
         for i in range(start, stop):
             q, k, v = 3 * i * width, (3 * i + 1) * width, (3 * i + 2) * width
-            for c in range(width):
-                write(0, d_, q + c, like)
-                write(2, d_, k + c, like)
-                write(3, d_, v + c, like)
-            for c in range(width):
-                write(1, t_, i * width + c, like)
+            clear(d_, q, 3 * width)
+            clear(t_, i * width, width)
             for place in range(first[i], first[i + 1]):
                 far, e = (3 * other[place] + 1) * width, number[place]
                 hk = 2 * width * (e if e < pairs else e - pairs)
                 for c in range(width):
-                    write(1, t_, i * width + c, again(1, t_, i * width + c) + read(dg_, e * width + c))
+                    add(1, t_, i * width + c, read(dg_, e * width + c))
                 for head in range(heads):
                     fill(r_, head * depth, depth, read(l_, e * heads + head))
                     fill(r_, width + head * depth, depth, read(mu_, e * heads + head))
@@ -273,7 +263,7 @@ def loops(depth: int) -> dict[str, Any]:
                     y, xk = read(h_, hk + c), read(x_, far + c)
                     o = sigmoid(y)
                     d = (mu * xk + lam * read(tx_, far + c)) * y * o + lam * xk * bend(y, o) * read(th_, hk + c)
-                    write(0, d_, q + c, again(0, d_, q + c) + d)
+                    add(0, d_, q + c, d)
             for place in range(from_first[i], from_first[i + 1]):
                 far, e = from_other[place], from_number[place]
                 hk = 2 * width * (e if e < pairs else e - pairs)
@@ -290,10 +280,10 @@ def loops(depth: int) -> dict[str, Any]:
                     y, z, xq = read(h_, hk + c), read(h_, hv + c), read(x_, xq_ + c)
                     o, r = sigmoid(y), sigmoid(z)
                     d = (mu * xq + lam * read(tx_, xq_ + c)) * y * o + lam * xq * bend(y, o) * read(th_, hk + c)
-                    write(2, d_, k + c, again(2, d_, k + c) + d)
+                    add(2, d_, k + c, d)
                     g = read(gm_, e * width + c) + read(gt_, far * width + c)
                     d = g * (ta * z * r + a * bend(z, r) * read(th_, hv + c))
-                    write(3, d_, v + c, again(3, d_, v + c) + d)
+                    add(3, d_, v + c, d)
         room[0] = like  # lives until here
 
     return {k.__name__: k for k in (attend, edge_slopes, atom_slopes, edge_second, atom_second)}

@@ -12,7 +12,7 @@ A `t` in front of a name marks the tangent that belongs to it. `z` [E,R,D] = (z1
 from __future__ import annotations
 
 from mlipkit.ops.kernels import compiled
-from mlipkit.ops.silu_kernels import again, bend, read, rows, sigmoid, twist, write
+from mlipkit.ops.silu_kernels import add, bend, clear, read, rows, sigmoid, twist, write
 
 
 def _of(M):
@@ -20,8 +20,7 @@ def _of(M):
     def carry(start, stop, like, first, other, number, R, width, v, z, y, f, out):
         v_, z_, y_, f_, o_ = rows(v, like), rows(z, like), rows(y, like), rows(f, like), rows(out, like)
         for i in range(start, stop):
-            for c in range(i * M * width, (i + 1) * M * width):
-                write(0, o_, c, like)
+            clear(o_, i * M * width, M * width)
             for place in range(first[i], first[i + 1]):
                 e, own, far = number[place], i * M * width, other[place] * M * width
                 z1, z2, cut = e * R * width, (e * R + R - 1) * width, read(f_, e)
@@ -31,14 +30,14 @@ def _of(M):
                         s1, s2 = cut * a * sigmoid(a), cut * b * sigmoid(b)
                         for k in range(M):
                             d = s1 * read(v_, far + k * width + c) + s2 * read(y_, e * M + k)
-                            write(0, o_, own + k * width + c, again(0, o_, own + k * width + c) + d)
+                            add(0, o_, own + k * width + c, d)
                 else:
                     for c in range(width):
                         b = read(z_, z2 + c)
                         s2 = cut * b * sigmoid(b)
                         for k in range(M):
                             d = s2 * read(y_, e * M + k)
-                            write(0, o_, own + k * width + c, again(0, o_, own + k * width + c) + d)
+                            add(0, o_, own + k * width + c, d)
 
     @compiled
     def edge_slopes(start, stop, like, sender, receiver, R, width, v, z, y, f, g, dz, dy, df):
@@ -82,8 +81,7 @@ def _of(M):
         z_, f_, g_, d_ = rows(z, like), rows(f, like), rows(g, like), rows(dv, like)
         for j in range(start, stop):
             own = j * M * width
-            for c in range(own, own + M * width):
-                write(0, d_, c, like)
+            clear(d_, own, M * width)
             for place in range(first[j], first[j + 1]):
                 far, e = other[place] * M * width, number[place]
                 z1, cut = e * R * width, read(f_, e)
@@ -92,7 +90,7 @@ def _of(M):
                     s1 = cut * a * sigmoid(a)
                     for k in range(M):
                         at = own + k * width + c
-                        write(0, d_, at, again(0, d_, at) + s1 * read(g_, far + k * width + c))
+                        add(0, d_, at, s1 * read(g_, far + k * width + c))
 
     @compiled
     def sum_second(
@@ -104,8 +102,7 @@ def _of(M):
         dg_, dz_, dy_, df_ = rows(dg, like), rows(dz, like), rows(dy, like), rows(df, like)
         for i in range(start, stop):
             own = i * M * width
-            for c in range(own, own + M * width):
-                write(0, dg_, c, like)
+            clear(dg_, own, M * width)
             for place in range(first[i], first[i + 1]):
                 far, e = other[place] * M * width, number[place]
                 z1, z2 = e * R * width, (e * R + R - 1) * width
@@ -121,7 +118,7 @@ def _of(M):
                             gk, vk, tvk = read(g_, at), read(v_, far + k * width + c), read(tv_, far + k * width + c)
                             alpha += gk * vk
                             talpha += gk * tvk
-                            write(0, dg_, at, again(0, dg_, at) + s0 * cut * tvk + moved * vk)
+                            add(0, dg_, at, s0 * cut * tvk + moved * vk)
                         slope += talpha * s0 + alpha * s1 * ta
                         write(1, dz_, z1 + c, talpha * s1 * cut + alpha * (twist(a, o) * ta * cut + s1 * tcut))
                 for c in range(width):
@@ -134,7 +131,7 @@ def _of(M):
                         gk, yk, tyk = read(g_, at), read(y_, e * M + k), read(ty_, e * M + k)
                         beta += gk * yk
                         tbeta += gk * tyk
-                        write(0, dg_, at, again(0, dg_, at) + s0 * cut * tyk + moved * yk)
+                        add(0, dg_, at, s0 * cut * tyk + moved * yk)
                     slope += tbeta * s0 + beta * s1 * tb
                     write(1, dz_, z2 + c, tbeta * s1 * cut + beta * (twist(b, o) * tb * cut + s1 * tcut))
                 write(2, df_, e, slope)
@@ -154,8 +151,7 @@ def _of(M):
         tz_, tf_ = rows(tz, like), rows(tf, like)
         for j in range(start, stop):
             own = j * M * width
-            for c in range(own, own + M * width):
-                write(0, d_, c, like)
+            clear(d_, own, M * width)
             for place in range(first[j], first[j + 1]):
                 far, e = other[place] * M * width, number[place]
                 z1, cut, tcut = e * R * width, read(f_, e), read(tf_, e)
@@ -165,7 +161,7 @@ def _of(M):
                     moved = bend(a, o) * read(tz_, z1 + c) * cut + a * o * tcut
                     for k in range(M):
                         at = own + k * width + c
-                        write(0, d_, at, again(0, d_, at) + moved * read(g_, far + k * width + c))
+                        add(0, d_, at, moved * read(g_, far + k * width + c))
 
     return {k.__name__: k for k in (carry, edge_slopes, atom_slopes, sum_second, atom_second)}
 

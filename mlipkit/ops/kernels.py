@@ -15,7 +15,8 @@ from numba import carray, njit, types  # type: ignore[reportPrivateImportUsage]
 from numba.extending import intrinsic
 
 # Sums may be reordered for the vector units; NaN and infinity keep their meaning.
-_OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract", "nsz", "arcp"}}
+FAST = ("reassoc", "contract", "nsz", "arcp")
+_OPTIONS = {"nogil": True, "error_model": "numpy", "fastmath": set(FAST)}
 
 
 def compiled(function):

@@ -12,7 +12,7 @@ A `t` in front of a name marks the tangent that belongs to it; τ = G s' th. `ab
 from __future__ import annotations
 
 from mlipkit.ops.kernels import compiled
-from mlipkit.ops.silu_kernels import again, bend, read, rows, sigmoid, twist, write
+from mlipkit.ops.silu_kernels import add, bend, clear, read, rows, sigmoid, twist, write
 
 
 def _of(M):
@@ -39,9 +39,8 @@ def _of(M):
         df_, dh_, dy_ = rows(df, like), rows(dh, like), rows(dy, like)
         for row in range(start, stop):
             w = row * width
-            for c in range(w, w + width):
-                write(0, df_, c, like)
-                write(1, dh_, c, like)
+            clear(df_, w, width)
+            clear(dh_, w, width)
             for end in range(0 if row < pairs else 1, 2):
                 e = row + end * pairs
                 a, b = receiver[e] * 2 * M * width, (sender[e] * 2 * M + 1) * width
@@ -56,8 +55,8 @@ def _of(M):
                             q += bk * read(y_, e * M + k)
                     z, gc = read(h_, w + c), read(g_, e * width + c)
                     o = sigmoid(z)
-                    write(0, df_, w + c, again(0, df_, w + c) + gc)
-                    write(1, dh_, w + c, again(1, dh_, w + c) + gc * (r - p * q) * bend(z, o))
+                    add(0, df_, w + c, gc)
+                    add(1, dh_, w + c, gc * (r - p * q) * bend(z, o))
                     if M == 3:
                         rho = gc * z * o
                         d0 += rho * (read(x_, a + c) * q + p * read(x_, b + c))
@@ -75,8 +74,7 @@ def _of(M):
         for i in range(start, stop):
             own = (i * 2 * M + side) * width
             for k in range(M):
-                for c in range(own + 2 * k * width, own + 2 * k * width + width):
-                    write(0, d_, c, like)
+                clear(d_, own + 2 * k * width, width)
             for place in range(first[i], first[i + 1]):
                 far, e = (other[place] * 2 * M + 1 - side) * width, number[place]
                 row = width * (e if e < pairs else e - pairs)
@@ -90,7 +88,7 @@ def _of(M):
                         at, bk = own + 2 * k * width + c, read(x_, far + 2 * k * width + c)
                         if M == 3:
                             bk -= q * read(y_, e * M + k)
-                        write(0, d_, at, again(0, d_, at) + rho * bk)
+                        add(0, d_, at, rho * bk)
 
     @compiled
     def edge_second(
@@ -102,8 +100,7 @@ def _of(M):
         dg_, dh_, dy_ = rows(dg, like), rows(dh, like), rows(dy, like)
         for row in range(start, stop):
             w = row * width
-            for c in range(w, w + width):
-                write(1, dh_, c, like)
+            clear(dh_, w, width)
             for end in range(0 if row < pairs else 1, 2):
                 e = row + end * pairs
                 a, b = receiver[e] * 2 * M * width, (sender[e] * 2 * M + 1) * width
@@ -126,7 +123,7 @@ def _of(M):
                     s1 = bend(z, o)
                     write(0, dg_, e * width + c, read(tf_, w + c) + s1 * tz * r + z * o * tr)
                     d = read(g_, e * width + c) * (twist(z, o) * tz * r + s1 * tr)
-                    write(1, dh_, w + c, again(1, dh_, w + c) + d)
+                    add(1, dh_, w + c, d)
                 if M == 3 and dy != 0:
                     for m in range(M):
                         along = like
@@ -157,8 +154,7 @@ def _of(M):
         for i in range(start, stop):
             own = (i * 2 * M + side) * width
             for k in range(M):
-                for c in range(own + 2 * k * width, own + 2 * k * width + width):
-                    write(0, d_, c, like)
+                clear(d_, own + 2 * k * width, width)
             for place in range(first[i], first[i + 1]):
                 far, e = (other[place] * 2 * M + 1 - side) * width, number[place]
                 row = width * (e if e < pairs else e - pairs)
@@ -178,7 +174,7 @@ def _of(M):
                             yk = read(y_, e * M + k)
                             bk -= q * yk
                             tbk -= tq * yk + q * read(ty_, e * M + k)
-                        write(0, d_, at, again(0, d_, at) + tau * bk + rho * tbk)
+                        add(0, d_, at, tau * bk + rho * tbk)
 
     return {k.__name__: k for k in (reject, edge_slopes, atom_slopes, edge_second, atom_second)}
 

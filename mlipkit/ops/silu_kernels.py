@@ -16,7 +16,7 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from mlipkit.ops.kernels import compiled
+from mlipkit.ops.kernels import FAST, compiled
 
 SLOTS = 9
 """Arrays that a loop may write."""
@@ -72,7 +72,7 @@ def read(context, pointer, index):
 
 @_built(literal=True)
 def write(context, slot, pointer, index, value):
-    """`pointer[index] = value`; read back only through `again` of the same slot."""
+    """`pointer[index] = value`; read back only through `again` and `add` of the same slot."""
     number = slot.literal_value
 
     def generate(context, builder, signature, arguments):
@@ -92,6 +92,34 @@ def again(context, slot, pointer, index):
         return _marked(builder.module, builder.load(place), 1 + number)
 
     return pointer.dtype(slot, pointer, types.int64), generate
+
+
+@_built(literal=True)
+def add(context, slot, pointer, index, value):
+    """`pointer[index] += value`"""
+    number = slot.literal_value
+
+    def generate(context, builder, signature, arguments):
+        place = cgutils.gep_inbounds(builder, arguments[1], arguments[2])
+        before = _marked(builder.module, builder.load(place), 1 + number)
+        total = builder.fadd(before, arguments[3], flags=FAST)
+        _marked(builder.module, builder.store(total, place), 1 + number)
+        return context.get_dummy_value()
+
+    return types.void(slot, pointer, types.int64, pointer.dtype), generate
+
+
+@_built()
+def clear(context, pointer, begin, count):
+    """`pointer[begin : begin + count] = 0`"""
+
+    def generate(context, builder, signature, arguments):
+        place = cgutils.gep_inbounds(builder, arguments[0], arguments[1])
+        size = context.get_abi_sizeof(context.get_data_type(pointer.dtype))
+        cgutils.memset(builder, place, builder.mul(arguments[2], arguments[2].type(size)), 0)
+        return context.get_dummy_value()
+
+    return types.void(pointer, types.int64, types.int64), generate
 
 
 @_built()
