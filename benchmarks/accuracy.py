@@ -19,9 +19,9 @@ import time
 from pathlib import Path
 
 import numpy as np
+from records import RESULTS, keep
 
 HERE = Path(__file__).resolve().parent
-RESULTS = HERE / "results" / "accuracy.jsonl"
 # (training, validation, test): where each part of a data set comes from. MD17's thousand frames are in random order;
 # acetylacetone brings a test set of its own.
 SETS = {
@@ -164,10 +164,10 @@ def main() -> None:
         model, *paths, seed = args.one
         print(json.dumps(ours(model, [Path(p) for p in paths], args.steps, int(seed), args.threads)))
         return
-    RESULTS.parent.mkdir(exist_ok=True)
     done = set()
-    if RESULTS.exists():
-        records = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    before = RESULTS / "accuracy.jsonl"
+    if before.exists():
+        records = [json.loads(line) for line in before.read_text().splitlines()]
         done = {
             (r["engine"].split()[0], r["model"], r["data"], r["settings"]["seed"], r["steps"], r["settings"]["threads"])
             for r in records
@@ -191,10 +191,7 @@ def main() -> None:
                             record = json.loads(out.stdout.strip().splitlines()[-1])
                         else:
                             record = peer(python, model, parts, args.steps, seed, args.threads)
-                        line = json.dumps({"data": name, **record})
-                        print(line, flush=True)
-                        with RESULTS.open("a") as file:
-                            file.write(line + "\n")
+                        keep("accuracy", {"data": name, **record})
 
 
 if __name__ == "__main__":

@@ -7,13 +7,12 @@ Appends a JSON line per job to `results/estimates.jsonl`; every ratio should lie
 
 from __future__ import annotations
 
-import json
 import tempfile
-from pathlib import Path
+
+from records import keep
 
 import mlipkit as mk
 
-RESULTS = Path(__file__).resolve().parent / "results" / "estimates.jsonl"
 JOBS = {
     "training, 400 frames of ethanol, 30 epochs": mk.TrainSpec(
         data="sample:ethanol_300K", n_train=400, max_epochs=30, model=mk.runs.ModelSpec(features=32, layers=2)
@@ -30,7 +29,6 @@ JOBS = {
 
 
 def main() -> None:
-    RESULTS.parent.mkdir(exist_ok=True)
     for name, spec in JOBS.items():
         with tempfile.TemporaryDirectory() as folder:
             said = mk.runs.estimate(spec)
@@ -47,9 +45,7 @@ def main() -> None:
             "disk_ratio": round(said.disk_bytes / disk, 2),
             "command": "python benchmarks/estimates.py",
         }
-        print(json.dumps(line), flush=True)
-        with RESULTS.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        keep("estimates", line)
 
 
 if __name__ == "__main__":

@@ -21,12 +21,11 @@ from pathlib import Path
 
 import numpy as np
 from ase.io import read as ase_read
+from records import keep
 
 import mlipkit as mk
 from mlipkit.data.series import Series
 from mlipkit.runs.run import Run
-
-RESULTS = Path(__file__).resolve().parent / "results" / "kills.jsonl"
 
 
 def specs(quick: bool) -> dict[str, mk.TrainSpec | mk.MDSpec]:
@@ -138,10 +137,7 @@ def main() -> None:
                 "different_from_uninterrupted": different,
                 "command": "python benchmarks/kills.py " + f"--kills {args.kills} --seed {args.seed}",
             }
-            print(json.dumps(line), flush=True)
-            RESULTS.parent.mkdir(exist_ok=True)
-            with RESULTS.open("a") as file:
-                file.write(json.dumps(line) + "\n")
+            keep("kills", line)
 
 
 if __name__ == "__main__":

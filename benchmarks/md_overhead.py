@@ -10,20 +10,16 @@ number of replicas to `results/md_overhead.jsonl`, with the CPU time of one call
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import tempfile
 import time
-from pathlib import Path
 
 import torch
 from ase.build import molecule
+from records import command, keep
 
 import mlipkit as mk
 from mlipkit.md import PotentialForces, maxwell_boltzmann, simulate, state_from_atoms
 from mlipkit.models.contract import Prediction
-
-RESULTS = Path(__file__).resolve().parent / "results" / "md_overhead.jsonl"
 
 
 class Springs:
@@ -94,12 +90,9 @@ def main() -> None:
             "us_per_step_and_replica": round(beside * 1e6 / replicas, 1),
             "us_per_model_call": round(model * 1e6, 1),
             "share": round(beside / (beside + model), 4),
-            "command": " ".join(["python benchmarks/md_overhead.py", *sys.argv[1:]]),
+            "command": command(),
         }
-        print(json.dumps(line), flush=True)
-        RESULTS.parent.mkdir(exist_ok=True)
-        with RESULTS.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        keep("md_overhead", line)
 
 
 if __name__ == "__main__":

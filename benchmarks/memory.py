@@ -13,15 +13,14 @@ train     300 steps from a memory-mapped FrameSet folder: must stay flat beyond 
 from __future__ import annotations
 
 import argparse
-import json
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
 
 import numpy as np
+from records import keep
 
-RESULTS = Path(__file__).resolve().parent / "results" / "memory.jsonl"
 SIZES = (2_000, 20_000, 200_000)
 
 
@@ -78,7 +77,6 @@ def main() -> None:
 
         print(peak_memory() / 2**20)
         return
-    RESULTS.parent.mkdir(exist_ok=True)
     from mlipkit.data import write
 
     def measure(kind: str, path: Path) -> float:
@@ -107,9 +105,7 @@ def main() -> None:
                 "train_mib": round(measure("train", store), 1),
                 "command": "python benchmarks/memory.py",
             }
-        print(json.dumps(line), flush=True)
-        with RESULTS.open("a") as file:
-            file.write(json.dumps(line) + "\n")
+        keep("memory", line)
 
 
 if __name__ == "__main__":

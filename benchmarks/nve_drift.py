@@ -10,20 +10,18 @@ equal parts about the common line), the spread of the energy about the line, and
 from __future__ import annotations
 
 import argparse
-import json
-import sys
 import tempfile
 import time
 from pathlib import Path
 
 import numpy as np
 import torch
+from records import command, keep
 
 import mlipkit as mk
 from mlipkit.data import Series, read_source
 from mlipkit.md import PotentialForces, maxwell_boltzmann, simulate, state_from_atoms
 
-RESULTS = Path(__file__).resolve().parent / "results" / "nve_drift.jsonl"
 MILLI = 1000.0
 
 
@@ -81,12 +79,9 @@ def main() -> None:
         "atoms": n,
         "cpu_s": round(time.process_time() - begin, 1),
         "torch": torch.__version__,
-        "command": " ".join(["python benchmarks/nve_drift.py", *sys.argv[1:]]),
+        "command": command(),
     }
-    print(json.dumps(line), flush=True)
-    RESULTS.parent.mkdir(exist_ok=True)
-    with RESULTS.open("a") as file:
-        file.write(json.dumps(line) + "\n")
+    keep("nve_drift", line)
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from serving import Batch, Work, ase_md, atoms_of, batch, serve, sizes, trainer
+from serving import Batch, Work, ase_md, atoms_of, batch, frames_of, serve, sizes, trainer
 
 from mlipkit.data import FrameSet
 from mlipkit.data.graph import Graph
@@ -60,10 +60,7 @@ def own_md(model: Potential, context: dict[str, Any]) -> Work:
 def loading(context: dict[str, Any]) -> Work:
     """Batches of a training: random frames of a FrameSet, neighbour lists from the cache."""
     job = context["job"]
-    with np.load(context["structures"]) as arrays:
-        numbers, positions, energy, forces = (
-            arrays[f"frames/{k}"] for k in ("numbers", "positions", "energy", "forces")
-        )
+    numbers, positions, energy, forces = frames_of(context)
     count, n = positions.shape[:2]
     frames = FrameSet.from_arrays(
         np.tile(numbers, count), positions.reshape(-1, 3), np.full(count, n), energy=energy,

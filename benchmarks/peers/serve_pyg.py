@@ -7,9 +7,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
-from serving import Batch, Work, batch, serve, sizes, trainer
+from serving import Batch, Work, batch, endless, frames_of, serve, sizes, trainer
 from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
@@ -58,25 +57,14 @@ def potential(job: dict[str, Any], part: Batch) -> torch.nn.Module:
 def loading(context: dict[str, Any]) -> Work:
     """Frames in memory with their edges made before, behind its loader."""
     job = context["job"]
-    with np.load(context["structures"]) as arrays:
-        numbers, positions, energy, forces = (
-            torch.from_numpy(arrays[f"frames/{k}"]) for k in ("numbers", "positions", "energy", "forces")
-        )
+    numbers, positions, energy, forces = map(torch.from_numpy, frames_of(context))
     frames = []
     for x, e, f in zip(positions, energy, forces, strict=True):
         near = (torch.cdist(x, x) < job["cutoff"]) & ~torch.eye(len(x), dtype=torch.bool)
         edges = near.nonzero().T.contiguous()
         frames.append(Data(z=numbers, pos=x.float(), edge_index=edges, y=e[None].float(), force=f.float()))
     loader = DataLoader(frames, batch_size=job["batch"], shuffle=True, drop_last=True)
-    state = {"batches": iter(loader)}
-
-    def repeat() -> Any:
-        made = next(state["batches"], None)
-        if made is None:
-            state["batches"] = iter(loader)
-            made = next(state["batches"])
-        return made
-
+    repeat = endless(loader)
     made = repeat()
     return Work(repeat, {"atoms": len(made.z), "edges": made.edge_index.shape[1]})
 

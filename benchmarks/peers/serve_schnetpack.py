@@ -20,7 +20,7 @@ from schnetpack.md.integrators import VelocityVerlet
 from schnetpack.md.neighborlist_md import NeighborListMD
 from schnetpack.md.simulation_hooks import LangevinThermostat
 from schnetpack.units import unit2internal
-from serving import Work, ase_md, atoms_of, batch, serve, sizes, trainer
+from serving import Work, ase_md, atoms_of, batch, endless, frames_of, serve, sizes, trainer
 
 KEYS = {"energy_key": "energy", "force_key": "forces", "energy_unit": "eV", "position_unit": "Angstrom"}
 
@@ -70,10 +70,7 @@ def own_md(model: torch.nn.Module, context: dict[str, Any]) -> Work:
 def loading(context: dict[str, Any]) -> Work:
     """Its database on disk behind its loader, with the fastest of its neighbour lists."""
     job = context["job"]
-    with np.load(context["structures"]) as arrays:
-        numbers, positions, energy, forces = (
-            arrays[f"frames/{k}"] for k in ("numbers", "positions", "energy", "forces")
-        )
+    numbers, positions, energy, forces = frames_of(context)
     folder = tempfile.mkdtemp(prefix="spk-bench-")
     data = ASEAtomsData.create(
         os.path.join(folder, "frames.db"), distance_unit="Ang", property_unit_dict={"energy": "eV", "forces": "eV/Ang"}
@@ -85,15 +82,7 @@ def loading(context: dict[str, Any]) -> Work:
     lists = trn.VesinNeighborList(job["cutoff"])
     data.transforms = [lists, trn.CastTo32()]
     loader = AtomsLoader(data, batch_size=job["batch"], shuffle=True, drop_last=True)
-    state = {"batches": iter(loader)}
-
-    def repeat() -> dict[str, torch.Tensor]:
-        made = next(state["batches"], None)
-        if made is None:
-            state["batches"] = iter(loader)
-            made = next(state["batches"])
-        return made
-
+    repeat = endless(loader)
     made = repeat()
     return Work(repeat, {"atoms": len(made[properties.Z]), "edges": len(made[properties.idx_i])})
 

@@ -13,12 +13,13 @@ Each opened job lives in a forked child: libraries are imported once, and peak m
 from __future__ import annotations
 
 import gc
+import itertools
 import json
 import os
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -80,6 +81,18 @@ def batch(context: Mapping[str, Any]) -> Batch:
         fields = {k: torch.from_numpy(arrays[f"{name}/{k}"]) for k in Batch.__dataclass_fields__}
     fields = {k: v.float() if v.is_floating_point() else v for k, v in fields.items()}
     return Batch(**{k: v.to(context["device"]) for k, v in fields.items()})
+
+
+def frames_of(context: Mapping[str, Any]) -> tuple[np.ndarray, ...]:
+    """What a loading job reads: numbers [n], positions [F,n,3], energy [F], forces [F,n,3]."""
+    with np.load(context["structures"]) as arrays:
+        return tuple(arrays[f"frames/{k}"] for k in ("numbers", "positions", "energy", "forces"))
+
+
+def endless(loader: Iterable) -> Callable[[], Any]:
+    """The next batch of a loader at each call, epoch after epoch."""
+    batches = itertools.chain.from_iterable(itertools.repeat(loader))
+    return lambda: next(batches)
 
 
 def atoms_of(context: Mapping[str, Any]):
