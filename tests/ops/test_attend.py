@@ -7,6 +7,7 @@ import math
 import pytest
 import suites
 import torch
+from op_checks import results_and_slopes, trained_with, with_1_and_3_threads
 
 from mlipkit.data import graph_of
 from mlipkit.ops import native, use_version
@@ -95,19 +96,7 @@ def test_float32_and_every_number_of_threads(name):
     run, given = problem(name, "loops")
     narrow = [value.detach().float().requires_grad_() for value in given]
     expected = outputs(run(*given))
-    before, bound = torch.get_num_threads(), native.SPLIT_ABOVE
-    try:
-        native.SPLIT_ABOVE = 0
-        seen = []
-        for threads in (1, 3):
-            torch.set_num_threads(threads)
-            results = outputs(run(*narrow))
-            slopes = torch.autograd.grad(sum(r.square().sum() for r in results), narrow, create_graph=True)
-            second = torch.autograd.grad(sum(s.square().sum() for s in slopes), narrow)
-            seen.append([*results, *slopes, *second])
-    finally:
-        native.SPLIT_ABOVE = bound
-        torch.set_num_threads(before)
+    seen = with_1_and_3_threads(lambda: results_and_slopes(outputs(run(*narrow)), narrow))
     for a, b in zip(*seen, strict=True):
         assert torch.equal(a, b)
     for a, b in zip(seen[0], expected, strict=False):
@@ -148,14 +137,7 @@ def test_models_agree_in_training(options, dtype, bound):
     """Energy, forces, stress and the gradients of a force loss are those of the plain formulas."""
     potential = suites.small_potential("visnet", dtype, **options)
     graph = graph_of(suites.skewed_crystal(), potential.cutoff, dtype)
-    seen = []
-    for name in ("reference", "fused"):
-        potential.zero_grad()
-        with use_version(name):
-            result = potential(graph, stress=True, create_graph=True)
-            (result.forces.square().sum() + result.stress.square().sum()).backward()
-        grads = [p.grad.clone() for p in potential.parameters() if p.grad is not None]
-        seen.append([result.energy, result.forces, result.stress, *grads])
+    seen = [trained_with(version, potential, graph) for version in ("reference", "fused")]
     assert len(seen[0]) == len(seen[1])
     for a, b in zip(*seen, strict=True):
         assert float((a - b).detach().abs().max()) <= bound * max(1.0, float(a.detach().abs().max()))

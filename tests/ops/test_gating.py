@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from op_checks import with_1_and_3_threads
 
 from mlipkit.ops import gating, native, use_version
 
@@ -66,16 +67,7 @@ def test_float32_and_every_number_of_threads(name):
     values = arguments(name)
     narrow = [value.detach().float().requires_grad_() for value in values]
     expected = step(name, *values)
-    before, bound = torch.get_num_threads(), native.SPLIT_ABOVE
-    try:
-        native.SPLIT_ABOVE = 0
-        seen = []
-        for threads in (1, 3):
-            torch.set_num_threads(threads)
-            seen.append(step(name, *narrow))
-    finally:
-        native.SPLIT_ABOVE = bound
-        torch.set_num_threads(before)
+    seen = with_1_and_3_threads(lambda: step(name, *narrow))
     for a, b, c in zip(*seen, expected, strict=True):
         assert torch.equal(a, b)
         assert torch.allclose(a.double(), c, rtol=1e-5, atol=1e-6)

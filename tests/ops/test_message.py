@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import suites
 import torch
+from op_checks import results_and_slopes, trained_with, with_1_and_3_threads
 
 from mlipkit.data import graph_of
 from mlipkit.errors import ModelError
@@ -118,14 +119,7 @@ def test_models_agree_in_training(version, encoder):
     """Energy, forces, stress and the gradients of a force loss are those of the reference."""
     potential = suites.small_potential(encoder, torch.float64)
     graph = graph_of(suites.skewed_crystal(), potential.cutoff, torch.float64)
-    seen = []
-    for name in ("reference", version):
-        potential.zero_grad()
-        with use_version(name):
-            result = potential(graph, stress=True, create_graph=True)
-            (result.forces.square().sum() + result.stress.square().sum()).backward()
-        grads = [p.grad.clone() for p in potential.parameters() if p.grad is not None]
-        seen.append([result.energy, result.forces, result.stress, *grads])
+    seen = [trained_with(name, potential, graph) for name in ("reference", version)]
     for a, b in zip(*seen, strict=True):
         assert torch.allclose(a, b, rtol=1e-10, atol=1e-10)
 
@@ -152,22 +146,16 @@ def test_third_derivatives(version, kind):
 @pytest.mark.parametrize("kind", ["scalar", "first", "later"])
 def test_threads_change_nothing(kind, order, monkeypatch):
     """The sum and its slopes to the last bit, and float32 to its rounding."""
-    monkeypatch.setattr(native, "SPLIT_ABOVE", 0)
     monkeypatch.setattr(sys.modules[__name__], "D", 40)
     edges, arguments = problem(kind, order, e=50)
     with use_version("reference"):
         exact = parts(message(edges, **arguments))
     values = [value.float().requires_grad_() for value in arguments.values()]
-    before, seen = torch.get_num_threads(), []
-    try:
-        for threads in (1, 3):
-            torch.set_num_threads(threads)
-            results = parts(message(edges, **dict(zip(arguments, values, strict=True))))
-            slopes = torch.autograd.grad(sum(r.square().sum() for r in results), values, create_graph=True)
-            second = torch.autograd.grad(sum(s.square().sum() for s in slopes), values)
-            seen.append([*results, *slopes, *second])
-    finally:
-        torch.set_num_threads(before)
+
+    def run():
+        return results_and_slopes(parts(message(edges, **dict(zip(arguments, values, strict=True)))), values)
+
+    seen = with_1_and_3_threads(run)
     assert all(torch.equal(a, b) for a, b in zip(*seen, strict=True))
     for found, expected in zip(seen[0], exact, strict=False):
         assert torch.allclose(found.double(), expected, rtol=1e-5, atol=1e-4)

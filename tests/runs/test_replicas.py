@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from run_folders import Acted, folder_of
 
 from mlipkit.data.series import SeriesWriter
 from mlipkit.events import Finished, Judged, Started, Verdict
-from mlipkit.runs import MDSpec, Run, process
+from mlipkit.runs import MDSpec
 from mlipkit.runs.console import figures_of
-from mlipkit.runs.folder import RunFolder
 from mlipkit.runs.log import EventLog
 from mlipkit.runs.replicas import Replicas, survival_of
 from mlipkit.runs.report import survival_table
@@ -20,26 +20,16 @@ from mlipkit.runs.report import survival_table
 STEPS, TIMESTEP = 1000, 0.5
 
 
-class Recorded:
+class Recorded(Acted):
     """A run folder with replicas of chosen lengths, without a process of its own."""
 
     def __init__(self, path: Path, count: int, table: list[dict] | None = None) -> None:
-        path.mkdir(parents=True)
-        self.files = RunFolder(path)
-        self.files.spec.write_text(MDSpec(replicas=count, steps=STEPS, timestep=TIMESTEP, temperature=900).to_yaml())
+        self.files = folder_of(path, MDSpec(replicas=count, steps=STEPS, timestep=TIMESTEP, temperature=900))
         if table is not None:
             (path / "replicas.json").write_text(json.dumps({"replicas": table}))
         self.log = EventLog(self.files.events)
         self.log(Started("langevin MD of 9 atoms", STEPS))
         self.series: dict[int, SeriesWriter] = {}
-
-    @property
-    def run(self) -> Run:
-        return Run(self.files.path)
-
-    def alive(self) -> None:
-        self.files.write("pid.json", {**process.describe(), "phase": "running", "after_seq": 0})
-        self.files.beat()
 
     def reach(self, replica: int, step: int) -> None:
         """Rows up to and with this step."""

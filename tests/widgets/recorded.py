@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from ase.build import molecule
+from run_folders import Acted, folder_of
 
 from mlipkit.data.series import SeriesWriter
 from mlipkit.events import Evaluated, Event, Finished, Judged, Progress, Started, Verdict, to_json
@@ -21,14 +22,6 @@ MD_COLUMNS = {
     "total_energy": "eV", "conserved_energy": "eV", "max_force": "eV/Å",
 }  # fmt: skip
 TIMESTEP, STRIDE = 0.5, 20
-
-
-def folder_of(path: Path, spec: MDSpec | TrainSpec) -> RunFolder:
-    """A new run folder with its specification."""
-    path.mkdir(parents=True)
-    files = RunFolder(path)
-    files.spec.write_text(spec.to_yaml())
-    return files
 
 
 def log(files: RunFolder, *said: Event) -> None:
@@ -50,7 +43,7 @@ def lose(files: RunFolder) -> None:
     files.write("pid.json", {**process.describe(), "pid": child, "phase": "running", "after_seq": 0})
 
 
-class RecordedMD:
+class RecordedMD(Acted):
     """Ethanol that vibrates, and from `fails_at` on throws one atom away. Grows by `advance`."""
 
     def __init__(self, path: Path, *, steps: int = 4000, fails_at: int | None = None) -> None:
@@ -67,10 +60,6 @@ class RecordedMD:
     def _writer(self, name: str) -> TrajectoryWriter:
         atoms = self.atoms
         return TrajectoryWriter(self.files.path / name, atoms.numbers, atoms.get_masses(), atoms.pbc)
-
-    @property
-    def run(self) -> Run:
-        return Run(self.files.path)
 
     def _state(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         wave = 0.04 * np.sin(0.11 * step + np.arange(27).reshape(9, 3))
@@ -130,13 +119,6 @@ class RecordedMD:
         self.close()
         return verdict
 
-    def alive(self) -> None:
-        """Claim that this very process computes the run."""
-        from mlipkit.runs import process
-
-        self.files.write("pid.json", {**process.describe(), "phase": "running", "after_seq": 0})
-        self.files.beat()
-
     def lost(self) -> None:
         """Claim that a process computed it that is no more."""
         lose(self.files)
@@ -146,7 +128,7 @@ class RecordedMD:
         self.frames.close()
 
 
-class RecordedReplicas:
+class RecordedReplicas(Acted):
     """Several simulations of one run: ethanol that vibrates, and in those of `fails` throws an atom away.
 
     Args:
@@ -175,17 +157,6 @@ class RecordedReplicas:
             self.files.write("replicas.json", {"replicas": table})
         log(self.files, Started(f"langevin MD of 9 atoms, {count} replicas", steps))
         self.parts: dict[int, RecordedMD] = {}
-
-    @property
-    def run(self) -> Run:
-        return Run(self.files.path)
-
-    def alive(self) -> None:
-        """Claim that this very process computes the run."""
-        from mlipkit.runs import process
-
-        self.files.write("pid.json", {**process.describe(), "phase": "running", "after_seq": 0})
-        self.files.beat()
 
     def advance(self, to: int) -> None:
         """Bring all that have not failed to a step; those whose failure lies on the way fail."""
