@@ -24,6 +24,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from mlipkit.ops import team
+
 SPLIT_ABOVE: Final = 1 << 19
 """Numbers read, from which a kernel is worth more than one thread."""
 _TENSORS = {Tensor, torch.nn.Parameter}
@@ -84,8 +86,13 @@ def run(kernel: Any, rows: int, work: int, like: Tensor, *arguments: Any) -> Non
     if threads == 1 or work < SPLIT_ABOVE or rows < threads:
         kernel(0, rows, zero, *given)
         return
-    # Whole vectors for each thread: no two then write to one cache line.
-    bounds = [*(rows * part // threads // 16 * 16 for part in range(threads)), rows]
+    if not team.run(kernel, rows, threads, zero, given):
+        _run_apart(kernel, rows, threads, zero, given)
+
+
+def _run_apart(kernel: Any, rows: int, threads: int, zero: Any, given: list[Any]) -> None:
+    """On threads of our own."""
+    bounds = [*(rows * part // threads // team.WHOLE * team.WHOLE for part in range(threads)), rows]
     # A pool does not survive a fork.
     key = (os.getpid(), threads - 1)
     if key not in _pools:
