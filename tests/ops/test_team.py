@@ -3,7 +3,9 @@
 import multiprocessing
 import os
 import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,7 +14,8 @@ import torch
 from mlipkit.ops import native, team
 
 numba = pytest.importorskip("numba")
-pytestmark = pytest.mark.skipif(native.kernels() is None, reason="numba does not fit")
+KERNELS: Any = native.kernels()
+pytestmark = pytest.mark.skipif(KERNELS is None, reason="numba does not fit")
 gnu = pytest.mark.skipif(team._openmp() is None, reason="PyTorch does not run on GNU's OpenMP")
 
 
@@ -40,7 +43,7 @@ def edges(width: int, dtype: torch.dtype = torch.float32) -> list[torch.Tensor]:
 
 
 def summed(x: torch.Tensor, w: torch.Tensor, sender: torch.Tensor, receiver: torch.Tensor) -> torch.Tensor:
-    kernel, out = native.kernels().scalar_sum, torch.full_like(x, torch.nan)
+    kernel, out = KERNELS.scalar_sum, torch.full_like(x, torch.nan)
     native.run(kernel, x.shape[1], 1, x, sender.numpy(), receiver.numpy(), True, x.shape[1], len(x), x, w, out)
     return out
 
@@ -111,7 +114,7 @@ def test_without_openmp_or_with_arguments_that_are_no_words(apart, monkeypatch):
     monkeypatch.setattr(team, "_openmp", lambda: None)
     given = edges(33)
     assert torch.allclose(summed(*given), expected(*given), atol=1e-4)
-    assert apart == [scales, native.kernels().scalar_sum]
+    assert apart == [scales, KERNELS.scalar_sum]
 
 
 @gnu
@@ -121,14 +124,14 @@ def test_from_several_threads_at_once(apart):
 
     def work(k: int) -> bool:
         torch.set_num_threads(2 + k % 2)
-        return all(torch.equal(summed(*problems[k]), alone[k]) for _ in range(50))
+        return all(torch.equal(summed(*problems[k]), alone[k]) for _ in range(10))
 
     with ThreadPoolExecutor(4) as pool:
         assert all(pool.map(work, range(4)))
     assert not apart
 
 
-def forked(work) -> list:
+def forked(work: Callable[[], list]) -> list:
     """What `work` gives in a forked child."""
     context = multiprocessing.get_context("fork")
     near, far = context.Pipe(duplex=False)
