@@ -132,8 +132,8 @@ class _Placed(Graph):
 
     vectors: torch.Tensor
 
-    def edge_vectors(self, positions=None, cell=None, chosen=None):
-        return self.vectors if chosen is None else self.vectors[chosen]
+    def edge_vectors(self, positions=None, cell=None, pairs=False):
+        return self.vectors[self.pairs] if pairs else self.vectors
 
 
 def check_nontrivial(potential: BasePotential) -> None:

@@ -65,24 +65,21 @@ class Graph(_Tensors):
     def n_systems(self) -> int:
         return self.n_atoms.shape[0]
 
-    def edge_vectors(
-        self, positions: Tensor | None = None, cell: Tensor | None = None, edges: Tensor | None = None
-    ) -> Tensor:
+    def edge_vectors(self, positions: Tensor | None = None, cell: Tensor | None = None, pairs: bool = False) -> Tensor:
         """r_ij [E,3] in Å, differentiable in `positions` [N,3] and `cell` [S,3,3] (by default those of the graph).
 
         Args:
             positions: Å. cell: Å.
-            edges: int64, of these edges only.
+            pairs: of the edges `pairs` only.
         """
         positions = self.positions if positions is None else positions
         cell = self.cell if cell is None else cell
-        edge_index, shift = self.edge_index, self.shift
-        if edges is not None:
-            edge_index, shift = edge_index.index_select(1, edges), shift.index_select(0, edges)
-        sender, receiver = edge_index[0], edge_index[1]
+        edge_index = self.pair_index if pairs else self.edge_index
+        sender, receiver = edge_index.unbind(0)
         vectors = positions.index_select(0, sender) - positions.index_select(0, receiver)
         if self._one_image and not cell.requires_grad:
             return vectors
+        shift = self.shift.index_select(0, self.pairs) if pairs else self.shift  # type: ignore[arg-type]
         shift, cell = shift.to(vectors.dtype), cell.to(vectors.dtype)
         if self.n_systems == 1:
             return vectors + shift @ cell[0]
@@ -116,10 +113,17 @@ class Graph(_Tensors):
             return None
         return torch.from_numpy(np.flatnonzero(here < there))
 
+    @cached_property
+    def pair_index(self) -> Tensor:
+        """int64 [2,E/2], ends of the edges `pairs`."""
+        assert self.pairs is not None
+        return self.edge_index.index_select(1, self.pairs)
+
     def moved(self, positions: Tensor, cell: Tensor) -> Graph:
         """The same edges with other positions [N,3] and cells [S,3,3], Å; what follows from the edges alone is kept."""
         graph = dataclasses.replace(self, positions=positions, cell=cell)
-        vars(graph).update({name: vars(self)[name] for name in ("_one_image", "pairs") if name in vars(self)})
+        kept = ("_one_image", "pairs", "pair_index")
+        vars(graph).update({name: vars(self)[name] for name in kept if name in vars(self)})
         return graph
 
     def to_pyg(self) -> Any:

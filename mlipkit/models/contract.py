@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -131,8 +131,9 @@ class BasePotential(nn.Module):
 
         Waits for the device: on a GPU call it once, not at every step.
         """
-        numbers = torch.as_tensor(numbers, device=self.device)
-        if not bool(self.known[numbers].all()):
+        known = self.known
+        numbers = torch.as_tensor(numbers, device=known.device)
+        if not known.index_select(0, numbers).all():
             strange = sorted({int(z) for z in numbers.tolist()} - set(self.elements))
             raise ModelError(
                 "element unknown to this potential: " + ", ".join(chemical_symbols[z] for z in strange),
@@ -177,16 +178,19 @@ class BasePotential(nn.Module):
                 placed = positions + (positions.unsqueeze(1) @ gather(symmetric, graph.system)).squeeze(1)
                 cell = cell + cell @ symmetric
             energies, encoded = self.evaluate(graph, placed, cell)
-            energy = segment_sum(energies, graph.system, graph.n_atoms.shape[0])
-            slopes = torch.autograd.grad(energy.sum(), inputs, create_graph=create_graph) if derivatives else None
-            result = Prediction(
-                energy=energy,
+            slopes = None
+            if derivatives:
+                slopes = torch.autograd.grad(energies, inputs, torch.ones_like(energies), create_graph=create_graph)
+        if not create_graph:
+            energies, encoded = energies.detach(), None if encoded is None else encoded.detach()
+        with torch.set_grad_enabled(create_graph):
+            return Prediction(
+                energy=segment_sum(energies, graph.system, graph.n_atoms.shape[0]),
                 forces=-slopes[0] if slopes and forces else None,
                 stress=_per_volume(slopes[-1], graph) if slopes and stress else None,
                 features=encoded if features else None,
                 energies=energies,
             )
-        return result if create_graph else _detached(result)
 
 
 def _per_volume(slope: Tensor, graph: Graph) -> Tensor:
@@ -198,17 +202,3 @@ def _per_volume(slope: Tensor, graph: Graph) -> Tensor:
     # structures.
     stress = slope / torch.where(periodic, volume, 1.0).view(-1, 1, 1)
     return torch.where(periodic.view(-1, 1, 1), stress, float("nan"))
-
-
-def _detached(prediction: Prediction) -> Prediction:
-    def free(value: Tensor | None) -> Tensor | None:
-        return None if value is None else value.detach()
-
-    return replace(
-        prediction,
-        energy=prediction.energy.detach(),
-        forces=free(prediction.forces),
-        stress=free(prediction.stress),
-        features=free(prediction.features),
-        energies=prediction.energies.detach(),
-    )

@@ -99,18 +99,21 @@ class PaiNN(Encoder):
 
     def forward(self, numbers: Tensor, edge_index: Tensor, edge_vectors: Tensor, mirrored: bool = False) -> Features:
         edges = Edges(edge_index, numbers.shape[0], mirrored)
+        if only_positions() and (layers := painn_slopes.weights_of(self, edge_vectors)):
+            s, v = painn_slopes.Layers.apply(edge_vectors, numbers, self, layers, edges)
+        else:
+            s, v = self._layers(numbers, edge_vectors, edges)
+        if self.readout is not None:
+            s = self.readout(s)
+        return Features(s, v)
+
+    def _layers(self, numbers: Tensor, edge_vectors: Tensor, edges: Edges) -> tuple[Tensor, Tensor | None]:
         d, unit = polar(edge_vectors)
         envelope = cosine_cutoff(d, self.cutoff).unsqueeze(-1)
         basis = torch.cat([bessel(d, self.cutoff, self.n_radial) * envelope, envelope], dim=-1)
         s: Tensor = self.embedding(numbers)
         v: Tensor | None = None
-        layers = list(zip(self.messages, self.updates, strict=True))
-        if only_positions() and painn_slopes.serves(layers, basis):
-            s, v = painn_slopes.Layers.apply(basis.contiguous(), unit.contiguous(), s.detach(), layers, edges)
-        else:
-            for exchange, update in layers:
-                s, v = exchange(s, v, edges, basis, unit)
-                s, v = update(s, v)
-        if self.readout is not None:
-            s = self.readout(s)
-        return Features(s, v)
+        for exchange, update in zip(self.messages, self.updates, strict=True):
+            s, v = exchange(s, v, edges, basis, unit)
+            s, v = update(s, v)
+        return s, v

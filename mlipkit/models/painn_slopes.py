@@ -1,13 +1,14 @@
-"""PaiNN for energies and forces alone: its layers forwards and backwards by hand, without autograd.
+"""PaiNN for energies and forces alone: from edge vectors to features and back by hand, without autograd.
 
 Inside `mlipkit.ops.positions_only` nobody asks for slopes in the weights or for slopes of slopes. Then a layer keeps
-what its own slopes need and nothing else, and small structures, whose time goes into operator calls, need a third of
-them. The loops are those of `mlipkit.ops.fused` and `mlipkit.ops.gating`: results are those of the layers themselves.
+what its own slopes need and nothing else, what hangs on no position is not followed back, and the slope of an edge is
+made from the slopes of its filters in the distance: slopes in the basis are never needed. Small structures, whose time
+goes into operator calls, need a quarter of them. Results are those of the layers themselves.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -15,91 +16,153 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import linear, silu
 
-from mlipkit.ops import Edges, fused, gating
-
-Blocks = list[tuple[Any, Any]]
-"""Message and update of each layer (`mlipkit.models.painn`)."""
+from mlipkit.models.bases import SHORTEST, SiLU
+from mlipkit.ops import Edges, fused, gating, native
 
 _silu_backward = torch.ops.aten.silu_backward
+Pair = tuple[Tensor, Tensor]
 
 
-def serves(layers: Blocks, basis: Tensor) -> bool:
-    """Whether the layers are plain ones and compiled loops may be used."""
-    return gating.compiled(basis) and all(
-        type(layer) is nn.Linear
-        for exchange, update in layers
-        for layer in (exchange.mix_in, exchange.mix_out, exchange.filter, update.uv, *list(update.mix)[::2])
-    )
+class Weights(NamedTuple):
+    """Of one layer: weight and bias of its linear maps, in the order of their use."""
+
+    mix_in: Pair
+    mix_out: Pair
+    filter: Pair
+    uv: Pair
+    first: Pair
+    last: Pair
+    epsilon: float
+
+
+def weights_of(encoder: nn.Module, like: Tensor) -> list[Weights] | None:
+    """Parameters of all layers as they are now; None where compiled loops may not be used or a layer is no plain one.
+
+    Read from the modules' own tables, several times faster than attributes. Nothing is kept from call to call: a
+    change of parameters in place does not always show.
+    """
+    modules, found = encoder._modules, []
+    if not gating.compiled(like) or not _plain(modules["embedding"], nn.Embedding):
+        return None
+    for exchange, update in zip(*(modules[name]._modules.values() for name in ("messages", "updates")), strict=True):  # type: ignore[union-attr]
+        outer, inner = exchange._modules, update._modules  # type: ignore[union-attr]
+        first, activation, last = inner["mix"]._modules.values()  # type: ignore[union-attr]
+        maps = (outer["mix_in"], outer["mix_out"], outer["filter"], inner["uv"], first, last)
+        if type(activation) is not SiLU or not all(_plain(layer, nn.Linear) for layer in maps):
+            return None
+        tables = (layer._parameters for layer in maps)  # type: ignore[union-attr]
+        found.append(Weights(*((own["weight"], own["bias"]) for own in tables), update.epsilon))  # type: ignore[arg-type]
+    return found
+
+
+def _plain(layer: Any, kind: type[nn.Module]) -> bool:
+    """Whether its parameters say all: of this very class, not wrapped, hooked or made from others at every call."""
+    own = layer._parameters
+    hooks = layer._forward_hooks or layer._forward_pre_hooks
+    return type(layer) is kind and "weight" in own and (kind is nn.Embedding or "bias" in own) and not hooks
 
 
 class Layers(Function):
-    """(s, v) of all layers: start [N,D], basis [E,K+1], unit [E,3] -> [N,D], [N,3,D]; slopes in basis and unit only."""
+    """(s, v) of all layers: edge vectors [E,3] -> [N,D], [N,3,D]; slopes in the edge vectors only."""
 
     @staticmethod
-    def forward(ctx: Any, basis: Tensor, unit: Tensor, s: Tensor, layers: Blocks, edges: Edges) -> Any:
+    def forward(ctx: Any, vectors: Tensor, numbers: Tensor, encoder: Any, layers: list[Weights], edges: Edges) -> Any:
+        ctx.set_materialize_grads(False)
         table, kept, v = fused.table_of(edges), [], None
-        for exchange, update in layers:
-            s, v, own = _forwards(exchange, update, s, v, basis, unit, table)
-            kept.append(own)
-        ctx.kept, ctx.layers, ctx.table, ctx.unit = kept, layers, table, unit
+        ray, basis, slope = _radial(vectors, encoder.n_radial, encoder.cutoff)
+        s, mixed = _start(encoder.embedding.weight, numbers, layers[0])
+        for own in layers:
+            s, v, passed = _forwards(own, s, v, mixed, basis, ray, table)
+            kept.append(passed)
+            mixed = None
+        # Nothing that is given back: a result that knew this node and was known by it would outlive both.
+        ctx.given = layers, kept, ray, slope, table, s.shape
         return s, v
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gs: Tensor, gv: Tensor) -> Any:
-        d_basis = d_unit = None
-        for (exchange, update), kept in reversed(list(zip(ctx.layers, ctx.kept, strict=True))):
-            gs, gv, dw, du = _backwards(exchange, update, kept, gs, gv, ctx.unit, ctx.table)
-            # [K,E] is several times faster to make than [E,K].
-            slope = kept[-1] @ dw.flatten(1).t()
-            d_basis = slope if d_basis is None else d_basis.add_(slope)
-            d_unit = du if d_unit is None else d_unit.add_(du)
-        return d_basis.t() if d_basis is not None else None, d_unit, None, None, None
+    def backward(ctx: Any, gs: Tensor | None, gv: Tensor | None) -> Any:
+        layers, kept, ray, slope, table, shape = ctx.given
+        dr = ray.new_zeros((len(ray), 3))
+        gs = ray.new_zeros(shape) if gs is None else gs.contiguous()
+        gv = None if gv is None else gv.clone(memory_format=torch.contiguous_format)  # it is added to
+        for own, passed in zip(reversed(layers), reversed(kept), strict=True):
+            assert gs is not None
+            gs, gv = _backwards(own, passed, gs, gv, slope, ray, table, dr)
+        return dr, None, None, None, None
 
 
-def _forwards(exchange: Any, update: Any, s: Tensor, v: Tensor | None, basis: Tensor, unit: Tensor, table: Any) -> Any:
-    width = s.shape[1]
-    before = linear(s, exchange.mix_in.weight, exchange.mix_in.bias)
-    weight = torch.cat([exchange.filter.weight.t(), exchange.filter.bias.unsqueeze(0)])
-    if v is None:
-        weight = weight[:, width:]
-        x = linear(silu(before), exchange.mix_out.weight[width:], exchange.mix_out.bias[width:])
-        carry = moved = None
-    else:
-        c = linear(silu(before), exchange.mix_out.weight, exchange.mix_out.bias)
-        carry, x = c[:, :width].contiguous(), c[:, width:].contiguous()
-        moved = gating.run("scale", carry, v, carry, torch.empty_like(v))
-    filters = (basis @ weight).view(len(basis), 2 if v is None else 3, width)
-    ds, dv = fused.vector_sum(x, moved, filters, unit, table)
-    s1, v1 = ds.add_(s), dv if v is None else dv.add_(v)
-    uv = linear(v1, update.uv.weight, update.uv.bias)
-    first, _, last = update.mix
-    joined = gating.run("norms", s1, update.epsilon, uv, s1, s.new_empty((len(s), 2 * width)))
-    inner = linear(joined, first.weight, first.bias)
-    a = linear(silu(inner), last.weight, last.bias)
-    s2, v2 = torch.empty_like(s1), torch.empty_like(v1)
+def _radial(vectors: Tensor, n_radial: int, cutoff: float) -> tuple[Tensor, Tensor, Tensor]:
+    kernels, n = _kernels(), len(vectors)
+    ray = vectors.new_empty((n, kernels.RAY))
+    basis, slope = vectors.new_empty((2, n, n_radial + 1))
+    native.run(
+        kernels.radial, n, 8 * basis.numel(), basis, n, n_radial, cutoff, SHORTEST, vectors.contiguous(),
+        ray, basis, slope,
+    )  # fmt: skip
+    return ray, basis, slope
+
+
+def _start(embedding: Tensor, numbers: Tensor, own: Weights) -> tuple[Tensor, Tensor]:
+    """Features that the first layer starts from, and what its message makes of them: once per type where that pays."""
+    n, (weight, bias) = len(numbers), own.mix_out
+    types = embedding[: int(numbers.max()) + 1] if n else embedding
+    width, s = embedding.shape[1], embedding.index_select(0, numbers)
+    few = len(types) < n
+    # The first layer has no vectors: their third of the map is never computed.
+    mixed = linear(silu(linear(types if few else s, *own.mix_in)), weight[width:], bias[width:])
+    return s, mixed.index_select(0, numbers) if few else mixed
+
+
+def _forwards(
+    own: Weights, s: Tensor, v: Tensor | None, mixed: Tensor | None, basis: Tensor, ray: Tensor, table: Any
+) -> Any:
+    n, width = s.shape
+    before = moved = None
+    if mixed is None:
+        before = linear(s, *own.mix_in)
+        mixed, moved = linear(silu(before), *own.mix_out), torch.empty_like(v)  # type: ignore[arg-type]
+    rows = mixed.shape[1] // width
+    # Filters are linear in basis and cutoff function, the last column: the bias is its weight.
+    filters = torch.cat([own.filter[0], own.filter[1].unsqueeze(1)], dim=1)[-rows * width :].t()
+    w = basis @ filters
+    s1, v1 = torch.empty_like(s), s.new_empty((n, 3, width))
+    native.run(_kernels().exchange, width, 4 * w.numel(), s, *table, rows, width, n, mixed, s, v, w, ray, moved, s1, v1)
+    uv = linear(v1, *own.uv)
+    joined = gating.run("norms", s1, own.epsilon, uv, s1, s.new_empty((n, 2 * width)))
+    inner = linear(joined, *own.first)
+    a = linear(silu(inner), *own.last)
+    s2, v2 = torch.empty_like(s), torch.empty_like(v1)
     gating.run("gate", s1, s1, v1, uv, a, s2, v2)
-    return s2, v2, (v, before, x, carry, moved, filters, uv, joined, inner, a, weight)
+    return s2, v2, (v, before, mixed, moved, filters, w, uv, joined, inner, a)
 
 
-def _backwards(exchange: Any, update: Any, kept: Any, gs: Tensor, gv: Tensor, unit: Tensor, table: Any) -> Any:
-    v, before, x, carry, moved, filters, uv, joined, inner, a, _ = kept
-    gs, gv, width = gs.contiguous(), gv.contiguous(), gs.shape[1]
-    first, _, last = update.mix
-    duv, da = torch.empty_like(uv), torch.empty_like(a)
-    gating.run("gate_slopes", gs, gs, gv, uv, a, duv, da)
-    dx = _silu_backward(da @ last.weight, inner) @ first.weight
-    duv_norm, ds_norm = torch.empty_like(uv), torch.empty_like(gs)
-    gating.run("norms_slopes", gs, dx, uv, joined, duv_norm, ds_norm)
-    gs = ds_norm.add_(gs)
-    gv = torch.addmm(gv.view(-1, width), duv.add_(duv_norm).view(-1, 2 * width), update.uv.weight).view(gv.shape)
-    dw, du = fused.vector_edges(gs, gv, x, moved, filters, unit, table, True, True)
+def _backwards(
+    own: Weights, passed: Any, gs: Tensor, gv: Tensor | None, slope: Tensor, ray: Tensor, table: Any, dr: Tensor
+) -> Any:
+    v, before, mixed, moved, filters, w, uv, joined, inner, a = passed
+    kernels, (n, width) = _kernels(), gs.shape
+    # Where nobody asks for vectors, their third of the update has no slope.
+    rows = 2 if gv is None else 3
+    da, ds = gs.new_empty((n, rows * width)), torch.empty_like(gs)
+    native.run(kernels.update_mix, n, 8 * gs.numel(), gs, rows, width, n, gs, gv, uv, da)
+    gx = _silu_backward(da @ own.last[0][-rows * width :], inner) @ own.first[0]
+    duv = torch.empty_like(uv)
+    native.run(kernels.update_uv, n, 16 * gs.numel(), gs, width, n, gs, gv, gx, uv, joined, a, duv, ds)
+    flat = duv.view(-1, 2 * width)
+    gv = flat @ own.uv[0] if gv is None else gv.view(-1, width).addmm_(flat, own.uv[0])
+    n_edges, rows = len(ray), mixed.shape[1] // width
+    wd = slope @ filters
+    native.run(
+        kernels.exchange_edges, n_edges, 6 * w.numel(), gs, *table, rows, width, n,
+        ds, gv, mixed, moved, w, wd, ray, dr,
+    )  # fmt: skip
     if v is None:  # what the first layer starts from hangs on no position
-        return gs, gv, dw, du
-    dx, d_moved = fused.vector_spread(gs, gv, moved, filters, unit, table)
-    dc = gs.new_empty((len(gs), 3 * width))
-    d_carry, dv = torch.empty_like(carry), torch.empty_like(v)
-    gating.run("scale_slopes", carry, d_moved, v, carry, dv, d_carry)
-    torch.cat([d_carry, dx], dim=1, out=dc)
-    hidden = _silu_backward(dc @ exchange.mix_out.weight, before)
-    return torch.addmm(gs, hidden, exchange.mix_in.weight), dv.add_(gv), dw, du
+        return None, None
+    dc, dv = torch.empty_like(mixed), torch.empty_like(v)
+    native.run(kernels.exchange_atoms, width, 3 * w.numel(), gs, *table, width, n, ds, gv, mixed, v, w, ray, dc, dv)
+    return ds.addmm_(_silu_backward(dc @ own.mix_out[0], before), own.mix_in[0]), dv
+
+
+def _kernels() -> Any:
+    return native.kernels("painn_kernels")

@@ -109,9 +109,9 @@ class Potential(BasePotential):
     def _encode(self, graph: Graph, positions: Tensor | None, cell: Tensor | None, numbers: Tensor | None) -> Features:
         encoder, dtype = self.encoder, self.dtype
         numbers = graph.numbers if numbers is None else numbers
-        if encoder.takes_pairs and pairs_pay(dtype) and (pairs := graph.pairs) is not None:
-            vectors = graph.edge_vectors(positions, cell, pairs).to(dtype)
-            return encoder(numbers, graph.edge_index.index_select(1, pairs), vectors, mirrored=True)
+        if encoder.takes_pairs and pairs_pay(dtype) and graph.pairs is not None:
+            vectors = graph.edge_vectors(positions, cell, pairs=True).to(dtype)
+            return encoder(numbers, graph.pair_index, vectors, mirrored=True)
         return encoder(numbers, graph.edge_index, graph.edge_vectors(positions, cell).to(dtype))
 
     def atom_energies(self, features: Features, graph: Graph) -> Tensor:

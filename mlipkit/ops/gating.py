@@ -196,7 +196,10 @@ class _GateSlopes(Function):
 
 def silu(x: Tensor) -> Tensor:
     """`x σ(x)`, any shape."""
-    return _Silu.apply(x.contiguous()) if x.requires_grad and compiled(x) else torch.nn.functional.silu(x)
+    # Only the second derivative has a loop of its own.
+    if not x.requires_grad or native.only_positions() or not compiled(x):
+        return torch.nn.functional.silu(x)
+    return _Silu.apply(x.contiguous())
 
 
 class _Silu(Function):

@@ -99,7 +99,8 @@ def test_pairs_and_their_mirrors_are_the_list(frames: FrameSet):
     pairs = graph.pairs
     assert pairs is not None
     (sender, receiver), shift = graph.edge_index[:, pairs], graph.shift[pairs]
-    vectors = graph.edge_vectors(edges=pairs)
+    assert torch.equal(graph.pair_index, graph.edge_index[:, pairs])
+    vectors = graph.edge_vectors(pairs=True)
     assert torch.equal(vectors, graph.edge_vectors()[pairs])
 
     def rows(sender, receiver, shift, vectors):
