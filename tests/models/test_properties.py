@@ -118,7 +118,8 @@ def test_plain_norm_fails_isolated(module, head, monkeypatch):
 def test_hard_cutoff_fails(name, module, monkeypatch):
     monkeypatch.setattr(module, "cosine_cutoff", lambda d, rc: torch.ones_like(d))
     model = suites.small_potential(module.__name__.rpartition(".")[2], torch.float64)
-    with pytest.raises(AssertionError):
+    # The compiled loop has the function inside; `test_painn_slopes` holds it to this one.
+    with use_version("reference"), pytest.raises(AssertionError):
         suites.PROPERTIES[name](model)
 
 
