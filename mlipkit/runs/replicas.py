@@ -138,7 +138,7 @@ class Replicas(Sequence[Replica]):
         return found
 
     def survival(self) -> dict[str, Survival]:
-        """Survival curve of each group in which a simulation has begun; times in fs."""
+        """Survival curve of each group in which a simulation has begun, fs; who still runs counts as ended there."""
         found = {}
         for name, members in self.groups().items():
             begun = [one for one in members if one.time > 0 or one.failed]
@@ -194,14 +194,6 @@ def table_of(run: Run) -> list[Replica]:
         )
         for row in rows
     ]  # fmt: skip
-
-
-def survival_of(run: Run) -> dict[str, Survival]:
-    """How the simulations of an MD run survive, per start and temperature; times in fs.
-
-    Simulations that have not begun are left out; those still running count as ended where they are now.
-    """
-    return Replicas(run).survival()
 
 
 def curve_of(survival: Survival) -> Curve:

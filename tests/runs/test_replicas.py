@@ -14,7 +14,7 @@ from mlipkit.events import Finished, Judged, Started, Verdict
 from mlipkit.runs import MDSpec
 from mlipkit.runs.console import figures_of
 from mlipkit.runs.log import EventLog
-from mlipkit.runs.replicas import Replicas, survival_of
+from mlipkit.runs.replicas import Replicas
 from mlipkit.runs.report import survival_table
 
 STEPS, TIMESTEP = 1000, 0.5
@@ -86,7 +86,7 @@ def test_survival_of_one_group(tmp_path: Path) -> None:
     recorded.fail(3, 200)
     recorded.fail(4, 600, "overlap")
     recorded.log(Finished("failed", ""))
-    ((name, curve),) = survival_of(recorded.run).items()
+    ((name, curve),) = Replicas(recorded.run).survival().items()
     assert name == "900 K"
     assert curve.times.tolist() == [100.0, 300.0]
     assert curve.survival.tolist() == [0.8, 0.6]
