@@ -81,7 +81,7 @@ class SkinLists:
         if self._then is not None and self._cells_are_those(cell):
             moved = positions - self._then
             # The only number that the host waits for. A NaN compares false and reaches the search and its error.
-            if bool((moved * moved).sum(1).max() <= self._limit):
+            if torch.linalg.vector_norm(moved, dim=1).max().item() <= 0.5 * self.skin:
                 return False
         self._rebuild(positions, cell)
         return True

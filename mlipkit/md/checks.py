@@ -10,8 +10,9 @@ atoms for 100 fs) and add warnings before them.
 from __future__ import annotations
 
 import math
+import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -19,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mlipkit import units
-from mlipkit.md.look import Look
+from mlipkit.md.look import Array, Look
 
 if TYPE_CHECKING:
     from mlipkit.md.looks import Looks
@@ -72,6 +73,14 @@ class Check:
         """
         return np.ones(len(checks), bool)
 
+    @classmethod
+    def bounds(cls, checks: Sequence[Check], looks: Looks) -> Mapping[str, Array | float]:
+        """Figures by name, and the size of each ([S] or one) up to which `screen` passes over a replica.
+
+        A check has them when it depends on figures alone; they hold until any `look` has been called.
+        """
+        return {}
+
     @property
     def lowest(self) -> float:
         """The lower one of the limits, infinity when there is none."""
@@ -117,6 +126,11 @@ class FiniteCheck(Check):
     @classmethod
     def screen(cls, checks: Sequence[Check], looks: Looks) -> NDArray[np.bool_]:
         return ~np.isfinite(looks.max_force + looks.potential_energy + looks.temperature)
+
+    @classmethod
+    def bounds(cls, checks: Sequence[Check], looks: Looks) -> Mapping[str, Array | float]:
+        # Of a sum of three that is finite too.
+        return dict.fromkeys(("max_force", "potential_energy", "temperature"), sys.float_info.max / 3)
 
 
 @dataclass
@@ -168,6 +182,11 @@ class TemperatureCheck(Check):
 
     @classmethod
     def screen(cls, checks: Sequence[TemperatureCheck], looks: Looks) -> NDArray[np.bool_]:  # type: ignore[override]
+        limit = cls.bounds(checks, looks)["temperature"]
+        return (looks.temperature > limit) | np.isneginf(limit)
+
+    @classmethod
+    def bounds(cls, checks: Sequence[TemperatureCheck], looks: Looks) -> Mapping[str, Array | float]:  # type: ignore[override]
         limit = looks.cache.get(cls.name)
         if limit is None:
             given = checks[0]
@@ -176,11 +195,9 @@ class TemperatureCheck(Check):
             least = min(given.lowest, math.inf if given.fail is None else given.jump)
             limit = np.maximum(least, 1 + 6 * np.sqrt(2 / looks.dof)) * reference
             looks.cache[cls.name] = limit
-        loud = looks.temperature > limit
-        for index, check in enumerate(checks):
-            if not math.isnan(check.hot_since):
-                loud[index] = True
-        return loud
+        # One that is hot is looked at until it is not, whatever its temperature.
+        hot = [not math.isnan(check.hot_since) for check in checks]
+        return {"temperature": np.where(hot, -math.inf, limit)}
 
     def _finding(self, outcome: Literal["warning", "failed"], now: Look, limit: float, long: str = "") -> Finding:
         hottest = int(np.argmax(now.masses * (now.velocities**2).sum(1)))
@@ -207,6 +224,10 @@ class MaxForceCheck(Check):
     @classmethod
     def screen(cls, checks: Sequence[Check], looks: Looks) -> NDArray[np.bool_]:
         return looks.max_force > checks[0].lowest
+
+    @classmethod
+    def bounds(cls, checks: Sequence[Check], looks: Looks) -> Mapping[str, Array | float]:
+        return {"max_force": checks[0].lowest}
 
 
 @dataclass

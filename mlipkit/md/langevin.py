@@ -22,6 +22,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from mlipkit import units
 from mlipkit.errors import DataError
@@ -56,17 +57,23 @@ def langevin_init(
 
 def langevin_step(state: MDState, forces: ForceFunction, timestep: float) -> None:
     """One step of `timestep` fs, in place."""
-    thermostat = state.thermostat
-    velocities = kick(state.velocities, state.forces, state.masses, 0.5 * timestep)
-    positions = drift(state.positions, velocities, 0.5 * timestep)
-
-    before = state.per_system(units.kinetic_energy(state.masses, velocities))
-    keep = torch.exp(thermostat["friction"] * -timestep)
-    width = torch.sqrt((1 - keep * keep) * thermostat["temperature"] * (units.BOLTZMANN * units.FORCE_TO_ACCELERATION))
-    noise = state.normal() * (state.per_atom(width) / torch.sqrt(state.masses).unsqueeze(1))
-    velocities = velocities * state.per_atom(keep) + noise
-    state.heat = state.heat + state.per_system(units.kinetic_energy(state.masses, velocities)) - before
-
+    keep, width = _friction(state, timestep)
+    before = kick(state.velocities, state.forces, state.masses, 0.5 * timestep)
+    positions = drift(state.positions, before, 0.5 * timestep)
+    velocities = before * keep + state.normal() * width
+    state.heat = state.heat + state.kinetic_energy(torch.addcmul(velocities * velocities, before, before, value=-1))
     state.positions = drift(positions, velocities, 0.5 * timestep)
     advance(state, forces, timestep)
     state.velocities = kick(velocities, state.forces, state.masses, 0.5 * timestep)
+
+
+def _friction(state: MDState, timestep: float) -> tuple[Tensor, Tensor]:
+    """e^(−γΔt) and the width of the noise in Å/fs, one column each for [N,3]."""
+    friction, temperature = state.thermostat["friction"], state.thermostat["temperature"]
+
+    def make() -> tuple[Tensor, Tensor]:
+        keep = torch.exp(friction * -timestep)
+        width = torch.sqrt((1 - keep * keep) * temperature * (units.BOLTZMANN * units.FORCE_TO_ACCELERATION))
+        return state.per_atom(keep), state.per_atom(width) / torch.sqrt(state.masses).unsqueeze(1)
+
+    return state.derived(f"langevin {timestep}", (friction, temperature, state.masses), make)

@@ -32,6 +32,7 @@ class Draws:
         self.used = used
         self._kind: Kind | None = None
         self._block: Tensor | None = None
+        self._steps: tuple[Tensor, ...] = ()
         self._starts: list[Tensor] = []
 
     @property
@@ -54,7 +55,7 @@ class Draws:
                 self.used = 0
             self._draw(kind, rng, counts)
         assert self._block is not None
-        values = self._block[self.used]
+        values = self._steps[self.used]
         self.used += 1
         if self.used == self.STEPS:
             self._block, self.used = None, 0
@@ -70,7 +71,7 @@ class Draws:
             self._block = torch.stack([torch.stack([d[:, 0], d.square().sum(1)], 1) for d in draws], 1)
         else:
             self._block = draws[0] if len(draws) == 1 else torch.cat(draws, 1)
-        self._kind = kind
+        self._kind, self._steps = kind, self._block.unbind(0)
 
     def starts(self, rng: Sequence[torch.Generator]) -> list[Tensor]:
         """States of the generators from which the present block, or else the next one, is drawn."""
@@ -85,4 +86,5 @@ class Draws:
                 self._block.split([3 * n for n in n_atoms], 1) if self._kind == "atoms" else self._block.split(1, 1)
             )
             part._block = torch.cat([pieces[r] for r in replicas], 1)
+            part._steps = part._block.unbind(0)
         return part

@@ -8,6 +8,7 @@ import numpy as np
 
 from mlipkit.events import Verdict
 from mlipkit.md.checks import Check
+from mlipkit.md.figures import COLUMNS
 from mlipkit.md.judging import Judge
 from mlipkit.md.look import Array
 from mlipkit.md.looks import Looks
@@ -29,6 +30,8 @@ class Panel:
     def __init__(self, judges: Sequence[Judge], looks: Looks) -> None:
         self.judges, self.looks = list(judges), looks
         self._kinds: list[list[Check]] = [list(kind) for kind in zip(*(j.checks for j in judges), strict=True)]
+        self._others: list[list[Check]] = []  # that have no bounds
+        self._bounds: Array | None = None
 
     def begin(self) -> Said:
         """Show the start, which `looks` is filled with, to all checks of all replicas."""
@@ -46,11 +49,17 @@ class Panel:
         """
         looks, said = self.looks, {}
         looks.fill(rows, arrays)
+        if self._bounds is None:
+            self._bounds = self._find_bounds()
+        # NaN is within no bounds.
+        calm = bool((np.abs(rows[:, : len(COLUMNS)]) <= self._bounds).all())
         concerned: dict[int, list[Check]] = {}
-        for kind in self._kinds:
+        for kind in self._others if calm else self._kinds:
             if stored or looks.step % kind[0].every == 0:
                 for index in np.flatnonzero(type(kind[0]).screen(kind, looks)).tolist():
                     concerned.setdefault(index, []).append(kind[index])
+        if concerned:
+            self._bounds = None
         for index, judge in enumerate(self.judges) if stored else ((i, self.judges[i]) for i in sorted(concerned)):
             if index in ended:
                 continue
@@ -59,6 +68,18 @@ class Panel:
             else:
                 judge.last_good = looks.step
         return said
+
+    def _find_bounds(self) -> Array:
+        """Size of every figure [S,columns] up to which no check of figures has to be asked."""
+        bounds, self._others = np.full((len(self.judges), len(COLUMNS)), np.inf), []
+        for kind in self._kinds:
+            of_kind = type(kind[0]).bounds(kind, self.looks)
+            if not of_kind:
+                self._others.append(kind)
+            for name, bound in of_kind.items():
+                place = list(COLUMNS).index(name)
+                bounds[:, place] = np.minimum(bounds[:, place], bound)
+        return bounds
 
     def verdict(self, index: int) -> Verdict:
         """The verdict of a replica so far, at the present step."""

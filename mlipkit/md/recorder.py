@@ -57,9 +57,8 @@ class Recorder:
         self.files = [Files(folders[i], "md", columns, state, i, kept[i] if kept else None) for i in range(n)]
         for folder in folders:
             (folder / "last_steps.traj").unlink(missing_ok=True)
-        device = state.positions.device
-        self.every = 1 if device.type == "cpu" else STEPS_ON_DEVICE
-        self.ring = Ring(len(state.numbers), self.columns, ring_steps, n, device, least=self.every)
+        self.every = 1 if state.positions.device.type == "cpu" else STEPS_ON_DEVICE
+        self.ring = Ring(len(state.numbers), self.columns, ring_steps, n, least=self.every)
         judges = [Judge(build_checks(checks), replica) for replica in replicas]
         self.panel = Panel(judges, Looks([new_look(state, index) for index in range(n)]))
         self._unread: list[Tensor | None] = []  # stress at each step whose figures have not been looked at
@@ -100,7 +99,8 @@ class Recorder:
         return said
 
     def _append(self, state: MDState) -> None:
-        self.ring.append(rows_of(state), state.positions, state.velocities, state.forces, state.cell)
+        # Forces are a provider's, who may fill the same memory again.
+        self.ring.append(rows_of(state), state.positions, state.velocities, state.forces.clone(), state.cell)
         self._unread.append(state.stress if state.step % self.stride == 0 else None)
 
     def _keep_rows(self, rows: np.ndarray) -> None:
@@ -141,11 +141,11 @@ class Recorder:
     def select(self, stay: Sequence[int]) -> None:
         """Go on with some of the replicas; the files of the others are closed."""
         self.flush()
-        looks, device = self.panel.looks, self.ring._rows.device
+        looks = self.panel.looks
         for index in set(range(len(self.files))) - set(stay):
             self.files[index].close()
         atoms = np.concatenate([np.arange(len(looks.system))[looks.atoms(index)] for index in stay])
-        self.ring.select(stay, torch.from_numpy(atoms).to(device))
+        self.ring.select(stay, atoms.tolist())
         self.files, self.panel = [self.files[index] for index in stay], self.panel.select(stay)
         self.panel.looks.step, self.panel.looks.time = looks.step, looks.time
         self._rows, self._ended = np.empty((_ROWS, len(stay), len(self.columns))), {}

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from mlipkit.md.figures import on_host
 from mlipkit.md.trajectory import TrajectoryWriter
 
 MAX_BYTES = 256 << 20
 WHOLE = slice(None)
+_Step = tuple[Any, Any, Any, Any, Any]
 
 
 class Ring:
-    """Memory for the last steps: positions, velocities, forces [N,3], cells [S,3,3] and a row of figures [S,columns].
+    """The last steps: positions, velocities, forces [N,3], cells [S,3,3] and a row of figures [S,columns].
 
-    It lies where the state lies, so that keeping a step never waits for a GPU.
+    It holds the tensors of each step themselves, where they lie: keeping a step copies nothing and never waits for a
+    GPU. Whoever hands them over must not write to them any more.
 
     Args:
         n_atoms: atoms of all replicas together.
@@ -28,48 +33,32 @@ class Ring:
     """
 
     def __init__(
-        self,
-        n_atoms: int,
-        columns: Sequence[str],
-        size: int = 200,
-        n_systems: int = 1,
-        device: torch.device | str = "cpu",
-        least: int = 1,
+        self, n_atoms: int, columns: Sequence[str], size: int = 200, n_systems: int = 1, least: int = 1
     ) -> None:
         self.columns = tuple(columns)
         self.size = max(least, min(size, MAX_BYTES // (3 * 24 * n_atoms)))
-        self._arrays = torch.empty((self.size, 3, n_atoms, 3), dtype=torch.float64, device=device)
-        self._cells = torch.empty((self.size, n_systems, 3, 3), dtype=torch.float64, device=device)
-        self._rows = torch.empty((self.size, n_systems, len(self.columns)), dtype=torch.float64, device=device)
-        self._n = 0
+        self._n_systems = n_systems
+        self._kept: deque[_Step] = deque(maxlen=self.size)
+        self._stacked: dict[str, np.ndarray] = {}  # of all replicas, while one after the other asks
 
     def __len__(self) -> int:
-        return min(self._n, self.size)
+        return len(self._kept)
 
     def append(self, rows, positions, velocities, forces, cells) -> None:
-        """Keep copies of one step: rows [S,columns] (or [columns]), arrays [N,3], cells [S,3,3] (or [3,3])."""
-        at = self._n % self.size
-        self._rows[at] = torch.as_tensor(rows)
-        arrays = self._arrays[at]
-        for place, values in zip(arrays, (positions, velocities, forces), strict=True):
-            place.copy_(torch.as_tensor(values))
-        self._cells[at] = torch.as_tensor(cells)
-        self._n += 1
+        """Keep one step: rows [S,columns] (or [columns]), arrays [N,3], cells [S,3,3] (or [3,3])."""
+        self._kept.append((rows, positions, velocities, forces, cells))
+        self._stacked = {}
 
     def rows(self, n_steps: int) -> np.ndarray:
-        """Rows of the latest steps [n_steps,S,columns] on the host, oldest first. A copy."""
+        """Rows of the latest steps [n_steps,S,columns] on the host, oldest first."""
         if n_steps == 1:
-            at = (self._n - 1) % self.size
-            return self._rows[at : at + 1].cpu().numpy().copy()
-        return self._rows[self._order()[-n_steps:]].cpu().numpy()
+            return on_host(self._kept[-1][0])[None]
+        return _stack([self._kept[k][0] for k in range(-n_steps, 0)])
 
     def arrays(self, back: int) -> tuple[np.ndarray, np.ndarray]:
-        """Positions, velocities and forces [3,N,3] and cells [S,3,3] of `back` steps ago, on the host.
-
-        Where the ring lies there too these are views that hold until `size` more steps have been kept.
-        """
-        at = (self._n - 1 - back) % self.size
-        return self._arrays[at].cpu().numpy(), self._cells[at].cpu().numpy()
+        """Positions, velocities and forces [3,N,3] and cells [S,3,3] of `back` steps ago, on the host."""
+        _, *arrays, cells = self._kept[-1 - back]
+        return np.array([on_host(values) for values in arrays]), on_host(cells)
 
     def write(
         self, path: Path, numbers: np.ndarray, masses: np.ndarray, pbc: np.ndarray,
@@ -93,30 +82,38 @@ class Ring:
         writer.close()
 
     def memory(self, system: int = 0, atoms: slice = WHOLE) -> dict[str, np.ndarray]:
-        """Arrays [k,3,n,3], cells [k,3,3] and rows [k,columns] of one replica, oldest first. Copies."""
-        order = self._order()
-        kept = {
-            "arrays": self._arrays[:, :, atoms][order],
-            "cells": self._cells[order, system],
-            "rows": self._rows[order, system],
-        }
-        return {name: values.cpu().numpy() for name, values in kept.items()}
+        """Arrays [k,3,n,3], cells [k,3,3] and rows [k,columns] of one replica, oldest first."""
+        if not self._stacked:
+            rows, positions, velocities, forces, cells = map(_stack, zip(*self._kept, strict=True))
+            k, s = len(self), self._n_systems
+            self._stacked = {
+                "arrays": np.stack([positions, velocities, forces], 1),
+                "cells": cells.reshape(k, s, 3, 3),
+                "rows": rows.reshape(k, s, -1),
+            }
+        arrays, cells, rows = self._stacked.values()
+        return {"arrays": arrays[:, :, atoms], "cells": cells[:, system], "rows": rows[:, system]}
 
     def recall(self, *memories: dict[str, np.ndarray]) -> None:
         """Take over what `memory` gave of every replica, in order."""
-        self._n = 0
+        self._kept.clear()
         # Rings of another time may have been of different length.
         length = min(len(memory["rows"]) for memory in memories)
         for k in range(-length, 0):
             arrays = np.concatenate([memory["arrays"][k] for memory in memories], axis=1)
             rows, cells = (np.stack([memory[name][k] for memory in memories]) for name in ("rows", "cells"))
-            self.append(rows, arrays[0], arrays[1], arrays[2], cells)
+            self.append(rows, *arrays, cells)
 
-    def select(self, systems: Sequence[int], atoms: Tensor) -> None:
+    def select(self, systems: Sequence[int], atoms: Sequence[int]) -> None:
         """Go on with some of the replicas, whose atoms are numbers `atoms`."""
-        chosen = torch.as_tensor(list(systems), device=self._rows.device)
-        self._arrays = self._arrays[:, :, atoms]
-        self._cells, self._rows = self._cells[:, chosen], self._rows[:, chosen]
+        chosen, atoms = list(systems), torch.as_tensor(atoms).tolist()
+        self._n_systems = len(chosen)
+        kept = [(r[chosen], p[atoms], v[atoms], f[atoms], c[chosen]) for r, p, v, f, c in self._kept]
+        self._kept.clear()
+        self._kept.extend(kept)
+        self._stacked = {}
 
-    def _order(self) -> list[int]:
-        return [k % self.size for k in range(self._n - len(self), self._n)]
+
+def _stack(values: Sequence[Tensor | np.ndarray]) -> np.ndarray:
+    """On the host, along a new first axis; a device is asked once."""
+    return torch.stack([torch.as_tensor(value) for value in values]).cpu().numpy()

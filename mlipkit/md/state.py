@@ -6,9 +6,10 @@ keep everything they need in it, so that a state written to disk and read back g
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from mlipkit.md.noise import Draws
 
 _PER_SYSTEM = ("energy", "stress", "cell", "pbc", "dof", "heat")
 _PER_ATOM = ("numbers", "masses", "positions", "velocities", "forces")
+_Made = TypeVar("_Made")
 
 
 @dataclass(eq=False)
@@ -47,7 +49,7 @@ class MDState:
     | rng | S generators | one per replica, so that a replica does not depend on its neighbours |
     | draws | | random numbers drawn ahead (`mlipkit.md.noise`) |
 
-    Floating tensors are float64.
+    Floating tensors are float64. Those of a step are never written to: the next step has tensors of its own.
     """
 
     numbers: Tensor
@@ -69,6 +71,7 @@ class MDState:
     draws: Draws = field(default_factory=Draws)
     _dof_counted: Tensor | None = field(default=None, init=False, repr=False)
     _dof_counts: list[int] = field(default_factory=list, init=False, repr=False)
+    _derived: dict[str, tuple] = field(default_factory=dict, init=False, repr=False)
 
     @property
     def n_systems(self) -> int:
@@ -88,15 +91,26 @@ class MDState:
     def _counts(self) -> list[int]:
         return self.n_atoms.tolist()
 
+    @cached_property
+    def _components(self) -> list[int]:
+        return [3 * n for n in self._counts]
+
     @property
     def evaluated(self) -> bool:
         """Whether energy and forces belong to the present positions (NaN from a broken potential counts as yes)."""
         return self.step > 0 or not bool(torch.isnan(self.energy).all())
 
+    @cached_property
+    def _even(self) -> bool:
+        """Whether all replicas have as many atoms, so that values of atoms can be seen as rows of replicas."""
+        return len(set(self._counts)) == 1
+
     def per_system(self, values: Tensor) -> Tensor:
-        """Sum of values [N] over the atoms of each replica -> [S]."""
-        if self.n_systems == 1:
-            return values.sum(0, keepdim=True)
+        """Sum of values [N] or [N,k] over the atoms of each replica -> [S]."""
+        if self._even:
+            return values.reshape(self.n_systems, -1).sum(1)
+        if values.ndim > 1:
+            values = values.sum(1)
         return values.new_zeros(self.n_systems).index_add_(0, self.system, values)
 
     def per_atom(self, values: Tensor) -> Tensor:
@@ -107,7 +121,7 @@ class MDState:
 
     def normal(self) -> Tensor:
         """Standard normal numbers [N,3], each replica from its own generator."""
-        return self.draws.next("atoms", self.rng, [3 * n for n in self._counts]).view(-1, 3)
+        return self.draws.next("atoms", self.rng, self._components).view(-1, 3)
 
     def squares(self) -> tuple[Tensor, Tensor]:
         """Of as many standard normal numbers as there are degrees of freedom: the first, the sum of squares; [S]."""
@@ -117,9 +131,21 @@ class MDState:
         pair = self.draws.next("squares", self.rng, self._dof_counts)
         return pair[:, 0], pair[:, 1]
 
-    def kinetic_energy(self) -> Tensor:
-        """Kinetic energy of each replica, eV [S]."""
-        return self.per_system(units.kinetic_energy(self.masses, self.velocities))
+    def derived(self, name: str, sources: tuple[Tensor, ...], make: Callable[[], _Made]) -> _Made:
+        """What `make` gives; asked again only when one of `sources` is another tensor or has been written to."""
+        made, of, versions = self._derived.get(name, (None, (), ()))
+        if len(of) != len(sources) or any(
+            old is not new or version != new._version for old, version, new in zip(of, versions, sources, strict=True)
+        ):
+            made = make()
+            self._derived[name] = made, sources, tuple(source._version for source in sources)
+        return made  # type: ignore[return-value]
+
+    def kinetic_energy(self, squares: Tensor | None = None) -> Tensor:
+        """Kinetic energy of each replica, eV [S], of the present velocities or of `squares` of others, Å²/fs² [N,3]."""
+        if squares is None:
+            squares = self.velocities * self.velocities
+        return self.per_system(squares * self.masses.unsqueeze(1)) * (0.5 / units.FORCE_TO_ACCELERATION)
 
     def temperature(self, kinetic_energy: Tensor | None = None) -> Tensor:
         """Instantaneous temperature 2 E_kin / (dof k_B), K [S]."""
@@ -129,8 +155,8 @@ class MDState:
     def max_force(self) -> Tensor:
         """Largest norm of a force on an atom, eV/Å [S]; NaN when any is."""
         norms = torch.linalg.vector_norm(self.forces, dim=1)
-        if self.n_systems == 1:
-            return norms.max().unsqueeze(0)
+        if self._even:
+            return norms.view(self.n_systems, -1).amax(1)
         return norms.new_zeros(self.n_systems).scatter_reduce_(0, self.system, norms, "amax", include_self=False)
 
     def velocity_of_mass_centre(self) -> Tensor:

@@ -17,12 +17,14 @@ import numpy as np
 from ase import __version__ as ase_version
 from ase.data import atomic_masses
 from ase.io import ulm
+from ase.io.jsonio import encode
 
 from mlipkit import units
 from mlipkit.errors import RunError
 from mlipkit.md.state import voigt
 
-_ITEMS_AT = 32  # byte of an ULM head that holds the number of frames
+_ITEMS_AT = 32  # bytes of an ULM head that hold the number of frames, and where the table of their places begins
+_HEAD = b"- of Ulm" + b"ASE-Trajectory".ljust(16) + struct.pack("<4q", ulm.VERSION, 0, 48, -1)
 
 
 class TrajectoryWriter:
@@ -49,12 +51,20 @@ class TrajectoryWriter:
             self.path.parent.mkdir(parents=True, exist_ok=True)
         else:
             truncate(self.path, keep)
-        self._file = ulm.Writer(self.path, "w" if keep is None else "a", tag="ASE-Trajectory")
-        self._stream: Any = self._file.fd
+        # Unbuffered: a frame, its place in the table and the new count are one call of the operating system each.
+        self._file = self.path.open("wb" if keep is None else "r+b", buffering=0)
+        self._frames_at: list[int] = []
+        self._table_at, self._room, self._end = 48, 1, 0
+        if keep is not None:
+            _, _, _, self._table_at, offsets = ulm.read_header(self._file)
+            self._frames_at = offsets.tolist()
+            while self._room < self.n_frames:
+                self._room *= ulm.N1
+            self._end = self._file.seek(0, os.SEEK_END)
 
     @property
     def n_frames(self) -> int:
-        return len(self._file)
+        return len(self._frames_at)
 
     def append(
         self,
@@ -68,30 +78,68 @@ class TrajectoryWriter:
         info: Mapping[str, float] | None = None,
     ) -> None:
         """One frame: positions [n,3] Å, velocities [n,3] Å/fs, cell [3,3], energy eV, forces [n,3], stress [3,3]."""
-        file = self._file
+        parts = [b"" if self._end else _HEAD]
+        at = len(_HEAD) if not self._end else self._end
+        if at % 8:
+            parts.append(b"#" * (-at % 8))
+            at += -at % 8
+
+        def place(values: np.ndarray, kind: str = "float64") -> dict[str, Any]:
+            nonlocal at
+            block = np.ascontiguousarray(values, np.dtype(kind).newbyteorder("<"))
+            parts.append(block.data)
+            at += block.nbytes
+            return {"ndarray": (block.shape, kind, at - block.nbytes)}
+
+        frame: dict[str, Any] = {}
         if self.n_frames == 0:
-            file.write(version=1, ase_version=ase_version, pbc=self._pbc, numbers=self._numbers)
+            frame.update(version=1, ase_version=ase_version, pbc=self._pbc)
+            frame["numbers."] = place(self._numbers, "int64")
             if self._own_masses:
-                file.write(masses=self._masses)
-        file.write(positions=positions, cell=cell.tolist(), momenta=velocities * self._momentum_unit)
+                frame["masses."] = place(self._masses)
+        frame["positions."] = place(positions)
+        frame["cell"] = cell.tolist()
+        frame["momenta."] = place(velocities * self._momentum_unit)
         if energy is not None:
-            results = file.child("calculator")
-            results.write(name="mlipkit", energy=float(energy))
+            results = frame["calculator."] = {"name": "mlipkit", "energy": float(energy)}
             if forces is not None:
-                results.write(forces=np.ascontiguousarray(forces))
+                results["forces."] = place(forces)
             if stress is not None:
-                results.write(stress=voigt(stress).tolist())
+                results["stress"] = voigt(stress).tolist()
         if info:
-            file.write(info=dict(info))
-        file.sync()
+            frame["info"] = dict(info)
+        text = encode(frame).encode()
+        parts += [struct.pack("<q", len(text)), text]
+        self._frames_at.append(at)
+        self._write(parts, at + 8 + len(text))
+
+    def _write(self, parts: list[Any], end: int) -> None:
+        """The latest frame, which ends there, then where it is, then how many there are."""
+        if self.n_frames > self._room:
+            self._room *= ulm.N1
+            parts.append(b"#" * (-end % 8))
+            self._table_at = end + -end % 8
+            parts.append(np.array(self._frames_at + [0] * (self._room - self.n_frames), "<i8").data)
+            end = self._table_at + 8 * self._room
+        self._put(b"".join(parts), self._end)
+        self._end = end
+        self._put(struct.pack("<q", self._frames_at[-1]), self._table_at + 8 * (self.n_frames - 1))
+        self._put(struct.pack("<qq", self.n_frames, self._table_at), _ITEMS_AT)
+
+    def _put(self, data: bytes, at: int) -> None:
+        self._file.seek(at)
+        written = self._file.write(data)
+        while written < len(data):  # a disk that is full takes a part, and then raises
+            written += self._file.write(data[written:])
 
     def flush(self) -> None:
         """Bring every frame to the disk itself: what a checkpoint counts must survive a power cut."""
-        self._stream.flush()
-        os.fsync(self._stream.fileno())
+        os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        if not self._stream.closed:
+        if not self._file.closed:
+            if not self._end:
+                self._put(_HEAD, 0)
             self._file.close()
 
 
