@@ -92,6 +92,7 @@ class SeriesWriter:
         self._filled = 0
         self._flushed_at = time.monotonic()
         self._streams: list[Any] = []
+        self._unsynced: set[int] = set()  # levels written to since they were last brought to the disk
         # Per level, the records below it that do not fill a block yet.
         self._tails: list[Array] = []
         if resume_rows is None:
@@ -139,8 +140,9 @@ class SeriesWriter:
             self._write(block)
         self._flushed_at = time.monotonic()
         if sync:
-            for stream in self._streams:
-                os.fsync(stream.fileno())
+            for level in sorted(self._unsynced):
+                os.fsync(self._streams[level].fileno())
+            self._unsynced = set()
 
     def close(self) -> None:
         self.flush()
@@ -161,6 +163,7 @@ class SeriesWriter:
             if level == len(self._streams):
                 self._open_level(level)
             self._streams[level].write(np.ascontiguousarray(records, _DTYPE).data)
+            self._unsynced.add(level)
             records = self._blocks_above(level, records)
             if not len(records):
                 return
@@ -175,6 +178,7 @@ class SeriesWriter:
     def _open_level(self, level: int) -> None:
         file = _File(self.folder, level, self._n_columns)
         self._streams.append(file.path.open("ab", buffering=0))
+        self._unsynced.add(level)
         self._tails.append(np.empty((0, *file.shape), _DTYPE))
 
     def _start_new(self, columns: dict[str, str]) -> None:

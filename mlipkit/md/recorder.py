@@ -145,7 +145,7 @@ class Recorder:
         for index in set(range(len(self.files))) - set(stay):
             self.files[index].close()
         atoms = np.concatenate([np.arange(len(looks.system))[looks.atoms(index)] for index in stay])
-        self.ring.select(stay, atoms.tolist())
+        self.ring.select(stay, atoms)
         self.files, self.panel = [self.files[index] for index in stay], self.panel.select(stay)
         self.panel.looks.step, self.panel.looks.time = looks.step, looks.time
         self._rows, self._ended = np.empty((_ROWS, len(stay), len(self.columns))), {}

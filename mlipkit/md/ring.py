@@ -16,7 +16,7 @@ from mlipkit.md.trajectory import TrajectoryWriter
 
 MAX_BYTES = 256 << 20
 WHOLE = slice(None)
-_Step = tuple[Any, Any, Any, Any, Any]
+_Step = tuple[Any, ...]  # rows, positions, velocities, forces, cells
 
 
 class Ring:
@@ -106,12 +106,17 @@ class Ring:
 
     def select(self, systems: Sequence[int], atoms: Sequence[int]) -> None:
         """Go on with some of the replicas, whose atoms are numbers `atoms`."""
-        chosen, atoms = list(systems), torch.as_tensor(atoms).tolist()
-        self._n_systems = len(chosen)
-        kept = [(r[chosen], p[atoms], v[atoms], f[atoms], c[chosen]) for r, p, v, f, c in self._kept]
+        self._n_systems = len(systems)
+        chosen, of = np.asarray(systems), np.asarray(atoms)
+        which = (chosen, of, of, of, chosen)
+        kept = [tuple(map(_some, step, which)) for step in self._kept]
         self._kept.clear()
         self._kept.extend(kept)
         self._stacked = {}
+
+
+def _some(values: Tensor | np.ndarray, which: np.ndarray) -> Tensor | np.ndarray:
+    return values[torch.from_numpy(which).to(values.device)] if isinstance(values, Tensor) else values[which]
 
 
 def _stack(values: Sequence[Tensor | np.ndarray]) -> np.ndarray:

@@ -55,6 +55,7 @@ class TrajectoryWriter:
         self._file = self.path.open("wb" if keep is None else "r+b", buffering=0)
         self._frames_at: list[int] = []
         self._table_at, self._room, self._end = 48, 1, 0
+        self._on_disk = False
         if keep is not None:
             _, _, _, self._table_at, offsets = ulm.read_header(self._file)
             self._frames_at = offsets.tolist()
@@ -127,6 +128,7 @@ class TrajectoryWriter:
         self._put(struct.pack("<qq", self.n_frames, self._table_at), _ITEMS_AT)
 
     def _put(self, data: bytes, at: int) -> None:
+        self._on_disk = False
         self._file.seek(at)
         written = self._file.write(data)
         while written < len(data):  # a disk that is full takes a part, and then raises
@@ -134,7 +136,9 @@ class TrajectoryWriter:
 
     def flush(self) -> None:
         """Bring every frame to the disk itself: what a checkpoint counts must survive a power cut."""
-        os.fsync(self._file.fileno())
+        if not self._on_disk:
+            os.fsync(self._file.fileno())
+            self._on_disk = True
 
     def close(self) -> None:
         if not self._file.closed:
