@@ -102,12 +102,12 @@ class Ring:
         for k in range(-length, 0):
             arrays = np.concatenate([memory["arrays"][k] for memory in memories], axis=1)
             rows, cells = (np.stack([memory[name][k] for memory in memories]) for name in ("rows", "cells"))
-            self.append(rows, *arrays, cells)
+            self.append(rows, arrays[0], arrays[1], arrays[2], cells)
 
-    def select(self, systems: Sequence[int], atoms: Sequence[int]) -> None:
+    def select(self, systems: Sequence[int], atoms: np.ndarray | Tensor) -> None:
         """Go on with some of the replicas, whose atoms are numbers `atoms`."""
         self._n_systems = len(systems)
-        chosen, of = np.asarray(systems), np.asarray(atoms)
+        chosen, of = np.array(systems), np.asarray(atoms)
         which = (chosen, of, of, of, chosen)
         kept = [tuple(map(_some, step, which)) for step in self._kept]
         self._kept.clear()

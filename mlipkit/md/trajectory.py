@@ -79,7 +79,7 @@ class TrajectoryWriter:
         info: Mapping[str, float] | None = None,
     ) -> None:
         """One frame: positions [n,3] Å, velocities [n,3] Å/fs, cell [3,3], energy eV, forces [n,3], stress [3,3]."""
-        parts = [b"" if self._end else _HEAD]
+        parts: list[Any] = [b"" if self._end else _HEAD]
         at = len(_HEAD) if not self._end else self._end
         if at % 8:
             parts.append(b"#" * (-at % 8))
