@@ -37,7 +37,7 @@ class Ring:
     ) -> None:
         self.columns = tuple(columns)
         self.size = max(least, min(size, MAX_BYTES // (3 * 24 * n_atoms)))
-        self._n_systems = n_systems
+        self._n_atoms, self._n_systems = n_atoms, n_systems
         self._kept: deque[_Step] = deque(maxlen=self.size)
         self._stacked: dict[str, np.ndarray] = {}  # of all replicas, while one after the other asks
 
@@ -84,12 +84,11 @@ class Ring:
     def memory(self, system: int = 0, atoms: slice = WHOLE) -> dict[str, np.ndarray]:
         """Arrays [k,3,n,3], cells [k,3,3] and rows [k,columns] of one replica, oldest first."""
         if not self._stacked:
-            rows, positions, velocities, forces, cells = map(_stack, zip(*self._kept, strict=True))
-            k, s = len(self), self._n_systems
+            k, n, s = len(self), self._n_atoms, self._n_systems
             self._stacked = {
-                "arrays": np.stack([positions, velocities, forces], 1),
-                "cells": cells.reshape(k, s, 3, 3),
-                "rows": rows.reshape(k, s, -1),
+                "arrays": _stack([values for step in self._kept for values in step[1:4]]).reshape(k, 3, n, 3),
+                "cells": _stack([step[4] for step in self._kept]).reshape(k, s, 3, 3),
+                "rows": _stack([step[0] for step in self._kept]).reshape(k, s, len(self.columns)),
             }
         arrays, cells, rows = self._stacked.values()
         return {"arrays": arrays[:, :, atoms], "cells": cells[:, system], "rows": rows[:, system]}
@@ -106,7 +105,7 @@ class Ring:
 
     def select(self, systems: Sequence[int], atoms: np.ndarray | Tensor) -> None:
         """Go on with some of the replicas, whose atoms are numbers `atoms`."""
-        self._n_systems = len(systems)
+        self._n_atoms, self._n_systems = len(atoms), len(systems)
         chosen, of = np.array(systems), np.asarray(atoms)
         which = (chosen, of, of, of, chosen)
         kept = [tuple(map(_some, step, which)) for step in self._kept]
@@ -121,4 +120,5 @@ def _some(values: Tensor | np.ndarray, which: np.ndarray) -> Tensor | np.ndarray
 
 def _stack(values: Sequence[Tensor | np.ndarray]) -> np.ndarray:
     """On the host, along a new first axis; a device is asked once."""
-    return torch.stack([torch.as_tensor(value) for value in values]).cpu().numpy()
+    tensors = [torch.as_tensor(value) for value in values]
+    return torch.stack(tensors).cpu().numpy() if tensors else np.empty(0)

@@ -436,3 +436,24 @@ def test_emt_runs_through_a_calculator(tmp_path):
     maxwell_boltzmann(state, 300.0, seed=2)
     verdict = simulate(state, CalculatorForces(EMT()), "bussi", steps=30, folder=tmp_path, timestep=2.0)
     assert verdict.outcome == "ok"
+
+
+def test_a_provider_may_fill_the_same_memory_at_every_call(tmp_path):
+    springs, out = Springs(ethanol_state()), torch.zeros(9, 3, dtype=torch.float64)
+
+    def thrifty(state):
+        answer = springs(state)
+        return Forces(answer.energy, out.copy_(answer.forces))
+
+    def breaks(state):
+        if state.step == 12:
+            raise ValueError("broken")
+        return thrifty(state)
+
+    with pytest.raises(ValueError, match="broken"):
+        simulate(ethanol_state(), breaks, "nve", steps=50, folder=tmp_path, checks=NO_CHECKS)
+    frames = ase.io.read(tmp_path / "last_steps.traj", ":")
+    assert len(frames) == 12
+    for frame in frames:
+        state = state_from_atoms(frame)
+        np.testing.assert_allclose(frame.get_forces(), springs(state).forces.numpy(), atol=1e-12)

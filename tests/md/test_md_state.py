@@ -266,3 +266,41 @@ def test_squares_are_those_of_as_many_numbers_as_degrees_of_freedom():
     assert first.std().item() == pytest.approx(1.0, abs=0.2)
     assert squares.mean().item() == pytest.approx(27.0, abs=4 * np.sqrt(54 / 200))
     assert (squares > first**2).all()
+
+
+def test_calculator_knows_nothing_after_an_error():
+    atoms = molecule("CH3CH2OH")
+    atoms.calc = calculator = MlipCalculator(potential())
+    before = atoms.get_potential_energy()
+    atoms.numbers[8] = 9
+    with pytest.raises(ModelError, match="element unknown"):
+        atoms.get_forces()
+    atoms.numbers[8] = 1
+    assert calculator.check_state(atoms)
+    assert atoms.get_potential_energy() == before
+
+
+@pytest.mark.parametrize("sizes", [(9, 9, 9), (9, 3, 5)])
+def test_sums_of_a_replica_do_not_depend_on_its_neighbours(sizes):
+    names = {9: "CH3CH2OH", 3: "H2O", 5: "CH4"}
+    state = state_from_atoms([molecule(names[size]) for size in sizes])
+    maxwell_boltzmann(state, 300.0, seed=4)
+    state.forces = torch.randn(state.positions.shape, generator=torch.Generator().manual_seed(5), dtype=torch.float64)
+    for replica in range(len(sizes)):
+        alone = state.select([replica])
+        torch.testing.assert_close(alone.kinetic_energy()[0], state.kinetic_energy()[replica], rtol=1e-14, atol=0)
+        assert alone.max_force()[0] == state.max_force()[replica]
+        assert alone.per_system(alone.forces)[0] == pytest.approx(float(state.forces[state.system == replica].sum()))
+    kinetic = units.kinetic_energy(state.masses, state.velocities)[state.system == 0].sum()
+    torch.testing.assert_close(state.kinetic_energy()[0], kinetic, rtol=1e-14, atol=0)
+
+
+def test_what_is_derived_follows_its_sources():
+    state = state_from_atoms(molecule("H2O"))
+    masses = lambda: state.derived("total", (state.masses,), lambda: state.masses.sum().item())  # noqa: E731
+    first = masses()
+    state.masses *= 2
+    assert masses() == 2 * first
+    state.masses = state.masses * 2
+    assert masses() == 4 * first
+    assert state.derived("total", (state.masses,), pytest.fail) == 4 * first

@@ -170,3 +170,10 @@ def test_ring_keeps_the_last_steps_and_no_more(tmp_path):
 
 def test_ring_of_a_huge_system_is_bounded():
     assert Ring(1_000_000, ("step", "time_fs", "potential_energy"), size=200).size == 3
+
+
+def test_ring_that_keeps_nothing_yet_has_empty_memory():
+    memory = Ring(5, ("step", "time_fs", "potential_energy"), size=4, n_systems=2).memory(1, slice(2, 5))
+    assert {name: values.shape for name, values in memory.items()} == {
+        "arrays": (0, 3, 3, 3), "cells": (0, 3, 3), "rows": (0, 3)
+    }  # fmt: skip
