@@ -7,17 +7,21 @@ builds that object afresh, so that a checkpoint of the state is a checkpoint of 
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from ase import Atoms
 from ase.calculators.calculator import Calculator, all_changes
-from ase.md.nose_hoover_chain import IsotropicMTKNPT
 
 from mlipkit import units
 from mlipkit.errors import DataError
 from mlipkit.md.forces import ForceFunction, evaluate
 from mlipkit.md.state import MDState, voigt
 from mlipkit.md.velocities import per_replica
+
+if TYPE_CHECKING:
+    from ase.md.nose_hoover_chain import IsotropicMTKNPT
 
 _CHAIN = 3
 
@@ -63,6 +67,9 @@ def npt_step(state: MDState, forces: ForceFunction, timestep: float) -> None:
     Raises:
         DataError: the provider gives no stress.
     """
+    # ASE's integrators bring scipy's along: 40 MB that no other ensemble needs.
+    from ase.md.nose_hoover_chain import IsotropicMTKNPT
+
     if state.stress is None:
         raise DataError("constant pressure needs the stress", where="npt", hint="Build the forces with stress=True.")
     thermostat = state.thermostat
