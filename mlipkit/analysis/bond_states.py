@@ -132,9 +132,16 @@ def bond_history(
         lifetime: fs that a new state must last; 0 counts every change.
 
     Raises:
-        DataError: frames are not one run in order of time.
+        DataError: frames are not one run in order of time, the run is shorter than `lifetime`, or atoms change their
+            order.
     """
     time = one_run(frames, "bond_history")
+    long = float(time[-1] - time[0] + np.median(np.diff(time)))
+    if long < lifetime:
+        raise DataError(
+            "the run is shorter than what a change must last, so none could count", where="bond_history",
+            expected=f"at least {lifetime:g} fs", found=f"{long:g} fs", hint="Give a shorter lifetime=.",
+        )  # fmt: skip
     table = _Table(limits_of(frames.elements, limits))
     n = int(frames.n_atoms[0])
     bonded = assumed = np.empty(0, np.int64)
@@ -158,6 +165,7 @@ def bond_history(
                 assumed = np.setdiff1d(assumed, gone, assume_unique=True)
                 bonded = np.setdiff1d(bonded, gone, assume_unique=True)
         changed = np.setxor1d(bonded, now, assume_unique=True)
+        _same_order(bonded, now, frame)
         if len(changed):
             changes.append((changed, frame))
         bonded = now
@@ -176,6 +184,17 @@ def bonds_of_frame(
     keys, distance, form, broken = table.candidates(frames.frame(index), n)
     keys = keys[distance < 0.5 * (form + broken)]
     return np.stack([keys // n, keys % n], axis=1)
+
+
+def _same_order(before: np.ndarray, now: np.ndarray, frame: int) -> None:
+    """Refuses frames whose atoms are in another order: most bonds are gone, and as many others are there instead."""
+    kept = len(np.intersect1d(before, now, assume_unique=True))
+    if len(before) >= 8 and kept < 0.5 * len(before) and abs(len(now) - len(before)) < 0.2 * len(before):
+        raise DataError(
+            "atoms seem to be in another order than in the frame before", where=("bond_history", f"frame {frame}"),
+            expected="most bonds between the same atoms", found=f"{kept} of {len(before)}",
+            hint="Species need no order: species_of_frames(frames).",
+        )  # fmt: skip
 
 
 class _Table:

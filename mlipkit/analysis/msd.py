@@ -229,7 +229,8 @@ def _path_of_centre(
                 f"atom {atom} moves by {share[frame, atom]:.2f} of the cell from the frame before: it may as well have "
                 "gone the other way", where=("msd", f"frame {first + frame + 1}"),
                 expected=f"at most {limit}",
-                hint="Store frames more often" + ("." if wrapped else ", or leave wrapped=True."),
+                hint="Are atoms in the same order in all frames? Else store frames more often"
+                + ("." if wrapped else ", or leave wrapped=True."),
             )  # fmt: skip
         path[first + 1 : first + 1 + len(steps)] = np.einsum("tmk,m->tk", steps, weights)
     return np.cumsum(path, axis=0)

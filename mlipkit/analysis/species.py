@@ -16,11 +16,12 @@ from ase.data import chemical_symbols
 from scipy.sparse import coo_matrix
 from scipy.sparse.csgraph import connected_components
 
-from mlipkit.analysis.bond_states import BondHistory, BondLimits, bonds_of_frame
+from mlipkit.analysis.bond_states import NON_METALS, BondHistory, BondLimits, bonds_of_frame
 from mlipkit.data.frameset import FrameSet
 
-# Hill's order where it is not what a chemist writes.
-_USUAL = {"ClH": "HCl", "BrH": "HBr", "FH": "HF", "HI": "HI", "H3N": "NH3", "H4N": "NH4", "HO": "OH", "HLi": "LiH"}
+_BEFORE_HYDROGEN = (5, 7, 14, 15, 33)
+_HALOGENS = (9, 17, 35, 53)
+_USUAL = {"HO": "OH", "NHO2": "HNO2", "NHO3": "HNO3"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,12 +63,20 @@ class Species:
 
 
 def formula(numbers: Iterable[int]) -> str:
-    """Hill's formula of the atoms (C, H, then by alphabet), with usual names for a few ("HCl", "NH3")."""
-    counts = Counter(chemical_symbols[int(z)] for z in numbers)
-    first = [symbol for symbol in ("C", "H") if "C" in counts and symbol in counts]
-    order = first + sorted(symbol for symbol in counts if symbol not in first)
-    text = "".join(f"{symbol}{counts[symbol] if counts[symbol] > 1 else ''}" for symbol in order)
+    """Formula as chemists write it: with carbon Hill's (C, H, then by alphabet), else H2O, HCl, NH3, LiCl."""
+    counts = Counter(int(z) for z in numbers)
+    carbon = 6 in counts
+    order = sorted(counts, key=lambda z: (_place(z, carbon), chemical_symbols[z]))
+    text = "".join(f"{chemical_symbols[z]}{counts[z] if counts[z] > 1 else ''}" for z in order)
     return _USUAL.get(text, text)
+
+
+def _place(z: int, carbon: bool) -> int:
+    if carbon:
+        return {6: 0, 1: 1}.get(z, 2)
+    if z not in NON_METALS:
+        return 0
+    return 1 if z in _BEFORE_HYDROGEN else 2 if z == 1 else 4 if z in _HALOGENS else 5 if z == 8 else 3
 
 
 def molecules(n: int, bonds: np.ndarray) -> np.ndarray:

@@ -136,11 +136,19 @@ def test_what_cannot_be_compared_is_refused():
 
 
 def test_published_sets(shared_data):
-    """The iterative set has the shorter and narrower O-H bonds, as the paper says of its potentials."""
+    """The hard cut ends the tail in which naive and iterative O-H bonds differ; over five runs neither cut decides.
+
+    27 O-H: six citric acids with four, three cholines with one.
+    """
     naive, periodic = (
-        bond_lengths(read(shared_data / f"chclca_bias/{name}.extxyz"), "O-H") for name in ("naive_50", "periodic_50")
+        bond_lengths(read(shared_data / f"chclca_bias/{name}.extxyz"), "O-H", "soft")
+        for name in ("naive_50", "periodic_50")
     )
-    assert naive.per_frame == pytest.approx(45, abs=1)
-    found = compare_bonds(naive, periodic)
-    assert found.wasserstein > found.chance
-    assert found.differences["mean"][2] < 0
+    assert naive.within(1.25).per_frame == pytest.approx(27, abs=0.2)
+    soft, hard = compare_bonds(naive, periodic), compare_bonds(naive.within(1.25), periodic.within(1.25))
+    assert (soft.wasserstein, hard.wasserstein) == pytest.approx((0.0072, 0.0032), abs=1e-4)
+    assert soft.differences["mean"][2] < 0
+    assert soft.differences["std"][2] < 0
+    assert soft.p_value < 0.01
+    assert hard.p_value > 0.05
+    assert compare_bonds(naive, periodic, block="run").p_value > 0.05
