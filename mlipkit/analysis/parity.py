@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from ase.data import chemical_symbols
@@ -234,8 +234,8 @@ def residual_trend(time: ArrayLike, residual: ArrayLike) -> tuple[float, float]:
     there = np.isfinite(t) & np.isfinite(e)
     if there.sum() < 4:
         return np.nan, np.nan
-    rho, p_value = spearmanr(t[there], e[there])
-    return float(rho), float(p_value)
+    found: Any = spearmanr(t[there], e[there])
+    return float(found[0]), float(found[1])
 
 
 def split_measures(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from trajectory_toys import proton_run, run, water_box
 
 from mlipkit.analysis.bond_states import BondLimits, bond_history, bonds_of_frame, limits_of
 from mlipkit.data import FrameSet
 from mlipkit.errors import DataError
-from tests.analysis.toys import proton_run, run, water_box
 
 
 def spans(history, first: int, second: int) -> list[tuple[int, int]]:
@@ -84,7 +84,9 @@ def test_bonds_through_the_cell_and_of_single_frames():
 
 
 def test_two_images_of_one_pair_are_one_bond():
-    frames = FrameSet.from_arrays([6, 6], [[0, 0, 0], [0.75, 0, 0.0]], n_atoms=2, cell=np.diag([1.5, 9, 9]), pbc=[True] * 3)
+    frames = FrameSet.from_arrays(
+        [6, 6], [[0, 0, 0], [0.75, 0, 0.0]], n_atoms=2, cell=np.diag([1.5, 9, 9]), pbc=[True] * 3
+    )
     assert bonds_of_frame(frames, 0).tolist() == [[0, 1]]
 
 

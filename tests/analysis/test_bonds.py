@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.stats import skew, wasserstein_distance
+from trajectory_toys import water_box
 
 from mlipkit.analysis.bonds import (
     BondLengths,
@@ -16,7 +17,6 @@ from mlipkit.analysis.bonds import (
 )
 from mlipkit.data import FrameSet, read
 from mlipkit.errors import DataError
-from tests.analysis.toys import water_box
 
 
 def test_water_box_has_two_bonds_per_molecule_at_the_known_length():
@@ -31,7 +31,10 @@ def test_water_box_has_two_bonds_per_molecule_at_the_known_length():
 def test_order_of_the_pair_and_of_the_atoms_is_irrelevant():
     frames = water_box(8, frames=2)
     backwards = FrameSet.from_arrays(
-        frames.numbers.reshape(2, -1)[0, ::-1], frames.positions.reshape(2, -1, 3)[:, ::-1], cell=frames.cell, pbc=[True] * 3
+        frames.numbers.reshape(2, -1)[0, ::-1],
+        frames.positions.reshape(2, -1, 3)[:, ::-1],
+        cell=frames.cell,
+        pbc=[True] * 3,
     )
     lengths = [np.sort(bond_lengths(one, pair).lengths) for one in (frames, backwards) for pair in ("O-H", ("H", 8))]
     for other in lengths[1:]:
@@ -113,7 +116,10 @@ def test_a_shift_is_found_and_none_is_found_where_none_is():
 def test_p_values_of_equal_sets_are_even():
     """Of 40 comparisons of two sets from one distribution about two may fall below 0.05, not ten."""
     rng = np.random.default_rng(4)
-    draws = [compare_bonds(made(x, 10), made(y, 10), block=1000, replicas=100).p_value for x, y in rng.normal(1, 0.03, (40, 2, 200))]
+    draws = [
+        compare_bonds(made(x, 10), made(y, 10), block=1000, replicas=100).p_value
+        for x, y in rng.normal(1, 0.03, (40, 2, 200))
+    ]
     assert np.mean(np.array(draws) < 0.05) < 0.2
     assert np.mean(draws) == pytest.approx(0.5, abs=0.17)
 

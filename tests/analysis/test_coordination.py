@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from trajectory_toys import complex_of, run, water_box
 
 from mlipkit.analysis.coordination import coordination, rolling_median, rounded_median, switching
 from mlipkit.data import FrameSet, read
 from mlipkit.errors import DataError
-from tests.analysis.toys import complex_of, run, water_box
 
 NUMBERS = [27, 17, 17, 17, 17]
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from trajectory_toys import water_box
 
 from mlipkit.analysis.density import densities, summarise_density, volumes
 from mlipkit.data import FrameSet, read, samples
 from mlipkit.errors import DataError
-from tests.analysis.toys import water_box
 
 
 def test_density_of_known_boxes():
@@ -39,7 +39,7 @@ def test_groups_per_set_and_run():
 
 
 def test_published_confound(shared_data):
-    """Sets of the fine-tuning study differ in density before anything else (g/cm³, frames of each run's second half)."""
+    """Sets of the fine-tuning study differ in density before anything else (g/cm³)."""
     folder = shared_data / "chclca_bias"
     sets = {name: read(folder / f"{name}.extxyz") for name in ("naive_50", "periodic_50")}
     whole = summarise_density(sets)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from trajectory_toys import run
 
 from mlipkit.analysis.msd import diffusion, msd, windowed
 from mlipkit.data import FrameSet, read, samples
 from mlipkit.errors import DataError
-from tests.analysis.toys import run
 
 
 def walk(n: int = 60, frames: int = 4000, step: float = 0.05, seed: int = 0) -> np.ndarray:

@@ -111,7 +111,7 @@ def test_trend_and_split_in_time():
 
 def test_one_constant_per_composition():
     frames = labelled()
-    other = FrameSet.from_arrays([8, 1], np.zeros((4, 2, 3)) + [[[0, 0, 0], [1, 0, 0]]], energy=np.arange(4.0))
+    other = FrameSet.from_arrays([8, 1], np.tile([[0.0, 0, 0], [1, 0, 0]], (4, 1, 1)), energy=np.arange(4.0))
     both = frames.concat(other)
     error = np.where(both.n_atoms == 12, 0.5, -0.2)
     offset = fit_offset(both, both.energy + error * both.n_atoms)

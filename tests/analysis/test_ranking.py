@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.integrate import trapezoid
 from scipy.stats import spearmanr
 
 from mlipkit.analysis.ranking import (
@@ -33,7 +34,7 @@ def test_area_is_the_chance_that_bad_scores_higher():
     bad, good = score[error > 0.7], score[error <= 0.7]
     pairs = (bad[:, None] > good).mean() + 0.5 * (bad[:, None] == good).mean()
     assert found.auc.value == pytest.approx(pairs)
-    assert np.trapezoid(found.true_positive, found.false_positive) == pytest.approx(pairs)
+    assert trapezoid(found.true_positive, found.false_positive) == pytest.approx(pairs)
     assert (found.false_positive[0], found.true_positive[-1]) == (0, 1)
     assert (found.n_bad, found.n_good) == (len(bad), len(good))
     assert roc(error, error > 0.5).auc.value == 1
@@ -94,7 +95,9 @@ def test_lead_times_and_false_alarms_by_hand():
     noisy = np.zeros(101)
     noisy[[10, 11, 50, 51, 52, 90]] = 2  # two warnings; one lone sample
     found = warnings_before_failure(
-        [(time, early), (time, late), (time, blind), (time, quiet), (time, noisy)], [9000.0, 9000.0, 9000.0, None, np.nan], 1.0
+        [(time, early), (time, late), (time, blind), (time, quiet), (time, noisy)],
+        [9000.0, 9000.0, 9000.0, None, np.nan],
+        1.0,
     )
     assert found.lead[:2].tolist() == [9000 - 4100, 9000 - 8900]
     assert np.isnan(found.lead[2])

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from ase.build import bulk
+from trajectory_toys import water_box
 
 from mlipkit.analysis.rdf import rdf
 from mlipkit.data import FrameSet, read, samples
 from mlipkit.errors import DataError
-from tests.analysis.toys import water_box
 
 
 def gas(n: int = 200, edge: float = 10.0, frames: int = 20, numbers=None, cell=None) -> FrameSet:
@@ -27,7 +27,9 @@ def test_ideal_gas_is_one_everywhere_and_with_the_right_error(cell):
     assert np.abs((g - 1) / expected).max() < 4, "Poisson noise around one, also beyond half the cell"
     assert np.allclose(found.total, g)
     assert 0.5 < np.median(found.error[18, 18] / expected) < 2
-    assert found.coordination[18, 18][-1] == pytest.approx(200 / abs(np.linalg.det(cell)) * 4 / 3 * np.pi * 512, rel=0.02)
+    assert found.coordination[18, 18][-1] == pytest.approx(
+        200 / abs(np.linalg.det(cell)) * 4 / 3 * np.pi * 512, rel=0.02
+    )
 
 
 def test_crystal_shells_are_counted_exactly_in_a_primitive_cell():

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from trajectory_toys import proton_run, run
 
 from mlipkit.analysis.reactions import reactions
 from mlipkit.data import read
 from mlipkit.errors import DataError
-from tests.analysis.toys import proton_run, run
 
 O_H, CL_H = 0.97, 1.6
 """H at 0.97 Å from O; at 1.6 Å from O it lies 1.3 Å from Cl."""
@@ -118,7 +118,7 @@ def test_two_runs_at_once_are_refused():
 
 
 def test_published_frames_have_their_atoms_in_no_common_order(shared_data):
-    """Within an element atoms change places from file to file, so nobody can be followed; the species can be counted."""
+    """Within an element atoms change places from frame to frame: nobody can be followed, species can be counted."""
     with pytest.raises(DataError, match="another order"):
         reactions(read(shared_data / "chclca_bias/nonperiodic_50.extxyz"))
 

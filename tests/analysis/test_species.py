@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from trajectory_toys import proton_run, water_box
 
 from mlipkit.analysis.bond_states import bond_history
 from mlipkit.analysis.species import formula, molecules, species, species_of_frames
 from mlipkit.data import read, samples
-from tests.analysis.toys import proton_run, water_box
 
 
 def test_formulas_are_those_a_chemist_writes():

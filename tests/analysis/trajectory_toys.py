@@ -32,7 +32,7 @@ def run(numbers, positions, step: float, edge: float | None = None, start: float
 
 
 def proton_run(distances, step: float = 500.0, gap: float = 2.9) -> FrameSet:
-    """C-O-H beside a chloride: the hydrogen lies on the line from O (atom 1) to Cl (atom 3), `distances` [T] Å from O."""
+    """C-O-H beside a chloride: the hydrogen on the line from O (atom 1) to Cl (atom 3), `distances` [T] Å from O."""
     x = np.asarray(distances, float)
     positions = np.zeros((len(x), 4, 3))
     positions[:, 0, 0] = -1.4
