@@ -27,7 +27,7 @@ import numpy as np
 from scipy.stats import wasserstein_distance
 
 from mlipkit.analysis.pairs import RADII, element_pair, near_pairs, pair_name
-from mlipkit.analysis.time_order import time_blocks
+from mlipkit.analysis.time_order import joined, time_blocks
 from mlipkit.data.frameset import FrameSet
 from mlipkit.errors import DataError
 
@@ -36,6 +36,7 @@ BLOCK: Final = 25_000.0
 FIGURES: Final = ("mean", "std", "skew", "q05", "q95")
 _FINE = 4096
 _REPLICAS = 64
+_MOST_BLOCKS = 1000
 
 
 @dataclass(frozen=True)
@@ -297,7 +298,8 @@ class _Blocks:
 
     @classmethod
     def of(cls, bonds: BondLengths, block: float | Literal["run"], span: tuple[float, float]) -> _Blocks:
-        number = time_blocks(bonds.trajectory, bonds.time, np.inf if block == "run" else float(block))
+        length = np.inf if block == "run" else float(block)
+        number = joined(time_blocks(bonds.trajectory, bonds.time, length), _MOST_BLOCKS)
         of_bond = number[bonds.frame]
         n = int(number.max()) + 1
         width = max(span[1] - span[0], 1e-9) / _FINE

@@ -68,14 +68,14 @@ def voigt(stress: ArrayLike, order: Sequence[str] = VOIGT) -> np.ndarray:
     return values[..., [names.index(name) for name in VOIGT]]
 
 
-def energy_measures(reference: ArrayLike, predicted: ArrayLike, n_atoms: ArrayLike) -> dict[str, float]:
+def energy_measures(labels: ArrayLike, predicted: ArrayLike, n_atoms: ArrayLike) -> dict[str, float]:
     """energy_mae, energy_rmse, energy_bias, energy_std (eV/atom) and energy_n from total energies in eV [F].
 
     Frames without a label do not enter. The standard deviation is that of the frames at hand (divided by their number),
     so that rmse² = bias² + std².
     """
-    error = (_array(predicted) - _array(reference)) / _array(n_atoms)
-    error = error[np.isfinite(_array(reference))]
+    error = (_array(predicted) - _array(labels)) / _array(n_atoms)
+    error = error[np.isfinite(_array(labels))]
     if not len(error):
         return {"energy_n": 0}
     return {
@@ -84,9 +84,9 @@ def energy_measures(reference: ArrayLike, predicted: ArrayLike, n_atoms: ArrayLi
     }  # fmt: skip
 
 
-def force_measures(reference: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
+def force_measures(labels: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
     """All force measures in eV/Å from forces [N,3]; atoms without a label do not enter."""
-    a, b = _array(reference).reshape(-1, 3), _array(predicted).reshape(-1, 3)
+    a, b = _array(labels).reshape(-1, 3), _array(predicted).reshape(-1, 3)
     there = np.isfinite(a).all(axis=1)
     a, b = a[there], b[there]
     if not len(a):
@@ -103,9 +103,9 @@ def force_measures(reference: ArrayLike, predicted: ArrayLike) -> dict[str, floa
     }  # fmt: skip
 
 
-def stress_measures(reference: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
+def stress_measures(labels: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
     """All stress measures in eV/Å³ from tensors [F,3,3] or components [F,6] in mlipkit's order."""
-    a, b = voigt(reference), voigt(predicted)
+    a, b = voigt(labels), voigt(predicted)
     there = np.isfinite(a).all(axis=1)
     error = b[there] - a[there]
     if not len(error):

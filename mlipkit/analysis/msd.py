@@ -34,6 +34,7 @@ TO_CM2_PER_S: Final = 0.1
 AMBIGUOUS: Final = 0.4
 """Share of a cell vector; a displacement this near to half of it may as well be one in the other direction."""
 _ATOMS = 64
+_SHORTEST = 20
 _FRAMES = 512
 
 
@@ -67,8 +68,7 @@ class Diffusion:
         element: atomic number, 0 for all atoms.
         value, error: cm²/s; the error is the standard error over blocks of the run, NaN without them.
         window: (first, last) lag of the fit, fs.
-        exponent: slope of log MSD over log τ in the window: 1 for diffusion, below for caged, 2 for free flight. A D
-            means something only near 1.
+        exponent: slope of log MSD over log τ in the window: 1 for diffusion, below for caged, 2 for free flight.
         n_blocks: how many blocks the error comes from.
     """
 
@@ -78,6 +78,11 @@ class Diffusion:
     window: tuple[float, float]
     exponent: float
     n_blocks: int
+
+    @property
+    def diffusive(self) -> bool:
+        """Whether the exponent is near one (0.8 to 1.2); otherwise the value is the slope of something else."""
+        return 0.8 <= self.exponent <= 1.2
 
 
 def msd(
@@ -94,7 +99,7 @@ def msd(
         origin: average over all times of origin, or displacement from the first frame alone.
         wrapped: positions may have been wrapped into the cell; False: they are continuous, and a jump is an error.
         remove_drift: take off the path of the centre of mass.
-        blocks: parts of the run for errors.
+        blocks: parts of the run for errors; none where a part would have fewer than 20 frames.
 
     Raises:
         DataError: not one run in order of time (`time_order.one_run`); frames that are not equally spaced, for
@@ -111,7 +116,7 @@ def msd(
     cell, pbc = np.asarray(frames.cell), np.asarray(frames.pbc)
     path = _path_of_centre(positions, cell, pbc, atomic_masses[numbers], wrapped)
     lag = time - time[0]
-    n_blocks = blocks if len(time) >= 4 * blocks and spacing is not None and blocks > 1 else 0
+    n_blocks = blocks if len(time) >= _SHORTEST * blocks and spacing is not None and blocks > 1 else 0
     length = len(time) // n_blocks if n_blocks else 0
     sums = {int(z): np.zeros(len(time)) for z in np.unique(numbers)}
     parts = {z: np.zeros((n_blocks, length)) for z in sums}

@@ -239,11 +239,11 @@ def residual_trend(time: ArrayLike, residual: ArrayLike) -> tuple[float, float]:
 
 
 def split_measures(
-    time: ArrayLike, reference: ArrayLike, predicted: ArrayLike, n_atoms: ArrayLike, at: float
+    time: ArrayLike, labels: ArrayLike, predicted: ArrayLike, n_atoms: ArrayLike, at: float
 ) -> tuple[dict[str, float], dict[str, float]]:
     """Energy measures of the frames before a time in fs, and of those from it on."""
     early = np.asarray(time, dtype=float) < at
-    parts = [np.asarray(x, dtype=float) for x in (reference, predicted, n_atoms)]
+    parts = [np.asarray(x, dtype=float) for x in (labels, predicted, n_atoms)]
     before, after = (energy_measures(*(part[mask] for part in parts)) for mask in (early, ~early))
     return before, after
 

@@ -27,13 +27,14 @@ from typing import Literal
 import numpy as np
 
 from mlipkit.analysis.pairs import element_pair, near_pairs, pair_name
-from mlipkit.analysis.time_order import time_blocks
+from mlipkit.analysis.time_order import joined, time_blocks
 from mlipkit.data.frameset import FrameSet
 from mlipkit.errors import DataError
 
 Pair = tuple[int, int]
 BLOCK = 1000.0
 """fs of the blocks that the errors of g come from."""
+_MOST_BLOCKS = 20
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,24 +78,21 @@ class RDF:
         return 0.5 * (self.edges[1:] + self.edges[:-1])
 
     def peak(self, pair: str | Pair, after: float = 0.0, before: float = np.inf) -> Peak:
-        """The highest bin between two distances in Å, refined by a parabola, and the minimum behind it."""
+        """The highest peak between two distances in Å, and the minimum behind it."""
         key = self._key(pair)
-        g, r, width = self.partial[key], self.r, float(self.edges[1] - self.edges[0])
+        g, r = self.partial[key], self.r
+        # A noisy bin is neither a peak nor a minimum.
+        smooth = np.convolve(g, np.ones(5) / 5, mode="same")
         inside = np.flatnonzero((r >= after) & (r <= before))
         if not len(inside) or not g[inside].any():
-            raise DataError(
-                f"no {pair_name(key)} pair there", where="rdf", expected=f"between {after:g} and {before:g} Å"
-            )
-        top = int(inside[np.argmax(g[inside])])
-        shift, height = _parabola(g, top)
-        # Behind the peak the curve is smoothed: a noisy bin is not the minimum.
-        smooth = np.convolve(g, np.ones(5) / 5, mode="same")
+            raise DataError(f"no {pair_name(key)} pair there", where="rdf", expected=f"{after:g} to {before:g} Å")
+        top = int(inside[np.argmax(smooth[inside])])
+        place, height = _vertex(r, g, smooth, top)
         limit = np.searchsorted(r, r[top] + max(1.5, 0.6 * r[top]))
-        behind = smooth[top : max(limit, top + 2)]
-        lowest = top + int(np.argmin(behind))
-        found = lowest < len(r) - 3 and lowest > top
+        lowest = top + int(np.argmin(smooth[top : max(int(limit), top + 2)]))
+        found = top < lowest < len(r) - 3
         return Peak(
-            float(r[top] + shift * width), height, float(r[lowest]) if found else np.nan,
+            place, height, float(r[lowest]) if found else np.nan,
             float(self.coordination[key][lowest]) if found else np.nan,
         )  # fmt: skip
 
@@ -143,16 +141,10 @@ def rdf(
         if not set(pair) <= set(present):
             raise DataError(f"no pair {pair_name(pair)} in the set", where="rdf", found=f"elements {present}")
     edges = np.linspace(0.0, r_max, bins + 1)
-    block_of = time_blocks(np.asarray(frames.trajectory), np.asarray(frames.time), block)
+    block_of = joined(time_blocks(np.asarray(frames.trajectory), np.asarray(frames.time), block), _MOST_BLOCKS)
     n_blocks = int(block_of.max()) + 1
-    counts, expected, centres = _count(frames, present, asked if pairs else None, edges, _few(block_of))
+    counts, expected, centres = _count(frames, present, asked if pairs else None, edges, block_of)
     return _divide(edges, present, asked, pairs is None, counts, expected, centres, normalise, len(frames), n_blocks)
-
-
-def _few(block_of: np.ndarray, most: int = 20) -> np.ndarray:
-    """Neighbouring blocks joined until there are at most `most`: errors need no more, memory less."""
-    n = int(block_of.max()) + 1
-    return block_of if n <= most else block_of * most // n
 
 
 def _count(
@@ -215,14 +207,20 @@ def _error(pairs: np.ndarray, weight: np.ndarray, shell: np.ndarray) -> np.ndarr
     return np.sqrt((off**2).sum(axis=0) * n / (n - 1)) / weight.sum() / shell
 
 
-def _parabola(g: np.ndarray, top: int) -> tuple[float, float]:
-    """Shift in bins and height of the vertex of a parabola through five bins around the highest."""
-    rows = np.arange(max(0, top - 2), min(len(g), top + 3))
-    if len(rows) < 3:
-        return 0.0, float(g[top])
-    a, b, c = np.polyfit(rows - top, g[rows], 2)
-    shift = -b / (2 * a) if a < 0 else 0.0
-    return (float(shift), float(c + b * shift / 2)) if abs(shift) <= 1 else (0.0, float(g[top]))
+def _vertex(r: np.ndarray, g: np.ndarray, smooth: np.ndarray, top: int) -> tuple[float, float]:
+    """Place in Å and height of a parabola through the bins around `top` that reach 0.8 of it."""
+    high = smooth >= 0.8 * smooth[top]
+    first, last = top, top
+    while first > 0 and high[first - 1]:
+        first -= 1
+    while last < len(g) - 1 and high[last + 1]:
+        last += 1
+    rows = np.arange(max(0, min(first, top - 1)), min(len(g), max(last, top + 1) + 1))
+    a, b, c = np.polyfit(r[rows] - r[top], g[rows], 2) if len(rows) > 2 else (0.0, 0.0, 0.0)
+    shift = -b / (2 * a) if a < 0 else np.inf
+    if not r[rows[0]] <= r[top] + shift <= r[rows[-1]]:
+        return float(r[top]), float(g[top])
+    return float(r[top] + shift), float(c + b * shift / 2)
 
 
 def _has_volume(frames: FrameSet) -> None:

@@ -13,7 +13,7 @@ Source: arXiv 2603.10159 finds its three events by hand; the rules here are ours
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import numpy as np
@@ -195,7 +195,7 @@ class _Finder:
         event = self._event("broken", row, None, atom, donor, -1, other is not None, self._skeleton(row))
         until = self.n_frames if other is None else int(self.h.start[other])
         life = float(self.closed[until] - self.closed[self.h.end[row]])
-        return Event(**{**event.__dict__, "duration": life, "ended": other is not None})
+        return replace(event, duration=life, ended=other is not None)
 
     def _formed(self, row: int) -> Event:
         atom, acceptor = self._ends(row)

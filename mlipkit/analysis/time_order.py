@@ -78,13 +78,21 @@ def time_blocks(trajectory: np.ndarray, time: np.ndarray, length: float) -> np.n
     Frames without a time, or of no trajectory, are blocks of their own.
 
     Args:
-        trajectory: int [F]; time: fs [F]; length: fs.
+        trajectory: int [F]; time: fs [F]; length: fs, infinite for whole runs, which need no time.
     """
-    known = np.isfinite(time) & (trajectory >= 0)
+    known = (trajectory >= 0) & (np.isfinite(time) | np.isinf(length))
     within = np.zeros(len(time), np.int64)
     for number in np.unique(trajectory[known]):
         rows = known & (trajectory == number)
-        within[rows] = np.floor((time[rows] - time[rows].min()) / length * (1 + 1e-12)).astype(np.int64)
+        if np.isfinite(length):
+            within[rows] = np.floor((time[rows] - time[rows].min()) / length * (1 + 1e-12)).astype(np.int64)
     alone = np.where(known, -1, np.arange(len(time)))
+    # By run and time, so that blocks with neighbouring numbers are neighbours.
     keys = np.stack([np.where(known, trajectory, -1), within, alone], axis=1)
     return np.unique(keys, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def joined(block_of: np.ndarray, most: int) -> np.ndarray:
+    """Neighbouring blocks [F] joined until there are at most `most`: errors need no more, memory less."""
+    n = int(block_of.max()) + 1
+    return block_of if n <= most else block_of * most // n

@@ -34,6 +34,7 @@ def test_random_walk_gives_its_diffusion_coefficient():
     assert 0 < found.error < 0.1 * found.value
     assert found.exponent == pytest.approx(1, abs=0.1)
     assert found.n_blocks == 5
+    assert found.diffusive
     assert np.allclose(curve.total, windowed(path).mean(axis=1), atol=1e-8), "wrapping left no trace"
 
 
@@ -107,6 +108,14 @@ def test_frames_50_ps_apart_are_no_trajectory_to_follow(shared_data):
     frames = read(shared_data / "chclca_bias/nonperiodic_50.extxyz")
     with pytest.raises(DataError, match="gone the other way"):
         msd(frames, origin="first")
+
+
+def test_free_flight_is_no_diffusion(shared_data):
+    """200 fs of a solid electrolyte at 1200 K: a line can be drawn, and the exponent says what it is not."""
+    found = diffusion(msd(read(shared_data / "ligeps_aimd/ligeps_1200K_2fs.extxyz")), 3)
+    assert found.value > 0
+    assert found.exponent > 1.7
+    assert not found.diffusive
 
 
 def test_packaged_liquid_moves_and_ice_does_not():

@@ -90,7 +90,7 @@ def test_liquid_water_first_shell(shared_data):
     frames = read(shared_data / "liquid_water_64/data_0.extxyz.gz")
     found = rdf(frames, ["O-O", "O-H"], r_max=6.0)
     peak = found.peak("O-O")
-    assert peak.r == pytest.approx(2.75, abs=0.07)
+    assert peak.r == pytest.approx(2.75, abs=0.02)
     assert 2 < peak.height < 4
     assert 3.8 < peak.coordination < 5.5
     assert found.coordination[8, 1][np.searchsorted(found.edges, 1.3) - 1] == pytest.approx(2.0, abs=0.02)
