@@ -4,7 +4,7 @@ A `Design` says how the rows of a table came about. Within a *factor* levels are
 m times brings m · n draws among its n children. Factors are crossed (every seed saw the same frames): a row counts the
 product of its factors' draws, so that a frame drawn twice is drawn twice for every seed.
 
-Three intervals. ``percentile`` and ``bca`` read quantiles of the draws; with three to five groups on a level they are
+Three intervals: ``percentile`` and ``bca`` read quantiles of the draws; with three to five groups on a level they are
 too narrow, as resampling n groups loses the fraction 1/n of their variance and knows nothing of a t distribution
 (measured in docs/analysis.md). ``t`` mends both. It draws each level ℓ alone and adds up
 
@@ -57,7 +57,7 @@ class Level:
 
 @dataclass(frozen=True, eq=False)
 class _Groups:
-    """One level resolved: group of each row [n], parent of each group [G], children of each parent (first, how many)."""
+    """A level resolved: group of each row [n], parent of each group [G], children of each parent (first, count)."""
 
     of_row: np.ndarray
     parent: np.ndarray
@@ -242,7 +242,7 @@ def _resolve(factor: Sequence[Level], n: int) -> list[_Groups]:
     for level in factor:
         labels = np.unique(np.asarray(level.labels), return_inverse=True)[1].reshape(-1)
         # Groups of one parent are numbered in a row, so that a draw among them is an offset.
-        key, first_row, of_row = np.unique(above * (labels.max() + 1) + labels, return_index=True, return_inverse=True)
+        _, first_row, of_row = np.unique(above * (labels.max() + 1) + labels, return_index=True, return_inverse=True)
         of_row = of_row.reshape(-1)
         parent = above[first_row]
         count = np.bincount(parent)

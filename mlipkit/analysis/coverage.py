@@ -15,8 +15,8 @@ A set of more frames fills more bins. Both sets therefore come down to the same 
 larger one, and a bootstrap draws frames, not atoms (atoms of a frame are no independent witnesses).
 
 A bootstrap sample holds about 63 % of the distinct frames, so that fewer bins are filled and everything looks further
-apart: the draws sit beside the estimate. Their spread is right and their place is not; the interval is the spread of the
-draws around their own mean, put around the estimate.
+apart: the draws sit beside the estimate. Their spread is right and their place is not; the interval is the spread of
+the draws around their own mean, put around the estimate.
 
 Source: the figures of arXiv 2603.10159 draw set B in white over set A; the numbers are ours.
 """
@@ -72,7 +72,7 @@ class Points:
         Raises:
             DataError: shapes do not belong together, or scores are not finite.
         """
-        scores, kinds = np.asarray(projections, dtype=float), np.asarray(numbers)
+        scores, kinds = np.asarray(projections, dtype=float), np.asarray(numbers, dtype=np.int64)
         ends = np.asarray(offsets, dtype=np.int64)
         if (
             scores.ndim != 2
@@ -131,7 +131,7 @@ def coverage(
     """Compare two sets that were projected by the same fit.
 
     Args:
-        a, b: atoms in score space; one frame must hold every element only once it counts for it.
+        a, b: atoms in score space; neither needs to hold every element of the other.
         widths: bin widths, units of the scores.
         components: which two span the plane of the bins.
         n_draws: bootstrap draws of frames.
@@ -270,8 +270,10 @@ def _share(values: np.ndarray, n_estimates: int, confidence: float) -> Share:
     estimate, draws = values[:n_estimates].mean(axis=0), values[n_estimates:]
     if not len(draws):
         return Share(estimate, np.full_like(estimate, np.nan), np.full_like(estimate, np.nan))
-    around = draws - np.nanmean(draws, axis=0) if np.isfinite(draws).any() else draws
-    low, high = np.nanquantile(around, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    low, high = np.full_like(estimate, np.nan), np.full_like(estimate, np.nan)
+    for column in np.flatnonzero(np.isfinite(draws).any(axis=0)):
+        around = draws[:, column] - np.nanmean(draws[:, column])
+        low[column], high[column] = np.nanquantile(around, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Share(estimate, np.clip(estimate + low, 0, 1), np.clip(estimate + high, 0, 1))
 
 

@@ -16,14 +16,14 @@ merit. Instead the ends are
 
     lower = max_c (δ_c - w_c(α/k)) ,    upper = max_c (δ_c + w_c(α))
 
-for k controls, confidence 1 - α and half-widths w_c of log ratios. A cure beats the best control exactly if it beats every one, so that the upper end
-needs no correction for the number of controls (intersection-union test: R. L. Berger, Technometrics 24, 295 (1982)): it
-is too low only where the upper end for the truly best control is, in α/2 of all studies. "Worse than some control" is a
-union of claims; hence Bonferroni's k below.
+for k controls, confidence 1 - α and half-widths w_c of log ratios. A cure beats the best control exactly if it beats
+every one, so that the upper end needs no correction for the number of controls (intersection-union test: R. L. Berger,
+Technometrics 24, 295 (1982)): it is too low only where the upper end for the truly best control is, in α/2 of all
+studies. "Worse than some control" is a union of claims; hence Bonferroni's k below.
 
-The half-widths come from the hierarchical bootstrap over seeds, then trajectories, then frames (`mlipkit.analysis.bootstrap`,
-method "t"). Quantiles of the draws themselves (percentile, BCa) call a cure with no effect different from a single control
-in 18 % of studies with three seeds and 12 % with five; the t interval in 5 % or less (docs/analysis.md, tests).
+The half-widths come from the hierarchical bootstrap over seeds, then trajectories, then frames
+(`mlipkit.analysis.bootstrap`, method "t"). Quantiles of the draws themselves (percentile, BCa) call a cure without
+effect different from its control far too often with three to five seeds; `docs/analysis.md` gives the measured rates.
 
 Arms are paired where labels agree: equal seeds draw together, equal frames draw together. Where every seed of every
 arm saw the same frames, seeds and frames are crossed: a hard frame is hard for all, and does not average out.
@@ -143,8 +143,8 @@ class _Table:
 
 
 def judge_cure(
-    cure: Errors, controls: Mapping[str, Errors], *, quantity: str = "error", reduce: Reduce = "mean", effect: float = 0.1,
-    confidence: float = 0.95, n_draws: int = 2000, seed: int = 0,
+    cure: Errors, controls: Mapping[str, Errors], *, quantity: str = "error", reduce: Reduce = "mean",
+    effect: float = 0.1, confidence: float = 0.95, n_draws: int = 2000, seed: int = 0,
 ) -> CureVerdict:  # fmt: skip
     """Does the cure beat its best control?
 
@@ -197,9 +197,9 @@ def judge_cure(
         answer=answer,
         sentence=_sentence(answer, reason, quantity, ratio, (lower, upper), (best, binding), effect, confidence,
                            (n_seeds, n_units)),
-        ratio=ratio, lower=lower, upper=upper, half_width=(upper - lower) / 2, best_control=best, binding_control=binding,
-        effect=effect, confidence=confidence, n_seeds=n_seeds, n_units=n_units,
-        design="crossed" if crossed else "nested", paired_seeds=paired_seeds, paired_frames=paired_frames,
+        ratio=ratio, lower=lower, upper=upper, half_width=(upper - lower) / 2,
+        best_control=best, binding_control=binding, effect=effect, confidence=confidence,
+        n_seeds=n_seeds, n_units=n_units, design="crossed" if crossed else "nested", paired_seeds=paired_seeds, paired_frames=paired_frames,
         against={
             name: Against(*(float(x) for x in np.exp([delta[i], delta[i] - half[i], delta[i] + half[i]])))
             for i, name in enumerate(names)
@@ -272,8 +272,8 @@ def _flat(arms: Mapping[str, Errors]) -> _Table:
     for key in ("seed", "trajectory", "frame"):
         joined[key] = np.unique(joined[key], return_inverse=True)[1].reshape(-1)
     return _Table(
-        joined["value"], joined["weight"].astype(float), joined["arm"], joined["seed"], joined["trajectory"], joined["frame"],
-        named,
+        joined["value"], joined["weight"].astype(float), joined["arm"], joined["seed"], joined["trajectory"],
+        joined["frame"], named,
     )  # fmt: skip
 
 

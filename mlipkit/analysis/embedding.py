@@ -1,7 +1,7 @@
 """t-SNE of scores or features by openTSNE, repeatable from a seed.
 
-A map to look at and no measure: distances between clouds, their sizes, and two maps of different fits cannot be compared
-(M. Wattenberg, F. Viégas, I. Johnson, Distill 2016). Print `mlipkit.analysis.feature_shift` beside it.
+A map to look at and no measure: distances between clouds, their sizes, and two maps of different fits cannot be
+compared (M. Wattenberg, F. Viégas, I. Johnson, Distill 2016). Print `mlipkit.analysis.feature_shift` beside it.
 
 Source: L. van der Maaten, G. Hinton, J. Mach. Learn. Res. 9, 2579 (2008); P. G. Poličar, M. Stražar, B. Zupan,
 J. Stat. Softw. 109, 3 (2024).
@@ -53,8 +53,8 @@ def tsne(
     x = np.asarray(features, dtype=float)
     n = len(x)
     if x.ndim != 2 or not 8 <= n <= MAX_POINTS:
-        raise DataError("t-SNE takes a table of points", where="tsne", expected=f"8 to {MAX_POINTS} rows", found=x.shape,
-                        hint="Draw frames first; a map of more points is not read better")  # fmt: skip
+        raise DataError("t-SNE takes a table of points", where="tsne", expected=f"8 to {MAX_POINTS} rows",
+                        found=x.shape, hint="Draw frames first; a map of more points is not read better")  # fmt: skip
     if not np.isfinite(x).all():
         raise DataError("features are not finite", where="tsne")
     largest = largest_perplexity(n)
@@ -65,8 +65,9 @@ def tsne(
     package = require("openTSNE", "analysis", "a t-SNE map")
     early = iterations // 4
     fitted = package.TSNE(
-        perplexity=chosen, early_exaggeration_iter=early, n_iter=iterations - early, initialization="pca", random_state=seed,
-        n_jobs=n_jobs, neighbors="exact" if n <= 5000 else "annoy", negative_gradient_method="bh" if n <= 5000 else "fft",
+        perplexity=chosen, early_exaggeration_iter=early, n_iter=iterations - early, initialization="pca",
+        random_state=seed, n_jobs=n_jobs, neighbors="exact" if n <= 5000 else "annoy",
+        negative_gradient_method="bh" if n <= 5000 else "fft",
     ).fit(x)  # fmt: skip
     return Embedding(np.asarray(fitted), chosen, seed, iterations, float(fitted.kl_divergence))
 

@@ -18,6 +18,7 @@ n_eff = n / g and g = 1 + 2 Σ r_τ, the statistical inefficiency of what is lef
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -131,5 +132,5 @@ def _medians(values: np.ndarray, frame: np.ndarray, rows: np.ndarray, n: int) ->
     ends = np.searchsorted(frame[order], np.arange(n + 1))
     return np.array([
         np.median(values[order[start:end]]) if end > start else np.nan
-        for start, end in zip(ends[:-1], ends[1:], strict=True)
+        for start, end in pairwise(ends)
     ])  # fmt: skip

@@ -77,7 +77,7 @@ def test_bca_leans_the_right_way() -> None:
 
 
 def test_several_figures_at_once() -> None:
-    values = np.random.default_rng(6).normal(size=(60, 3)) + [0, 1, 2]
+    values = np.random.default_rng(6).normal([0, 1, 2], 1.0, (60, 3))
     for method in ("percentile", "bca", "t"):
         found = bootstrap(weighted_mean(values), Design([np.arange(60)]), method=method, n_draws=300)
         assert found.value.shape == found.lower.shape == found.upper.shape == (3,)
@@ -96,7 +96,7 @@ def test_what_cannot_be_drawn_is_said() -> None:
 
 @pytest.mark.full
 def test_nested_interval_holds_where_percentiles_do_not() -> None:
-    """Four groups of ten: of 400 intervals, about one in twenty t intervals may miss, and far more percentile ones do."""
+    """Four groups of ten: about one in twenty t intervals may miss; far more percentile ones do."""
     rng, missed = np.random.default_rng(8), {"t": 0, "percentile": 0}
     design = Design([np.repeat(np.arange(4), 10), np.arange(40)])
     for trial in range(400):

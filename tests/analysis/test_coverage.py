@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from shift_sets import cloud
 
 from mlipkit.analysis.coverage import Points, coverage, nearest_by_frame, occupied, select_frames
 from mlipkit.analysis.growth import growth
 from mlipkit.errors import DataError
-from tests.analysis.shift_sets import cloud
 
 
 def test_a_set_covers_itself_and_disjoint_sets_nothing() -> None:

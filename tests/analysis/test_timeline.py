@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from scipy.stats import spearmanr
+from shift_sets import cloud
 
 from mlipkit.analysis.coverage import Points
 from mlipkit.analysis.timeline import inefficiency, nearest_distance, timeline, trend
 from mlipkit.errors import DataError
-from tests.analysis.shift_sets import cloud
 
 
 def test_distance_by_hand() -> None:

@@ -1,0 +1,441 @@
+"""Maps of atoms in score space: by element, set, time or value; what one set leaves out; growth; a path over time.
+
+Plain arrays in, a plotly Figure out. Some thousands of points are drawn one by one; above that a map is binned, so that
+a figure stays small (at most `CELLS` squared cells, whatever the number of atoms) and dense regions are not one blot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import ArrayLike
+from plotly.subplots import make_subplots
+
+from mlipkit.errors import DataError
+from mlipkit.plots.runs import COLOURS, STOPPED, styled
+
+POINTS = 4000
+"""Largest number of points that are drawn one by one."""
+CELLS = 160
+"""Cells of a binned map along each axis."""
+# Middle tones throughout: no end vanishes on light or dark ground.
+SCALE: list[list[Any]] = [[0.0, "#3B6FB6"], [0.35, "#3FA7A0"], [0.65, "#E0A526"], [1.0, "#D2452A"]]
+GROUND = "rgba(128,128,128,0.28)"
+ELEMENT_COLOURS = {
+    "H": "#56B4E9", "Li": "#B370CF", "C": "#8A8A8A", "N": "#4C6EF5", "O": "#E0483E", "F": "#7FBF3F", "Na": "#9467BD",
+    "P": "#E07B00", "S": "#E0B000", "Cl": "#2CA25F", "Co": "#E377B8",
+}  # fmt: skip
+
+
+def score_map(
+    x: ArrayLike, y: ArrayLike, *, groups: Sequence[str] | np.ndarray | None = None, values: ArrayLike | None = None,
+    value_title: str = "", how: Literal["mean", "max"] = "mean", axes: tuple[str, str] = ("PC1", "PC2"),
+    colours: Mapping[str, str] | None = None, text: Sequence[str] | None = None, log: bool = False,
+    limit: int = POINTS,
+) -> go.Figure:  # fmt: skip
+    """Atoms in a plane of two scores (PC1-2, PC3-4, T²-Q), coloured by group or by value; counts without either.
+
+    Args:
+        x, y: [n].
+        groups: [n] element, set or iteration of each atom.
+        values: [n] time, Q, force error; `value_title` names it with its unit.
+        how: what a cell of a binned map shows of its values.
+        axes: titles, with explained variance where there is one.
+        colours: group -> colour; elements have theirs.
+        text: [n] shown beside the pointer (points only).
+        log: both axes logarithmic, for T² and Q; all scores must be positive.
+        limit: more points than this are binned.
+
+    Raises:
+        DataError: columns of different length, both groups and values, logarithm of what is not positive.
+    """
+    a, b = _pair(x, y, "score_map")
+    if groups is not None and values is not None:
+        raise DataError("a map is coloured by groups or by values", where="score_map")
+    if log and len(a) and min(a.min(), b.min()) <= 0:
+        raise DataError("a logarithmic map needs positive scores", where="score_map", found=min(a.min(), b.min()))
+    binned = len(a) > limit
+    if log and binned:
+        a, b = np.log10(a), np.log10(b)
+    figure = go.Figure()
+    if groups is not None:
+        labels = _column(groups, len(a), "group")
+        if binned:
+            figure.add_traces(_group_cells(a, b, labels, colours or {}))
+        else:
+            figure.add_traces(_group_points(a, b, labels, colours or {}, text))
+    else:
+        column = None if values is None else _column(values, len(a), "value").astype(float)
+        if binned or column is None:
+            figure.add_trace(_value_cells(a, b, column, value_title, how))
+        else:
+            figure.add_trace(_value_points(a, b, column, value_title, text))
+    styled(figure, 460)
+    titles = tuple(f"log₁₀ {title}" if log and binned else title for title in axes)
+    figure.update_xaxes(title_text=titles[0], type="log" if log and not binned else "linear")
+    figure.update_yaxes(title_text=titles[1], type="log" if log and not binned else "linear")
+    figure.update_layout(hovermode="closest", legend={"itemsizing": "constant"})
+    if binned:
+        figure.add_annotation(_corner(f"binned: {len(a):,} atoms in {CELLS} × {CELLS} cells"))
+    return figure
+
+
+def white_overlay(
+    a: tuple[ArrayLike, ArrayLike], b: tuple[ArrayLike, ArrayLike], names: tuple[str, str], *,
+    groups: Sequence[str] | np.ndarray | None = None, dot: int = 2, axes: tuple[str, str] = ("PC1", "PC2"),
+    ghost: bool = True, share: float | None = None,
+) -> go.Figure:  # fmt: skip
+    """Set A with set B drawn over it in the colour of the ground: what stays visible, B does not cover.
+
+    The published picture (arXiv 2603.10159). Drawing order and dot size decide what is seen: its number belongs to it.
+
+    Args:
+        a, b: scores (x [n], y [n]) of both sets.
+        names: of both sets.
+        groups: [n] element of each atom of A.
+        dot: radius of a dot in cells of the map.
+        ghost: show where B lies by a shade of grey; without it B is invisible, as published.
+        share: U(A\\B) of the coverage grid, for the title.
+    """
+    ax, ay = _pair(*a, "white_overlay")
+    bx, by = _pair(*b, "white_overlay")
+    labels = np.full(len(ax), names[0]) if groups is None else _column(groups, len(ax), "group")
+    order = _by_size(labels)
+    xs, ys = _edges(np.concatenate([ax, bx]), 2 * CELLS), _edges(np.concatenate([ay, by]), 2 * CELLS)
+    picture = np.zeros((len(ys) - 1, len(xs) - 1), dtype=np.uint8)
+    for number, name in enumerate(order, start=2):
+        mine = labels == name
+        picture[_dots(ax[mine], ay[mine], xs, ys, dot)] = number
+    picture[_dots(bx, by, xs, ys, dot)] = 1 if ghost else 0
+    palette = ["rgba(0,0,0,0)", "rgba(128,128,128,0.22)", *_palette(order, {})]
+    figure = go.Figure(_categories(picture, xs, ys, palette))
+    for name, colour in zip(order, palette[2:], strict=True):
+        # One colour needs a name that says what its visible part means.
+        figure.add_trace(_key(f"only {names[0]}" if groups is None else f"{name}, only {names[0]}", colour))
+    if ghost:
+        figure.add_trace(_key(names[1], "rgba(128,128,128,0.5)"))
+    return _finished(figure, axes, f"U({names[0]} \\ {names[1]}) = {share:.1%}" if share is not None else "")
+
+
+def coverage_grid(
+    a: ArrayLike, b: ArrayLike, width: float, names: tuple[str, str], *, axes: tuple[str, str] = ("PC1", "PC2")
+) -> go.Figure:
+    """Bins that only A, only B, or both occupy.
+
+    Args:
+        a, b: [n, 2], [m, 2] column and row of occupied bins.
+        width: of the bins, units of the scores.
+        names: of both sets.
+    """
+    first, second = _bins(a, "coverage_grid"), _bins(b, "coverage_grid")
+    low, shape = _frame_of_bins(np.concatenate([first, second]))
+    kind = np.zeros(shape, dtype=np.uint8)
+    for bins, flag in ((first, 1), (second, 2)):
+        kind[tuple((np.unique(bins, axis=0) - low)[:, ::-1].T)] |= flag
+    palette = ["rgba(0,0,0,0)", COLOURS[1], COLOURS[0], GROUND]
+    figure = go.Figure(_categories(kind, *_bin_edges(low, shape, width), palette))
+    counts = [int((kind == flag).sum()) for flag in (1, 2, 3)]
+    for name, colour, count in zip(
+        (f"only {names[0]}", f"only {names[1]}", "both"), palette[1:], counts, strict=True
+    ):  # fmt: skip
+        figure.add_trace(_key(f"{name}: {count:,} bins", "rgba(128,128,128,0.6)" if colour == GROUND else colour))
+    return _finished(figure, axes, f"bins of {width:g}")
+
+
+def growth_panels(
+    bins: ArrayLike, born: ArrayLike, names: Sequence[str], width: float, *, axes: tuple[str, str] = ("PC1", "PC2")
+) -> go.Figure:
+    """One panel per iteration: bins it found first in colour, those that were there before in grey.
+
+    Args:
+        bins: [M, 2] column and row of occupied bins, each once; born: [M] number of the iteration that found it.
+        names: of the iterations.
+        width: of the bins, units of the scores.
+    """
+    places, first = _bins(bins, "growth_panels"), _column(born, len(np.asarray(bins)), "iteration").astype(int)
+    low, shape = _frame_of_bins(places)
+    rows = tuple((places - low)[:, ::-1].T)
+    columns = min(len(names), 5)
+    lines = -(-len(names) // columns)
+    titles = [f"{name}: +{int((first == number).sum()):,}" for number, name in enumerate(names)]
+    figure = make_subplots(
+        rows=lines, cols=columns, shared_xaxes="all", shared_yaxes="all", subplot_titles=titles,
+        horizontal_spacing=0.02, vertical_spacing=0.14,
+    )  # fmt: skip
+    for number in range(len(names)):
+        kind = np.zeros(shape, dtype=np.uint8)
+        # Two bins of different elements may share a place: what is new stays in sight.
+        for when, flag in ((first < number, 1), (first == number, 2)):
+            kind[tuple(row[when] for row in rows)] = flag
+        panel = _categories(kind, *_bin_edges(low, shape, width), ["rgba(0,0,0,0)", GROUND, COLOURS[1]])
+        figure.add_trace(panel, row=number // columns + 1, col=number % columns + 1)
+    styled(figure, 110 + 190 * lines)
+    figure.update_xaxes(nticks=4)
+    for column in range(columns):
+        figure.update_xaxes(title_text=axes[0], row=lines, col=column + 1)
+    for line in range(lines):
+        figure.update_yaxes(title_text=axes[1], row=line + 1, col=1)
+    figure.update_layout(hovermode="closest", margin_t=60)
+    figure.update_annotations(font_size=13)
+    return figure
+
+
+def growth_curve(names: Sequence[str], new: ArrayLike, total: ArrayLike, width: float) -> go.Figure:
+    """Newly occupied bins of each iteration as bars, those of the union as a line, on one axis.
+
+    Args:
+        names: of the iterations [T]; new, total: [T] bins; width: of the bins, units of the scores.
+    """
+    figure = go.Figure(go.Bar(x=list(names), y=np.asarray(new), name="new", marker={"color": COLOURS[1]}))
+    figure.add_trace(
+        go.Scatter(x=list(names), y=np.asarray(total), name="union of all so far", mode="lines+markers",
+                   line={"color": COLOURS[0], "width": 2})
+    )  # fmt: skip
+    styled(figure, 320)
+    figure.update_xaxes(title_text="iteration", type="category")
+    figure.update_yaxes(title_text=f"occupied bins of {width:g}", rangemode="tozero")
+    return figure
+
+
+def time_projection(
+    x: ArrayLike, y: ArrayLike, time: ArrayLike, fit_on: tuple[ArrayLike, ArrayLike], *,
+    time_title: str = "time (ps)", fit_on_name: str = "fit-on set", axes: tuple[str, str] = ("PC1", "PC2"),
+) -> go.Figure:  # fmt: skip
+    """A trajectory over the map of its fit-on set: colour is time, grey the set.
+
+    Args:
+        x, y, time: [n] scores of the trajectory's atoms and the time of their frame.
+        fit_on: scores (x, y) of the set.
+    """
+    a, b = _pair(x, y, "time_projection")
+    gx, gy = _pair(*fit_on, "time_projection")
+    when = _column(time, len(a), "time").astype(float)
+    xs, ys = _edges(np.concatenate([a, gx])), _edges(np.concatenate([b, gy]))
+    ground = _categories(_dots(gx, gy, xs, ys, 0).astype(np.uint8), xs, ys, ["rgba(0,0,0,0)", "rgba(128,128,128,0.3)"])
+    figure = go.Figure(ground)
+    if len(a) > POINTS:
+        figure.add_trace(_value_cells(a, b, when, time_title, "mean", (xs, ys)))
+    else:
+        figure.add_trace(_value_points(a, b, when, time_title, None))
+    figure.add_trace(_key(fit_on_name, "rgba(128,128,128,0.6)"))
+    return _finished(figure, axes, "")
+
+
+def distance_trend(
+    time: ArrayLike, distance: ArrayLike, *, by_element: Mapping[str, ArrayLike] | None = None,
+    rho: tuple[float, float, float] | None = None, time_title: str = "time (ps)",
+) -> go.Figure:  # fmt: skip
+    """Distance of each frame to the fit-on set against time.
+
+    Args:
+        time, distance: [F] median over atoms, units of the scores.
+        by_element: symbol -> [F].
+        rho: Spearman's ρ with the ends of its interval, for the title.
+    """
+    figure = go.Figure()
+    for symbol, values in (by_element or {}).items():
+        colour = element_colour(symbol)
+        figure.add_trace(
+            go.Scatter(x=np.asarray(time), y=np.asarray(values), name=symbol, mode="lines", opacity=0.75,
+                       line={"width": 1.2, "color": colour})
+        )  # fmt: skip
+    figure.add_trace(
+        go.Scatter(x=np.asarray(time), y=np.asarray(distance), name="all atoms", mode="lines+markers",
+                   line={"width": 2.6, "color": STOPPED}, marker={"size": 5})
+    )  # fmt: skip
+    styled(figure, 340)
+    figure.update_xaxes(title_text=time_title)
+    figure.update_yaxes(title_text="distance to the fit-on set<br>(median, score units)", rangemode="tozero")
+    if rho is not None:
+        ends = f" (95% interval {rho[1]:.2f} to {rho[2]:.2f})" if np.isfinite(rho[1:]).all() else ""
+        figure.add_annotation(_corner(f"Spearman ρ = {rho[0]:.2f}{ends}"))
+    return figure
+
+
+def element_colour(symbol: str, number: int = 0) -> str:
+    """Colour of an element, or one of `COLOURS`."""
+    return ELEMENT_COLOURS.get(symbol, COLOURS[number % len(COLOURS)])
+
+
+def _group_points(
+    x: np.ndarray, y: np.ndarray, labels: np.ndarray, colours: Mapping[str, str], text: Sequence[str] | None
+) -> list[go.Scatter]:
+    order = _by_size(labels)
+    said = None if text is None else np.asarray(text)
+    return [
+        go.Scatter(
+            x=x[labels == name], y=y[labels == name], name=str(name), mode="markers",
+            marker={"size": 5, "opacity": 0.6, "color": colour},
+            text=None if said is None else said[labels == name],
+        )
+        for name, colour in zip(order, _palette(order, colours), strict=True)
+    ]  # fmt: skip
+
+
+def _group_cells(x: np.ndarray, y: np.ndarray, labels: np.ndarray, colours: Mapping[str, str]) -> list[go.Heatmap]:
+    """One image per group; a cell is the more opaque the more atoms it holds (logarithm). A key per group follows."""
+    xs, ys = _edges(x), _edges(y)
+    order = _by_size(labels)
+    traces: list[Any] = []
+    for name, colour in zip(order, _palette(order, colours), strict=True):
+        mine = labels == name
+        counts = np.histogram2d(y[mine], x[mine], bins=(ys, xs))[0]
+        # The legend is on the key, not on the image: images have no mark of their own.
+        traces.append(
+            go.Heatmap(
+                x=_middles(xs), y=_middles(ys), z=np.log1p(counts).astype(np.float32), showscale=False,
+                colorscale=[[0.0, _faint(colour, 0.0)], [1e-3, _faint(colour, 0.35)], [1.0, _faint(colour, 0.95)]],
+                zmin=0, zmax=float(np.log1p(counts.max())) or 1.0, hoverinfo="skip", legendgroup=str(name),
+                name=str(name),
+            )
+        )  # fmt: skip
+    return traces + [
+        _key(str(name), colour, str(name)) for name, colour in zip(order, _palette(order, colours), strict=True)
+    ]
+
+
+def _value_points(
+    x: np.ndarray, y: np.ndarray, values: np.ndarray, title: str, text: Sequence[str] | None
+) -> go.Scatter:
+    # The largest values on top: they are what one looks for.
+    order = np.argsort(values, kind="stable")
+    return go.Scatter(
+        x=x[order], y=y[order], mode="markers", showlegend=False,
+        text=None if text is None else np.asarray(text)[order],
+        marker={"size": 5, "opacity": 0.8, "color": values[order], "colorscale": SCALE, "showscale": True,
+                "colorbar": _bar(title)},
+    )  # fmt: skip
+
+
+def _value_cells(
+    x: np.ndarray, y: np.ndarray, values: np.ndarray | None, title: str, how: str,
+    edges: tuple[np.ndarray, np.ndarray] | None = None,
+) -> go.Heatmap:  # fmt: skip
+    xs, ys = edges or (_edges(x), _edges(y))
+    counts = np.histogram2d(y, x, bins=(ys, xs))[0]
+    bar = _bar(title)
+    if values is None:
+        shown = np.where(counts > 0, np.log10(np.maximum(counts, 1)), np.nan)
+        ticks = np.arange(0, int(np.nanmax(shown, initial=0)) + 1)
+        bar = {**_bar("atoms per cell"), "tickvals": ticks.tolist(), "ticktext": [f"{10 ** int(t):,}" for t in ticks]}
+    elif how == "max":
+        shown = np.full(counts.shape, -np.inf)
+        np.maximum.at(shown, (_place(y, ys), _place(x, xs)), values)
+        shown[counts == 0] = np.nan
+    else:
+        sums = np.histogram2d(y, x, bins=(ys, xs), weights=values)[0]
+        shown = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
+    return go.Heatmap(
+        x=_middles(xs), y=_middles(ys), z=shown.astype(np.float32), colorscale=SCALE, colorbar=bar, name="",
+        hoverongaps=False, hovertemplate="%{z:.3g}<extra></extra>",
+    )  # fmt: skip
+
+
+def _categories(kind: np.ndarray, xs: np.ndarray, ys: np.ndarray, palette: Sequence[str]) -> go.Heatmap:
+    """An image of small integers, each with its colour."""
+    n = len(palette)
+    scale = [[(i + side) / n, colour] for i, colour in enumerate(palette) for side in (0, 1)]
+    return go.Heatmap(
+        x=_middles(xs), y=_middles(ys), z=kind, zmin=-0.5, zmax=n - 0.5, colorscale=scale, showscale=False,
+        hoverinfo="skip",
+    )  # fmt: skip
+
+
+def _dots(x: np.ndarray, y: np.ndarray, xs: np.ndarray, ys: np.ndarray, radius: int) -> np.ndarray:
+    """Cells that dots of a radius cover."""
+    hit = np.zeros((len(ys) - 1, len(xs) - 1), dtype=bool)
+    rows, columns = _place(y, ys), _place(x, xs)
+    reach = np.arange(-radius, radius + 1)
+    for dy, dx in ((i, j) for i in reach for j in reach if i * i + j * j <= radius * radius + radius):
+        hit[np.clip(rows + dy, 0, len(ys) - 2), np.clip(columns + dx, 0, len(xs) - 2)] = True
+    return hit
+
+
+def _place(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
+    return np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
+
+
+def _edges(values: np.ndarray, cells: int = CELLS) -> np.ndarray:
+    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
+    margin = 0.02 * (high - low) or 0.5
+    return np.linspace(low - margin, high + margin, cells + 1)
+
+
+def _middles(edges: np.ndarray) -> np.ndarray:
+    return 0.5 * (edges[1:] + edges[:-1])
+
+
+def _frame_of_bins(bins: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
+    low = bins.min(axis=0) - 1
+    columns, rows = (bins.max(axis=0) - low + 2).tolist()
+    return low, (rows, columns)
+
+
+def _bin_edges(low: np.ndarray, shape: tuple[int, int], width: float) -> tuple[np.ndarray, np.ndarray]:
+    return (low[0] + np.arange(shape[1] + 1)) * width, (low[1] + np.arange(shape[0] + 1)) * width
+
+
+def _bins(bins: ArrayLike, where: str) -> np.ndarray:
+    table = np.asarray(bins)
+    if table.ndim != 2 or table.shape[1] != 2 or not len(table):
+        raise DataError("bins are rows of two integers", where=where, found=table.shape)
+    return table.astype(np.int64)
+
+
+def _pair(x: ArrayLike, y: ArrayLike, where: str) -> tuple[np.ndarray, np.ndarray]:
+    a, b = np.asarray(x, dtype=float).reshape(-1), np.asarray(y, dtype=float).reshape(-1)
+    if a.shape != b.shape or not (np.isfinite(a).all() and np.isfinite(b).all()):
+        raise DataError("two finite columns of scores are drawn", where=where, found=f"{len(a)} and {len(b)} values")
+    return a, b
+
+
+def _column(values: ArrayLike, n: int, what: str) -> np.ndarray:
+    array = np.asarray(values).reshape(-1)
+    if len(array) != n:
+        raise DataError(f"one {what} per atom", where="a map", expected=n, found=len(array))
+    return array
+
+
+def _by_size(labels: np.ndarray) -> list[str]:
+    """Groups, the largest first and so at the bottom."""
+    names, counts = np.unique(labels, return_counts=True)
+    return [str(names[i]) for i in np.argsort(-counts, kind="stable")]
+
+
+def _palette(order: Sequence[str], colours: Mapping[str, str]) -> list[str]:
+    return [colours.get(name) or element_colour(name, number) for number, name in enumerate(order)]
+
+
+def _faint(colour: str, alpha: float) -> str:
+    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
+    return f"rgba({red},{green},{blue},{alpha})"
+
+
+def _key(name: str, colour: str, group: str | None = None) -> go.Scatter:
+    """A mark in the legend for an image."""
+    marker = {"symbol": "square", "size": 9, "color": colour}
+    return go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=name, legendgroup=group)
+
+
+def _bar(title: str) -> dict[str, Any]:
+    return {"title": {"text": title, "side": "right"}, "thickness": 14, "outlinewidth": 0}
+
+
+def _corner(text: str) -> dict[str, Any]:
+    return {
+        "text": text, "xref": "paper", "yref": "paper", "x": 1, "y": 1, "xanchor": "right", "yanchor": "bottom",
+        "showarrow": False, "font": {"size": 11},
+    }  # fmt: skip
+
+
+def _finished(figure: go.Figure, axes: tuple[str, str], note: str) -> go.Figure:
+    styled(figure, 460)
+    figure.update_xaxes(title_text=axes[0])
+    figure.update_yaxes(title_text=axes[1])
+    figure.update_layout(hovermode="closest")
+    if note:
+        figure.add_annotation(_corner(note))
+    return figure
