@@ -199,7 +199,8 @@ def judge_cure(
                            (n_seeds, n_units)),
         ratio=ratio, lower=lower, upper=upper, half_width=(upper - lower) / 2,
         best_control=best, binding_control=binding, effect=effect, confidence=confidence,
-        n_seeds=n_seeds, n_units=n_units, design="crossed" if crossed else "nested", paired_seeds=paired_seeds, paired_frames=paired_frames,
+        n_seeds=n_seeds, n_units=n_units, design="crossed" if crossed else "nested",
+        paired_seeds=paired_seeds, paired_frames=paired_frames,
         against={
             name: Against(*(float(x) for x in np.exp([delta[i], delta[i] - half[i], delta[i] + half[i]])))
             for i, name in enumerate(names)

@@ -75,8 +75,8 @@ def score_map(
             figure.add_trace(_value_points(a, b, column, value_title, text))
     styled(figure, 460)
     titles = tuple(f"log₁₀ {title}" if log and binned else title for title in axes)
-    figure.update_xaxes(title_text=titles[0], type="log" if log and not binned else "linear")
-    figure.update_yaxes(title_text=titles[1], type="log" if log and not binned else "linear")
+    for update, title, column in ((figure.update_xaxes, titles[0], a), (figure.update_yaxes, titles[1], b)):
+        update(title_text=title, **(_log_axis(column) if log and not binned else {}))
     figure.update_layout(hovermode="closest", legend={"itemsizing": "constant"})
     if binned:
         figure.add_annotation(_corner(f"binned: {len(a):,} atoms in {CELLS} × {CELLS} cells"))
@@ -104,7 +104,8 @@ def white_overlay(
     bx, by = _pair(*b, "white_overlay")
     labels = np.full(len(ax), names[0]) if groups is None else _column(groups, len(ax), "group")
     order = _by_size(labels)
-    xs, ys = _edges(np.concatenate([ax, bx]), 2 * CELLS), _edges(np.concatenate([ay, by]), 2 * CELLS)
+    # The figure is wider than high; dots come out round enough.
+    xs, ys = _edges(np.concatenate([ax, bx]), 2 * CELLS), _edges(np.concatenate([ay, by]), 5 * CELLS // 4)
     picture = np.zeros((len(ys) - 1, len(xs) - 1), dtype=np.uint8)
     for number, name in enumerate(order, start=2):
         mine = labels == name
@@ -113,11 +114,13 @@ def white_overlay(
     palette = ["rgba(0,0,0,0)", "rgba(128,128,128,0.22)", *_palette(order, {})]
     figure = go.Figure(_categories(picture, xs, ys, palette))
     for name, colour in zip(order, palette[2:], strict=True):
-        # One colour needs a name that says what its visible part means.
-        figure.add_trace(_key(f"only {names[0]}" if groups is None else f"{name}, only {names[0]}", colour))
+        figure.add_trace(_key(f"only {names[0]}" if groups is None else name, colour))
     if ghost:
         figure.add_trace(_key(names[1], "rgba(128,128,128,0.5)"))
-    return _finished(figure, axes, f"U({names[0]} \\ {names[1]}) = {share:.1%}" if share is not None else "")
+    note = "" if groups is None else f"in colour: only {names[0]}"
+    if share is not None:
+        note += f"{'; ' if note else ''}U({names[0]} \\ {names[1]}) = {share:.1%}"
+    return _finished(figure, axes, note)
 
 
 def coverage_grid(
@@ -158,7 +161,7 @@ def growth_panels(
     places, first = _bins(bins, "growth_panels"), _column(born, len(np.asarray(bins)), "iteration").astype(int)
     low, shape = _frame_of_bins(places)
     rows = tuple((places - low)[:, ::-1].T)
-    columns = min(len(names), 5)
+    columns = min(len(names), 3)
     lines = -(-len(names) // columns)
     titles = [f"{name}: +{int((first == number).sum()):,}" for number, name in enumerate(names)]
     figure = make_subplots(
@@ -172,7 +175,7 @@ def growth_panels(
             kind[tuple(row[when] for row in rows)] = flag
         panel = _categories(kind, *_bin_edges(low, shape, width), ["rgba(0,0,0,0)", GROUND, COLOURS[1]])
         figure.add_trace(panel, row=number // columns + 1, col=number % columns + 1)
-    styled(figure, 110 + 190 * lines)
+    styled(figure, 110 + 230 * lines)
     figure.update_xaxes(nticks=4)
     for column in range(columns):
         figure.update_xaxes(title_text=axes[0], row=lines, col=column + 1)
@@ -248,7 +251,8 @@ def distance_trend(
     )  # fmt: skip
     styled(figure, 340)
     figure.update_xaxes(title_text=time_title)
-    figure.update_yaxes(title_text="distance to the fit-on set<br>(median, score units)", rangemode="tozero")
+    # A single metal ion lies ten times further out than hydrogen: on a linear axis it would flatten all others.
+    figure.update_yaxes(title_text="distance to the fit-on set<br>(median, score units)", **_log_axis(distance))
     if rho is not None:
         ends = f" (95% interval {rho[1]:.2f} to {rho[2]:.2f})" if np.isfinite(rho[1:]).all() else ""
         figure.add_annotation(_corner(f"Spearman ρ = {rho[0]:.2f}{ends}"))
@@ -279,22 +283,21 @@ def _group_cells(x: np.ndarray, y: np.ndarray, labels: np.ndarray, colours: Mapp
     """One image per group; a cell is the more opaque the more atoms it holds (logarithm). A key per group follows."""
     xs, ys = _edges(x), _edges(y)
     order = _by_size(labels)
+    palette = _palette(order, colours)
     traces: list[Any] = []
-    for name, colour in zip(order, _palette(order, colours), strict=True):
+    for name, colour in zip(order, palette, strict=True):
         mine = labels == name
-        counts = np.histogram2d(y[mine], x[mine], bins=(ys, xs))[0]
-        # The legend is on the key, not on the image: images have no mark of their own.
+        rows, columns = (slice(place.min(), place.max() + 1) for place in (_place(y[mine], ys), _place(x[mine], xs)))
+        counts = np.log1p(np.histogram2d(y[mine], x[mine], bins=(ys, xs))[0][rows, columns])
+        # 255 shades in one byte each, and no cell outside the group's own rectangle: a seventh of the size.
         traces.append(
             go.Heatmap(
-                x=_middles(xs), y=_middles(ys), z=np.log1p(counts).astype(np.float32), showscale=False,
+                x=_middles(xs)[columns], y=_middles(ys)[rows], z=np.ceil(254 * counts / counts.max()).astype(np.uint8),
+                zmin=0, zmax=254, showscale=False, hoverinfo="skip", legendgroup=str(name), name=str(name),
                 colorscale=[[0.0, _faint(colour, 0.0)], [1e-3, _faint(colour, 0.35)], [1.0, _faint(colour, 0.95)]],
-                zmin=0, zmax=float(np.log1p(counts.max())) or 1.0, hoverinfo="skip", legendgroup=str(name),
-                name=str(name),
             )
         )  # fmt: skip
-    return traces + [
-        _key(str(name), colour, str(name)) for name, colour in zip(order, _palette(order, colours), strict=True)
-    ]
+    return traces + [_key(str(name), colour, str(name)) for name, colour in zip(order, palette, strict=True)]
 
 
 def _value_points(
@@ -426,9 +429,17 @@ def _bar(title: str) -> dict[str, Any]:
 
 def _corner(text: str) -> dict[str, Any]:
     return {
-        "text": text, "xref": "paper", "yref": "paper", "x": 1, "y": 1, "xanchor": "right", "yanchor": "bottom",
-        "showarrow": False, "font": {"size": 11},
+        "text": text, "xref": "paper", "yref": "paper", "x": 1, "y": 0, "xanchor": "right", "yanchor": "top",
+        "yshift": -22, "showarrow": False, "font": {"size": 11},
     }  # fmt: skip
+
+
+def _log_axis(values: ArrayLike) -> dict[str, Any]:
+    """A logarithmic axis with 1, 2, 5 while few decades are shown, and whole decades beyond."""
+    array = np.asarray(values, dtype=float)
+    array = array[np.isfinite(array) & (array > 0)]
+    decades = np.ptp(np.log10(array)) if len(array) else 0.0
+    return {"type": "log", "dtick": "D2" if decades < 2.5 else 1}
 
 
 def _finished(figure: go.Figure, axes: tuple[str, str], note: str) -> go.Figure:
