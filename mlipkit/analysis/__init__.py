@@ -22,15 +22,30 @@ if TYPE_CHECKING:
     from mlipkit.analysis.bonds import compare_bonds as compare_bonds
     from mlipkit.analysis.bonds import joint_histogram as joint_histogram
     from mlipkit.analysis.bonds import summarise_bonds as summarise_bonds
+    from mlipkit.analysis.bootstrap import Design as Design
+    from mlipkit.analysis.bootstrap import bootstrap as bootstrap
     from mlipkit.analysis.coordination import Coordination as Coordination
     from mlipkit.analysis.coordination import coordination as coordination
+    from mlipkit.analysis.coverage import Coverage as Coverage
+    from mlipkit.analysis.coverage import Points as Points
+    from mlipkit.analysis.coverage import coverage as coverage
+    from mlipkit.analysis.cures import CureVerdict as CureVerdict
+    from mlipkit.analysis.cures import Errors as Errors
+    from mlipkit.analysis.cures import judge_cure as judge_cure
     from mlipkit.analysis.density import DensitySummary as DensitySummary
     from mlipkit.analysis.density import densities as densities
     from mlipkit.analysis.density import summarise_density as summarise_density
+    from mlipkit.analysis.embedding import standardised as standardised
+    from mlipkit.analysis.embedding import tsne as tsne
     from mlipkit.analysis.error_measures import energy_measures as energy_measures
     from mlipkit.analysis.error_measures import force_measures as force_measures
     from mlipkit.analysis.error_measures import stress_measures as stress_measures
     from mlipkit.analysis.error_measures import voigt as voigt
+    from mlipkit.analysis.feature_shift import FeatureShift as FeatureShift
+    from mlipkit.analysis.feature_shift import feature_shift as feature_shift
+    from mlipkit.analysis.feature_shift import feature_shifts as feature_shifts
+    from mlipkit.analysis.growth import Growth as Growth
+    from mlipkit.analysis.growth import growth as growth
     from mlipkit.analysis.msd import MSD as MSD
     from mlipkit.analysis.msd import Diffusion as Diffusion
     from mlipkit.analysis.msd import diffusion as diffusion
@@ -53,6 +68,9 @@ if TYPE_CHECKING:
     from mlipkit.analysis.survival import Survival as Survival
     from mlipkit.analysis.survival import kaplan_meier as kaplan_meier
     from mlipkit.analysis.time_order import runs as runs
+    from mlipkit.analysis.timeline import Timeline as Timeline
+    from mlipkit.analysis.timeline import timeline as timeline
+    from mlipkit.analysis.timeline import trend as trend
 
 _HOMES = {
     "BondHistory": "bond_states",
@@ -66,15 +84,30 @@ _HOMES = {
     "compare_bonds": "bonds",
     "joint_histogram": "bonds",
     "summarise_bonds": "bonds",
+    "Design": "bootstrap",
+    "bootstrap": "bootstrap",
     "Coordination": "coordination",
     "coordination": "coordination",
+    "Coverage": "coverage",
+    "Points": "coverage",
+    "coverage": "coverage",
+    "CureVerdict": "cures",
+    "Errors": "cures",
+    "judge_cure": "cures",
     "DensitySummary": "density",
     "densities": "density",
     "summarise_density": "density",
+    "standardised": "embedding",
+    "tsne": "embedding",
     "energy_measures": "error_measures",
     "force_measures": "error_measures",
     "stress_measures": "error_measures",
     "voigt": "error_measures",
+    "FeatureShift": "feature_shift",
+    "feature_shift": "feature_shift",
+    "feature_shifts": "feature_shift",
+    "Growth": "growth",
+    "growth": "growth",
     "MSD": "msd",
     "Diffusion": "msd",
     "diffusion": "msd",
@@ -97,6 +130,9 @@ _HOMES = {
     "Survival": "survival",
     "kaplan_meier": "survival",
     "runs": "time_order",
+    "Timeline": "timeline",
+    "timeline": "timeline",
+    "trend": "timeline",
 }
 
 __all__ = [*sorted(_HOMES)]

@@ -10,7 +10,7 @@ import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from mlipkit.errors import DataError
-from mlipkit.plots.maps import CELLS, POINTS
+from mlipkit.plots.cells import CELLS, POINTS
 from mlipkit.plots.runs import COLOURS, styled
 
 

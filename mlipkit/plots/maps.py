@@ -15,19 +15,23 @@ from numpy.typing import ArrayLike
 from plotly.subplots import make_subplots
 
 from mlipkit.errors import DataError
+from mlipkit.plots.cells import (
+    CELLS,
+    GROUND,
+    POINTS,
+    by_size,
+    categories,
+    colours_of,
+    dots,
+    edges_of,
+    element_colour,
+    group_cells,
+    group_points,
+    legend_key,
+    value_cells,
+    value_points,
+)
 from mlipkit.plots.runs import COLOURS, STOPPED, styled
-
-POINTS = 4000
-"""Largest number of points that are drawn one by one."""
-CELLS = 160
-"""Cells of a binned map along each axis."""
-# Middle tones throughout: no end vanishes on light or dark ground.
-SCALE: list[list[Any]] = [[0.0, "#3B6FB6"], [0.35, "#3FA7A0"], [0.65, "#E0A526"], [1.0, "#D2452A"]]
-GROUND = "rgba(128,128,128,0.28)"
-ELEMENT_COLOURS = {
-    "H": "#56B4E9", "Li": "#B370CF", "C": "#8A8A8A", "N": "#4C6EF5", "O": "#E0483E", "F": "#7FBF3F", "Na": "#9467BD",
-    "P": "#E07B00", "S": "#E0B000", "Cl": "#2CA25F", "Co": "#E377B8",
-}  # fmt: skip
 
 
 def score_map(
@@ -64,15 +68,15 @@ def score_map(
     if groups is not None:
         labels = _column(groups, len(a), "group")
         if binned:
-            figure.add_traces(_group_cells(a, b, labels, colours or {}))
+            figure.add_traces(group_cells(a, b, labels, colours or {}))
         else:
-            figure.add_traces(_group_points(a, b, labels, colours or {}, text))
+            figure.add_traces(group_points(a, b, labels, colours or {}, text))
     else:
         column = None if values is None else _column(values, len(a), "value").astype(float)
         if binned or column is None:
-            figure.add_trace(_value_cells(a, b, column, value_title, how))
+            figure.add_trace(value_cells(a, b, column, value_title, how))
         else:
-            figure.add_trace(_value_points(a, b, column, value_title, text))
+            figure.add_trace(value_points(a, b, column, value_title, text))
     styled(figure, 460)
     titles = tuple(f"log₁₀ {title}" if log and binned else title for title in axes)
     for update, title, column in ((figure.update_xaxes, titles[0], a), (figure.update_yaxes, titles[1], b)):
@@ -103,20 +107,20 @@ def white_overlay(
     ax, ay = _pair(*a, "white_overlay")
     bx, by = _pair(*b, "white_overlay")
     labels = np.full(len(ax), names[0]) if groups is None else _column(groups, len(ax), "group")
-    order = _by_size(labels)
+    order = by_size(labels)
     # The figure is wider than high; dots come out round enough.
-    xs, ys = _edges(np.concatenate([ax, bx]), 2 * CELLS), _edges(np.concatenate([ay, by]), 5 * CELLS // 4)
+    xs, ys = edges_of(np.concatenate([ax, bx]), 2 * CELLS), edges_of(np.concatenate([ay, by]), 5 * CELLS // 4)
     picture = np.zeros((len(ys) - 1, len(xs) - 1), dtype=np.uint8)
     for number, name in enumerate(order, start=2):
         mine = labels == name
-        picture[_dots(ax[mine], ay[mine], xs, ys, dot)] = number
-    picture[_dots(bx, by, xs, ys, dot)] = 1 if ghost else 0
-    palette = ["rgba(0,0,0,0)", "rgba(128,128,128,0.22)", *_palette(order, {})]
-    figure = go.Figure(_categories(picture, xs, ys, palette))
+        picture[dots(ax[mine], ay[mine], xs, ys, dot)] = number
+    picture[dots(bx, by, xs, ys, dot)] = 1 if ghost else 0
+    palette = ["rgba(0,0,0,0)", "rgba(128,128,128,0.22)", *colours_of(order, {})]
+    figure = go.Figure(categories(picture, xs, ys, palette))
     for name, colour in zip(order, palette[2:], strict=True):
-        figure.add_trace(_key(f"only {names[0]}" if groups is None else name, colour))
+        figure.add_trace(legend_key(f"only {names[0]}" if groups is None else name, colour))
     if ghost:
-        figure.add_trace(_key(names[1], "rgba(128,128,128,0.5)"))
+        figure.add_trace(legend_key(names[1], "rgba(128,128,128,0.5)"))
     note = "" if groups is None else f"in colour: only {names[0]}"
     if share is not None:
         note += f"{'; ' if note else ''}U({names[0]} \\ {names[1]}) = {share:.1%}"
@@ -139,12 +143,12 @@ def coverage_grid(
     for bins, flag in ((first, 1), (second, 2)):
         kind[tuple((np.unique(bins, axis=0) - low)[:, ::-1].T)] |= flag
     palette = ["rgba(0,0,0,0)", COLOURS[1], COLOURS[0], GROUND]
-    figure = go.Figure(_categories(kind, *_bin_edges(low, shape, width), palette))
+    figure = go.Figure(categories(kind, *_bin_edges(low, shape, width), palette))
     counts = [int((kind == flag).sum()) for flag in (1, 2, 3)]
     for name, colour, count in zip(
         (f"only {names[0]}", f"only {names[1]}", "both"), palette[1:], counts, strict=True
     ):  # fmt: skip
-        figure.add_trace(_key(f"{name}: {count:,} bins", "rgba(128,128,128,0.6)" if colour == GROUND else colour))
+        figure.add_trace(legend_key(f"{name}: {count:,} bins", "rgba(128,128,128,0.6)" if colour == GROUND else colour))
     return _finished(figure, axes, f"bins of {width:g}")
 
 
@@ -173,7 +177,7 @@ def growth_panels(
         # Two bins of different elements may share a place: what is new stays in sight.
         for when, flag in ((first < number, 1), (first == number, 2)):
             kind[tuple(row[when] for row in rows)] = flag
-        panel = _categories(kind, *_bin_edges(low, shape, width), ["rgba(0,0,0,0)", GROUND, COLOURS[1]])
+        panel = categories(kind, *_bin_edges(low, shape, width), ["rgba(0,0,0,0)", GROUND, COLOURS[1]])
         figure.add_trace(panel, row=number // columns + 1, col=number % columns + 1)
     styled(figure, 110 + 230 * lines)
     figure.update_xaxes(nticks=4)
@@ -216,14 +220,14 @@ def time_projection(
     a, b = _pair(x, y, "time_projection")
     gx, gy = _pair(*fit_on, "time_projection")
     when = _column(time, len(a), "time").astype(float)
-    xs, ys = _edges(np.concatenate([a, gx])), _edges(np.concatenate([b, gy]))
-    ground = _categories(_dots(gx, gy, xs, ys, 0).astype(np.uint8), xs, ys, ["rgba(0,0,0,0)", "rgba(128,128,128,0.3)"])
+    xs, ys = edges_of(np.concatenate([a, gx])), edges_of(np.concatenate([b, gy]))
+    ground = categories(dots(gx, gy, xs, ys, 0).astype(np.uint8), xs, ys, ["rgba(0,0,0,0)", "rgba(128,128,128,0.3)"])
     figure = go.Figure(ground)
     if len(a) > POINTS:
-        figure.add_trace(_value_cells(a, b, when, time_title, "mean", (xs, ys)))
+        figure.add_trace(value_cells(a, b, when, time_title, "mean", (xs, ys)))
     else:
-        figure.add_trace(_value_points(a, b, when, time_title, None))
-    figure.add_trace(_key(fit_on_name, "rgba(128,128,128,0.6)"))
+        figure.add_trace(value_points(a, b, when, time_title, None))
+    figure.add_trace(legend_key(fit_on_name, "rgba(128,128,128,0.6)"))
     return _finished(figure, axes, "")
 
 
@@ -259,118 +263,6 @@ def distance_trend(
     return figure
 
 
-def element_colour(symbol: str, number: int = 0) -> str:
-    """Colour of an element, or one of `COLOURS`."""
-    return ELEMENT_COLOURS.get(symbol, COLOURS[number % len(COLOURS)])
-
-
-def _group_points(
-    x: np.ndarray, y: np.ndarray, labels: np.ndarray, colours: Mapping[str, str], text: Sequence[str] | None
-) -> list[go.Scatter]:
-    order = _by_size(labels)
-    said = None if text is None else np.asarray(text)
-    return [
-        go.Scatter(
-            x=x[labels == name], y=y[labels == name], name=str(name), mode="markers",
-            marker={"size": 5, "opacity": 0.6, "color": colour},
-            text=None if said is None else said[labels == name],
-        )
-        for name, colour in zip(order, _palette(order, colours), strict=True)
-    ]  # fmt: skip
-
-
-def _group_cells(x: np.ndarray, y: np.ndarray, labels: np.ndarray, colours: Mapping[str, str]) -> list[go.Heatmap]:
-    """One image per group; a cell is the more opaque the more atoms it holds (logarithm). A key per group follows."""
-    xs, ys = _edges(x), _edges(y)
-    order = _by_size(labels)
-    palette = _palette(order, colours)
-    traces: list[Any] = []
-    for name, colour in zip(order, palette, strict=True):
-        mine = labels == name
-        rows, columns = (slice(place.min(), place.max() + 1) for place in (_place(y[mine], ys), _place(x[mine], xs)))
-        counts = np.log1p(np.histogram2d(y[mine], x[mine], bins=(ys, xs))[0][rows, columns])
-        # 255 shades in one byte each, and no cell outside the group's own rectangle: a seventh of the size.
-        traces.append(
-            go.Heatmap(
-                x=_middles(xs)[columns], y=_middles(ys)[rows], z=np.ceil(254 * counts / counts.max()).astype(np.uint8),
-                zmin=0, zmax=254, showscale=False, hoverinfo="skip", legendgroup=str(name), name=str(name),
-                colorscale=[[0.0, _faint(colour, 0.0)], [1e-3, _faint(colour, 0.35)], [1.0, _faint(colour, 0.95)]],
-            )
-        )  # fmt: skip
-    return traces + [_key(str(name), colour, str(name)) for name, colour in zip(order, palette, strict=True)]
-
-
-def _value_points(
-    x: np.ndarray, y: np.ndarray, values: np.ndarray, title: str, text: Sequence[str] | None
-) -> go.Scatter:
-    # The largest values on top: they are what one looks for.
-    order = np.argsort(values, kind="stable")
-    return go.Scatter(
-        x=x[order], y=y[order], mode="markers", showlegend=False,
-        text=None if text is None else np.asarray(text)[order],
-        marker={"size": 5, "opacity": 0.8, "color": values[order], "colorscale": SCALE, "showscale": True,
-                "colorbar": _bar(title)},
-    )  # fmt: skip
-
-
-def _value_cells(
-    x: np.ndarray, y: np.ndarray, values: np.ndarray | None, title: str, how: str,
-    edges: tuple[np.ndarray, np.ndarray] | None = None,
-) -> go.Heatmap:  # fmt: skip
-    xs, ys = edges or (_edges(x), _edges(y))
-    counts = np.histogram2d(y, x, bins=(ys, xs))[0]
-    bar = _bar(title)
-    if values is None:
-        shown = np.where(counts > 0, np.log10(np.maximum(counts, 1)), np.nan)
-        ticks = np.arange(0, int(np.nanmax(shown, initial=0)) + 1)
-        bar = {**_bar("atoms per cell"), "tickvals": ticks.tolist(), "ticktext": [f"{10 ** int(t):,}" for t in ticks]}
-    elif how == "max":
-        shown = np.full(counts.shape, -np.inf)
-        np.maximum.at(shown, (_place(y, ys), _place(x, xs)), values)
-        shown[counts == 0] = np.nan
-    else:
-        sums = np.histogram2d(y, x, bins=(ys, xs), weights=values)[0]
-        shown = np.divide(sums, counts, out=np.full_like(sums, np.nan), where=counts > 0)
-    return go.Heatmap(
-        x=_middles(xs), y=_middles(ys), z=shown.astype(np.float32), colorscale=SCALE, colorbar=bar, name="",
-        hoverongaps=False, hovertemplate="%{z:.3g}<extra></extra>",
-    )  # fmt: skip
-
-
-def _categories(kind: np.ndarray, xs: np.ndarray, ys: np.ndarray, palette: Sequence[str]) -> go.Heatmap:
-    """An image of small integers, each with its colour."""
-    n = len(palette)
-    scale = [[(i + side) / n, colour] for i, colour in enumerate(palette) for side in (0, 1)]
-    return go.Heatmap(
-        x=_middles(xs), y=_middles(ys), z=kind, zmin=-0.5, zmax=n - 0.5, colorscale=scale, showscale=False,
-        hoverinfo="skip",
-    )  # fmt: skip
-
-
-def _dots(x: np.ndarray, y: np.ndarray, xs: np.ndarray, ys: np.ndarray, radius: int) -> np.ndarray:
-    """Cells that dots of a radius cover."""
-    hit = np.zeros((len(ys) - 1, len(xs) - 1), dtype=bool)
-    rows, columns = _place(y, ys), _place(x, xs)
-    reach = np.arange(-radius, radius + 1)
-    for dy, dx in ((i, j) for i in reach for j in reach if i * i + j * j <= radius * radius + radius):
-        hit[np.clip(rows + dy, 0, len(ys) - 2), np.clip(columns + dx, 0, len(xs) - 2)] = True
-    return hit
-
-
-def _place(values: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    return np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
-
-
-def _edges(values: np.ndarray, cells: int = CELLS) -> np.ndarray:
-    low, high = (float(values.min()), float(values.max())) if len(values) else (0.0, 1.0)
-    margin = 0.02 * (high - low) or 0.5
-    return np.linspace(low - margin, high + margin, cells + 1)
-
-
-def _middles(edges: np.ndarray) -> np.ndarray:
-    return 0.5 * (edges[1:] + edges[:-1])
-
-
 def _frame_of_bins(bins: np.ndarray) -> tuple[np.ndarray, tuple[int, int]]:
     low = bins.min(axis=0) - 1
     columns, rows = (bins.max(axis=0) - low + 2).tolist()
@@ -400,31 +292,6 @@ def _column(values: ArrayLike, n: int, what: str) -> np.ndarray:
     if len(array) != n:
         raise DataError(f"one {what} per atom", where="a map", expected=n, found=len(array))
     return array
-
-
-def _by_size(labels: np.ndarray) -> list[str]:
-    """Groups, the largest first and so at the bottom."""
-    names, counts = np.unique(labels, return_counts=True)
-    return [str(names[i]) for i in np.argsort(-counts, kind="stable")]
-
-
-def _palette(order: Sequence[str], colours: Mapping[str, str]) -> list[str]:
-    return [colours.get(name) or element_colour(name, number) for number, name in enumerate(order)]
-
-
-def _faint(colour: str, alpha: float) -> str:
-    red, green, blue = (int(colour[i : i + 2], 16) for i in (1, 3, 5))
-    return f"rgba({red},{green},{blue},{alpha})"
-
-
-def _key(name: str, colour: str, group: str | None = None) -> go.Scatter:
-    """A mark in the legend for an image."""
-    marker = {"symbol": "square", "size": 9, "color": colour}
-    return go.Scatter(x=[None], y=[None], mode="markers", marker=marker, name=name, legendgroup=group)
-
-
-def _bar(title: str) -> dict[str, Any]:
-    return {"title": {"text": title, "side": "right"}, "thickness": 14, "outlinewidth": 0}
 
 
 def _corner(text: str) -> dict[str, Any]:

@@ -7,10 +7,9 @@ import plotly.graph_objects as go
 import pytest
 
 from mlipkit.errors import DataError
+from mlipkit.plots.cells import CELLS, POINTS
 from mlipkit.plots.embedding import Panel, embedding_maps, measures_of
 from mlipkit.plots.maps import (
-    CELLS,
-    POINTS,
     coverage_grid,
     distance_trend,
     growth_curve,
