@@ -25,8 +25,8 @@ The half-widths come from the hierarchical bootstrap over seeds, then trajectori
 (`mlipkit.analysis.bootstrap`, method "t"). Quantiles of the draws themselves (percentile, BCa) call a cure without
 effect different from its control far too often with three to five seeds; `docs/analysis.md` gives the measured rates.
 
-Arms are paired where labels agree: equal seeds draw together, equal frames draw together. Where every seed of every
-arm saw the same frames, seeds and frames are crossed: a hard frame is hard for all, and does not average out.
+Arms are paired where labels agree: equal seeds draw together, equal frames draw together. Where several seeds saw the
+same frames, seeds and frames are crossed: a hard frame is hard for all, and does not average out over seeds.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ class Errors:
     Attributes:
         values: [n] > 0 per-frame errors, any unit (the same in all arms), for example mean |ΔF| of each frame.
         seeds: [n] training seed of each row.
-        frames: [n] what was evaluated, such as the frame's uid; the same in two arms means the same frame. None: each
-            row is its own.
+        frames: [n] what was evaluated, such as the frame's uid; the same label under two seeds or in two arms means
+            the same frame (of the same trajectory). None: each row is its own.
         trajectories: [n] which trajectory the frame belongs to; frames of one trajectory are alike and draw together
             first. None: frames are independent.
         weights: [n] share of a row in the mean, such as its number of force components; None: equal.
@@ -105,7 +105,7 @@ class CureVerdict:
         effect: smallest gain of interest (0.1: a tenth off the error); an interval that excludes it says "does not".
         confidence: of the interval.
         n_seeds: smallest number of seeds of an arm; n_units: frames (or rows) of the cure.
-        design: "crossed" (the same frames for all) or "nested"; paired_seeds, paired_frames: what the arms share.
+        design: "crossed" (seeds saw the same frames) or "nested"; paired_seeds, paired_frames: what the arms share.
         against: control -> ratio and interval.
         errors: arm -> its error, the cure under "cure".
     """
@@ -282,27 +282,29 @@ def _design(table: _Table) -> tuple[Design, bool, bool, bool]:
     """(design, crossed, seeds paired, frames paired) from which labels the arms share."""
     arms = [table.arm == number for number in range(int(table.arm.max()) + 1)]
     seeds = [set(table.seed[arm].tolist()) for arm in arms]
-    keys = [
-        set(zip(*(column[arm].tolist() for column in (table.seed, table.trajectory, table.frame)), strict=True))
-        for arm in arms
-    ]
-    units = {
-        frozenset(key[1:] for key in found if key[0] == one)
-        for found, own in zip(keys, seeds, strict=True)
-        for one in own
-    }
+    units = [_keys(table, arm, (table.trajectory, table.frame)) for arm in arms]
     paired_seeds = all(own == seeds[0] for own in seeds)
     stratum = Level(table.arm, drawn=False)
-    several = max(len(own) for own in seeds) > 1
-    if table.named and len(units) == 1 and several:
-        below = [table.trajectory, table.frame]
+    everywhere = np.ones(len(table.arm), dtype=bool)
+    n_units = len(_keys(table, everywhere, (table.trajectory, table.frame)))
+    # A frame that two seeds saw makes the design crossed, even where a row is missing: taken as nested, what is common
+    # to a frame would count as if every seed had drawn it anew.
+    crossed = table.named and len(_keys(table, everywhere, (table.seed, table.trajectory, table.frame))) > n_units
+    if crossed:
+        apart = sum(map(len, units)) == n_units and len(arms) > 1
         above = [table.seed] if paired_seeds else [stratum, table.seed]
-        return Design(above, below), True, paired_seeds, True
-    paired_frames = table.named and all(found == keys[0] for found in keys)
+        below: list[Any] = [table.trajectory, table.frame]
+        return Design(above, [stratum, *below] if apart else below), True, paired_seeds, not apart
+    rows = [_keys(table, arm, (table.seed, table.trajectory, table.frame)) for arm in arms]
+    paired_frames = table.named and all(found == rows[0] for found in rows)
     levels: list[Any] = [table.seed, table.trajectory, table.frame]
     if not paired_frames:
         levels.insert(1 if paired_seeds else 0, stratum)
     return Design(levels), False, paired_seeds, paired_frames
+
+
+def _keys(table: _Table, rows: np.ndarray, columns: tuple[np.ndarray, ...]) -> set[tuple[int, ...]]:
+    return set(zip(*(column[rows].tolist() for column in columns), strict=True))
 
 
 def _columns(table: _Table, reduce: Reduce) -> np.ndarray:

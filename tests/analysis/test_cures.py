@@ -136,6 +136,25 @@ def test_sharing_frames_and_seeds_is_used() -> None:
     assert apart.half_width > 2 * paired.half_width
 
 
+def test_a_missing_row_changes_little() -> None:
+    """One frame of one seed of one arm has no error: seeds and frames stay crossed, the interval stays what it was."""
+    arms = [Errors.table(one) for one in study(np.random.default_rng(12), 5, [0.9, 1.0])]
+    whole = judge_cure(arms[0], {"control": arms[1]})
+    keep = np.arange(len(np.asarray(arms[0].values))) != 37
+    part = Errors(*(np.asarray(column)[keep] for column in (arms[0].values, arms[0].seeds, arms[0].frames)))
+    found = judge_cure(part, {"control": arms[1]})
+    assert (found.design, found.paired_seeds, found.paired_frames) == ("crossed", True, True)
+    assert found.half_width == pytest.approx(whole.half_width, rel=0.15)
+
+
+def test_other_frames_in_each_arm_draw_apart() -> None:
+    arms = [Errors.table(one) for one in study(np.random.default_rng(12), 5, [0.9, 1.0])]
+    moved = Errors(arms[1].values, arms[1].seeds, np.asarray(arms[1].frames) + 1000)
+    found = judge_cure(arms[0], {"control": moved})
+    assert (found.design, found.paired_frames) == ("crossed", False)
+    assert found.half_width > 1.5 * judge_cure(arms[0], {"control": arms[1]}).half_width
+
+
 def test_own_trajectories_of_each_seed_are_nested() -> None:
     """Each seed ran its own MD: frames of one trajectory are alike, so ten times the frames say hardly more."""
     rng = np.random.default_rng(5)
