@@ -86,9 +86,9 @@ def test_a_binned_value_is_the_mean_or_the_largest_of_its_cell() -> None:
 def test_t2_against_q_is_logarithmic() -> None:
     figure = score_map([1, 10], [0.1, 5], values=[1, 2], value_title="Q", axes=("T²", "Q"), log=True)
     assert (figure.layout.xaxis.type, figure.layout.yaxis.type) == ("log", "log")
-    binned = score_map([1, 10, 100], [1, 1, 1], values=[1, 2, 3], axes=("T²", "Q"), log=True, limit=2)
+    binned = score_map([1, 10, 100], [1, 1, 10], values=[1, 2, 3], axes=("T²", "Q"), log=True, limit=2)
     assert binned.layout.xaxis.title.text == "log₁₀ T²"
-    assert cell(images(binned)[0], 2.0, 0.0) == 3
+    assert cell(images(binned)[0], 2.0, 1.0) == 3
     with pytest.raises(DataError, match="positive scores"):
         score_map([0, 1], [1, 1], log=True)
 
