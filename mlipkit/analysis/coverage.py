@@ -156,15 +156,17 @@ def coverage(
     pairs = [*estimates, *draws]
     kept = [np.stack([one[side] for one in pairs]) for side in (0, 1)]
 
-    shares: list[tuple[Share, Share, Share]] = []
+    only_a, only_b, jaccard = [], [], []
     for width in widths:
-        values = _bins(a, b, width, components, elements, kept)
-        shares.append(tuple(_share(one, len(estimates), confidence) for one in values))  # type: ignore[arg-type]
+        for kept_shares, values in zip(
+            (only_a, only_b, jaccard), _bins(a, b, width, components, elements, kept), strict=True
+        ):
+            kept_shares.append(_share(values, len(estimates), confidence))
     near = _distances(a, b, elements)
     beyond_b, limit_b = _beyond(near["ab"], near["bb"], a, b, elements, kept[0], kept[1])
     beyond_a, limit_a = _beyond(near["ba"], near["aa"], b, a, elements, kept[1], kept[0])
     return Coverage(
-        elements, n, tuple(widths), *zip(*shares, strict=True), _share(beyond_b, len(estimates), confidence),
+        elements, n, tuple(widths), tuple(only_a), tuple(only_b), tuple(jaccard), _share(beyond_b, len(estimates), confidence),
         _share(beyond_a, len(estimates), confidence), limit_b[: len(estimates)].mean(axis=0),
         limit_a[: len(estimates)].mean(axis=0), confidence,
     )  # fmt: skip
