@@ -165,10 +165,12 @@ def coverage(
     near = _distances(a, b, elements)
     beyond_b, limit_b = _beyond(near["ab"], near["bb"], a, b, elements, kept[0], kept[1])
     beyond_a, limit_a = _beyond(near["ba"], near["aa"], b, a, elements, kept[1], kept[0])
+    n_estimates = len(estimates)
     return Coverage(
-        elements, n, tuple(widths), tuple(only_a), tuple(only_b), tuple(jaccard), _share(beyond_b, len(estimates), confidence),
-        _share(beyond_a, len(estimates), confidence), limit_b[: len(estimates)].mean(axis=0),
-        limit_a[: len(estimates)].mean(axis=0), confidence,
+        elements=elements, n_frames=n, widths=tuple(widths), only_a=tuple(only_a), only_b=tuple(only_b),
+        jaccard=tuple(jaccard), beyond_b=_share(beyond_b, n_estimates, confidence),
+        beyond_a=_share(beyond_a, n_estimates, confidence), limit_b=limit_b[:n_estimates].mean(axis=0),
+        limit_a=limit_a[:n_estimates].mean(axis=0), confidence=confidence,
     )  # fmt: skip
 
 

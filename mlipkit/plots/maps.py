@@ -83,7 +83,7 @@ def score_map(
         update(title_text=title, **(_log_axis(column) if log and not binned else {}))
     figure.update_layout(hovermode="closest", legend={"itemsizing": "constant"})
     if binned:
-        figure.add_annotation(_corner(f"binned: {len(a):,} atoms in {CELLS} × {CELLS} cells"))
+        _noted(figure, f"binned: {len(a):,} atoms in {CELLS} × {CELLS} cells")
     return figure
 
 
@@ -259,7 +259,7 @@ def distance_trend(
     figure.update_yaxes(title_text="distance to the fit-on set<br>(median, score units)", **_log_axis(distance))
     if rho is not None:
         ends = f" (95% interval {rho[1]:.2f} to {rho[2]:.2f})" if np.isfinite(rho[1:]).all() else ""
-        figure.add_annotation(_corner(f"Spearman ρ = {rho[0]:.2f}{ends}"))
+        _noted(figure, f"Spearman ρ = {rho[0]:.2f}{ends}")
     return figure
 
 
@@ -294,11 +294,13 @@ def _column(values: ArrayLike, n: int, what: str) -> np.ndarray:
     return array
 
 
-def _corner(text: str) -> dict[str, Any]:
-    return {
-        "text": text, "xref": "paper", "yref": "paper", "x": 1, "y": 0, "xanchor": "right", "yanchor": "top",
-        "yshift": -22, "showarrow": False, "font": {"size": 11},
-    }  # fmt: skip
+def _noted(figure: go.Figure, text: str) -> None:
+    """A line of small print below the axis title: above stands a legend of any length."""
+    figure.update_layout(margin_b=82)
+    figure.add_annotation(
+        text=text, xref="paper", yref="paper", x=1, y=0, xanchor="right", yanchor="top", yshift=-58, showarrow=False,
+        font={"size": 11},
+    )  # fmt: skip
 
 
 def _log_axis(values: ArrayLike) -> dict[str, Any]:
@@ -315,5 +317,5 @@ def _finished(figure: go.Figure, axes: tuple[str, str], note: str) -> go.Figure:
     figure.update_yaxes(title_text=axes[1])
     figure.update_layout(hovermode="closest")
     if note:
-        figure.add_annotation(_corner(note))
+        _noted(figure, note)
     return figure
