@@ -30,7 +30,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.sparse import csr_matrix
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 
 from mlipkit.errors import DataError
 
@@ -209,7 +209,7 @@ def nearest_by_frame(a: Projected, b: Projected, elements: ArrayLike) -> np.ndar
             there = np.flatnonzero(b.numbers[start:end] == z) + start
             rows = np.flatnonzero(kinds == z)
             if len(there) and len(rows):
-                found[rows, frame] = cKDTree(b.projections[there]).query(scores[rows])[0]
+                found[rows, frame] = KDTree(b.projections[there]).query(scores[rows])[0]
     return found
 
 

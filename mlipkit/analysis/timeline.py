@@ -22,7 +22,7 @@ from itertools import pairwise
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.spatial import cKDTree
+from scipy.spatial import KDTree
 from scipy.special import stdtrit
 from scipy.stats import rankdata
 
@@ -89,7 +89,7 @@ def nearest_distance(points: Projected, fit_on: Projected) -> np.ndarray:
         there, rows = fit_on.numbers == z, points.numbers == z
         if not there.any():
             raise DataError("an element that the fit-on set does not hold", where="nearest_distance", found=int(z))
-        found[rows] = cKDTree(np.asarray(fit_on.projections)[there]).query(np.asarray(points.projections)[rows])[0]
+        found[rows] = KDTree(np.asarray(fit_on.projections)[there]).query(np.asarray(points.projections)[rows])[0]
     return found
 
 
@@ -114,7 +114,8 @@ def trend(times: ArrayLike, values: ArrayLike, confidence: float = 0.95) -> Tren
 def inefficiency(values: ArrayLike) -> float:
     """Frames per independent frame, g = 1 + 2 Σ r_τ, summed while pairs of correlations stay positive (C. J. Geyer,
     Stat. Sci. 7, 473, 1992); at least 1."""
-    x = np.asarray(values, dtype=float) - np.mean(values)
+    x = np.asarray(values, dtype=float)
+    x = x - x.mean()
     n = len(x)
     if n < 4 or not (x @ x) > 0:
         return 1.0

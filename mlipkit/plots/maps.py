@@ -169,7 +169,7 @@ def growth_panels(
     lines = -(-len(names) // columns)
     titles = [f"{name}: +{int((first == number).sum()):,}" for number, name in enumerate(names)]
     figure = make_subplots(
-        rows=lines, cols=columns, shared_xaxes="all", shared_yaxes="all", subplot_titles=titles,
+        rows=lines, cols=columns, shared_xaxes=True, shared_yaxes=True, subplot_titles=titles,
         horizontal_spacing=0.02, vertical_spacing=0.14,
     )  # fmt: skip
     for number in range(len(names)):
@@ -180,7 +180,8 @@ def growth_panels(
         panel = categories(kind, *_bin_edges(low, shape, width), ["rgba(0,0,0,0)", GROUND, COLOURS[1]])
         figure.add_trace(panel, row=number // columns + 1, col=number % columns + 1)
     styled(figure, 110 + 230 * lines)
-    figure.update_xaxes(nticks=4)
+    figure.update_xaxes(nticks=4, matches="x")
+    figure.update_yaxes(matches="y")
     for column in range(columns):
         figure.update_xaxes(title_text=axes[0], row=lines, col=column + 1)
     for line in range(lines):
