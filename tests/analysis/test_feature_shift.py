@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+
 import numpy as np
 import pytest
 
@@ -121,8 +123,7 @@ def test_before_and_after_adaptation() -> None:
 
 
 def test_large_sets_are_thinned_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mlipkit.analysis import feature_shift as module
-
+    module = importlib.import_module("mlipkit.analysis.feature_shift")
     monkeypatch.setattr(module, "MAX_ROWS", 40)
     groups = np.repeat(np.arange(10), 20)
     kept = module._thinned(groups, np.random.default_rng(0))
