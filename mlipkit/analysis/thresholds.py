@@ -122,7 +122,7 @@ def runs_of(frames: FrameSet, most: int = MOST_RUNS) -> Runs:
             "limits need at least two frames", found=len(frames), hint="rule='trajectory' takes them from what is scored"
         )
     trajectory, source = frames.trajectory.astype(np.int64), frames.source_codes.astype(np.int64)
-    own = np.where(trajectory >= 0, trajectory, -1 - source)
+    own = np.where(trajectory >= 0, len(frames.sources) + trajectory, source)
     codes = np.unique(own, return_inverse=True)[1].reshape(-1)
     told = "trajectory" if (trajectory >= 0).all() else "source" if (trajectory < 0).all() else "trajectory or source"
     before = int(codes.max()) + 1
