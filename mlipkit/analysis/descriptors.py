@@ -1,4 +1,4 @@
-"""What every descriptor of atoms has in common, and its rows read in chunks, so that no table of all atoms is ever held."""
+"""What descriptors of atoms have in common, and their rows in chunks, so that no table of all atoms is ever held."""
 
 from __future__ import annotations
 
@@ -124,9 +124,7 @@ def chunks(frames: FrameSet, size: int, max_bytes: int = CHUNK_BYTES) -> list[tu
     return ranges
 
 
-def blocks(
-    descriptor: Descriptor, frames: FrameSet, max_bytes: int = CHUNK_BYTES
-) -> Iterator[tuple[int, int, Array]]:
+def blocks(descriptor: Descriptor, frames: FrameSet, max_bytes: int = CHUNK_BYTES) -> Iterator[tuple[int, int, Array]]:
     """The rows of all atoms, some frames at a time.
 
     Args:

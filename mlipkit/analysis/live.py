@@ -3,7 +3,7 @@
 >>> scorer = LiveScorer(OODModel.load("model.safetensors"))
 >>> scorer.score(numbers, positions, cell, pbc).ratio.max()
 
-What it costs is in `benchmarks/results/soap_pca.json`. Where a potential is evaluated anyway its features cost next to
+What it costs is in `benchmarks/results/soap_pca.jsonl`. Where a potential is evaluated anyway its features cost next to
 nothing: fit the model on `ModelFeatures` and pass them to `score_rows`.
 """
 

@@ -1,17 +1,16 @@
 """Second moments of rows too many to hold: sums over chunks, from which the leading components follow.
 
-Let A = Σ (x-μ)(x-μ)ᵀ over all rows x. One pass over the rows gives μ, tr A and Y = A V for a block V [p,b] of orthonormal
-directions, and
+Let A = Σ (x-μ)(x-μ)ᵀ over all rows x. One pass over the rows gives μ, tr A and Y = A V for a block V [p,b] of
+orthonormal directions, and
 
-    T = Vᵀ Y                           Ritz values: eigenvalues of T
-    A ≈ Y T⁻¹ Yᵀ                       Nyström: exact where V spans the leading components, else below A
+    T = Vᵀ Y                  its eigenvalues are the Ritz values
+    A ≈ Y T⁻¹ Yᵀ              Nyström: exact where V spans the leading components, else below A
 
-Both values of a component lie below the true one, the Nyström value between the Ritz value and the truth: where they agree
-the pass was enough, else the next pass starts from the Nyström directions. Moments of disjoint sets of rows add, so one pass
-also gives the components of all sets that leave one part out.
+Both values of a component lie below the true one, the Nyström value between the Ritz value and the truth. Moments of
+disjoint sets of rows add, so one pass also gives the components of all sets that leave one part out.
 
-Sources: A. Gittens, M. W. Mahoney, J. Mach. Learn. Res. 17, 3977 (2016); N. Halko, P.-G. Martinsson, J. A. Tropp, SIAM Rev.
-53, 217 (2011).
+Sources: A. Gittens, M. W. Mahoney, J. Mach. Learn. Res. 17, 3977 (2016); N. Halko, P.-G. Martinsson, J. A. Tropp, SIAM
+Rev. 53, 217 (2011).
 """
 
 from __future__ import annotations
@@ -24,6 +23,11 @@ from mlipkit.data.columns import Array
 
 _NOTHING = 1e-12
 """Eigenvalues below this fraction of the largest are rounding."""
+
+
+def squares(X: Array) -> Array:
+    """|x|² of rows [n,p], float64 [n]."""
+    return np.einsum("ij,ij->i", X, X).astype(np.float64)
 
 
 class Basis:
@@ -55,7 +59,7 @@ class Moments:
         return cls(basis, 0, np.zeros(p), 0.0, np.zeros((p, b)))
 
     def add(self, shifted: Array, projected: Array, squares: Array) -> None:
-        """Add rows `shifted` = x - c, float32 [m,p], with `projected` = shifted V [m,b] and `squares` = |shifted|² [m]."""
+        """Add rows x - c, float32 [m,p], with their products with V [m,b] and their |x - c|² [m]."""
         self.n += len(shifted)
         self.first += np.ones(len(shifted), np.float32) @ shifted
         self.square += float(squares.sum(dtype=np.float64))
@@ -83,7 +87,7 @@ class Moments:
         values, vectors = np.linalg.eigh(0.5 * (inner + inner.T))
         kept = values > _NOTHING * max(values[-1], np.finfo(float).tiny)
         if not kept.any():
-            return Components(self.n, self.basis.centre + offset, total, np.zeros(0), np.zeros(0), product[:, :0])
+            return Components(self.n, self.basis.centre + offset, total, np.zeros(0), product[:, :0])
         values, vectors = values[kept], vectors[:, kept]
         # Y T^(-1/2) has the Nyström components as its left singular vectors.
         root = (product @ vectors) / np.sqrt(values)
@@ -93,7 +97,7 @@ class Moments:
         good = sizes > _NOTHING * sizes[0]
         axes = (root @ turned[:, good]) / np.sqrt(sizes[good])
         axes *= np.sign(axes[np.abs(axes).argmax(axis=0), np.arange(axes.shape[1])])
-        return Components(self.n, self.basis.centre + offset, total, sizes[good], values[::-1], axes)
+        return Components(self.n, self.basis.centre + offset, total, sizes[good], axes)
 
 
 @dataclass(frozen=True)
@@ -104,7 +108,6 @@ class Components:
         mean: [p].
         total: Σ |x-μ|².
         values: Nyström eigenvalues of A, descending [r].
-        ritz: Ritz values, descending; how far they stay behind `values` says what another pass would change.
         vectors: orthonormal directions [p,r] that belong to `values`; the largest loading of each is positive.
     """
 
@@ -112,14 +115,7 @@ class Components:
     mean: Array
     total: float
     values: Array
-    ritz: Array
     vectors: Array
-
-    def moved(self, k: int) -> float:
-        """Largest relative difference between Nyström and Ritz value of the first `k`, of 0.1 % of the total at least."""
-        a, b = self.values[:k], self.ritz[:k]
-        # The last of many components are rounding of float32 and never settle.
-        return float(np.max(np.abs(a - b[: len(a)]) / np.maximum(a, 1e-3 * self.total), initial=0.0))
 
 
 def start(sample: Array, b: int, rng: np.random.Generator) -> Basis:

@@ -4,24 +4,26 @@
 >>> scores = model.score(trajectory)
 >>> scores.flags, scores.per_frame("q")
 
-The set that the axes were fitted on is the *fit-on set*. Fitting and scoring read descriptor rows in chunks: memory is that of
-one chunk, the moments of the fit and about sixty bytes per scored atom.
+The set that the axes were fitted on is the *fit-on set*. Fitting and scoring read descriptor rows in chunks: memory is
+that of one chunk, the moments of the fit and about sixty bytes per scored atom (`OODModel.stream` spares these).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 
 from mlipkit.analysis.descriptors import Descriptor, Rows, blocks, check_same, check_species, symbols
-from mlipkit.analysis.moments import Basis, Components, Moments
+from mlipkit.analysis.fitting import Passes, fit
 from mlipkit.analysis.outlyingness import NearestNeighbours, combined_index, hotelling_t2
-from mlipkit.analysis.pca import PCA, TOLERANCE, Grouped, load_arrays, pca_of, save_arrays
+from mlipkit.analysis.pca import PCA, pca_of
+from mlipkit.analysis.scores import Scores
 from mlipkit.analysis.soap import Soap
+from mlipkit.analysis.storing import load_arrays, save_arrays
 from mlipkit.analysis.thresholds import (
     Limits,
     Rule,
@@ -34,78 +36,9 @@ from mlipkit.analysis.thresholds import (
 )
 from mlipkit.data.columns import Array
 from mlipkit.data.frameset import FrameSet
-from mlipkit.errors import DataError, ModelError, nearest
+from mlipkit.errors import DataError, ModelError
 
 FORMAT: Final = "mlipkit.ood/1"
-MEASURES: Final = ("q", "t2", "combined", "nearest")
-_PASSES: Final = 8
-
-
-@dataclass(frozen=True, eq=False)
-class Scores:
-    """How far each atom of F frames with N atoms lies from the fit-on set.
-
-    Attributes:
-        offsets: int64 [F+1], first atom of each frame.
-        uids: uint64 [F].
-        numbers: int16 [N].
-        projections: z [N,k], float32; axes of one fit (with `per_element` each element has its own).
-        q: squared distance to the plane [N]. t2: Hotelling's T² [N]. combined: φ [N].
-        nearest: distance in score space to the nearest fit-on atom of the same element [N].
-        flags: bool [N], Q above the element's limit for two consecutive samples of a trajectory; for a frame of no
-            trajectory the one sample decides.
-        limits: measure -> limits per element.
-    """
-
-    offsets: Array
-    uids: Array
-    numbers: Array
-    projections: Array
-    q: Array
-    t2: Array
-    combined: Array
-    nearest: Array
-    flags: Array
-    limits: Mapping[str, Limits]
-
-    def __len__(self) -> int:
-        return len(self.offsets) - 1
-
-    @property
-    def limit(self) -> Array:
-        """Limit of Q of each atom's element [N]; NaN for an element that the fit-on set lacks."""
-        return self.limits["q"].of(self.numbers)
-
-    @property
-    def ratio(self) -> Array:
-        """Q over its limit [N]; infinite for an element that the fit-on set lacks."""
-        ratio = self.q / self.limit
-        return np.where(np.isnan(ratio), np.inf, ratio)
-
-    def above(self, name: str = "q") -> Array:
-        """bool [N], a measure above its limit, each sample by itself."""
-        return self.limits[_measure(name)].above(self.numbers, getattr(self, name))
-
-    def per_frame(self, name: str = "q", how: Literal["mean", "max"] = "mean") -> Array:
-        """A measure, "ratio" or "flags" over the atoms of each frame [F].
-
-        Raises:
-            DataError: no such measure.
-        """
-        values = np.asarray(getattr(self, _measure(name, "ratio", "flags")), np.float64)
-        if not len(self):
-            return np.zeros(0)
-        if how == "max":
-            return np.maximum.reduceat(values, self.offsets[:-1])
-        if how != "mean":
-            raise DataError("no such summary", where="how", expected="mean or max", found=how)
-        return np.add.reduceat(values, self.offsets[:-1]) / np.diff(self.offsets)
-
-
-def _measure(name: str, *more: str) -> str:
-    if name not in (*MEASURES, *more):
-        raise DataError("no such measure", where="name", found=name, hint=nearest(name, (*MEASURES, *more)))
-    return name
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,7 +102,7 @@ class OODModel:
             seed: of the starting directions and of the draw of neighbours.
 
         Raises:
-            DataError: no frames, frames of a single atom (names them), an element outside the descriptor, too few frames.
+            DataError: no frames or too few, frames of a single atom (names them), an element outside the descriptor.
         """
         check_rule(rule)
         _check_fit_on(frames)
@@ -177,9 +110,7 @@ class OODModel:
         runs = runs_of(frames) if rule == "leave_one_run_out" else Runs(np.zeros(len(frames), np.int64), "")
         of_atom = np.repeat(runs.codes, frames.n_atoms)
         numbers = np.asarray(frames.numbers)
-        classes = numbers.astype(np.int64) if per_element else np.zeros(len(numbers), np.int64)
-        grouped = Grouped(Rows(descriptor, frames), seed, classes if per_element else None, of_atom)
-        fitted = _fit(grouped, components, len(numbers), of_atom if runs.n > 1 else None)
+        fitted = fit(Passes(Rows(descriptor, frames), seed, numbers if per_element else None, of_atom), components)
         facts = descriptor.facts()
         planes = {c: pca_of(one, fitted.k[c], facts, c or None) for c, one in fitted.components.items()}
         neighbours = NearestNeighbours(numbers, fitted.z, seed=seed)
@@ -220,6 +151,24 @@ class OODModel:
         flags = consecutive_in(frames, limits["q"].above(numbers, q))
         return Scores(offsets, frames.uids, numbers, z, q, t2, combined, near, flags, limits)
 
+    def stream(self, frames: FrameSet, n_frames: int = 256) -> Iterator[Scores]:
+        """Score a set of any length, `n_frames` at a time, in constant memory.
+
+        Flags are those of `score` where the frames of a trajectory lie side by side, in order of time.
+
+        Raises:
+            ModelError: limits along the trajectory are known only at its end. The rest as `score`.
+        """
+        if not self.limits:
+            raise ModelError(
+                "limits along the trajectory are known only at its end", where="rule", expected="leave_one_run_out",
+                found=self.rule, hint="score(frames) takes all at once",
+            )  # fmt: skip
+        for first in range(0, len(frames), n_frames):
+            # One frame more at either end, so that flags know what comes before and after.
+            before, last = min(first, 1), min(first + n_frames, len(frames))
+            yield self.score(frames[first - before : last + 1]).part(before, before + last - first)
+
     def project(self, numbers: Array, X: Array) -> tuple[Array, Array, Array]:
         """Scores z [n,k], Q [n] and T² [n] of rows X [n,p] of atoms with these elements [n]; overwrites X.
 
@@ -241,7 +190,7 @@ class OODModel:
         """Refuse frames whose scores would mean nothing.
 
         Raises:
-            DataError: an element outside the descriptor; a cell without periodic flags where the fit-on set was periodic.
+            DataError: an element outside the descriptor; a cell without periodic flags where the fit-on set had them.
         """
         check_species(self.descriptor, frames)
         if not self.facts.get("periodic") or not len(frames):
@@ -257,7 +206,7 @@ class OODModel:
             )  # fmt: skip
 
     def save(self, path: str | Path) -> Path:
-        """Write one small file (safetensors). Weights of a potential whose features are the descriptor are not in it."""
+        """Write one small file (safetensors). A potential whose features are the descriptor is not in it."""
         arrays = {"neighbours.numbers": self.neighbours.numbers, "neighbours.z": self.neighbours.z}
         for c, plane in self.planes.items():
             arrays |= {f"plane.{c}.{name}": array for name, array in plane.arrays().items()}
@@ -333,99 +282,6 @@ def _facts(frames: FrameSet, runs: Runs, seed: int) -> dict[str, Any]:
     }
 
 
-@dataclass
-class _Plane:
-    """A fit as seen from a basis: directions and offset of its mean, one matrix product for both."""
-
-    both: Array
-    offset2: float
-    shift: Array
-    variance: Array
-
-    @classmethod
-    def of(cls, components: Components, basis: Basis, k: int) -> _Plane:
-        axes = components.vectors[:, :k]
-        delta = components.mean - basis.centre
-        both = np.asfortranarray(np.concatenate([axes, delta[:, None]], axis=1), np.float32)
-        return cls(both, float(delta @ delta), delta @ axes, components.values[:k] / max(components.n - 1, 1))
-
-    def apply(self, rows: Array, squares: Array) -> tuple[Array, Array]:
-        """z [m,k] and Q [m] of rows x - c [m,p] with |x - c|² [m]."""
-        product = (rows @ self.both).astype(np.float64)
-        z = product[:, :-1] - self.shift
-        distance2 = squares - 2.0 * product[:, -1] + self.offset2
-        return z, np.maximum(distance2 - np.einsum("ij,ij->i", z, z), 0.0)
-
-
-@dataclass
-class _Fitted:
-    """Components and number wanted per class; z [N,k] of all rows, Q and T² [N] with the own run left out."""
-
-    components: dict[int, Components]
-    k: dict[int, int]
-    z: Array
-    q_out: Array
-    t2_out: Array
-
-
-def _fit(grouped: Grouped, components: int | float, n: int, runs: Array | None) -> _Fitted:
-    """Passes until the components stand still; the last one scores the rows as it goes.
-
-    Each pass starts from the components found before, so that it scores with these and tells by how much they would move.
-    """
-    if isinstance(components, float) and components < 1:
-        solved = grouped.solve(components)
-        found, counts = {c: one for c, (one, _) in solved.items()}, {c: k for c, (_, k) in solved.items()}
-    else:
-        grouped.begin(int(components))
-        found = grouped.sweep()
-        counts = dict.fromkeys(found, int(components))
-    width = max(counts.values())
-    for _ in range(_PASSES):
-        left_out: dict[tuple[int, int], Components] = {}
-        if runs is not None:
-            totals: dict[int, Moments] = {c: grouped.total(c) for c in found}
-            left_out = {key: (totals[key[0]] - part).components() for key, part in grouped.moments.items()}
-        grouped.restart(found)
-        bases = grouped.bases
-        whole = {c: _Plane.of(one, bases[c], counts[c]) for c, one in found.items()}
-        # A class of which the other runs hold too little is scored by the whole fit.
-        others = {
-            key: _Plane.of(one, bases[key[0]], counts[key[0]]) if one.n > counts[key[0]] else whole[key[0]]
-            for key, one in left_out.items()
-        }
-        out = _Fitted(found, counts, np.zeros((n, width), np.float32), np.empty(n), np.empty(n))
-
-        def record(
-            c: int, index: Array, rows: Array, squares: Array, out: _Fitted = out, whole: Any = whole, others: Any = others
-        ) -> None:
-            z, q = whole[c].apply(rows, squares)
-            out.z[index, : z.shape[1]] = z
-            if runs is None:
-                return
-            for run in np.unique(runs[index]).tolist():
-                at = np.flatnonzero(runs[index] == run)
-                at_rows = rows if len(at) == len(rows) else rows[at]
-                plane = others[c, run]
-                z, q = plane.apply(at_rows, squares[at])
-                out.q_out[index[at]], out.t2_out[index[at]] = q, hotelling_t2(z, plane.variance)
-
-        moved = grouped.sweep(record)
-        if all(_stands(found[c], moved[c], counts[c]) for c in found):
-            break
-        found = moved
-    out.z = out.z[:, : max(min(out.k[c], len(one.values)) for c, one in out.components.items())]
-    return out
-
-
-def _stands(before: Components, after: Components, k: int) -> bool:
-    """Whether another pass moved no variance by more than `TOLERANCE`."""
-    a, b = before.values[:k], after.values[:k]
-    if len(a) != len(b):
-        return False
-    return bool((np.abs(a - b) <= TOLERANCE * np.maximum(b, 1e-3 * after.total)).all())
-
-
 def _away(numbers: Array, z: Array, runs: Array) -> Array:
     """Distance of each atom [N] to the nearest of the same element in another run."""
     out = np.full(len(numbers), np.inf)
@@ -439,5 +295,7 @@ def _away(numbers: Array, z: Array, runs: Array) -> Array:
 def _limits(numbers: Array, q: Array, t2: Array, near: Array, rule: str, detail: str) -> dict[str, Limits]:
     first = {name: limits_of(values, numbers, rule, detail) for name, values in (("q", q), ("t2", t2))}
     combined = combined_index(q, t2, first["q"].of(numbers), first["t2"].of(numbers))
-    more = {name: limits_of(values, numbers, rule, detail) for name, values in (("combined", combined), ("nearest", near))}
+    more = {
+        name: limits_of(values, numbers, rule, detail) for name, values in (("combined", combined), ("nearest", near))
+    }
     return first | more

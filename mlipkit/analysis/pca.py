@@ -9,9 +9,6 @@ Each axis points where its loading of largest magnitude is positive. Scores of d
 
 from __future__ import annotations
 
-import json
-import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,14 +17,13 @@ from typing import Any
 import numpy as np
 
 from mlipkit.analysis.descriptors import Descriptor, Rows, check_same, facts_hash
-from mlipkit.analysis.moments import Basis, Components, Moments, start
+from mlipkit.analysis.fitting import Passes, fit
+from mlipkit.analysis.moments import Components, squares
+from mlipkit.analysis.storing import load_arrays, save_arrays
 from mlipkit.data.columns import Array
-from mlipkit.errors import DataError, ModelError
+from mlipkit.errors import DataError
 
 FORMAT = "mlipkit.pca/1"
-TOLERANCE = 1e-4
-"""Largest relative move of a component's variance at which a fit ends."""
-_DIRECTIONS, _SAMPLE, _MOST_PASSES = 32, 768, 30
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,31 +136,28 @@ class PCA:
         return cls.from_stored(arrays, header)
 
 
-def fit_pca(
-    blocks: Iterable[Any],
-    k: int | float = 5,
-    seed: int = 0,
-    *,
-    facts: Mapping[str, Any] | None = None,
-    element: int | None = None,
-) -> PCA:
+def fit_pca(blocks: Iterable[Any], k: int | float = 5, seed: int = 0, *, facts: Mapping[str, Any] | None = None) -> PCA:
     """Fit the leading components in a few passes over chunks of rows.
 
     Args:
-        blocks: something that gives the same chunks at every iteration: rows float32 [m,p], or (first frame, last frame,
-            rows) as `mlipkit.analysis.descriptors.Rows` gives them. Rows of `Rows` are never all in memory.
+        blocks: something that gives the same chunks at every iteration: rows float32 [m,p], or (first frame, last
+            frame, rows) as `mlipkit.analysis.descriptors.Rows` gives them, whose rows are never all in memory.
         k: number of components, or (below 1) fraction of the variance that they must explain.
         seed: of the starting directions.
-        facts: `Descriptor.facts()`; those of `Rows` are known. element: kept with the result.
+        facts: `Descriptor.facts()`; those of `Rows` are known.
 
     Raises:
         DataError: fewer than two rows, or rows that are not finite.
     """
-    known = getattr(blocks, "descriptor", None)
-    facts = known.facts() if facts is None and known is not None else facts or {}
-    rows = Grouped(blocks, seed)
-    components, k = rows.solve(k)[0]
-    return pca_of(components, k, facts, element)
+    return fit_and_project(blocks, k, seed, facts=facts)[0]
+
+
+def fit_and_project(
+    blocks: Iterable[Any], k: int | float = 5, seed: int = 0, *, facts: Mapping[str, Any] | None = None
+) -> tuple[PCA, Array, Array]:
+    """`fit_pca` with the scores z [N,k] and Q [N] of the very rows, which its last pass makes anyway."""
+    fitted = fit(Passes(blocks, seed), k)
+    return pca_of(fitted.components[0], fitted.k[0], _facts(blocks, facts)), fitted.z, fitted.q
 
 
 def fit_per_element(
@@ -175,11 +168,15 @@ def fit_per_element(
     Args:
         numbers: int [N], atomic number of every row in order. The rest as in `fit_pca`.
     """
-    known = getattr(blocks, "descriptor", None)
-    facts = known.facts() if facts is None and known is not None else facts or {}
-    numbers = np.asarray(numbers)
-    rows = Grouped(blocks, seed, numbers)
-    return {z: pca_of(components, n, facts, z) for z, (components, n) in rows.solve(k).items()}
+    fitted = fit(Passes(blocks, seed, classes=numbers), k)
+    facts = _facts(blocks, facts)
+    return {z: pca_of(one, fitted.k[z], facts, z) for z, one in fitted.components.items()}
+
+
+def _facts(blocks: Any, facts: Mapping[str, Any] | None) -> Mapping[str, Any]:
+    if facts is None and isinstance(blocks, Rows):
+        return blocks.descriptor.facts()
+    return facts or {}
 
 
 def pca_of(components: Components, k: int, facts: Mapping[str, Any], element: int | None = None) -> PCA:
@@ -196,189 +193,3 @@ def pca_of(components: Components, k: int, facts: Mapping[str, Any], element: in
         dict(facts),
         element,
     )
-
-
-def squares(X: Array) -> Array:
-    """|x|² of rows [n,p], float64 [n]."""
-    return np.einsum("ij,ij->i", X, X).astype(np.float64)
-
-
-class Grouped:
-    """Passes over rows that belong to classes (elements, or one class for all) and to runs.
-
-    Args:
-        blocks: chunks, the same at every iteration.
-        seed: of the starting directions.
-        classes: int [N]; None: one class, 0.
-        runs: int [N]; None: one run. Moments are kept by class and run, so that leaving a run out costs no pass.
-    """
-
-    def __init__(self, blocks: Iterable[Any], seed: int, classes: Array | None = None, runs: Array | None = None):
-        self.blocks, self.classes, self.runs = blocks, classes, runs
-        self._rng = np.random.default_rng(seed)
-        self._sample = self._draw(seed)
-        self.moments: dict[tuple[int, int], Moments] = {}
-        self.bases: dict[int, Basis] = {}
-
-    def _draw(self, seed: int) -> dict[int, Array]:
-        """Some rows of each class, to start from."""
-        if isinstance(self.blocks, Rows):
-            index, rows = self.blocks.sample(_SAMPLE, seed)
-            classes = np.zeros(len(index), np.int64) if self.classes is None else self.classes[index]
-            rows = [rows]
-        else:
-            # A few rows of every chunk: without knowing how many will come, and never more than a chunk in memory.
-            rows, found, first = [], [], 0
-            for X in _chunks(self.blocks):
-                few = np.sort(self._rng.permutation(len(X))[: max(1, _SAMPLE // 8)])
-                rows.append(X[few].copy())
-                found.append(few + first)
-                first += len(X)
-                if sum(map(len, rows)) > 4 * _SAMPLE:
-                    keep = self._rng.permutation(sum(map(len, rows)))[: 2 * _SAMPLE]
-                    rows, found = [np.concatenate(rows)[keep]], [np.concatenate(found)[keep]]
-            index = np.concatenate(found) if found else np.zeros(0, np.int64)
-            classes = np.zeros(len(index), np.int64) if self.classes is None else self.classes[index]
-        X = np.concatenate(rows) if rows else np.zeros((0, 1), np.float32)
-        if len(X) < 2 and self.classes is None:
-            raise DataError("a PCA needs at least two atoms", found=len(X))
-        names = [0] if self.classes is None else np.unique(self.classes).tolist()
-        return {int(c): X[classes == c][:_SAMPLE] for c in names}
-
-    def begin(self, k: int) -> None:
-        """Starting directions for `k` components."""
-        p = next(iter(self._sample.values())).shape[1]
-        for c, sample in self._sample.items():
-            rows = sample if len(sample) else np.zeros((1, p), np.float32)
-            self.bases[c] = start(rows, max(_DIRECTIONS, 2 * k + 16), self._rng)
-
-    def sweep(self, seen: Any = None) -> dict[int, Components]:
-        """One pass: moments of all classes and runs, and the components of each class.
-
-        Args:
-            seen: called with (class, index of rows [m], rows x - c [m,p], |x - c|² [m]) for every piece of a chunk.
-
-        Raises:
-            DataError: rows that are not finite.
-        """
-        self.moments = {}
-        first = 0
-        for X in _chunks(self.blocks):
-            index = np.arange(first, first + len(X))
-            first += len(X)
-            for c in self.bases:
-                mine = index if self.classes is None else index[self.classes[index] == c]
-                if not len(mine):
-                    continue
-                basis = self.bases[c]
-                rows = X if len(mine) == len(X) else X[mine - index[0]]
-                rows -= basis.centre
-                projected, sizes = rows @ basis.directions, squares(rows)
-                if not np.isfinite(sizes).all():
-                    raise DataError("descriptor rows are not finite", where=f"atom {int(mine[~np.isfinite(sizes)][0])}")
-                runs = np.zeros(len(mine), np.int64) if self.runs is None else self.runs[mine]
-                for run in np.unique(runs).tolist():
-                    at = slice(None) if (runs == run).all() else np.flatnonzero(runs == run)
-                    moments = self.moments.setdefault((c, run), Moments.empty(basis))
-                    moments.add(rows[at], projected[at], sizes[at])
-                if seen is not None:
-                    seen(c, mine, rows, sizes)
-        return {c: self.total(c).components() for c in self.bases}
-
-    def total(self, c: int) -> Moments:
-        """Moments of a class over all runs."""
-        parts = [moments for (name, _), moments in self.moments.items() if name == c]
-        out = Moments.empty(self.bases[c])
-        for part in parts:
-            out = out + part
-        return out
-
-    def restart(self, found: Mapping[int, Components]) -> None:
-        """Directions for the next pass: the components found, filled up at random to as many as before."""
-        for c, components in found.items():
-            b = self.bases[c].directions.shape[1]
-            vectors = components.vectors[:, :b]
-            if vectors.shape[1] < b:
-                fresh = self._rng.standard_normal((len(vectors), b - vectors.shape[1]))
-                vectors = np.linalg.qr(np.concatenate([vectors, fresh], axis=1))[0]
-            self.bases[c] = Basis(components.mean, vectors)
-
-    def solve(self, k: int | float) -> dict[int, tuple[Components, int]]:
-        """Passes until no variance moves by more than `TOLERANCE`; the components and how many are wanted."""
-        wanted = 64 if isinstance(k, float) and k < 1 else int(k)
-        if wanted < 1 or (isinstance(k, float) and not 0 < k < 1 and k != int(k)):
-            raise DataError("no number of components", where="components", expected="1, 2, ... or a fraction", found=k)
-        while True:
-            self.begin(wanted)
-            for _ in range(_MOST_PASSES):
-                found = self.sweep()
-                if all(one.moved(wanted) < TOLERANCE for one in found.values()):
-                    break
-                self.restart(found)
-            if wanted == k:
-                return {c: (one, wanted) for c, one in found.items()}
-            counts = {c: enough(one, float(k)) for c, one in found.items()}
-            full = all(len(one.values) < wanted or counts[c] <= wanted for c, one in found.items())
-            if full:
-                return {c: (one, counts[c]) for c, one in found.items()}
-            wanted *= 2
-
-
-def enough(components: Components, fraction: float) -> int:
-    """How many components explain `fraction` of the variance; one more than there are when they do not."""
-    share = np.cumsum(components.values) / max(components.total, np.finfo(float).tiny)
-    return int(np.searchsorted(share, fraction * (1 - 1e-9))) + 1
-
-
-def _chunks(blocks: Iterable[Any]) -> Iterable[Array]:
-    """Chunks that may be overwritten: those of `Rows` as they are, others copied."""
-    for block in blocks:
-        X = block[-1] if isinstance(block, tuple) else block
-        yield X if isinstance(blocks, Rows) else np.array(X, np.float32)
-
-
-def save_arrays(path: str | Path, kind: str, arrays: Mapping[str, Array], header: Mapping[str, Any]) -> Path:
-    """One safetensors file with a JSON header, written whole or not at all."""
-    from safetensors.numpy import save as to_bytes
-
-    path = Path(path)
-    content = to_bytes(
-        {name: np.ascontiguousarray(array) for name, array in arrays.items()},
-        metadata={"mlipkit": json.dumps({"kind": kind, **header})},
-    )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
-    return path
-
-
-def load_arrays(path: str | Path, kind: str) -> tuple[dict[str, Array], dict[str, Any]]:
-    """Arrays and header of a file that `save_arrays` wrote.
-
-    Raises:
-        ModelError: no such file, or another kind of file.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    path = Path(path)
-    if not path.is_file():
-        raise ModelError("no such file", where=str(path))
-    try:
-        with safe_open(path, framework="numpy") as file:
-            header = json.loads((file.metadata() or {}).get("mlipkit", "{}"))
-            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - not a mapping
-    except (SafetensorError, ValueError, OSError) as error:
-        raise ModelError(f"cannot be read ({error})", where=str(path), expected=kind) from error
-    if not isinstance(header, dict) or header.get("kind") != kind:
-        found = header.get("kind") if isinstance(header, dict) else None
-        raise ModelError("another kind of file", where=str(path), expected=kind, found=found or "no header of mlipkit")
-    return arrays, header

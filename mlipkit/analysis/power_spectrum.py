@@ -75,7 +75,7 @@ class PowerSpectrum:
         self._n_kinds = 1 if compression == "mu2" else n_species
         self.reach = r_cut + sigma * math.sqrt(-2.0 * math.log(DECAYED))
         decay, mix = radial_basis(r_cut, n_max, l_max, sigma)
-        scale = [math.pi**1.5 * math.sqrt(math.pi * math.sqrt(8.0 / (2 * l + 1))) for l in range(l_max + 1)]
+        scale = [math.pi**1.5 * math.sqrt(math.pi * math.sqrt(8.0 / (2 * deg + 1))) for deg in range(l_max + 1)]
         self._decay = decay.reshape(-1)
         self._mix = np.ascontiguousarray((mix * np.array(scale)[:, None, None]).swapaxes(1, 2))
         self._own = self._mix[0].sum(axis=0) / math.sqrt(4.0 * math.pi)
@@ -136,9 +136,9 @@ class PowerSpectrum:
         left = density.reshape(c, density.shape[1], self._left)
         right = density.sum(axis=2) if self._compression == "mu1nu1" else left
         products = np.empty((c, self._l_max + 1, self._left, self._right), np.float32)
-        for l in range(self._l_max + 1):
-            rows = slice(l * l, (l + 1) ** 2)
-            np.matmul(left[:, rows].swapaxes(1, 2), right[:, rows], out=products[:, l])
+        for deg in range(self._l_max + 1):
+            rows = slice(deg * deg, (deg + 1) ** 2)
+            np.matmul(left[:, rows].swapaxes(1, 2), right[:, rows], out=products[:, deg])
         # "clip" only spares the copy that the default makes to be able to fail.
         np.take(products.reshape(c, -1), self._pick, axis=1, out=out, mode="clip")
 
@@ -147,14 +147,14 @@ def radial_basis(r_cut: float, n_max: int, l_max: int, sigma: float) -> tuple[Ar
     """Decay -a_lk [l_max+1, n_max] in 1/Å² and mixing B_l [l_max+1, n_max, n_max] of the smeared radial functions."""
     reach = np.linspace(1.0, r_cut, n_max)
     decay, mix = np.empty((l_max + 1, n_max)), np.empty((l_max + 1, n_max, n_max))
-    for l in range(l_max + 1):
-        alpha = -np.log(DECAYED / reach**l) / reach**2
-        overlap = 0.5 * gamma(l + 1.5) * (alpha[:, None] + alpha) ** (-l - 1.5)
+    for deg in range(l_max + 1):
+        alpha = -np.log(DECAYED / reach**deg) / reach**2
+        overlap = 0.5 * gamma(deg + 1.5) * (alpha[:, None] + alpha) ** (-deg - 1.5)
         values, vectors = np.linalg.eigh(overlap)
         beta = (vectors / np.sqrt(values)) @ vectors.T
         smeared = 1.0 / (1.0 + 2.0 * sigma**2 * alpha)
-        decay[l] = -alpha * smeared
-        mix[l] = (2.0 * sigma**2) ** 1.5 * beta * smeared ** (l + 1.5)
+        decay[deg] = -alpha * smeared
+        mix[deg] = (2.0 * sigma**2) ** 1.5 * beta * smeared ** (deg + 1.5)
     return decay, mix
 
 
@@ -163,8 +163,8 @@ def _recursion(l_max: int) -> tuple[Array, Array, Array]:
     up, down, norm = (np.zeros((l_max + 1, l_max + 1)) for _ in range(3))
     for m in range(l_max + 1):
         diagonal = math.prod(range(1, 2 * m, 2))
-        for l in range(m, l_max + 1):
-            up[l, m], down[l, m] = (2 * l + 1) / (l + 1 - m), (l + m) / (l + 1 - m)
-            square = (2 * l + 1) / (4 * math.pi) * math.factorial(l - m) / math.factorial(l + m)
-            norm[l, m] = diagonal * math.sqrt(square * (2 if m else 1))
+        for deg in range(m, l_max + 1):
+            up[deg, m], down[deg, m] = (2 * deg + 1) / (deg + 1 - m), (deg + m) / (deg + 1 - m)
+            square = (2 * deg + 1) / (4 * math.pi) * math.factorial(deg - m) / math.factorial(deg + m)
+            norm[deg, m] = diagonal * math.sqrt(square * (2 if m else 1))
     return up, down, norm

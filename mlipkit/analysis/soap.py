@@ -1,7 +1,7 @@
 """Smooth overlap of atomic positions: one vector per atom that rotations and permutations leave alone.
 
-The numbers are those of dscribe's `SOAP` (GTO basis, periodic, no averaging, no normalisation). Where Numba is installed
-they come from `mlipkit.analysis.power_spectrum` in half the time, else from dscribe.
+The numbers are those of dscribe's `SOAP` (GTO basis, periodic, no averaging, no normalisation). Where Numba is
+installed they come from `mlipkit.analysis.power_spectrum` in half the time, else from dscribe.
 """
 
 from __future__ import annotations

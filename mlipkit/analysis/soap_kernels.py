@@ -1,4 +1,4 @@
-"""The loop of the SOAP expansion, compiled by Numba when first imported; `mlipkit.analysis.power_spectrum` says what it is.
+"""The loop of the SOAP expansion, compiled by Numba when first asked for; `power_spectrum` says what it sums.
 
 It lets other threads run, and writes only the rows of the atoms it was given.
 """
@@ -36,26 +36,26 @@ def expansion(l_max: int, n_max: int) -> Callable[..., Any]:
                 cosine, sine = 1.0, 0.0
                 for m in range(l_max + 1):
                     before, here = 0.0, 1.0
-                    for l in range(m, l_max + 1):
-                        value = norm[l, m] * here
-                        harmonics[l * l + l + m] = value * cosine
+                    for deg in range(m, l_max + 1):
+                        value = norm[deg, m] * here
+                        harmonics[deg * deg + deg + m] = value * cosine
                         if m > 0:
-                            harmonics[l * l + l - m] = value * sine
-                        before, here = here, up[l, m] * z * here - down[l, m] * r2 * before
+                            harmonics[deg * deg + deg - m] = value * sine
+                        before, here = here, up[deg, m] * z * here - down[deg, m] * r2 * before
                     cosine, sine = x * cosine - y * sine, x * sine + y * cosine
                 row = sums[kinds[p]]
-                for l in range(l_max + 1):
-                    for lm in range(l * l, (l + 1) * (l + 1)):
+                for deg in range(l_max + 1):
+                    for lm in range(deg * deg, (deg + 1) * (deg + 1)):
                         value = harmonics[lm]
                         for k in range(n_max):
-                            row[lm, k] += value * primitives[p, l * n_max + k]
+                            row[lm, k] += value * primitives[p, deg * n_max + k]
             for s in range(len(sums)):
-                for l in range(l_max + 1):
-                    for lm in range(l * l, (l + 1) * (l + 1)):
+                for deg in range(l_max + 1):
+                    for lm in range(deg * deg, (deg + 1) * (deg + 1)):
                         for n in range(n_max):
                             value = 0.0
                             for k in range(n_max):
-                                value += mix[l, k, n] * sums[s, lm, k]
+                                value += mix[deg, k, n] * sums[s, lm, k]
                             density[i, lm, s, n] = value
             for n in range(n_max):
                 density[i, 0, own_kind[i], n] += own[n]

@@ -1,14 +1,15 @@
 """Limits per element above which an atom counts as outside, and which runs they were learned from.
 
-`leave_one_run_out` (default): each run in turn is scored by a PCA fitted on the others; mean, standard deviation and 99th
-percentile of these scores do not depend on what is scored later. `trajectory`: mean and standard deviation along the very
-trajectory under test, as published (arXiv 2603.10159); events then raise their own limit.
+`leave_one_run_out` (default): each run in turn is scored by a PCA fitted on the others; mean, standard deviation and
+99th percentile of these scores do not depend on what is scored later. `trajectory`: mean and standard deviation along
+the very trajectory under test, as published (arXiv 2603.10159); events then raise their own limit.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -111,15 +112,17 @@ class Runs:
 def runs_of(frames: FrameSet, most: int = MOST_RUNS) -> Runs:
     """Tell the runs in a set apart: by trajectory, else by source.
 
-    Runs that share a structure are one run: a frame left out would else have its twin in the fit. One run alone is cut into
-    blocks of consecutive frames. More than `most` are dealt into that many groups of whole runs.
+    Runs that share a structure are one run: a frame left out would else have its twin in the fit. One run alone is cut
+    into blocks of consecutive frames. More than `most` are dealt into that many groups of whole runs.
 
     Raises:
         DataError: fewer than two frames.
     """
     if len(frames) < 2:
         raise DataError(
-            "limits need at least two frames", found=len(frames), hint="rule='trajectory' takes them from what is scored"
+            "limits need at least two frames",
+            found=len(frames),
+            hint="rule='trajectory' takes them from what is scored",
         )
     trajectory, source = frames.trajectory.astype(np.int64), frames.source_codes.astype(np.int64)
     own = np.where(trajectory >= 0, len(frames.sources) + trajectory, source)
@@ -159,7 +162,7 @@ def consecutive(flags: Array, n: int = 2) -> Array:
     Returns:
         bool, same shape: true for every sample of such a stretch.
     """
-    flags = np.asarray(flags, bool)
+    flags = np.array(flags, dtype=bool, ndmin=1)
     if n <= 1 or not len(flags):
         return flags.copy()
     if len(flags) < n:
@@ -186,16 +189,11 @@ def consecutive_in(frames: FrameSet, flags: Array, n: int = 2) -> Array:
         times = frames.time[rows]
         if np.isfinite(times).all():
             rows = rows[np.argsort(times, kind="stable")]
-        first = 0
-        for last in range(1, len(rows) + 1):
-            a, b = offsets[rows[first]], offsets[rows[first] + 1]
-            if last < len(rows):
-                c, d = offsets[rows[last]], offsets[rows[last] + 1]
-                if np.array_equal(numbers[a:b], numbers[c:d]):
-                    continue
-            index = offsets[rows[first:last]][:, None] + np.arange(b - a)
+        atoms = [numbers[offsets[i] : offsets[i + 1]] for i in rows]
+        changes = [i for i in range(1, len(rows)) if not np.array_equal(atoms[i - 1], atoms[i])]
+        for first, last in pairwise([0, *changes, len(rows)]):
+            index = offsets[rows[first:last]][:, None] + np.arange(len(atoms[first]))
             out[index] = consecutive(out[index], n)
-            first = last
     return out
 
 

@@ -98,10 +98,26 @@ def test_hot_frames_lie_outside_and_cold_ones_inside(model: OODModel, cold: Fram
 
 def test_chunks_change_nothing(model: OODModel, hot: FrameSet, monkeypatch):
     whole = model.score(hot)
-    monkeypatch.setattr("mlipkit.analysis.descriptors.chunks", lambda frames, *_: [(i, i + 1) for i in range(len(frames))])
+    monkeypatch.setattr(
+        "mlipkit.analysis.descriptors.chunks", lambda frames, *_: [(i, i + 1) for i in range(len(frames))]
+    )
     single = model.score(hot)
     np.testing.assert_allclose(single.q, whole.q, rtol=1e-4, atol=1e-6)
     np.testing.assert_array_equal(single.flags, whole.flags)
+
+
+def test_a_stream_gives_the_same_scores_and_flags(model: OODModel, cold: FrameSet, hot: FrameSet):
+    frames = hot.concat(cold[:11])
+    whole, parts = model.score(frames), list(model.stream(frames, 7))
+    assert [len(part) for part in parts] == [7] * 7 + [2]
+    for name in ("numbers", "flags", "uids"):
+        np.testing.assert_array_equal(np.concatenate([getattr(part, name) for part in parts]), getattr(whole, name))
+    for name in ("q", "t2", "combined", "nearest"):
+        joined = np.concatenate([part.per_frame(name, "max") for part in parts])
+        np.testing.assert_allclose(joined, whole.per_frame(name, "max"), rtol=1e-4, atol=1e-5)
+    assert whole.flags.any()
+    with pytest.raises(ModelError, match="only at its end"):
+        next(OODModel.fit(cold[:9], model.descriptor, rule="trajectory").stream(frames))
 
 
 @pytest.mark.parametrize("per_element", [False, True])

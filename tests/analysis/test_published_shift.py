@@ -19,7 +19,10 @@ from mlipkit.analysis.soap import Soap
 from mlipkit.data import FrameSet, read
 
 ELEMENTS = ("H", "C", "O", "N", "Cl", "Li", "Co")
-WITHIN = {"naive": (8.91, 9.77, 8.37, 20.75, 41.37, 44.69, 51.53), "rounds": (7.46, 8.66, 6.88, 17.05, 33.16, 32.36, 71.70)}
+WITHIN = {
+    "naive": (8.91, 9.77, 8.37, 20.75, 41.37, 44.69, 51.53),
+    "rounds": (7.46, 8.66, 6.88, 17.05, 33.16, 32.36, 71.70),
+}
 SPREAD = (3.33, 3.07, 3.27, 2.35, 5.99, 7.21, 17.83)
 ACROSS = {
     "naive": (9.73, 10.43, 9.18, 22.27, 36.24, 36.78, 73.88),

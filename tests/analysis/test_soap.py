@@ -46,7 +46,9 @@ def test_both_engines_give_the_same_numbers(name: str, compression):
     assert ours.hash == theirs.hash
 
 
-@pytest.mark.parametrize("options", [{}, {"n_max": 3, "l_max": 0}, {"n_max": 5, "l_max": 8, "r_cut": 4.0, "sigma": 0.5}])
+@pytest.mark.parametrize(
+    "options", [{}, {"n_max": 3, "l_max": 0}, {"n_max": 5, "l_max": 8, "r_cut": 4.0, "sigma": 0.5}]
+)
 def test_both_engines_agree_for_other_sizes(options: dict):
     pytest.importorskip("numba")
     pytest.importorskip("dscribe")
