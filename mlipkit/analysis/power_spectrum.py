@@ -35,7 +35,6 @@ import numpy as np
 from scipy.special import gamma
 
 from mlipkit.data.columns import Array
-from mlipkit.data.neighbours import neighbour_list
 
 DECAYED: Final = 1e-3
 """What counts as nothing: primitives at their reach, and Gaussians at the distance from which they are left out."""
@@ -110,6 +109,9 @@ class PowerSpectrum:
         Raises:
             DataError: positions or cell that cannot have neighbours.
         """
+        # Brings torch, which reading a model and its scores does without.
+        from mlipkit.data.neighbours import neighbour_list
+
         module = kernels()
         assert module is not None, "asked without Numba"
         expand = module.expansion(self._l_max, self._n_max)

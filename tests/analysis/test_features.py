@@ -56,3 +56,20 @@ def test_what_has_no_features_or_a_strange_element_is_refused(features: ModelFea
         ModelFeatures(ZBLRepulsion([1, 8]))
     with pytest.raises(DataError, match="unknown to the descriptor"):
         ModelFeatures(load("sample:ethanol_50"))(samples.load("h2_pd6_nve")[:1])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", ["so3lr", "sevennet-0", "chgnet"])
+def test_universal_potentials_have_the_same_face(name: str, tmp_path):
+    from mlipkit.models.universal import UNIVERSAL, load_universal
+
+    pytest.importorskip(UNIVERSAL[name].MODULE)
+    features = ModelFeatures(load_universal(f"universal:{name}"))
+    water = samples.load("water_liquid")[:4]
+    model = OODModel.fit(water, features, components=3)
+    scores = model.score(water)
+    assert scores.projections.shape == (384, 3)
+    assert (scores.q > 0).any()
+    again = OODModel.load(model.save(tmp_path / "model.safetensors"), features)
+    np.testing.assert_array_equal(again.score(water).q, scores.q)
+    assert features.facts()["species"] == list(features.potential.elements)
