@@ -144,7 +144,9 @@ def test_every_package_is_shipped():
     assert listed == found
 
 
-@pytest.mark.parametrize("module", ["mlipkit", "mlipkit.data", "mlipkit.analysis", "mlipkit.runs", "mlipkit.plots", "mlipkit.events"])
+@pytest.mark.parametrize(
+    "module", ["mlipkit", "mlipkit.data", "mlipkit.analysis", "mlipkit.runs", "mlipkit.plots", "mlipkit.events"]
+)
 def test_views_do_not_pay_for_torch(module: str):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0, f"import {module} brings torch"
