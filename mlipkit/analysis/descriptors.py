@@ -183,6 +183,6 @@ class Rows:
         order = np.random.default_rng(seed).permutation(len(self.frames))
         enough = int(np.searchsorted(np.cumsum(self.frames.n_atoms[order]), n_rows)) + 1
         chosen = np.sort(order[:enough])
-        offsets = self.frames.offsets
-        rows = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in chosen])
+        offsets = self.frames.offsets.tolist()
+        rows = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in chosen.tolist()])
         return rows, self.descriptor(self.frames[chosen])

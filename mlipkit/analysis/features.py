@@ -60,7 +60,7 @@ class ModelFeatures:
                 digest.update(value.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()[:16]
 
-    @cached_property
+    @property
     def hash(self) -> str:
         return facts_hash(self.facts())
 
@@ -82,7 +82,7 @@ class ModelFeatures:
         from mlipkit.data.neighbours import NeighbourCache
 
         cache = NeighbourCache(frames, self.potential.cutoff, max_bytes=0)
-        offsets = frames.offsets
+        offsets = frames.offsets.tolist()
         for chosen in batches_by_size(frames.n_atoms, self.batch_size):
             graph, _ = collate(frames, chosen, cache, torch.float64)
             rows = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in chosen])

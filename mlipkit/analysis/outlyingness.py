@@ -47,7 +47,7 @@ class NearestNeighbours:
     """
 
     def __init__(self, numbers: Array, z: Array, most: int = 20_000, seed: int = 0) -> None:
-        from scipy.spatial import cKDTree
+        from scipy.spatial import cKDTree  # type: ignore[reportAttributeAccessIssue]
 
         rng = np.random.default_rng(seed)
         kept = []

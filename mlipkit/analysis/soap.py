@@ -56,7 +56,7 @@ class Soap:
         n_jobs: int = 1,
         engine: Engine = "auto",
     ) -> None:
-        self.species = tuple(sorted({_number(z) for z in species}))
+        self.species: tuple[int, ...] = tuple(sorted({_number(z) for z in species}))
         if not self.species:
             raise DataError("SOAP needs at least one species", where="species")
         if compression not in COMPRESSIONS:
@@ -108,7 +108,7 @@ class Soap:
             "compression": self.compression,
         }
 
-    @cached_property
+    @property
     def hash(self) -> str:
         return facts_hash(self.facts())
 

@@ -162,12 +162,12 @@ def consecutive(flags: Array, n: int = 2) -> Array:
     Returns:
         bool, same shape: true for every sample of such a stretch.
     """
-    flags = np.array(flags, dtype=bool, ndmin=1)
+    flags = np.asarray(flags).astype(bool)
     if n <= 1 or not len(flags):
         return flags.copy()
     if len(flags) < n:
         return np.zeros_like(flags)
-    windows = np.lib.stride_tricks.sliding_window_view(flags, n, axis=0).all(axis=-1)
+    windows: Array = np.logical_and.reduce([flags[shift : len(flags) - n + 1 + shift] for shift in range(n)])
     out = np.zeros_like(flags)
     for shift in range(n):
         out[shift : shift + len(windows)] |= windows
