@@ -44,15 +44,21 @@ if TYPE_CHECKING:
     from mlipkit.analysis.feature_shift import FeatureShift as FeatureShift
     from mlipkit.analysis.feature_shift import feature_shift as feature_shift
     from mlipkit.analysis.feature_shift import feature_shifts as feature_shifts
+    from mlipkit.analysis.features import ModelFeatures as ModelFeatures
     from mlipkit.analysis.growth import Growth as Growth
     from mlipkit.analysis.growth import growth as growth
+    from mlipkit.analysis.live import LiveScorer as LiveScorer
     from mlipkit.analysis.msd import MSD as MSD
     from mlipkit.analysis.msd import Diffusion as Diffusion
     from mlipkit.analysis.msd import diffusion as diffusion
     from mlipkit.analysis.msd import msd as msd
+    from mlipkit.analysis.ood import OODModel as OODModel
     from mlipkit.analysis.parity import Parity as Parity
     from mlipkit.analysis.parity import fit_offset as fit_offset
     from mlipkit.analysis.parity import parity as parity
+    from mlipkit.analysis.pca import PCA as PCA
+    from mlipkit.analysis.pca import fit_pca as fit_pca
+    from mlipkit.analysis.pca import fit_per_element as fit_per_element
     from mlipkit.analysis.ranking import rank_correlation as rank_correlation
     from mlipkit.analysis.ranking import roc as roc
     from mlipkit.analysis.ranking import warnings_before_failure as warnings_before_failure
@@ -61,6 +67,8 @@ if TYPE_CHECKING:
     from mlipkit.analysis.reactions import Event as Event
     from mlipkit.analysis.reactions import Reactions as Reactions
     from mlipkit.analysis.reactions import reactions as reactions
+    from mlipkit.analysis.scores import Scores as Scores
+    from mlipkit.analysis.soap import Soap as Soap
     from mlipkit.analysis.species import Species as Species
     from mlipkit.analysis.species import formula as formula
     from mlipkit.analysis.species import species as species
@@ -106,15 +114,21 @@ _HOMES = {
     "FeatureShift": "feature_shift",
     "feature_shift": "feature_shift",
     "feature_shifts": "feature_shift",
+    "ModelFeatures": "features",
     "Growth": "growth",
     "growth": "growth",
+    "LiveScorer": "live",
     "MSD": "msd",
     "Diffusion": "msd",
     "diffusion": "msd",
     "msd": "msd",
+    "OODModel": "ood",
     "Parity": "parity",
     "fit_offset": "parity",
     "parity": "parity",
+    "PCA": "pca",
+    "fit_pca": "pca",
+    "fit_per_element": "pca",
     "rank_correlation": "ranking",
     "roc": "ranking",
     "warnings_before_failure": "ranking",
@@ -123,6 +137,8 @@ _HOMES = {
     "Event": "reactions",
     "Reactions": "reactions",
     "reactions": "reactions",
+    "Scores": "scores",
+    "Soap": "soap",
     "Species": "species",
     "formula": "species",
     "species": "species",
