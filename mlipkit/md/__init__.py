@@ -13,6 +13,7 @@ from mlipkit.md.ensembles import ENSEMBLES, Ensemble, get_ensemble
 from mlipkit.md.forces import CalculatorForces, Forces, PotentialForces
 from mlipkit.md.judging import CHECKS, build_checks
 from mlipkit.md.look import Look
+from mlipkit.md.outside_check import OutsideCheck
 from mlipkit.md.relaxation import relax
 from mlipkit.md.simulation import simulate
 from mlipkit.md.start_check import preflight
@@ -32,6 +33,7 @@ __all__ = [
     "Look",
     "MDState",
     "MlipCalculator",
+    "OutsideCheck",
     "PotentialForces",
     "TrajectoryWriter",
     "build_checks",

@@ -14,6 +14,7 @@ import sys
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 import numpy as np
@@ -54,6 +55,9 @@ class Check:
     warn: float | None = None
     fail: float | None = None
     every: int = 1
+
+    def attach(self, folder: Path) -> None:
+        """Take note of the replica's folder, before anything else: for checks that keep something there."""
 
     def begin(self, start: Look) -> None:
         """Remember what later looks are compared with. `start` is the first frame, with its forces."""

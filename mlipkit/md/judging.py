@@ -35,16 +35,21 @@ def build_checks(limits: Mapping[str, Any] | None = None) -> list[Check]:
 
     Args:
         limits: name -> False (switched off), True, a number (the limit at which it fails), or a mapping of fields:
-            ``{"max_force": 80, "broken_bonds": False, "temperature": {"fail": 4, "during": 50}}``.
+            ``{"max_force": 80, "broken_bonds": False, "temperature": {"fail": 4, "during": 50}}``. Under its own name
+            a `Check` joins them: its fields are taken, not what it remembers.
 
     Raises:
         SpecError: an unknown check or field, or a value that is no limit.
     """
     limits = dict(limits or {})
+    more = {name: check for name, check in limits.items() if isinstance(check, Check)}
     for name in limits:
-        if name not in CHECKS:
+        if name not in CHECKS and name not in more:
             raise SpecError(f"unknown check '{name}'", where="checks", hint=nearest(name, CHECKS))
-    return [_build(CHECKS[name], limits.get(name, True)) for name in CHECKS if limits.get(name, True) is not False]
+    own = [name for name in CHECKS if name not in more and limits.get(name, True) is not False]
+    return [_build(CHECKS[name], limits.get(name, True)) for name in own] + [
+        dataclasses.replace(check) for check in more.values()
+    ]
 
 
 def _build(kind: type[Check], limit: Any) -> Check:

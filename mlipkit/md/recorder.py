@@ -60,6 +60,9 @@ class Recorder:
         self.every = 1 if state.positions.device.type == "cpu" else STEPS_ON_DEVICE
         self.ring = Ring(len(state.numbers), self.columns, ring_steps, n, least=self.every)
         judges = [Judge(build_checks(checks), replica) for replica in replicas]
+        for folder, judge in zip(folders, judges, strict=True):
+            for check in judge.checks:
+                check.attach(folder)
         self.panel = Panel(judges, Looks([new_look(state, index) for index in range(n)]))
         self._unread: list[Tensor | None] = []  # stress at each step whose figures have not been looked at
         self._rows, self._filled, self._since = np.empty((_ROWS, n, len(self.columns))), 0, time.monotonic()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from mlipkit.events import Control, EventSink, Finished, Judged, Verdict
 from mlipkit.runs.building_data import read_starts
 from mlipkit.runs.building_forces import build_forces, check_starts, device_of, say_precision
+from mlipkit.runs.building_outside import outside_check
 from mlipkit.runs.folder import RunFolder
 from mlipkit.runs.log import EventTail
 from mlipkit.runs.places import factory_of, run_of, split_place
@@ -54,10 +55,13 @@ def run_md(spec: MDSpec, files: RunFolder, base: Path, sink: EventSink, control:
     if "temperature" in options and len(table) > 1:
         # One number where all are equal: what changes later is then said as it was asked.
         options["temperature"] = kelvin if len(set(kelvin)) > 1 else kelvin[0]
+    checks = dict(spec.checks)
+    if spec.outside.fit_on:
+        checks["outside"] = outside_check(spec.outside, structures.items(), files, base, sink)
     before, begin = sum(one.step for one in endings(files.path)), time.monotonic()
     found = simulate_batches(
         state, forces, spec.ensemble, steps=spec.steps, folder=files.path, timestep=spec.timestep, options=options,
-        batch=1 if spec.ensemble == "npt" else spec.batch, stride=spec.stride, checks=spec.checks,
+        batch=1 if spec.ensemble == "npt" else spec.batch, stride=spec.stride, checks=checks,
         checkpoint_every=spec.checkpoint_every, sink=sink, control=control,
     )  # fmt: skip
     seconds = time.monotonic() - begin

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import product
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 
 from mlipkit.errors import nearest
 from mlipkit.runs.limits import CHECKS, check_limit
-from mlipkit.runs.part import refuse_idle, unit
+from mlipkit.runs.part import Part, refuse_idle, unit
 from mlipkit.runs.spec_base import BaseSpec
 
 ENSEMBLE_OPTIONS: dict[str, tuple[str, ...]] = {
@@ -42,6 +42,34 @@ def listed(value: Any) -> list[Any]:
 
 
 Kelvin = Annotated[float, Field(ge=0)]
+
+
+class OutsideSpec(Part):
+    """A check that watches whether atoms leave the space of the training structures (SOAP Q)."""
+
+    fit_on: str = Field(
+        default="",
+        description="what counts as inside: a training run, frames, or a saved OODModel; empty: this check is off",
+    )
+    then: Literal["warn", "fail", "keep"] = Field(
+        default="warn",
+        description="what happens outside: a warning; the run fails; a warning, and frames are kept in outside.traj",
+    )
+    factor: float = Field(default=1.0, gt=0, description="multiple of each element's limit from which on it is outside")
+    every: int = Field(default=20, ge=1, description="steps between two looks; two in a row count")
+    components: int = Field(default=5, ge=1, description="components of the map that is fitted")
+    most: int = Field(default=50, ge=1, description="keep: frames of each simulation at most")
+    apart: float = Field(
+        default=50.0, ge=0, description="keep: time between two frames at least", json_schema_extra=unit("fs")
+    )
+
+    @model_validator(mode="after")
+    def _every_option_acts(self):
+        if not self.fit_on and self.model_fields_set - {"fit_on"}:
+            changed = [n for n in type(self).model_fields if getattr(self, n) != type(self).model_fields[n].default]
+            if changed:
+                raise ValueError(f"{changed[0]}: has no effect without fit_on")
+        return refuse_idle(self, "then", {"most": ("keep",), "apart": ("keep",)})
 
 
 class MDSpec(BaseSpec):
@@ -82,6 +110,7 @@ class MDSpec(BaseSpec):
         default_factory=dict,
         description="limits of stability checks, for example {max_force: 50}; {overlap: false} switches one off",
     )
+    outside: OutsideSpec = OutsideSpec()
     checkpoint_every: int = Field(default=1000, ge=1, description="steps between checkpoints")
     replicas: int = Field(
         default=1, ge=1, description="copies of each start at each temperature, with different random numbers"
@@ -95,6 +124,11 @@ class MDSpec(BaseSpec):
 
     PLACES: ClassVar = ("potential", "start")
     CHANGEABLE: ClassVar = ("steps", "time_ps", "temperature", "friction", "checks", "threads")
+
+    def places(self) -> Iterator[tuple[str, str]]:
+        yield from super().places()
+        if self.outside.fit_on:
+            yield "outside.fit_on", self.outside.fit_on
 
     @property
     def ensemble_options(self) -> dict[str, Any]:
