@@ -38,7 +38,7 @@ def build_forces(spec: MDSpec | RelaxSpec, base: Path) -> ForceFunction:
                 expected="an ASE calculator or a Potential", found=type(made).__name__,
             )  # fmt: skip
         return CalculatorForces(made, stress=stress)
-    return PotentialForces(_placed(load(_source(spec.potential, base)), spec), skin=SKIN, stress=stress)
+    return PotentialForces(_placed(load(source_of(spec.potential, base)), spec), skin=SKIN, stress=stress)
 
 
 def check_starts(forces: ForceFunction, starts: Iterable[tuple[str, Atoms]]) -> None:
@@ -53,7 +53,7 @@ def check_starts(forces: ForceFunction, starts: Iterable[tuple[str, Atoms]]) -> 
             known |= found
 
 
-def _source(text: str, base: Path) -> str | Path:
+def source_of(text: str, base: Path) -> str | Path:
     """What `mlipkit.models.load` takes for a potential named in a specification."""
     path, universal = absolute(text, base), universal_of(text)
     if path is None:
