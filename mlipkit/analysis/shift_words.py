@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 SCHEMA = "mlipkit-shift-1"
 APART = 0.005
 """Share of the mean density above which two sets are said to differ in density."""
+MOSTLY = 0.5
+"""Share of a shift from which on density belongs into the first sentence."""
 
 
 def sentences(shift: Shift) -> list[str]:
@@ -85,28 +87,39 @@ def _worst(shift: Shift, name: str) -> str:
 
 
 def _joint(shift: Shift) -> list[str]:
-    said = []
+    said, neighbours = [], []
     for (a, b), found in shift.coverage.items():
         n_a, n_b = (len(np.unique(shift.sets[name].structure_hashes)) for name in (a, b))
         if shift.shared[a, b] == n_a == n_b:
             continue
         middle = len(found.widths) // 2
         only_a, only_b = found.only_a[middle], found.only_b[middle]
+        share = shift.density_shares.get((a, b))
+        mostly = share is not None and share.share >= MOSTLY and _apart(shift, (a, b)) >= APART
         said.append(
-            f"Of the places that {a} fills, {b} leaves out {_interval(only_a)}; of those that {b} fills, {a} leaves "
-            f"out {_interval(only_b)} (bins of {found.widths[middle]:g} in PC1-PC2, {found.n_frames} frames each, 95% "
-            f"intervals). Beyond the nearest neighbours of {b} lie {_interval(found.beyond_b)} of the atoms of {a}, "
-            f"and of {b} beyond {a} {_interval(found.beyond_a)}."
+            f"{b} leaves out {_interval(only_a)} of the places that {a} fills, and {a} {_interval(only_b)} of those of "
+            f"{b}"
+            + (f"; {share.share:.0%} of the shift between them goes along with density" if mostly and share else "")
+            + "."
         )
+        neighbours.append(
+            f"Beyond the nearest neighbours of {b} lie {_interval(found.beyond_b)} of the atoms of {a}, and of {b} beyond "
+            f"{a} {_interval(found.beyond_a)}."
+        )
+    if said:
+        one = next(iter(shift.coverage.values()))
+        width, n = one.widths[len(one.widths) // 2], {found.n_frames for found in shift.coverage.values()}
+        frames = f"{min(n)}" if len(n) == 1 else f"{min(n)} to {max(n)}"
+        neighbours.append(f"Places are bins of {width:g} in PC1-PC2, {frames} frames of each set, 95% intervals.")
+    said += neighbours
     return said
 
 
 def _density(shift: Shift, pair: Pair) -> list[str]:
     a, b = pair
-    mean = {name: float(value) for name, value in zip(shift.density.sets, shift.density.mean, strict=True)}
-    if not (np.isfinite(mean[a]) and np.isfinite(mean[b])):
+    mean, off = _mean_density(shift), _apart(shift, pair)
+    if not np.isfinite(off):
         return []
-    off = abs(mean[a] - mean[b]) / (0.5 * (mean[a] + mean[b]))
     text = f"Density: {a} {mean[a]:.3f}, {b} {mean[b]:.3f} g/cm³"
     share = shift.density_shares.get(pair)
     if off < APART:
@@ -121,6 +134,16 @@ def _density(shift: Shift, pair: Pair) -> list[str]:
     if found is not None and off >= APART:
         said.append(_matched(pair, found))
     return said
+
+
+def _mean_density(shift: Shift) -> dict[str, float]:
+    return {name: float(value) for name, value in zip(shift.density.sets, shift.density.mean, strict=True)}
+
+
+def _apart(shift: Shift, pair: Pair) -> float:
+    """Difference of two mean densities over their mean; NaN where there is none."""
+    a, b = (_mean_density(shift)[name] for name in pair)
+    return abs(a - b) / (0.5 * (a + b))
 
 
 def _matched(pair: Pair, found: Matched) -> str:

@@ -58,7 +58,7 @@ def show(record: Record, finding: Finding, page: Path | None, what: str) -> None
         if table.brief and table.rows:
             grid = Grid(title=table.title, title_justify="left", box=None, pad_edge=False, caption=None)
             for text in table.head:
-                grid.add_column(text, overflow="fold")
+                grid.add_column(text, overflow="fold", no_wrap=text in ("set", "run"))
             for row in table.rows:
                 grid.add_row(*row)
             console.print()

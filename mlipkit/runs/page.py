@@ -28,7 +28,8 @@ details { margin: .6rem 0; } h2 { margin-top: 2.2rem; }
 SCRIPT = """
 const dark = window.matchMedia('(prefers-color-scheme: dark)');
 function ink() { const colour = getComputedStyle(document.body).color;
-  document.querySelectorAll('.figure').forEach(el => Plotly.relayout(el, {'font.color': colour})); }
+  document.querySelectorAll('.figure').forEach(el => Plotly.relayout(el,
+    {'font.color': colour, 'modebar.bgcolor': 'rgba(0,0,0,0)'})); }
 document.querySelectorAll('.figure').forEach(el => { const spec = JSON.parse(el.nextElementSibling.textContent);
   Plotly.newPlot(el, spec.data, spec.layout, {responsive: true, displaylogo: false}); });
 ink(); dark.addEventListener('change', ink);

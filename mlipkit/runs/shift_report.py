@@ -62,15 +62,13 @@ def _parts(shift: Shift) -> Iterator[Table | Picture]:
         )
     yield _element_table(shift)
     if shift.coverage:
-        yield _coverage_table(shift)
-        yield _coverage_by_element(shift)
+        yield from _coverage_tables(shift)
+        yield from _coverage_by_element(shift)
     density = _densities(shift.sets)
     if any(np.isfinite(values).any() for runs in density.values() for values in runs.values()):
         yield Picture("Density", density_by_run(density), "A set that is less dense differs in every surrounding.")
     yield _density_table(shift)
-    matched = _matched_table(shift)
-    if matched.rows:
-        yield matched
+    yield from _matched_tables(shift)
     yield _variance_table(shift)
 
 
@@ -162,11 +160,13 @@ def common_bonds(sets: Sequence[FrameSet], most: int = MOST_BONDS) -> list[tuple
 
     common = sorted(set.intersection(*(set(frames.elements) for frames in sets)) & set(NON_METALS))
     counts: dict[tuple[int, int], int] = {}
-    for i, a in enumerate(common):
-        for b in common[i:]:
-            found = [len(bond_lengths(_thinned(frames, 3), (b, a)).lengths) for frames in sets]
+    for i, first in enumerate(common):
+        for second in common[i:]:
+            # As they are called: C-O and O-H.
+            pair = (second, first) if first == 1 else (first, second)
+            found = [len(bond_lengths(_thinned(frames, 3), pair).lengths) for frames in sets]
             if min(found):
-                counts[b, a] = sum(found)
+                counts[pair] = sum(found)
     return sorted(counts, key=lambda pair: -counts[pair])[:most]
 
 
@@ -223,11 +223,11 @@ def _element_table(shift: Shift) -> Table:
     rows = sorted(shift.elements, key=lambda row: (order.index(chemical_symbols[row.element]), row.set))
     return Table(
         "Q and T² by element",
-        ("element", "set", "atoms", "Q mean", "std", "median", "95 %", "limit", "T² mean", "limit", "outside"),
+        ("element", "set", "atoms", "Q mean ± std", "95 %", "limit", "T² mean", "limit", "outside"),
         tuple(
             (
-                chemical_symbols[row.element], row.set, str(row.n), number(row.q_mean, 4), number(row.q_std),
-                number(row.q_quantiles[2]), number(row.q_quantiles[4]), number(row.q_limit), number(row.t2_mean),
+                chemical_symbols[row.element], row.set, str(row.n), f"{number(row.q_mean, 4)} ± {number(row.q_std)}",
+                number(row.q_quantiles[4]), number(row.q_limit), number(row.t2_mean),
                 number(row.t2_limit), f"{100 * row.flagged:.1f} %",
             )
             for row in rows
@@ -236,32 +236,39 @@ def _element_table(shift: Shift) -> Table:
     )  # fmt: skip
 
 
-def _coverage_table(shift: Shift) -> Table:
-    rows = []
+def _coverage_tables(shift: Shift) -> Iterator[Table]:
     for (a, b), found in shift.coverage.items():
-        for i, width in enumerate(found.widths):
-            rows.append((
-                a, b, f"{width:g}", _share(found.only_a[i]), _share(found.only_b[i]),
-                _share(found.jaccard[i], percent=False), "", "",
-            ))  # fmt: skip
-        rows[-1] = (*rows[-1][:6], _share(found.beyond_b), _share(found.beyond_a))
-    head = ("A", "B", "bin", "only A", "only B", "Jaccard", "A beyond B", "B beyond A")
-    note = "All elements, 95 % intervals over frames. Beyond: further from the nearest atom of the same element than "
-    return Table("Coverage", head, tuple(rows), note=note + "99 % of the other set's own atoms are.")
+        rows = [
+            (
+                f"bins of {width:g}", _share(found.only_a[i]), _share(found.only_b[i]),
+                _share(found.jaccard[i], percent=False),
+            )
+            for i, width in enumerate(found.widths)
+        ]  # fmt: skip
+        rows.append(("nearest neighbours", _share(found.beyond_b), _share(found.beyond_a), ""))
+        yield Table(
+            f"Coverage: A is {a}, B is {b}", ("measure", "A outside B", "B outside A", "Jaccard"), tuple(rows),
+            note=f"{found.n_frames} frames of each, all elements, 95 % intervals over frames. Bins in PC1-PC2 that the "
+            "other set leaves empty; atoms further from the nearest of their element (all axes) than 99 % of the other "
+            "set's own.",
+        )  # fmt: skip
 
 
-def _coverage_by_element(shift: Shift) -> Table:
-    rows = []
+def _coverage_by_element(shift: Shift) -> Iterator[Table]:
     for (a, b), found in shift.coverage.items():
         middle = len(found.widths) // 2
-        for i, z in enumerate(found.elements):
-            one: Coverage = found
-            rows.append((
-                chemical_symbols[int(z)], a, b, _share(one.only_a[middle], i), _share(one.only_b[middle], i),
-                _share(one.jaccard[middle], i, percent=False), _share(one.beyond_b, i), _share(one.beyond_a, i),
-            ))  # fmt: skip
-    head = ("element", "A", "B", "only A", "only B", "Jaccard", "A beyond B", "B beyond A")
-    return Table("Coverage by element", head, tuple(rows), brief=False, note="Bins of middle width.")
+        rows = tuple(
+            (
+                chemical_symbols[int(z)], _share(found.only_a[middle], i), _share(found.only_b[middle], i),
+                _share(found.jaccard[middle], i, percent=False), _share(found.beyond_b, i), _share(found.beyond_a, i),
+            )
+            for i, z in enumerate(found.elements)
+        )  # fmt: skip
+        yield Table(
+            f"Coverage by element: A is {a}, B is {b}",
+            ("element", "bins, A outside B", "bins, B outside A", "Jaccard", "A beyond B", "B beyond A"), rows,
+            brief=False, note=f"Bins of {found.widths[middle]:g}; beyond: by nearest neighbours.",
+        )  # fmt: skip
 
 
 def _density_table(shift: Shift) -> Table:
@@ -277,26 +284,25 @@ def _density_table(shift: Shift) -> Table:
     return Table("Density by set", head, rows)
 
 
-def _matched_table(shift: Shift) -> Table:
-    rows = []
+def _matched_tables(shift: Shift) -> Iterator[Table]:
     for (a, b), found in shift.matched.items():
-        if found is None:
+        if found is None or found.coverage is None:
             continue
-        head = (a, b, str(found.n))
-        if found.coverage is None:
-            rows.append((*head, "too few pairs of frames", "", "", "", ""))
-            continue
-        for name, one in (("equal density", found.same_axes), ("any density", found.unmatched)):
-            cells = [f"{100 * one[key]:.0f} %" for key in ("only_a", "only_b")]
-            beyond = [f"{100 * one[key]:.1f} %" for key in ("beyond_b", "beyond_a")]
-            rows.append((*head, name, *cells, *beyond))
+        rows = [
+            (name, *(f"{100 * one[key]:.1f} %" for key in ("only_a", "only_b", "beyond_b", "beyond_a")))
+            for name, one in (("equal density", found.same_axes), ("any density", found.unmatched))
+        ]
         middle = len(found.coverage.widths) // 2
-        rows.append((
-            *head, "equal density, axes fitted on these", _share(found.coverage.only_a[middle]),
-            _share(found.coverage.only_b[middle]), _share(found.coverage.beyond_b), _share(found.coverage.beyond_a),
-        ))  # fmt: skip
-    head = ("A", "B", "frames of each", "which frames", "only A", "only B", "A beyond B", "B beyond A")
-    return Table("At equal density", head, tuple(rows), note="Structures that both sets hold are left out here.")
+        both = (found.coverage.only_a[middle], found.coverage.only_b[middle], found.coverage.beyond_b,
+                found.coverage.beyond_a)  # fmt: skip
+        rows.append(("equal density, own axes", *(_share(one) for one in both)))
+        explained = ", ".join(f"{100 * value:.1f}" for value in found.explained) if found.explained is not None else ""
+        yield Table(
+            f"At equal density: A is {a}, B is {b}",
+            ("frames", "bins, A outside B", "bins, B outside A", "A beyond B", "B beyond A"), tuple(rows),
+            note=f"{found.n} pairs of frames within {found.tolerance:.3f} g/cm³, and as many whatever their density. "
+            f"Axes of the pairs alone explain {explained} % of their variance. Structures in both sets are left out.",
+        )  # fmt: skip
 
 
 def _variance_table(shift: Shift) -> Table:

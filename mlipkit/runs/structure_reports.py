@@ -208,7 +208,8 @@ def rdf_finding(
     if normalise == "none":
         said.append("Not all frames are periodic, so there is no density: curves are neighbours per Å.")
     head = ("pair", "set", "peak Å", "height", "minimum Å", "neighbours")
-    note = "Highest peak (the bond, where there is no density and a bond), the minimum behind it, and neighbours (of the second element around the first) up to there."
+    note = "Highest peak (the bond, where there is no density and a bond), the minimum behind it, and neighbours "
+    note += "(of the second element around the first) up to there."
     return Finding(
         title="Radial distributions: " + ", ".join(sets), sentences=tuple(said),
         parts=(Table("Peaks", head, tuple(rows), note=note), *pictures), figures=values,

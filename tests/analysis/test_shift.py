@@ -74,7 +74,7 @@ def test_what_is_hot_lies_outside_what_is_cold(apart: Shift):
 def test_a_joint_fit_speaks_of_coverage_first(together: Shift):
     assert together.joint
     first = together.sentences()[0]
-    assert first.startswith("Of the places that cold fills, hot leaves out")
+    assert first.startswith("hot leaves out ")
     middle = together.coverage["cold", "hot"]
     assert f"{100 * middle.only_a[1].value[-1]:.0f}" in first
     assert "explain" in " ".join(together.sentences())
