@@ -170,8 +170,8 @@ def matched_by_density(
         thin = np.linspace(0, len(rows[0]) - 1, most).round().astype(np.int64)
         rows = rows[0][thin], rows[1][thin]
     n = len(rows[0])
-    means = tuple(float(x[r].mean()) if n else np.nan for x, r in zip(density, rows, strict=True))
-    ranges = tuple((float(np.nanmin(x)), float(np.nanmax(x))) for x in density)
+    means = _mean(density[0][rows[0]]), _mean(density[1][rows[1]])
+    ranges = _ends(density[0]), _ends(density[1])
     uids = np.asarray(a.uids)[rows[0]], np.asarray(b.uids)[rows[1]]
     if n < FEWEST:
         return Matched(width, uids, means, ranges, None, None, {}, {})
@@ -184,17 +184,22 @@ def matched_by_density(
         Points.of(z[:cut], parts[0].numbers, parts[0].offsets),
         Points.of(z[cut:], parts[1].numbers, parts[1].offsets),
     )
-    same = coverage(select_frames(scores[0], rows[0]), select_frames(scores[1], rows[1]), n_draws=0, seed=seed)
+    same = coverage(
+        select_frames(scores[0], rows[0]),
+        select_frames(scores[1], rows[1]),
+        components=plane_of(scores[0]),
+        n_draws=0,
+        seed=seed,
+    )
     rng = np.random.default_rng(seed)
     drawn = []
     for _ in range(DRAWINGS):
         chosen = [np.sort(rng.permutation(n_frames(one))[:n]) for one in scores]
         some = [select_frames(one, index) for one, index in zip(scores, chosen, strict=True)]
-        drawn.append(measures_of(coverage(*some, n_draws=0, seed=seed)))
+        drawn.append(measures_of(coverage(*some, components=plane_of(scores[0]), n_draws=0, seed=seed)))
     unmatched = {name: float(np.mean([one[name] for one in drawn])) for name in drawn[0]}
-    return Matched(
-        width, uids, means, ranges, plane.explained, coverage(*both, seed=seed), measures_of(same), unmatched
-    )  # fmt: skip
+    pairs = coverage(*both, components=plane_of(both[0]), seed=seed)
+    return Matched(width, uids, means, ranges, plane.explained, pairs, measures_of(same), unmatched)
 
 
 def measures_of(found: Coverage) -> dict[str, float]:
@@ -205,6 +210,19 @@ def measures_of(found: Coverage) -> dict[str, float]:
         "jaccard": float(found.jaccard[middle].value[-1]), "beyond_b": float(found.beyond_b.value[-1]),
         "beyond_a": float(found.beyond_a.value[-1]),
     }  # fmt: skip
+
+
+def _mean(values: np.ndarray) -> float:
+    return float(values.mean()) if len(values) else np.nan
+
+
+def _ends(values: np.ndarray) -> tuple[float, float]:
+    return float(np.nanmin(values)), float(np.nanmax(values))
+
+
+def plane_of(points: Projected) -> tuple[int, int]:
+    """The first two axes, or the only one twice."""
+    return 0, min(1, points.projections.shape[1] - 1)
 
 
 def _share(first: tuple[Any, Any], second: tuple[Any, Any]) -> float | None:

@@ -20,7 +20,7 @@ import numpy as np
 
 from mlipkit.analysis.coverage import Coverage, coverage, select_frames
 from mlipkit.analysis.density import DensitySummary, densities, summarise_density
-from mlipkit.analysis.density_confound import DensityShare, Matched, density_share, matched_by_density
+from mlipkit.analysis.density_confound import DensityShare, Matched, density_share, matched_by_density, plane_of
 from mlipkit.analysis.descriptors import Descriptor
 from mlipkit.analysis.ood import OODModel
 from mlipkit.analysis.scores import Scores
@@ -183,14 +183,18 @@ def analyse_shift(
     compared = wanted[:MOST_PAIRS]
     shares, matches = {}, {}
     for index, (a, b) in enumerate(compared):
-        own = _unshared(kept[a], kept[b])
-        found = tuple(select_frames(scores[name], rows) for name, rows in zip((a, b), own, strict=True))
-        sides = tuple(kept[name].select(rows) for name, rows in zip((a, b), own, strict=True))
-        known = all(len(side) and np.isfinite(densities(side)).any() for side in sides)
-        shares[a, b] = density_share(*found, *map(densities, sides), seed=seed) if known else None
+        rows_a, rows_b = _unshared(kept[a], kept[b])
+        side_a, side_b = kept[a].select(rows_a), kept[b].select(rows_b)
+        found_a, found_b = select_frames(scores[a], rows_a), select_frames(scores[b], rows_b)
+        known = all(len(side) and np.isfinite(densities(side)).any() for side in (side_a, side_b))
+        shares[a, b] = (
+            density_share(found_a, found_b, densities(side_a), densities(side_b), seed=seed) if known else None
+        )
         if matched and index < MOST_MATCHED:
             k = components if isinstance(components, int) else model.k
-            matches[a, b] = matched_by_density(*sides, found, descriptor, k, seed=seed) if known else None
+            matches[a, b] = (
+                matched_by_density(side_a, side_b, (found_a, found_b), descriptor, k, seed=seed) if known else None
+            )
     return Shift(
         model=model,
         fitted_on=names,
@@ -199,7 +203,12 @@ def analyse_shift(
         sets=kept,
         scores=scores,
         elements=tuple(row for name in kept for row in _summaries(name, scores[name])),
-        coverage={(a, b): coverage(scores[a], scores[b], max_frames=COVERAGE_FRAMES, seed=seed) for a, b in compared},
+        coverage={
+            (a, b): coverage(
+                scores[a], scores[b], components=plane_of(scores[a]), max_frames=COVERAGE_FRAMES, seed=seed
+            )
+            for a, b in compared
+        },
         uncompared=tuple(pair for pair in pairs if pair not in compared),
         density=summarise_density(kept),
         boundaries=boundaries,
@@ -280,18 +289,22 @@ def _summaries(name: str, scores: Scores) -> list[ElementSummary]:
     for z in np.unique(scores.numbers).tolist():
         mine = scores.numbers == z
         limit = {measure: float(one.of(np.array([z]))[0]) for measure, one in limits.items()}
-        figures = {}
-        for measure in ("q", "t2"):
-            values = getattr(scores, measure)[mine]
-            finite = np.isfinite(values).all()
-            spread = float(values.std()) if finite else np.nan
-            quantiles = np.quantile(values, QUANTILES) if finite else np.full(len(QUANTILES), np.inf)
-            figures[measure] = (float(values.mean()), spread, tuple(quantiles.tolist()))
-        rows.append(ElementSummary(
-            name, z, int(mine.sum()), *figures["q"], limit["q"], *figures["t2"], limit["t2"],
-            float(scores.flags[mine].mean()),
-        ))  # fmt: skip
+        (q, q_std, q_quantiles), (t2, t2_std, t2_quantiles) = (_figures(x[mine]) for x in (scores.q, scores.t2))
+        rows.append(
+            ElementSummary(
+                set=name, element=z, n=int(mine.sum()), q_mean=q, q_std=q_std, q_quantiles=q_quantiles,
+                q_limit=limit["q"], t2_mean=t2, t2_std=t2_std, t2_quantiles=t2_quantiles, t2_limit=limit["t2"],
+                flagged=float(scores.flags[mine].mean()),
+            )
+        )  # fmt: skip
     return rows
+
+
+def _figures(values: np.ndarray) -> tuple[float, float, tuple[float, ...]]:
+    """Mean, standard deviation, quantiles; infinite where an element has no axes."""
+    if not np.isfinite(values).all():
+        return np.inf, np.nan, (np.inf,) * len(QUANTILES)
+    return float(values.mean()), float(values.std()), tuple(np.quantile(values, QUANTILES).tolist())
 
 
 def _n_shared(a: FrameSet, b: FrameSet) -> int:

@@ -103,8 +103,8 @@ def _joint(shift: Shift) -> list[str]:
             + "."
         )
         neighbours.append(
-            f"Beyond the nearest neighbours of {b} lie {_interval(found.beyond_b)} of the atoms of {a}, and of {b} beyond "
-            f"{a} {_interval(found.beyond_a)}."
+            f"Beyond the nearest neighbours of {b} lie {_interval(found.beyond_b)} of the atoms of {a}, and of {b} "
+            f"beyond {a} {_interval(found.beyond_a)}."
         )
     if said:
         one = next(iter(shift.coverage.values()))

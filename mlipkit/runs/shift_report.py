@@ -16,7 +16,7 @@ from mlipkit.plots.trajectories import density_by_run
 from mlipkit.runs.findings import Finding, Picture, Table, number
 
 if TYPE_CHECKING:
-    from mlipkit.analysis.coverage import Coverage, Share
+    from mlipkit.analysis.coverage import Share
     from mlipkit.analysis.shift import Pair, Shift
     from mlipkit.data import FrameSet
 
@@ -83,19 +83,20 @@ def maps(shift: Shift) -> Iterator[Picture]:
     if shift.model.per_element:
         for element in _by_number(shift)[:MOST_ELEMENTS]:
             mine = symbols == element
-            if z.shape[1] > 1 and element in {chemical_symbols[e] for e in shift.model.planes}:
-                axes = _axes(shift, chemical_symbols.index(element))
-                figure = score_map(z[mine, 0], z[mine, 1], groups=sets[mine], colours=colours, axes=axes[:2])
+            z_element = chemical_symbols.index(element)
+            if len(shift.explained.get(z_element, ())) > 1:
+                axes = _axes(shift, z_element)
+                figure = score_map(z[mine, 0], z[mine, 1], groups=sets[mine], colours=colours, axes=axes)
                 yield Picture(f"Map of {element}, by set", figure)
     elif z.shape[1] > 1:
         axes = _axes(shift, 0)
         note = "Axes were fitted on " + (
             "all sets together." if shift.joint else f"{', '.join(shift.fitted_on)}; the others lie on its axes."
         )
-        yield Picture("Map by set", score_map(z[:, 0], z[:, 1], groups=sets, colours=colours, axes=axes[:2]), note)
-        yield Picture("Map by element", score_map(z[:, 0], z[:, 1], groups=symbols, axes=axes[:2]))
+        yield Picture("Map by set", score_map(z[:, 0], z[:, 1], groups=sets, colours=colours, axes=axes), note)
+        yield Picture("Map by element", score_map(z[:, 0], z[:, 1], groups=symbols, axes=axes))
         if z.shape[1] > 3:
-            figure = score_map(z[:, 2], z[:, 3], groups=sets, colours=colours, axes=axes[2:4])
+            figure = score_map(z[:, 2], z[:, 3], groups=sets, colours=colours, axes=_axes(shift, 0, 2))
             yield Picture("Third and fourth axis, by set", figure)
     q, t2 = (np.concatenate([getattr(one, name) for one in each]) for name in ("q", "t2"))
     good = np.isfinite(q) & np.isfinite(t2) & (q > 0) & (t2 > 0)
@@ -125,7 +126,7 @@ def overlay(shift: Shift, first: str, second: str):
     shares = found.only_a if (first, second) in shift.coverage else found.only_b
     return white_overlay(
         (a.projections[:, 0], a.projections[:, 1]), (b.projections[:, 0], b.projections[:, 1]), (first, second),
-        groups=np.array(chemical_symbols)[a.numbers], axes=_axes(shift, 0)[:2],
+        groups=np.array(chemical_symbols)[a.numbers], axes=_axes(shift, 0),
         share=float(shares[len(shares) // 2].value[-1]),
     )  # fmt: skip
 
@@ -191,8 +192,10 @@ def _by_number(shift: Shift) -> list[str]:
     return [chemical_symbols[z] for z in sorted(counts, key=lambda z: -counts[z])]
 
 
-def _axes(shift: Shift, element: int) -> tuple[str, ...]:
-    return tuple(f"PC{i} ({value:.1f} %)" for i, value in enumerate(shift.explained[element], start=1))
+def _axes(shift: Shift, element: int, first: int = 0) -> tuple[str, str]:
+    """Titles of an axis and the next."""
+    percent = shift.explained[element]
+    return f"PC{first + 1} ({percent[first]:.1f} %)", f"PC{first + 2} ({percent[first + 1]:.1f} %)"
 
 
 def _spreads(shift: Shift, measure: str) -> dict[str, dict[str, Spread]]:
@@ -339,7 +342,7 @@ def _share(share: Share, i: int = -1, percent: bool = True) -> str:
     value, low, high = (float(one[i]) for one in (share.value, share.lower, share.upper))
     if not np.isfinite(value):
         return ""
-    scale, digits = (100, 1) if percent else (1, 2)
+    scale, digits = (100, int(value < 0.1)) if percent else (1, 2)
     text = f"{scale * value:.{digits}f}{' %' if percent else ''}"
     return f"{text} ({scale * low:.{digits}f} to {scale * high:.{digits}f})" if np.isfinite([low, high]).all() else text
 

@@ -115,7 +115,7 @@ def _bond_table(summaries: Mapping[tuple[int, int], Mapping[str, BondSummary]]) 
                      for key, digits in (("mean", 4), ("std", 4), ("skew", 2), ("q05", 3), ("q95", 3))]  # fmt: skip
             rows.append((pair_name(pair), name, number(summary.cut), number(summary.per_frame), *cells))
     head = ("bond", "set", "cut Å", "per frame", "mean Å", "std Å", "skew", "5 % Å", "95 % Å")
-    return Table("Bond lengths", head, tuple(rows), note="95 % intervals over blocks of time.")
+    return Table("Bond lengths", head, tuple(rows), note="±: half of the 95 % interval over blocks of time.")
 
 
 def _difference_table(compared: Sequence[tuple[str, str, BondComparison]]) -> Table:
@@ -255,5 +255,6 @@ def _numerous_pairs(sets: Mapping[str, FrameSet]) -> list[tuple[int, int]]:
 
 
 def _between(value: float, low: float, high: float, digits: int) -> str:
+    """The value and half of its interval; the ends are in the JSON."""
     text = f"{value:.{digits}f}"
-    return f"{text} ({low:.{digits}f} to {high:.{digits}f})" if np.isfinite([low, high]).all() else text
+    return f"{text} ± {0.5 * (high - low):.{digits}f}" if np.isfinite([low, high]).all() else text

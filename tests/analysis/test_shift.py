@@ -190,6 +190,12 @@ def test_many_frames_are_thinned_evenly_for_the_fit_and_it_is_said(cold: FrameSe
     assert [len(part) for part in _evenly([cold, hot], 300)] == [24, 16]
 
 
+def test_a_single_axis_is_a_line_of_bins(cold: FrameSet, hot: FrameSet):
+    found = analyse_shift({"cold": cold, "hot": hot}, descriptor=soap(cold, hot), components=1)
+    assert len(found.explained[0]) == 1
+    assert 0 <= found.coverage["cold", "hot"].only_a[1].value[-1] <= 1
+
+
 @pytest.mark.full
 def test_the_published_sets(shared_data: Path):
     """Explained variance and the mean Q of one set on the axes of the other, to the published digits."""
