@@ -31,15 +31,18 @@ if TYPE_CHECKING:
     from mlipkit.data.report import report as report
     from mlipkit.data.resolve import Resolved as Resolved
     from mlipkit.data.resolve import resolve as resolve
+    from mlipkit.data.selection import Selection as Selection
     from mlipkit.data.series import Series as Series
     from mlipkit.data.series import SeriesWriter as SeriesWriter
     from mlipkit.data.skin_lists import SkinLists as SkinLists
     from mlipkit.data.splits import Split as Split
     from mlipkit.data.splits import split as split
+    from mlipkit.data.tray import Tray as Tray
     from mlipkit.data.write import write as write
 
 _HOMES = {
     "FrameSet": "frameset",
+    "Selection": "selection",
     "Series": "series",
     "SeriesWriter": "series",
     "neighbour_list": "neighbours",
@@ -51,6 +54,7 @@ _HOMES = {
     "graph_of": "graph",
     "Split": "splits",
     "split": "splits",
+    "Tray": "tray",
     "AtomicEnergies": "atomic_energies",
     "fit_atomic_energies": "atomic_energies",
     "isolated_atom_energies": "atomic_energies",
