@@ -12,6 +12,7 @@ from .first_cell import kernel_check
 from .launcher import Launcher
 from .md_view import MDView
 from .run_list import RunList
+from .shift_explorer import ShiftExplorer
 from .training_monitor import TrainingMonitor
 
-__all__ = ["Launcher", "MDView", "RunList", "TrainingMonitor", "kernel_check"]
+__all__ = ["Launcher", "MDView", "RunList", "ShiftExplorer", "TrainingMonitor", "kernel_check"]

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
 import ipywidgets as w
 import numpy as np
 from ase import Atoms
@@ -9,6 +12,21 @@ from ase import Atoms
 from . import drawing
 from .base import row
 from .scene import Picture, make_scene
+from .ticker import on_loop
+
+FAR_FROM_LOADED = 2.5
+"""Å from the structure on load beyond which its bonds mean nothing any more."""
+
+
+@dataclass(frozen=True)
+class Scale:
+    """A number per atom to colour by, beside the force: its name on screen, the ends of its colours, their words."""
+
+    name: str
+    low: float
+    high: float
+    low_text: str
+    high_text: str
 
 
 class AtomsPane(w.VBox):
@@ -16,22 +34,26 @@ class AtomsPane(w.VBox):
 
     Args:
         viewer: "auto", "nglview" or "still".
+        scales: further numbers to colour by; `show` is given their values.
 
     Attributes:
-        colour: the choice what atoms are coloured by: "element" or "force".
+        colour: the choice what atoms are coloured by: "element", "force" or the name of a scale.
         force_top: end of the force scale, eV/Å.
+        on_atom: called with the index of an atom that was clicked.
     """
 
-    def __init__(self, viewer: str = "auto") -> None:
+    def __init__(self, viewer: str = "auto", scales: tuple[Scale, ...] = ()) -> None:
         self.scene = make_scene(viewer)
         self.scene.widget.add_class("mlipkit-scene")
         self.colour = w.Dropdown(
-            options=[("element", "element"), ("force", "force")], value="element", description="colour by",
+            options=["element", *(scale.name for scale in scales), "force"], value="element", description="colour by",
             layout={"width": "190px"},
         )  # fmt: skip
         self.colour_bar, self.text = w.HTML(), w.HTML()
+        self.on_atom: Callable[[int], None] | None = None
         self.force_top = 1.0
-        self._shown: tuple[Atoms, tuple[int, ...]] | None = None
+        self._scales = {scale.name: scale for scale in scales}
+        self._shown: tuple[Atoms, tuple[int, ...], Mapping[str, np.ndarray]] | None = None
         self._loaded: Atoms | None = None
         super().__init__([self.scene.widget, row(self.colour, self.colour_bar), self.text])
         self.add_class("mlipkit-pane-3d")
@@ -50,16 +72,35 @@ class AtomsPane(w.VBox):
             self.scene.load(atoms)
         self._loaded = atoms
 
-    def show(self, atoms: Atoms, marked: tuple[int, ...] = ()) -> None:
-        """Show a frame of the structure on load, with some atoms marked."""
-        self._shown = atoms, marked
-        forces = forces_of(atoms) if self.colour.value == "force" else None
-        values = np.linalg.norm(forces, axis=1) if forces is not None else None
+    def follows(self, atoms: Atoms) -> bool:
+        """Whether a frame can be shown with the bonds of the structure on load: the same atoms, none far from there."""
+        loaded = self._loaded
+        return (
+            loaded is not None
+            and np.array_equal(loaded.numbers, atoms.numbers)
+            and np.allclose(loaded.cell, atoms.cell, atol=1e-4)
+            and float(np.abs(atoms.positions - loaded.positions).max(initial=0.0)) < FAR_FROM_LOADED
+        )
+
+    def show(
+        self, atoms: Atoms, marked: tuple[int, ...] = (), numbers: Mapping[str, np.ndarray] | None = None
+    ) -> None:
+        """Show a frame of the structure on load, with some atoms marked.
+
+        Args:
+            numbers: name of a scale -> one number per atom.
+        """
+        self._shown = atoms, marked, numbers or {}
+        values, domain = None, (0.0, self.force_top)
+        if (scale := self._scales.get(self.colour.value)) is not None:
+            values, domain = self._shown[2].get(scale.name), (scale.low, scale.high)
+        elif self.colour.value == "force" and (forces := forces_of(atoms)) is not None:
+            values = np.linalg.norm(forces, axis=1)
         positions = atoms.positions
         if not atoms.pbc.any() and self._loaded is not None:
             # A free molecule wanders off; the median keeps the rest in view when single atoms fly away.
             positions = positions - np.nan_to_num(np.nanmedian(positions - self._loaded.positions, axis=0))
-        self.scene.show(Picture(positions, values, (0.0, self.force_top), marked))
+        self.scene.show(Picture(positions, values, domain, marked))
 
     def scale_forces(self, largest: np.ndarray, settled: bool) -> None:
         """Set the end of the force scale a little above the usual largest force, so that a failure stands out.
@@ -87,11 +128,13 @@ class AtomsPane(w.VBox):
             self.show(*self._shown)
 
     def _draw_colour_bar(self) -> None:
+        ends = ("0", f"≥ {self.force_top:g} eV/Å") if self.colour.value == "force" else None
+        if (scale := self._scales.get(self.colour.value)) is not None:
+            ends = scale.low_text, scale.high_text
         text = ""
-        if self.colour.value == "force":
+        if ends is not None:
             text = (
-                f'<span class="mk-colourbar">0<i style="background:{drawing.gradient()}"></i>'
-                f"≥ {self.force_top:g} eV/Å</span>"
+                f'<span class="mk-colourbar">{ends[0]}<i style="background:{drawing.gradient()}"></i>{ends[1]}</span>'
             )
         if self.colour_bar.value != text:
             self.colour_bar.value = text
@@ -103,9 +146,19 @@ class AtomsPane(w.VBox):
         atoms, index = self._shown[0], int(atom.get("index", -1))
         if not 0 <= index < len(atoms):
             return
+        self.describe(index)
+        if self.on_atom is not None:
+            on_loop(self.on_atom, index)
+
+    def describe(self, index: int) -> None:
+        """Say what is known of one atom of the frame on show."""
+        assert self._shown is not None
+        atoms, _, numbers = self._shown
         forces = forces_of(atoms)
-        force = f" · force {np.linalg.norm(forces[index]):.2f} eV/Å" if forces is not None else ""
-        self.text.value = f"<b>{atoms.symbols[index]} {index}</b>{force}"
+        told = [f"<b>{atoms.symbols[index]} {index}</b>"]
+        told += [f"force {np.linalg.norm(forces[index]):.2f} eV/Å"] if forces is not None else []
+        told += [f"{name} {values[index]:.2f}" for name, values in numbers.items() if len(values) > index]
+        self.text.value = " · ".join(told)
 
 
 def _equal(one: Atoms, other: Atoms) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import ipywidgets as w
 
@@ -26,7 +26,9 @@ class FrameBar(w.Box):
         self.slider = w.IntSlider(
             description="frame", min=0, max=1, readout=False, layout={"flex": "1 1 260px", "width": "auto"}
         )
-        self.text = w.HTML()
+        self.text, self.marks = w.HTML(), w.HTML()
+        self.marks.add_class("mlipkit-slider-marks")
+        show(self.marks, False)
         self.back_button = button("◀", lambda: go(self.frame - 1), tip="One frame back")
         self.play_button = button("▶", self.play, tip="Play or halt")
         self.next_button = button("▶|", lambda: go(self.frame + 1), tip="One frame on")
@@ -35,10 +37,30 @@ class FrameBar(w.Box):
             made.add_class("mlipkit-icon-button")
         self._player = Ticker(self._play_on)
         super().__init__([
-            self.back_button, self.play_button, self.next_button, self.slider, self.text, self.live_button,
+            self.back_button, self.play_button, self.next_button, self._track(), self.text, self.live_button,
         ])  # fmt: skip
         self.add_class("mlipkit-row")
         self.slider.observe(self._slider_moved, "value")
+
+    def _track(self) -> w.Box:
+        """The slider with room for marks above it."""
+        self.slider.layout.flex, self.slider.layout.width = "0 0 auto", "100%"
+        box = w.Box([self.marks, self.slider], layout={"flex": "1 1 260px", "width": "auto", "display": "flex"})
+        box.layout.flex_flow, box.layout.overflow = "column nowrap", "visible"
+        return box
+
+    def mark(self, marks: Mapping[int, str]) -> None:
+        """Put signs above the slider. `marks`: frame -> "warning" or "failure"."""
+        signs = {"warning": ("▼", "#E69F00"), "failure": ("✖", "#D62728")}
+        text = "".join(
+            f'<span title="{kind}, frame {frame}" style="left:{100 * frame / max(self.last, 1):.2f}%;'
+            f'color:{signs[kind][1]}">{signs[kind][0]}</span>'
+            for frame, kind in sorted(marks.items())
+        )
+        text = f'<div class="mk-marks">{text}</div>' if text else ""
+        if text != self.marks.value:
+            self.marks.value = text
+            show(self.marks, bool(text))
 
     def tell(self, frame: int, last: int, text: str) -> None:
         """Say which frame is on show, which is the last there is, and what stands beside the slider (HTML)."""

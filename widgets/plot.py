@@ -23,6 +23,8 @@ from .ticker import in_background, on_loop
 STATIC = Path(__file__).parent / "static"
 Curves = Mapping[int, tuple[np.ndarray, np.ndarray]]
 """Trace number -> (x, y)."""
+Parts = tuple[list[dict[str, Any]], dict[str, Any]]
+"""Traces and layout as plain data, for pictures that change too often to be built as a figure each time."""
 
 
 class Plot(anywidget.AnyWidget):
@@ -33,10 +35,16 @@ class Plot(anywidget.AnyWidget):
         height: px.
         label: what the picture shows, for screen readers.
         on_click: called as ``on_click(x, y, trace)`` on the kernel's loop.
+
+    Attributes:
+        tools: "curves", or "map" for lasso, box, zoom and picking anywhere (`MapPlot`).
+        prompt: draw at once, also just after a click; for pictures that are the answer to it.
     """
 
     _esm = STATIC / "plot.js"
 
+    tools = t.Unicode("curves").tag(sync=True)
+    prompt = t.Bool(False).tag(sync=True)
     height = t.Int(420).tag(sync=True)
     label = t.Unicode("").tag(sync=True)
     cursor = t.Float(None, allow_none=True).tag(sync=True)
@@ -56,13 +64,18 @@ class Plot(anywidget.AnyWidget):
         self.on_msg(self._message)
 
     @property
+    def shown(self) -> Parts:
+        """Traces and layout as the page has them."""
+        return self._data, self._layout
+
+    @property
     def n_points(self) -> list[int]:
         """Number of points per trace as the page has them."""
         return [len(trace.get("x") or ()) for trace in self._data]
 
-    def show(self, figure: go.Figure) -> None:
+    def show(self, figure: go.Figure | Parts) -> None:
         """Replace the whole figure."""
-        self._data, self._layout = plain(figure)
+        self._data, self._layout = figure if isinstance(figure, tuple) else plain(figure)
         self._send_all()
 
     def extend(self, curves: Curves) -> None:
@@ -112,6 +125,11 @@ class Plot(anywidget.AnyWidget):
             in_background(library, lambda packed, _error: self.send({"type": "library"}, buffers=[packed]))
         elif kind == "click" and self._on_click is not None and content.get("x") is not None:
             on_loop(self._on_click, float(content["x"]), float(content.get("y") or 0.0), int(content["curve"]))
+        else:
+            self._heard(content)
+
+    def _heard(self, content: dict) -> None:
+        """For subclasses: any other message of the page."""
 
 
 @cache

@@ -23,6 +23,9 @@ class Look:
 
 LOOKS: dict[str, Look] = {
     "empty": Look("○", "EMPTY", "#6b7280", "Nothing is open yet."),
+    "computing": Look("●", "COMPUTING", "#0072b2", "", live=True),
+    "ready": Look("✓", "READY", "#007a5a", ""),
+    "uncomputed": Look("!", "NOT COMPUTED", "#a3437a", ""),
     "waiting": Look("◔", "WAITING", "#6b7280", "Waits for another run and starts by itself.", live=True),
     "queued": Look("◔", "QUEUED", "#6b7280", "The worker is being started.", live=True),
     "running": Look("●", "RUNNING", "#0072b2", "", live=True),

@@ -61,7 +61,9 @@ function render({ model, el }) {
     "display: none; z-index: 2;";
   box.append(host, cursor);
 
-  let colours = "";
+  const isMap = model.get("tools") === "map";
+  // Made once: plotly takes other functions for another configuration, and then draws everything anew.
+  let tools = null, tool = null, colours = "";
   let Plotly = null, figure = null, alive = true, timer = null, lastCost = 0, lastAt = 0, drawn = false;
 
   const layoutNow = () => {
@@ -76,7 +78,9 @@ function render({ model, el }) {
       if (!/^[xy]axis\d*$/.test(key)) continue;
       layout[key] = { gridcolor: colour.grid, zerolinecolor: colour.grid, linecolor: colour.quiet, ...layout[key] };
     }
-    layout.uirevision = "keep";
+    // On a map Python keeps the part on show, as it draws that part only; the page keeps the tool in hand.
+    layout.uirevision = isMap ? figure.revision : "keep";
+    if (isMap) { layout.dragmode = tool ?? layout.dragmode; layout.selections = []; }
     layout.datarevision = ++figure.revision;
     return layout;
   };
@@ -95,16 +99,17 @@ function render({ model, el }) {
   const draw = async () => {
     timer = null;
     const pause = touched + QUIET_MS - performance.now();
-    if (drawn && pause > 0) { timer = setTimeout(draw, pause); return; }
+    if (drawn && pause > 0 && !model.get("prompt")) { timer = setTimeout(draw, pause); return; }
     if (!alive || !Plotly || !figure || !el.isConnected || box.clientWidth === 0) return;
     const start = performance.now();
-    await Plotly.react(host, figure.data, layoutNow(), {
+    await Plotly.react(host, figure.data, layoutNow(), isMap ? (tools ??= mapTools()) : {
       displaylogo: false, displayModeBar: "hover", scrollZoom: false,
       modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
     });
     if (!drawn) {
       drawn = true;
-      host.on("plotly_click", (event) => {
+      if (isMap) listen();
+      else host.on("plotly_click", (event) => {
         const point = event.points[0];
         model.send({ type: "click", x: point.x, y: point.y, curve: point.curveNumber });
       });
@@ -117,10 +122,45 @@ function render({ model, el }) {
     performance.measure("mlipkit-plot", { start, end: lastAt });
     performance.clearMeasures("mlipkit-plot");
   };
+  const mapTools = () => ({
+    displaylogo: false, displayModeBar: true, scrollZoom: false, doubleClick: false,
+    modeBarButtonsToRemove: ["autoScale2d", "resetScale2d", "zoomIn2d", "zoomOut2d"],
+    modeBarButtonsToAdd: [{
+      name: "whole", title: "Whole map", icon: Plotly.Icons.home, click: () => model.send({ type: "range", x: null }),
+    }],
+  });
+  // Zoom, lasso and box, and picking: all go to Python in data coordinates, which knows every point.
+  const listen = () => {
+    host.on("plotly_relayout", (change) => {
+      if (change.dragmode) tool = change.dragmode;
+      const { xaxis, yaxis } = host._fullLayout;
+      if (Object.keys(change).some((key) => /^[xy]axis\.range/.test(key)))
+        model.send({ type: "range", x: [...xaxis.range], y: [...yaxis.range] });
+    });
+    host.on("plotly_selected", (event) => {
+      const { lassoPoints, range } = event ?? {};
+      if (lassoPoints) model.send({ type: "select", kind: "lasso", x: [...lassoPoints.x], y: [...lassoPoints.y] });
+      else if (range?.x) {
+        const [x0, x1] = range.x, [y0, y1] = range.y;
+        model.send({ type: "select", kind: "box", x: [x0, x1, x1, x0], y: [y0, y0, y1, y1] });
+      }
+    });
+    host.addEventListener("pointerdown", (down) => {
+      if (!down.target.classList?.contains("drag") || down.button !== 0) return;
+      window.addEventListener("pointerup", (up) => {
+        if (Math.hypot(up.clientX - down.clientX, up.clientY - down.clientY) > 4) return;
+        const { xaxis, yaxis, _size } = host._fullLayout;
+        const place = host.getBoundingClientRect();
+        const x = xaxis.p2d(up.clientX - place.left - _size.l), y = yaxis.p2d(up.clientY - place.top - _size.t);
+        const per = (axis) => Math.abs(axis.range[1] - axis.range[0]) / axis._length;
+        model.send({ type: "pick", x, y, dx: per(xaxis), dy: per(yaxis) });
+      }, { once: true, capture: true });
+    }, { capture: true });
+  };
   // At most eight drawings a second; a slow page draws less often, so that clicks still get through.
   const schedule = () => {
     if (timer !== null || !alive) return;
-    const gap = Math.min(1000, Math.max(125, 3 * lastCost));
+    const gap = model.get("prompt") ? Math.max(30, lastCost) : Math.min(1000, Math.max(125, 3 * lastCost));
     timer = setTimeout(draw, Math.max(0, lastAt + gap - performance.now()));
   };
   const columns = (message, buffers) => {

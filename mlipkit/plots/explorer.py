@@ -1,0 +1,434 @@
+"""Pictures of the shift explorer from plain arrays: the map of atoms, and one number over frames with its limits.
+
+A map of some thousand atoms is drawn point by point; of more it is an image of bins, as a page draws a point in about
+20 µs and a picture at once. Callers decide which points to give: hidden elements and sets are left out before.
+"""
+
+from __future__ import annotations
+
+import base64
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from ase.data import chemical_symbols
+from numpy.typing import ArrayLike
+from plotly.colors import sample_colorscale, sequential
+
+from mlipkit.errors import DataError
+from mlipkit.plots.runs import COLOURS, FAILURE, Mark, mark_layout, styled
+
+MANY_POINTS = 3000
+"""Up to so many points each is drawn; beyond them an image of bins."""
+BINS = (260, 180)
+"""Bins across and up."""
+PICKED, CHOSEN = "#D6186F", "#D55E00"
+"""Colour of the point that was clicked and of those in the selection."""
+GREY = "#8b949e"
+# Hydrogen and carbon grey as usual, the rest told apart by colour-blind readers on light and dark ground.
+_ELEMENTS = {1: "#8FA3B5", 6: "#6E6258", 7: "#0072B2", 8: "#D55E00", 17: "#009E73", 3: "#CC79A7", 11: "#E69F00",
+             27: "#7B3FA0", 29: "#B8860B", 46: "#56B4E9"}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Groups:
+    """Points coloured by what they belong to: codes int [n] into names and colours."""
+
+    codes: np.ndarray
+    names: tuple[str, ...]
+    colours: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Values:
+    """Points coloured by a number [n]; the scale goes from low to high, `title` has the unit."""
+
+    values: np.ndarray
+    low: float
+    high: float
+    title: str
+
+
+@dataclass(frozen=True)
+class Trail:
+    """A moving frame: its atoms now (x, y) [m], and the way of one point of it [t,2], oldest first."""
+
+    now: np.ndarray
+    way: np.ndarray
+    colour: str = "#0072B2"
+
+
+def element_colour(number: int) -> str:
+    """Colour of an element on maps and curves."""
+    return _ELEMENTS.get(int(number), COLOURS[int(number) % len(COLOURS)])
+
+
+def by_element(numbers: ArrayLike) -> Groups:
+    """Colours of atoms [n] by their atomic number."""
+    known, codes = np.unique(np.asarray(numbers, int), return_inverse=True)
+    return Groups(codes, tuple(chemical_symbols[z] for z in known), tuple(element_colour(z) for z in known))
+
+
+def score_map(
+    x: ArrayLike,
+    y: ArrayLike,
+    colour: Groups | Values,
+    *,
+    axes: tuple[str, str] = ("PC1", "PC2"),
+    chosen: ArrayLike | None = None,
+    behind: ArrayLike | None = None,
+    picked: tuple[float, float] | None = None,
+    trail: Trail | None = None,
+    marks: Sequence[tuple[float, float, str]] = (),
+    text: Sequence[str] | None = None,
+    extent: tuple[float, float, float, float] | None = None,
+) -> go.Figure:
+    """Map of atoms.
+
+    Args:
+        x, y: [n] coordinates; points that are not finite are left out.
+        colour: what each point is coloured by.
+        axes: titles; one that begins with "log10 " gets powers of ten as ticks.
+        chosen: bool [n], points of a selection.
+        behind: bool [n], points drawn grey below the others (the sets that one is compared with).
+        picked: the one point that was clicked.
+        trail: a running simulation.
+        marks: (x, y, "warning" or "failure").
+        text: [n] what is shown on pointing at a point, when all are drawn.
+        extent: x0, x1, y0, y1 of the part on show; all points when omitted.
+    """
+    data, layout = map_parts(
+        x, y, colour, axes=axes, chosen=chosen, behind=behind, picked=picked, trail=trail, marks=marks, text=text,
+        extent=extent,
+    )  # fmt: skip
+    return go.Figure({"data": data, "layout": layout})
+
+
+def map_parts(
+    x: ArrayLike,
+    y: ArrayLike,
+    colour: Groups | Values,
+    *,
+    axes: tuple[str, str] = ("PC1", "PC2"),
+    chosen: ArrayLike | None = None,
+    behind: ArrayLike | None = None,
+    picked: tuple[float, float] | None = None,
+    trail: Trail | None = None,
+    marks: Sequence[tuple[float, float, str]] = (),
+    text: Sequence[str] | None = None,
+    extent: tuple[float, float, float, float] | None = None,
+) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """Traces and layout of `score_map` as plain data; a page that changes ten times a second is fed with these."""
+    x, y = np.asarray(x, float), np.asarray(y, float)
+    if x.shape != y.shape or x.ndim != 1:
+        raise DataError("x and y differ in size", where="score_map", expected=x.shape, found=y.shape)
+    known = np.isfinite(x) & np.isfinite(y)
+    back = np.zeros(len(x), bool) if behind is None else np.asarray(behind, bool)
+    taken = np.zeros(len(x), bool) if chosen is None else np.asarray(chosen, bool)
+    x0, x1, y0, y1 = extent or extent_of(x[known], y[known])
+    layout = _base_layout()
+    layout["xaxis"] = {**layout["xaxis"], **_axis(axes[0], x0, x1)}
+    layout["yaxis"] = {**layout["yaxis"], **_axis(axes[1], y0, y1)}
+    inside = known & (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)
+    data: list[dict[str, Any]] = []
+    if np.count_nonzero(inside) > MANY_POINTS:
+        rgba = np.zeros((BINS[1], BINS[0], 4), np.uint8)
+        for part, look in ((inside & back, None), (inside & ~back, colour)):
+            if part.any():
+                rgba = _over(rgba, shade(x[part], y[part], _take(look, part), (x0, x1, y0, y1)))
+        some = inside & taken
+        if np.count_nonzero(some) > MANY_POINTS // 4:
+            rgba = _over(rgba, shade(x[some], y[some], CHOSEN, (x0, x1, y0, y1)))
+        layout["images"] = [{
+            "source": png(rgba), "xref": "x", "yref": "y", "x": x0, "y": y1, "sizex": x1 - x0, "sizey": y1 - y0,
+            "sizing": "stretch", "layer": "below",
+        }]  # fmt: skip
+        # A page selects only where there is a trace.
+        data.append(_points(np.array([x0, x1]), np.array([y0, y1]), {"opacity": 0.0, "size": 1}))
+        text = None
+    else:
+        data.append(_points(x[inside & back], y[inside & back], {"color": GREY, "size": 3, "opacity": 0.45}))
+        front = inside & ~back
+        data += _coloured(x[front], y[front], _take(colour, front), None if text is None else np.asarray(text)[front])
+    data += _legend(colour)
+    if np.count_nonzero(inside & taken) <= MANY_POINTS // 4:
+        ring = {"color": "rgba(0,0,0,0)", "size": 8, "line": {"color": CHOSEN, "width": 1.6}}
+        data.append(_points(x[inside & taken], y[inside & taken], ring, name="selected"))
+    if trail is not None and len(trail.way):
+        data.append(_points(trail.now[:, 0], trail.now[:, 1], {
+            "color": "rgba(0,0,0,0)", "size": 6, "line": {"color": trail.colour, "width": 1.2},
+        }, name="frame now"))  # fmt: skip
+        fade = np.linspace(0.1, 1.0, len(trail.way))
+        data.append(_points(
+            trail.way[:, 0], trail.way[:, 1],
+            {"color": trail.colour, "size": 5, "opacity": [round(float(f), 2) for f in fade]}, name="trail",
+        ) | {"mode": "lines+markers", "line": {"color": trail.colour, "width": 1}})  # fmt: skip
+    for kind, sign, tone in (("warning", "triangle-down", "#E69F00"), ("failure", "x", FAILURE)):
+        there = [(a, b) for a, b, what in marks if what == kind]
+        if there:
+            at = np.array(there)
+            data.append(_points(at[:, 0], at[:, 1], {
+                "symbol": sign, "size": 13, "color": tone, "line": {"color": "#ffffff", "width": 1},
+            }, name=kind))  # fmt: skip
+    if picked is not None:
+        data.append(_points(np.array(picked[:1]), np.array(picked[1:]), {
+            "symbol": "circle-open", "size": 16, "color": PICKED, "line": {"color": PICKED, "width": 3},
+        }, name="picked"))  # fmt: skip
+    return data, layout
+
+
+def value_series(
+    x: ArrayLike,
+    curves: Mapping[str, ArrayLike],
+    *,
+    x_title: str,
+    y_title: str,
+    colours: Mapping[str, str] | None = None,
+    bands: Mapping[str, tuple[float, float]] | None = None,
+    limits: Mapping[str, float] | None = None,
+    marks: Sequence[Mark] = (),
+) -> go.Figure:
+    """One number over frames or time, with the band that is usual and the limit above it.
+
+    Args:
+        x: [f] frame numbers or times.
+        curves: name -> [f].
+        bands: name -> lowest and highest usual value.
+        limits: name -> value above which atoms count as outside the training space.
+        marks: first warning and failure, in the unit of `x`.
+    """
+    figure = go.Figure()
+    tones = {name: (colours or {}).get(name, COLOURS[i % len(COLOURS)]) for i, name in enumerate(curves)}
+    for name, values in curves.items():
+        figure.add_trace(go.Scatter(
+            x=np.asarray(x), y=np.asarray(values, float), name=name, mode="lines" if len(np.ravel(values)) > 1 else
+            "markers", line={"width": 1.6, "color": tones[name]},
+        ))  # fmt: skip
+    laid = mark_layout(marks)
+    shapes: list[dict[str, Any]] = [
+        {
+            "type": "rect", "xref": "x domain", "x0": 0, "x1": 1, "yref": "y", "y0": low, "y1": high, "layer": "below",
+            "line": {"width": 0}, "fillcolor": tones.get(name, GREY), "opacity": 0.13,
+        }
+        for name, (low, high) in (bands or {}).items()
+    ]  # fmt: skip
+    shapes += [
+        {
+            "type": "line", "xref": "x domain", "x0": 0, "x1": 1, "yref": "y", "y0": limit, "y1": limit,
+            "line": {"color": tones.get(name, GREY), "dash": "dot", "width": 1.3},
+        }
+        for name, limit in (limits or {}).items()
+    ]  # fmt: skip
+    figure.update_layout(shapes=shapes + laid["shapes"], annotations=laid["annotations"], showlegend=True)
+    figure.update_xaxes(title_text=x_title)
+    figure.update_yaxes(title_text=y_title, rangemode="tozero")
+    return styled(figure, 240)
+
+
+def density_curves(
+    edges: ArrayLike, curves: Mapping[str, ArrayLike], *, x_title: str, y_title: str = "share per Å",
+    colours: Mapping[str, str] | None = None, now: ArrayLike | None = None,
+) -> go.Figure:  # fmt: skip
+    """Histograms on common bins as steps, one colour each.
+
+    Args:
+        edges: [b+1]; curves: name -> [b] densities.
+        now: [v] values of the frame on show, as ticks on the axis.
+    """
+    borders = np.asarray(edges, float)
+    figure = go.Figure()
+    for index, (name, values) in enumerate(curves.items()):
+        tone = (colours or {}).get(name, COLOURS[index % len(COLOURS)])
+        figure.add_trace(go.Scatter(
+            x=0.5 * (borders[1:] + borders[:-1]), y=np.asarray(values, float), name=name, mode="lines",
+            line={"shape": "hvh", "width": 1.6, "color": tone}, fill="tozeroy", fillcolor=_clear(tone, 0.12),
+        ))  # fmt: skip
+    ticks = np.asarray([] if now is None else now, float)
+    figure.add_trace(go.Scatter(
+        x=ticks, y=np.zeros(len(ticks)), name="this frame", mode="markers", showlegend=bool(len(ticks)),
+        marker={"symbol": "line-ns-open", "size": 12, "color": PICKED, "line": {"width": 1.4}},
+    ))  # fmt: skip
+    figure.update_layout(showlegend=True)
+    figure.update_xaxes(title_text=x_title)
+    figure.update_yaxes(title_text=y_title, rangemode="tozero")
+    return styled(figure, 240)
+
+
+# ---- bins
+
+
+def extent_of(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float, float]:
+    """x0, x1, y0, y1 around points with a margin of 4 %; a unit square without points."""
+    if not len(x):
+        return -1.0, 1.0, -1.0, 1.0
+    ends = []
+    for values in (x, y):
+        low, high = float(values.min()), float(values.max())
+        margin = 0.04 * (high - low) or 0.5
+        ends += [low - margin, high + margin]
+    return ends[0], ends[1], ends[2], ends[3]
+
+
+def shade(
+    x: np.ndarray, y: np.ndarray, colour: Groups | Values | str | None, extent: tuple[float, float, float, float]
+) -> np.ndarray:
+    """Image uint8 [height, width, 4] of points in bins, the first row on top.
+
+    A bin has the mean colour (of `Groups`) or the colour of the mean (of `Values`) of its points; the more points, the
+    more opaque, by the logarithm of their number. `colour`: also one colour as text; None is grey.
+    """
+    width, height = BINS
+    x0, x1, y0, y1 = extent
+    column = np.clip(((x - x0) / (x1 - x0) * width).astype(np.int64), 0, width - 1)
+    row = np.clip(((y1 - y) / (y1 - y0) * height).astype(np.int64), 0, height - 1)
+    at, n_bins = row * width + column, width * height
+    count = np.bincount(at, minlength=n_bins).astype(float)
+    filled = count > 0
+    rgba = np.zeros((n_bins, 4))
+    if isinstance(colour, Values):
+        values = np.nan_to_num(np.asarray(colour.values, float), nan=colour.low)
+        mean = np.bincount(at, values, n_bins)[filled] / count[filled]
+        share = np.clip((mean - colour.low) / max(colour.high - colour.low, 1e-12), 0, 1)
+        rgba[filled, :3] = _ramp()[(share * 255).astype(int)]
+    elif isinstance(colour, Groups):
+        parts = np.bincount(at * len(colour.names) + colour.codes, minlength=n_bins * len(colour.names))
+        parts = parts.reshape(n_bins, -1)[filled] / count[filled, None]
+        rgba[filled, :3] = parts @ np.array([_rgb(tone) for tone in colour.colours])
+    else:
+        rgba[filled, :3] = _rgb(colour or GREY)
+    top = np.log1p(count.max()) if len(count) else 1.0
+    weakest, strongest = (0.25, 0.55) if colour is None else (0.6, 1.0)
+    rgba[filled, 3] = 255 * (weakest + (strongest - weakest) * np.log1p(count[filled]) / top)
+    return rgba.round().astype(np.uint8).reshape(height, width, 4)
+
+
+def png(rgba: np.ndarray) -> str:
+    """Data address of an image uint8 [height, width, 4]."""
+    height, width, _ = rgba.shape
+    rows = np.zeros((height, 1 + 4 * width), np.uint8)
+    rows[:, 1:] = rgba.reshape(height, -1)
+
+    def chunk(kind: bytes, content: bytes) -> bytes:
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    head = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
+    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows.tobytes(), 1))
+    return "data:image/png;base64," + base64.b64encode(data + chunk(b"IEND", b"")).decode()
+
+
+def _over(below: np.ndarray, above: np.ndarray) -> np.ndarray:
+    """One image on another."""
+    a, b = above[..., 3:] / 255.0, below[..., 3:] / 255.0
+    alpha = a + b * (1 - a)
+    mixed = (above[..., :3] * a + below[..., :3] * b * (1 - a)) / np.maximum(alpha, 1e-9)
+    return np.concatenate([mixed, 255 * alpha], axis=-1).round().astype(np.uint8)
+
+
+@cache
+def _ramp() -> np.ndarray:
+    """[256,3] of the scale for numbers."""
+    shares = np.linspace(0, 1, 256).tolist()
+    return np.array([_rgb(str(tone)) for tone in sample_colorscale(sequential.Viridis, shares)])
+
+
+@cache
+def _rgb(colour: str) -> tuple[float, ...]:
+    if colour.startswith("#"):
+        return tuple(float(int(colour[i : i + 2], 16)) for i in (1, 3, 5))
+    return tuple(float(part) for part in colour[colour.index("(") + 1 : -1].split(",")[:3])
+
+
+def _clear(colour: str, alpha: float) -> str:
+    red, green, blue = _rgb(colour)
+    return f"rgba({red:.0f},{green:.0f},{blue:.0f},{alpha})"
+
+
+# ---- traces
+
+
+def _take(colour: Groups | Values | None, mask: np.ndarray) -> Groups | Values | None:
+    if isinstance(colour, Groups):
+        return Groups(np.asarray(colour.codes)[mask], colour.names, colour.colours)
+    if isinstance(colour, Values):
+        return Values(np.asarray(colour.values, float)[mask], colour.low, colour.high, colour.title)
+    return None
+
+
+def _points(x: np.ndarray, y: np.ndarray, marker: dict[str, Any], name: str = "") -> dict[str, Any]:
+    return {
+        "type": "scatter", "mode": "markers", "x": _plain(x), "y": _plain(y), "marker": marker, "name": name,
+        "hoverinfo": "skip", "showlegend": False, "selected": {"marker": {"opacity": marker.get("opacity", 1.0)}},
+        "unselected": {"marker": {"opacity": marker.get("opacity", 1.0)}},
+    } if not isinstance(marker.get("opacity"), list) else {
+        "type": "scatter", "mode": "markers", "x": _plain(x), "y": _plain(y), "marker": marker, "name": name,
+        "hoverinfo": "skip", "showlegend": False,
+    }  # fmt: skip
+
+
+def _coloured(
+    x: np.ndarray, y: np.ndarray, colour: Groups | Values | None, text: np.ndarray | None
+) -> list[dict[str, Any]]:
+    shown = {} if text is None else {"hoverinfo": "text"}
+    if isinstance(colour, Values):
+        marker = {
+            "color": [None if not np.isfinite(v) else round(float(v), 5) for v in colour.values], "size": 4,
+            "opacity": 0.85, "colorscale": "Viridis", "cmin": colour.low, "cmax": colour.high,
+        }  # fmt: skip
+        more = shown and text is not None and {**shown, "hovertext": text.tolist()} or {}
+        return [_points(x, y, marker) | more]
+    assert isinstance(colour, Groups)
+    made = []
+    for code, (name, tone) in enumerate(zip(colour.names, colour.colours, strict=True)):
+        mine = colour.codes == code
+        if mine.any():
+            more = {} if text is None else {**shown, "hovertext": text[mine].tolist()}
+            made.append(_points(x[mine], y[mine], {"color": tone, "size": 4, "opacity": 0.75}, name) | more)
+    return made
+
+
+def _legend(colour: Groups | Values) -> list[dict[str, Any]]:
+    """Entries without points: they are there however the points are drawn."""
+    nothing = {"type": "scatter", "mode": "markers", "x": [None], "y": [None], "hoverinfo": "skip"}
+    if isinstance(colour, Groups):
+        return [
+            {**nothing, "name": name, "showlegend": True, "marker": {"color": tone, "size": 8}}
+            for name, tone in zip(colour.names, colour.colours, strict=True)
+        ]
+    bar = {
+        "title": {"text": colour.title, "side": "right"}, "thickness": 12, "len": 0.9, "outlinewidth": 0,
+    }  # fmt: skip
+    return [{**nothing, "showlegend": False, "marker": {
+        "color": [colour.low], "cmin": colour.low, "cmax": colour.high, "colorscale": "Viridis", "showscale": True,
+        "colorbar": bar,
+    }}]  # fmt: skip
+
+
+def _axis(title: str, low: float, high: float) -> dict[str, Any]:
+    axis: dict[str, Any] = {"title": {"text": title.removeprefix("log10 "), "standoff": 6}, "range": [low, high]}
+    if title.startswith("log10 "):
+        powers = range(int(np.ceil(low)), int(np.floor(high)) + 1)
+        axis |= {"tickmode": "array", "tickvals": list(powers), "ticktext": [f"10<sup>{p}</sup>" for p in powers]}
+    return axis
+
+
+def _base_layout() -> dict[str, Any]:
+    layout = dict(_styled_layout())
+    return {**layout, "xaxis": dict(layout["xaxis"]), "yaxis": dict(layout["yaxis"])}
+
+
+@cache
+def _styled_layout() -> dict[str, Any]:
+    layout = styled(go.Figure(), 420).to_plotly_json()["layout"]
+    layout.pop("template", None)
+    layout |= {"hovermode": "closest", "dragmode": "lasso", "margin": {"l": 62, "r": 12, "t": 34, "b": 44}}
+    return layout
+
+
+def _plain(values: np.ndarray) -> list[float]:
+    # Seven digits are finer than a pixel of any zoom, and half the text.
+    return np.asarray(values, np.float64).round(6).tolist()

@@ -1,0 +1,373 @@
+"""ShiftExplorer: where the atoms of several sets and simulations lie on the map of what a potential was trained on.
+
+One picture seen several times: a point on the map, a frame in the curve of Q, an atom in 3D. A lasso picks frames, which
+lie in a tray on disk.
+
+The map is plotly in the project's own plot widget. Up to three thousand atoms are points of it, more are an image of
+bins made in NumPy (9 ms for 100,000), and every question (what was clicked, what is inside a lasso) is answered in
+Python, where all atoms are known. Measured beside it, in the browser of the tests (software WebGL, two cores):
+jupyter-scatter and chemiscope draw all points by WebGL; see docs/explorer.md for the figures and the reasons.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from typing import Any
+
+import ipywidgets as w
+import numpy as np
+import traitlets as t
+from ase import Atoms
+
+from mlipkit.data import FrameSet, Selection, Tray
+from mlipkit.errors import MlipkitError
+from mlipkit.runs import Run
+
+from .atoms_pane import AtomsPane, Scale
+from .base import IDLE_S, LIVE_S, button, close_all, row, show
+from .frame_bar import FrameBar
+from .header import Header
+from .shift_code import code_of
+from .shift_computing import ShiftComputing
+from .shift_controls import Picks, ShiftControls
+from .shift_curves import FS_PER_PS, BondPane, QSeries
+from .shift_data import ShiftData, ShiftSet
+from .shift_map import Following, ShiftMap
+from .ticker import Ticker, in_background, on_loop
+from .tray_pane import TrayPane
+
+EMPTY = "No frames are open yet: ShiftExplorer(['train.extxyz', 'runs/md_300K']), or sample:water_liquid to try it."
+Q_SCALE = Scale("Q / limit", 0.0, 2.0, "0", "≥ 2 × limit of the element")
+
+
+class ShiftExplorer(w.VBox):
+    """Map, curves, bonds and atoms of frame sets and runs, with one frame and one selection for all.
+
+    Args:
+        sets: frame sets, files, samples, runs, or a list or mapping (name -> one) of these; or a `ShiftData` that is
+            filled already.
+        model: an `mlipkit.analysis.OODModel`, or its file; fitted on `fit_on` when omitted.
+        fit_on: name of the set that the components are fitted on (the first one when omitted), several, or "all".
+        tray: folder of the selection; the same folder shows the same tray, also after a kernel restart.
+        potential: a potential or its name, to colour by force error.
+        viewer: "auto", "nglview", or "still" for pictures without WebGL.
+        components, options: number of principal components, and settings of the SOAP descriptor (`r_cut`, ...).
+
+    Attributes:
+        set, frame, atom: what is on show (traitlets); atom is -1 when none is picked.
+    """
+
+    set = t.Unicode("")
+    frame = t.Int(0)
+    atom = t.Int(-1)
+
+    _closed = True
+    """Until it is built: there is nothing to end when that fails."""
+
+    def __init__(
+        self,
+        sets: Any = None,
+        model: Any = None,
+        *,
+        fit_on: str | Sequence[str] | None = None,
+        tray: str | os.PathLike[str] = "selections/tray",
+        potential: Any = None,
+        viewer: str = "auto",
+        components: int = 5,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        self.computing = ShiftComputing(sets, model, fit_on, components, dict(options or {}), potential)
+        self.data = self.computing.data
+        self.header = Header()
+        self.header.on_shown(self._appeared)
+        self.header.observe(lambda change: on_loop(self.picture.set_dark, bool(change["new"])), "dark")
+        self.controls = ShiftControls(self._controls_changed, self._embed)
+        self.map = ShiftMap(self.go, self._encircled)
+        self.picture = AtomsPane(viewer, (Q_SCALE,))
+        self.picture.colour.value = Q_SCALE.name
+        self.picture.on_atom = lambda index: self.go(self.set, self.frame, index)
+        self.series = QSeries(lambda frame: self.go(self.set, frame, self.atom))
+        self.bonds = BondPane()
+        self.which = w.Dropdown(options=["-"], description="frames of", layout={"width": "230px"})
+        self.bar = FrameBar(lambda frame: self.go(self.set, frame, self.atom), self.follow)
+        self.said, self.empty, self.panel = w.HTML(), w.HTML(), w.HTML()
+        self.code_button = button("Code", self._toggle_code, tip="Python that makes the picture on show")
+        self._moving, self._code_open = True, False
+        self.tray = TrayPane(Tray(tray), self.data, self._selection_changed, lambda name, at: self.go(name, at))
+        self._moving = False
+        self._following = any(one.run is not None and one.run.active for one in self.data.sets)
+        self.body = w.VBox([
+            self.controls, row(self.map, self.picture, kind="mlipkit-panes"), self.said,
+            row(self.series, self.bonds, kind="mlipkit-panes"), row(self.which, self.bar, kind="mlipkit-row"), self.tray,
+        ])  # fmt: skip
+        self.bar.layout.flex = "1 1 380px"
+        super().__init__([self.header, self.empty, self.body, row(self.code_button), self.panel])
+        self._closed = False
+        self.add_class("mlipkit-view")
+        self.add_class("mlipkit-explorer")
+        show(self.panel, False)
+        self.which.observe(self._which_changed, "value")
+        self._was_shown = False
+        self._state = ""
+        self._known = -1
+        self._ticker = Ticker(self._tick)
+        self.refresh()
+        self._ticker.start()
+
+    # For users
+
+    @property
+    def selection(self) -> Selection:
+        """What lies in the tray."""
+        return self.tray.selection
+
+    @property
+    def picks(self) -> Picks:
+        """Map, colour, elements and sets on show."""
+        return self.controls.picks
+
+    @property
+    def atoms(self) -> Atoms | None:
+        """The frame on show; None when there is none."""
+        if self.set not in self.data.names:
+            return None
+        frames = self.data[self.set].frames
+        return frames[min(self.frame, len(frames) - 1)] if len(frames) else None
+
+    def frames(self) -> FrameSet:
+        """The selected frames, tagged.
+
+        Raises:
+            DataError: nothing is selected, or frames of sets that are not open here.
+        """
+        return self.selection.frames(self.data.frame_sets(self.selection))
+
+    def go(self, name: str, frame: int, atom: int = -1) -> None:
+        """Show a frame of a set, and mark an atom of it; out of range means the first or last frame."""
+        if self.set != name or frame != self.frame:
+            self._following = False
+        self._place(name, frame, atom)
+
+    def follow(self) -> None:
+        """Show the newest frame of the running simulation, and each newer one as it comes."""
+        running = [one for one in self.data.sets if one.run is not None]
+        if running:
+            self._following = True
+            self._newest(running[0])
+
+    def offer(self, text: str, action: Callable[[Selection], object], tip: str = "") -> None:
+        """Add a button to the tray that does something with the selection."""
+        self.tray.offer(text, action, tip)
+
+    def refresh(self) -> str:
+        """Look once at what is being computed and at runs; the state: empty, computing, ready or failed."""
+        grown = self.computing.refresh()
+        if grown or self._known != self.data.revision:
+            self._data_changed()
+        self.tray.refresh()
+        self._show_state()
+        return self._state
+
+    def close(self) -> None:
+        """End everything that this view started. The tray stays on disk."""
+        if self._closed:
+            return
+        self._closed = True
+        self._ticker.stop()
+        self.bar.halt()
+        self.computing.close()
+        self.picture.scene.close()
+        layout = self.layout
+        for child in self.children:
+            close_all(child)
+        super().close()
+        layout.close()
+
+    # The loop
+
+    def _tick(self) -> float | None:
+        if self._closed:
+            return None
+        state = self.refresh()
+        return LIVE_S if state == "computing" or self.computing.live else IDLE_S
+
+    def _appeared(self) -> None:
+        self._was_shown = True
+        self._ticker.start()
+        self._ticker.hurry()
+
+    def _show_state(self) -> None:
+        state, head = self.computing.state, self.header
+        facts = [f"{len(self.data.sets)} sets"] if len(self.data.sets) != 1 else [self.data.names[0]]
+        if self.data.n_points:
+            facts.append(f"{self.data.n_points:,} atoms".replace(",", " "))
+        fitted = [one.name for one in self.data.sets if one.fitted]
+        facts += [f"fit-on set: {', '.join(fitted)}"] if fitted else []
+        head.title, head.detail = "Shift explorer", " · ".join(facts) if self.data.sets else ""
+        head.state = {"empty": "empty", "computing": "computing", "ready": "ready"}.get(state, "uncomputed")
+        head.done = round(self.computing.done, 3) if state == "computing" else -1.0
+        head.sentence = self.computing.sentence
+        head.beat += 1
+        if state == self._state:
+            return
+        self._state = state
+        self.empty.value = f'<div class="mk-empty">{escape(EMPTY)}</div>' if state == "empty" else ""
+        show(self.empty, state == "empty")
+        show(self.body, state != "empty")
+        show(self.code_button, state != "empty")
+
+    def _data_changed(self) -> None:
+        first = self._known == -1 or self.set not in self.data.names
+        self._known = self.data.revision
+        names = self.data.names
+        self._moving = True
+        try:
+            self.controls.offer(self.data)
+            if list(self.which.options) != (names or ["-"]):
+                self.which.options = names or ["-"]
+            show(self.which, len(names) > 1)
+        finally:
+            self._moving = False
+        if not names:
+            return
+        self.tray.redraw()
+        running = next((one for one in self.data.sets if one.run is not None), None)
+        if self._following and running is not None and running.points is not None and running.points.n_frames:
+            self._newest(running)
+        elif first:
+            self._place(names[0], 0, -1)
+        else:
+            self._place(self.set, self.frame, self.atom)
+
+    # What is on show
+
+    def _newest(self, one: ShiftSet) -> None:
+        if one.points is None or not one.points.n_frames:
+            return
+        last = one.points.n_frames - 1
+        atom = self.atom if self.set == one.name else -1
+        self._place(one.name, last, atom)
+
+    def _place(self, name: str, frame: int, atom: int) -> None:
+        """Bring all parts to one frame and one atom."""
+        if name not in self.data.names:
+            return
+        one = self.data[name]
+        if not len(one.frames):
+            return
+        frame = int(np.clip(frame, 0, len(one.frames) - 1))
+        atoms = one.frames[frame]
+        if atom >= len(atoms):
+            atom = -1
+        self._moving = True
+        try:
+            self.set, self.frame, self.atom = name, frame, atom
+            self.which.value = name
+        finally:
+            self._moving = False
+        self._draw_map()
+        points = one.points if one.points is not None and frame < one.points.n_frames else None
+        numbers = {}
+        if points is not None:
+            numbers = {Q_SCALE.name: points.ratio[points.atoms_of(frame)], "Q": points.q[points.atoms_of(frame)]}
+        if not self.picture.follows(atoms):
+            self.picture.load(atoms)
+        self.picture.show(atoms, (atom,) if atom >= 0 else (), numbers)
+        if atom >= 0:
+            self.picture.describe(atom)
+        else:
+            self.picture.text.value = ""
+        self.series.show(self.data, one, self.picks.elements)
+        self.series.point_at(one, frame, atom)
+        self.bonds.show(self.data, self.picks.sets)
+        self.bonds.point_at(one, frame)
+        last = len(one.frames) - 1
+        time = one.time(frame)
+        told = f"{frame} of {last}" + (f" · <b>{time / FS_PER_PS:.4f} ps</b>" if one.timed and np.isfinite(time) else "")
+        self.bar.tell(frame, last, told)
+        self.bar.mark(one.marks)
+        self.bar.offer_live(not self._following and self.computing.live)
+        if self._code_open:
+            self._show_code()
+
+    def _draw_map(self) -> None:
+        place = (self.set, self.frame, self.atom) if self.set in self.data.names else None
+        self.map.show(self.data, self.picks, self.selection, place, self._moving_now())
+        self._say(self.map.sentence)
+
+    def _moving_now(self) -> Following | None:
+        """The simulation whose trail is drawn: the one on show."""
+        if self.set not in self.data.names:
+            return None
+        one = self.data[self.set]
+        if one.run is None or one.points is None or not one.points.n_frames:
+            return None
+        frame = min(self.frame, one.points.n_frames - 1)
+        atom = self.atom if self.atom >= 0 else int(np.nanargmax(one.points.ratio[one.points.atoms_of(frame)]))
+        return Following(one.name, frame, atom)
+
+    def _say(self, text: str) -> None:
+        html = f'<div class="mk-quiet" role="status">{escape(text)}</div>' if text else ""
+        if self.said.value != html:
+            self.said.value = html
+            show(self.said, bool(text))
+
+    # What the reader does
+
+    def _controls_changed(self) -> None:
+        if self.set in self.data.names:
+            self._draw_map()
+            self.series.show(self.data, self.data[self.set], self.picks.elements)
+            self.series.point_at(self.data[self.set], self.frame, self.atom)
+            self.bonds.show(self.data, self.picks.sets)
+            if self._code_open:
+                self._show_code()
+
+    def _encircled(self, kind: str, polygon: np.ndarray, indices: np.ndarray) -> None:
+        picks = self.picks
+        if not len(indices):
+            self.map.draw()
+            self._say("No atom on show lies inside.")
+            return
+        axes = self.data.axes(picks.map)
+        criterion = {
+            "kind": kind, "map": picks.map, "axes": list(axes), "polygon": np.round(polygon, 6).tolist(),
+            "elements": list(picks.elements), "sets": list(picks.sets), **self.computing.facts,
+        }  # fmt: skip
+        words = [f"{kind} on {picks.map}"]
+        if len(picks.elements) < len(self.data.elements):
+            from ase.data import chemical_symbols
+
+            words.append("atoms of " + " ".join(chemical_symbols[z] for z in picks.elements))
+        words.append("in " + ", ".join(picks.sets))
+        self.tray.take(self.data.select(indices, criterion, ", ".join(words)))
+
+    def _selection_changed(self, _selection: Selection) -> None:
+        if not self._moving and self._known >= 0:
+            self._draw_map()
+
+    def _embed(self) -> None:
+        self.computing.embed(lambda: self.controls.pick_map("t-SNE"))
+        self.controls.map.value = self.map.picks.map
+        self._ticker.hurry()
+
+    def _which_changed(self, change: dict) -> None:
+        if not self._moving and change["new"] in self.data.names:
+            self.go(change["new"], 0)
+
+    @t.observe("set", "frame", "atom")
+    def _state_set(self, _change: dict) -> None:
+        if not self._moving and getattr(self, "_known", -1) >= 0:
+            self._following = False
+            self._place(self.set, self.frame, self.atom)
+
+    def _toggle_code(self) -> None:
+        self._code_open = not self._code_open
+        self._show_code()
+
+    def _show_code(self) -> None:
+        text = code_of(self) if self._code_open else ""
+        self.panel.value = f'<pre class="mk-code">{escape(text)}</pre>' if text else ""
+        show(self.panel, bool(text))

@@ -1,0 +1,268 @@
+"""Child process of the shift explorer: fits and scores, also frames that a run is still writing.
+
+A job is a folder with ``job.json``; the answers are files in it that only grow, so that the notebook reads what is new:
+
+=============  ========================================================================================
+state.json     phase, words, share done, per set the number of frames and how often it began anew; or the error
+model.npz      the fitted `OODModel`
+N.scores       float32, one row per atom of set N: k scores, Q, T², limit
+N.uids         uint64, one per frame of set N, when it is a run
+N.error        float32, one per atom: |predicted - labelled force|, eV/Å
+N.embedding    float32, two per atom: t-SNE, NaN where an atom was not embedded
+=============  ========================================================================================
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlipkit.data import FrameSet
+from mlipkit.runs.folder import write_text
+
+if TYPE_CHECKING:
+    from mlipkit.analysis.ood import OODModel
+
+CHUNK_ATOMS = 4000
+"""Atoms scored between two reports."""
+WAIT_S = 0.15
+LAST_COLUMNS = 3
+"""Columns behind the scores: Q, T², limit."""
+MOST_EMBEDDED = 4000
+EMBED_COMPONENTS = 30
+
+
+class Job:
+    """One folder of work.
+
+    Args:
+        folder: holds ``job.json``: ``sets`` (``{"frames": folder}`` or ``{"run": folder, "replica": n}``), ``model``
+            (file or null), ``fit_on`` (numbers of sets), ``components``, ``options``, ``potential``, ``embed``.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.parent = folder, os.getppid()
+        self.asked = json.loads((folder / "job.json").read_text())
+        self.state: dict[str, Any] = {
+            "phase": "computing", "text": "Reading", "done": 0.0, "error": None,
+            "sets": [{"frames": 0, "generation": 0, "forces": False, "embedded": False} for _ in self.asked["sets"]],
+        }  # fmt: skip
+        self.sets: list[FrameSet | None] = [
+            FrameSet.open(one["frames"]) if "frames" in one else None for one in self.asked["sets"]
+        ]
+
+    def say(self, text: str, done: float | None = None) -> None:
+        """Report; ends the process when nobody listens any more."""
+        if os.getppid() != self.parent:
+            sys.exit(0)
+        self.state["text"] = text
+        if done is not None:
+            self.state["done"] = done
+        write_text(self.folder / "state.json", json.dumps(self.state), durable=False)
+
+    def run(self) -> None:
+        """All that was asked for, one after the other."""
+        if self.asked.get("embed"):
+            self.embed()
+        else:
+            model = self.fitted()
+            self.score(model)
+            self.force_errors()
+            self.state["phase"] = "ready"
+            self.say("", 1.0)
+            self.follow(model)
+        self.state["phase"] = "ready"
+        self.say("", 1.0)
+
+    def fitted(self) -> OODModel:
+        from mlipkit.analysis.ood import OODModel
+
+        if self.asked["model"]:
+            self.say("Opening the model")
+            model = OODModel.load(self.asked["model"])
+        else:
+            parts = [frames for i in self.asked["fit_on"] if (frames := self.sets[i]) is not None]
+            frames = FrameSet.concat(parts)
+            self.say(f"Fitting the components on {len(frames)} frames", 0.02)
+            model = OODModel.fit(frames, self.descriptor(), components=self.asked["components"])
+        model.save(self.folder / "model.npz")
+        self.state |= {"components": _components(model), "explained": _explained(model), "hash": _hash(model)}
+        self.state["bands"] = _bands(model)
+        return model
+
+    def descriptor(self) -> Any:
+        from mlipkit.analysis.soap import Soap
+
+        # Species of all sets: what is scored later must be known when the fit is made.
+        known = [frames for frames in self.sets if frames is not None]
+        starts = [frames for one in self.asked["sets"] if "run" in one for frames in _first_frames(one)]
+        return Soap.of(*known, *starts, **self.asked["options"])
+
+    def score(self, model: OODModel) -> None:
+        total = sum(len(frames) for frames in self.sets if frames is not None) or 1
+        done = 0
+        for number, frames in enumerate(self.sets):
+            for first, last in _chunks(frames) if frames is not None else ():
+                assert frames is not None
+                self.append(number, model, frames[first:last])
+                done += last - first
+                self.say(f"Scoring frame {done} of {total}", 0.3 + 0.6 * done / total)
+
+    def append(self, number: int, model: OODModel, frames: FrameSet) -> None:
+        scores = model.score(frames)
+        with open(self.folder / f"{number}.scores", "ab") as file:
+            file.write(np.ascontiguousarray(_rows(scores), "<f4").tobytes())
+        if "run" in self.asked["sets"][number]:
+            with open(self.folder / f"{number}.uids", "ab") as file:
+                file.write(np.ascontiguousarray(frames.structure_hashes, "<u8").tobytes())
+        self.state["sets"][number]["frames"] += len(frames)
+
+    def force_errors(self) -> None:
+        if not self.asked["potential"]:
+            return
+        from mlipkit.models import load, predict
+
+        self.say("Opening the potential", 0.9)
+        potential = load(self.asked["potential"])
+        for number, frames in enumerate(self.sets):
+            if frames is None or not frames.has("forces").any():
+                continue
+            with open(self.folder / f"{number}.error", "wb") as file:
+                for first, last in _chunks(frames):
+                    part = frames[first:last]
+                    miss = np.linalg.norm(np.asarray(predict(potential, part).forces) - part.forces, axis=1)
+                    file.write(np.ascontiguousarray(miss, "<f4").tobytes())
+                    self.say(f"Force errors, frame {last} of {len(frames)}", 0.9 + 0.1 * last / len(frames))
+            self.state["sets"][number]["forces"] = True
+
+    def follow(self, model: OODModel) -> None:
+        """Score the frames of runs as they come, until all have ended and nothing is left."""
+        from mlipkit.runs import Run
+
+        from .frames import RunFrames
+
+        watched = {
+            number: (Run(one["run"]), RunFrames(Run(one["run"]).replica_folder(one["replica"])))
+            for number, one in enumerate(self.asked["sets"]) if "run" in one
+        }  # fmt: skip
+        while watched:
+            news = False
+            for number, (run, frames) in list(watched.items()):
+                active = run.active
+                grown, state = frames.refresh(), self.state["sets"][number]
+                if grown and frames.first_last_step < min(state["frames"], len(frames)):
+                    self.begin_anew(number, frames.first_last_step)
+                while state["frames"] < len(frames):
+                    first = state["frames"]
+                    last = min(len(frames), first + max(1, CHUNK_ATOMS // len(frames[first])))
+                    part = FrameSet.from_atoms([frames[i] for i in range(first, last)], source=run.name)
+                    self.append(number, model, part)
+                    self.say(f"Scoring frame {last} of {run.name}")
+                    news = True
+                    if last - first > 1:
+                        break
+                if not active and not grown and state["frames"] >= len(frames):
+                    frames.close()
+                    del watched[number]
+            self.say("")
+            if not news:
+                time.sleep(WAIT_S)
+
+    def begin_anew(self, number: int, kept: int) -> None:
+        """The last steps one by one have taken the place of stored frames: forget those after `kept`."""
+        state = self.state["sets"][number]
+        atoms = (self.folder / f"{number}.scores").stat().st_size // max(1, 4 * state["frames"])
+        os.truncate(self.folder / f"{number}.scores", 4 * kept * atoms)
+        os.truncate(self.folder / f"{number}.uids", 8 * kept)
+        state["frames"], state["generation"] = kept, state["generation"] + 1
+
+    def embed(self) -> None:
+        """t-SNE of some thousand atoms of whole frames, spread evenly over the sets, after 30 principal components."""
+        from mlipkit.analysis.embedding import embed
+        from mlipkit.analysis.pca import fit_pca
+
+        descriptor, X, where = self.descriptor(), [], []
+        many = sum(int(frames.offsets[-1]) for frames in self.sets if frames is not None)
+        step = max(1, -(-many // MOST_EMBEDDED))
+        for number, frames in enumerate(self.sets):
+            rows = range(0, len(frames) if frames is not None else 0, step)
+            for count, row in enumerate(rows):
+                assert frames is not None
+                X.append(descriptor(frames[row : row + 1]))
+                where.append((number, row))
+                self.say(f"Descriptors of frame {count + 1} of {len(rows)}", 0.4 * (count + 1) / len(rows))
+        table = np.concatenate(X)
+        self.say(f"t-SNE of {len(table)} atoms", 0.5)
+        k = min(EMBED_COMPONENTS, len(table) - 1, table.shape[1])
+        reduced = fit_pca([table.copy()], k=k).transform(table)
+        flat = _embedded(embed(reduced))
+        at = 0
+        found = [np.full((int(frames.offsets[-1]), 2), np.nan, np.float32) if frames is not None else None
+                 for frames in self.sets]  # fmt: skip
+        for (number, row), rows_of in zip(where, X, strict=True):
+            frames, into = self.sets[number], found[number]
+            assert frames is not None
+            assert into is not None
+            first = int(frames.offsets[row])
+            into[first : first + len(rows_of)] = flat[at : at + len(rows_of)]
+            at += len(rows_of)
+        for number, values in enumerate(found):
+            if values is not None:
+                (self.folder / f"{number}.embedding").write_bytes(values.astype("<f4").tobytes())
+                self.state["sets"][number]["embedded"] = True
+
+
+def _chunks(frames: FrameSet) -> Iterator[tuple[int, int]]:
+    first = 0
+    while first < len(frames):
+        last = int(np.searchsorted(frames.offsets, frames.offsets[first] + CHUNK_ATOMS, side="right")) - 1
+        last = min(max(last, first + 1), len(frames))
+        yield first, last
+        first = last
+
+
+def _first_frames(one: dict[str, Any]) -> list[FrameSet]:
+    """The first frame of a run, waiting for it while the run is active."""
+    from mlipkit.runs import Run
+
+    from .frames import RunFrames
+
+    run = Run(one["run"])
+    frames = RunFrames(run.replica_folder(one["replica"]))
+    while not len(frames):
+        frames.refresh()
+        if not len(frames) and not run.active:
+            return []
+        time.sleep(WAIT_S)
+    return [FrameSet.from_atoms([frames[0]])]
+
+
+def _rows(scores: Any) -> np.ndarray:
+    """[N,k+3] of `mlipkit.analysis.ood.Scores`."""
+    limit = np.array([scores.limits[int(z)] for z in np.unique(scores.numbers)])[
+        np.unique(scores.numbers, return_inverse=True)[1]
+    ]
+    return np.column_stack([scores.projections, scores.q, scores.t2, limit])
+
+
+def main(folder: str) -> None:
+    job = Job(Path(folder))
+    try:
+        job.run()
+    except Exception as error:
+        from .shift_sets import complain
+
+        job.state |= {"phase": "failed", "error": complain(error)}
+        job.say("")
+        raise
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
