@@ -82,9 +82,7 @@ class AtomsPane(w.VBox):
             and float(np.abs(atoms.positions - loaded.positions).max(initial=0.0)) < FAR_FROM_LOADED
         )
 
-    def show(
-        self, atoms: Atoms, marked: tuple[int, ...] = (), numbers: Mapping[str, np.ndarray] | None = None
-    ) -> None:
+    def show(self, atoms: Atoms, marked: tuple[int, ...] = (), numbers: Mapping[str, np.ndarray] | None = None) -> None:
         """Show a frame of the structure on load, with some atoms marked.
 
         Args:

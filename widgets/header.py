@@ -21,6 +21,7 @@ class Header(anywidget.AnyWidget):
         age: seconds since the worker's last sign of life; negative when that has no meaning. The page counts on.
         done: share of the work, 0 to 1; negative hides the bar.
         beat: number that changes with every round of the view's loop; the page measures its silence.
+        gone: what to do when the kernel is gone, after "The kernel was restarted or is gone:".
         dark: theme of the page, reported by it.
         showing: number of places on pages where this view is shown.
     """
@@ -39,6 +40,7 @@ class Header(anywidget.AnyWidget):
     age = t.Float(-1.0).tag(sync=True)
     live = t.Bool(False).tag(sync=True)
     beat = t.Int(0).tag(sync=True)
+    gone = t.Unicode("run this cell again to go on watching. The run itself goes on.").tag(sync=True)
     dark = t.Bool(False).tag(sync=True)
     showing = t.Int(0)
 

@@ -14,12 +14,12 @@ from mlipkit.data.series import Series
 from mlipkit.errors import MlipkitError
 from mlipkit.events import Judged, Verdict
 from mlipkit.runs import MDSpec, Run
+from mlipkit.runs.frames import RunFrames
 from mlipkit.runs.replicas import Replica, Replicas
 
 from .atoms_pane import AtomsPane
 from .base import RunView, button, row, show
 from .frame_bar import FrameBar
-from .frames import RunFrames
 from .md_curves import FS_PER_PS, MDCurves
 from .replicas_pane import ReplicasPane
 from .states import FATES, duration, look

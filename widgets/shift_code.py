@@ -20,49 +20,59 @@ def code_of(view: ShiftExplorer) -> str:
     """A script for the picture on show."""
     picks, data = view.picks, view.data
     places = {one.name: place_of(one) for one in data.sets}
-    fit_on = view.computing.fit_on
-    tray = short_path(view.tray.tray.folder)
     lines = [
-        "import numpy as np", "import mlipkit as mk", "from mlipkit.analysis import OODModel",
-        "from mlipkit.data import FrameSet, Tray, read_source", "from mlipkit.plots import explorer as plots", "",
+        "import numpy as np", "import mlipkit as mk", "from mlipkit.analysis.ood import OODModel",
+        "from mlipkit.analysis.soap import Soap", "from mlipkit.data import FrameSet, Tray, read_source",
+        "from mlipkit.plots import explorer as plots", "", "sets = {",
     ]  # fmt: skip
-    lines += ["sets = {"]
     for one in data.sets:
-        if isinstance(one.frames, FrameSet):
-            lines.append(f"    {one.name!r}: read_source({places[one.name]!r}),")
-        else:
-            lines.append(f"    {one.name!r}: FrameSet.from_atoms(list(mk.open({places[one.name]!r}).trajectory({one.replica}))),")
-    lines += ["}", f"shown = {[name for name in picks.sets]!r}"]
-    if fit_on:
-        fitted = f"sets[{fit_on[0]!r}]" if len(fit_on) == 1 else f"FrameSet.concat([sets[n] for n in {fit_on!r}])"
-        species = "" if len(data.sets) == 1 else ", Soap.of(*sets.values())"
-        lines[2] += "\nfrom mlipkit.analysis.soap import Soap" if species else ""
-        lines.append(f"model = OODModel.fit({fitted}{species})   # the fit-on set")
-    else:
-        lines.append(f"model = OODModel.load({str(view.computing.facts.get('fit_on', 'model.npz'))!r})")
-    lines += ["scores = {name: model.score(sets[name]) for name in shown}", ""]
-    lines += ["numbers = np.concatenate([scores[name].numbers for name in shown])"]
-    lines += [f"mine = np.isin(numbers, {list(picks.elements)!r})"]
-    if picks.map in INDEX:
-        a, b = INDEX[picks.map]
-        lines += ["z = np.concatenate([scores[name].projections for name in shown])", f"x, y = z[:, {a}], z[:, {b}]"]
-    elif picks.map == "T², Q":
-        lines += [
-            "x = np.log10(np.concatenate([scores[name].t2 for name in shown]))",
-            "y = np.log10(np.concatenate([scores[name].q for name in shown]))",
-        ]
-    else:
-        lines += ["# t-SNE: mlipkit.analysis.embedding.embed, of 30 principal components"]
-    lines += _colour(picks.colour, data.names)
-    lines += [f"figure = plots.score_map(x[mine], y[mine], colour, axes={data.axes(picks.map)!r})", "figure.show()", ""]
-    lines += [f"selected = Tray({tray!r}).selection          # what lies in the tray"]
-    lines += ["frames = selected.frames([sets[name] for name in sets])", ""]
+        read = f"read_source({places[one.name]!r})"
+        if not isinstance(one.frames, FrameSet):
+            read = f"FrameSet.from_atoms(list(mk.open({places[one.name]!r}).trajectory({one.replica})))"
+        lines.append(f"    {one.name!r}: {read},")
+    lines += ["}", f"shown = {list(picks.sets)!r}", *_model(view)]
+    lines += [
+        "scores = {name: model.score(sets[name]) for name in shown}",
+        "numbers = np.concatenate([scores[name].numbers for name in shown])",
+        f"mine = np.isin(numbers, {list(picks.elements)!r})",
+        *_coordinates(picks.map), *_colour(picks.colour),
+        f"figure = plots.score_map(x[mine], y[mine], colour, axes={data.axes(picks.map)!r})", "figure.show()", "",
+        f"selected = Tray({short_path(view.tray.tray.folder)!r}).selection   # what lies in the tray",
+    ]  # fmt: skip
+    if len(view.selection):
+        lines.append("frames = selected.frames(sets)")
     arguments = pprint.pformat(places, width=100, sort_dicts=False)
-    lines += ["# the same view:", "from mlipkit_widgets import ShiftExplorer", f"ShiftExplorer({arguments})"]
+    lines += ["", "# the same view:", "from mlipkit_widgets import ShiftExplorer", f"ShiftExplorer({arguments})"]
     return "\n".join(lines)
 
 
-def _colour(kind: str, names: list[str]) -> list[str]:
+def _model(view: ShiftExplorer) -> list[str]:
+    fit_on = view.computing.fit_on
+    if not fit_on:
+        return [f"model = OODModel.load({str(view.computing.facts.get('fit_on', 'model.safetensors'))!r})"]
+    fitted = f"sets[{fit_on[0]!r}]" if len(fit_on) == 1 else f"FrameSet.concat([sets[name] for name in {fit_on!r}])"
+    options = "".join(f", {name}={value!r}" for name, value in view.computing.options.items())
+    return [
+        f"soap = Soap.of(*sets.values(){options})",
+        f"model = OODModel.fit({fitted}, soap, components={view.computing.components})   # the fit-on set",
+    ]
+
+
+def _coordinates(name: str) -> list[str]:
+    if name in INDEX:
+        a, b = INDEX[name]
+        return ["z = np.concatenate([scores[name].projections for name in shown])", f"x, y = z[:, {a}], z[:, {b}]"]
+    if name == "T², Q":
+        return [f"{axis} = np.log10(np.concatenate([scores[name].{what} for name in shown]))"
+                for axis, what in (("x", "t2"), ("y", "q"))]  # fmt: skip
+    return [
+        "from mlipkit.analysis.embedding import tsne", "from mlipkit.analysis.pca import fit_pca",
+        "rows = np.concatenate([model.descriptor(sets[name]) for name in shown])   # the view: at most 4000 atoms",
+        "x, y = tsne(fit_pca([rows.copy()], k=30).transform(rows)).points.T",
+    ]  # fmt: skip
+
+
+def _colour(kind: str) -> list[str]:
     if kind == "element":
         return ["colour = plots.by_element(numbers[mine])"]
     if kind == "set":
@@ -72,13 +82,12 @@ def _colour(kind: str, names: list[str]) -> list[str]:
         ]
     if kind == "Q / limit":
         return [
-            "limit = np.array([model.limits[int(z)] for z in numbers])",
-            "q = np.concatenate([scores[name].q for name in shown])",
-            'colour = plots.Values((q / limit)[mine], 0.0, 2.0, "Q / limit")',
+            "ratio = np.concatenate([scores[name].ratio for name in shown])",
+            'colour = plots.Values(ratio[mine], 0.0, 2.0, "Q / limit")',
         ]
     if kind == "time":
         return [
-            "time = np.concatenate([np.repeat(sets[n].time, sets[n].n_atoms) for n in shown]) / 1000",
+            "time = np.concatenate([np.repeat(sets[name].time, sets[name].n_atoms) for name in shown]) / 1000",
             'colour = plots.Values(time[mine], np.nanmin(time), np.nanmax(time), "time (ps)")',
         ]
     return [

@@ -17,10 +17,10 @@ import numpy as np
 
 from mlipkit.data import FrameSet
 from mlipkit.errors import DataError, nearest
+from mlipkit.runs.frames import RunFrames
 
-from .frames import RunFrames
 from .shift_data import Points, ShiftData, ShiftSet
-from .shift_sets import complain, mark_from_run, resolve
+from .shift_sets import mark_from_run, resolve
 
 State = Literal["empty", "computing", "ready", "failed"]
 LAST_COLUMNS = 3
@@ -42,7 +42,7 @@ class Child:
         (self.folder / "job.json").write_text(json.dumps({**job, "sets": asked}))
         with open(self.folder / "log.txt", "wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "mlipkit_widgets.shift_worker", str(self.folder)],
+                [sys.executable, "-m", "mlipkit.runs.shift_job", str(self.folder)],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
                 env={"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", **os.environ},
             )  # fmt: skip
@@ -91,6 +91,7 @@ class ShiftComputing:
 
     Attributes:
         data: what the explorer shows; its points arrive by `refresh`.
+        fit_on: names of the sets that the components are fitted on; none when a model was given.
         facts: what the numbers depend on, for the record of a selection.
     """
 
@@ -104,8 +105,10 @@ class ShiftComputing:
         potential: Any,
     ) -> None:
         self.facts: dict[str, Any] = {}
+        self.components, self.options = components, dict(options)
         self.fit_on: list[str] = []
         self._child: Child | None = None
+        self._alive = True
         self._embedding: Child | None = None
         self._then: Callable[[], None] | None = None
         self._seen: list[tuple[int, int, bool]] = []
@@ -165,7 +168,7 @@ class ShiftComputing:
     @property
     def live(self) -> bool:
         """Frames of a run are still being written or scored."""
-        return self._child is not None and self._child.alive and any(one.run is not None for one in self.data.sets)
+        return self._alive and any(one.run is not None for one in self.data.sets)
 
     @property
     def done(self) -> float:
@@ -194,16 +197,22 @@ class ShiftComputing:
                 changed = True
             if one.run is not None and mark_from_run(one):
                 changed = True
-        if self._child is not None and self._child.refresh():
-            changed = self._take(self._child) or changed
+        if self._child is not None:
+            # Asked before the reading: what was said last must not be missed.
+            self._alive = self._child.alive
+            if self._child.refresh():
+                changed = self._take(self._child) or changed
         if self._embedding is not None and self._embedding.refresh():
             changed = self._take_embedding(self._embedding) or changed
         if changed:
             self.data.changed()
-        if self._then is not None and self._embedding is None and not self._problem:
+        return changed
+
+    def call_back(self) -> None:
+        """Tell who asked for t-SNE that it is there; for whoever shows the data, once it shows them."""
+        if self._then is not None and self._embedding is None:
             then, self._then = self._then, None
             then()
-        return changed
 
     def embed(self, then: Callable[[], None]) -> None:
         """Have t-SNE computed, and call `then` when the map has it."""
@@ -292,7 +301,7 @@ def _model_file(model: Any) -> Path | None:
         if not path.is_file():
             raise DataError("no such file", where=("model", str(path)))
         return path
-    path = Path(tempfile.mkdtemp(prefix="mlipkit-model-")) / "model.npz"
+    path = Path(tempfile.mkdtemp(prefix="mlipkit-model-")) / "model.safetensors"
     weakref.finalize(model, path.unlink, missing_ok=True)
     model.save(path)
     return path
@@ -312,6 +321,3 @@ def _end(process: subprocess.Popen, place: tempfile.TemporaryDirectory) -> None:
     process.kill()
     process.wait()
     place.cleanup()
-
-
-__all__ = ["Child", "ShiftComputing", "complain"]

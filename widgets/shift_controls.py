@@ -41,8 +41,8 @@ class ShiftControls(w.Box):
 
     def __init__(self, on_change: Callable[[], None], on_embed: Callable[[], None]) -> None:
         self._on_change, self._on_embed, self._telling = on_change, on_embed, False
-        self.map = w.Dropdown(options=["PC1, PC2"], description="map", layout={"width": "180px"})
-        self.colour = w.Dropdown(options=["element"], description="colour", layout={"width": "190px"})
+        self.map = w.Dropdown(options=["PC1, PC2"], description="map", layout={"width": "210px"})
+        self.colour = w.Dropdown(options=["element"], description="colour", layout={"width": "210px"})
         self.only_in = w.Dropdown(options=[NOTHING], description="only in", layout={"width": "210px"})
         self.elements: dict[int, w.ToggleButton] = {}
         self.sets: dict[str, w.ToggleButton] = {}

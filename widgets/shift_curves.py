@@ -7,15 +7,16 @@ from itertools import combinations_with_replacement
 
 import ipywidgets as w
 import numpy as np
+import plotly.graph_objects as go
 from ase.data import chemical_symbols
 
 from mlipkit.data import FrameSet
 from mlipkit.plots import explorer as plots
 from mlipkit.plots.runs import COLOURS, Mark
 
-from .base import row, show
+from .base import row
 from .plot import Plot
-from .shift_data import ShiftData, ShiftSet
+from .shift_data import Points, ShiftData, ShiftSet
 from .ticker import in_background
 
 FS_PER_PS = 1000.0
@@ -24,7 +25,7 @@ MOST_POINTS = 1000
 BOND_FRAMES = 100
 """Frames per set, evenly spread, whose bonds are counted."""
 BINS = 60
-PICKED = "picked atom"
+FIRST_PAIRS = ("O-H", "C-H", "N-H", "Cl-H", "C-C", "O-C")
 
 
 class QSeries(w.VBox):
@@ -36,9 +37,8 @@ class QSeries(w.VBox):
 
     def __init__(self, on_frame: Callable[[int], None]) -> None:
         self._on_frame = on_frame
-        self._x = np.zeros(0)
-        self._at: tuple[ShiftData, ShiftSet, tuple[int, ...]] | None = None
-        self._key: tuple[object, ...] = ()
+        self._at: tuple[ShiftData, ShiftSet, tuple[int, ...], int, int] | None = None
+        self._key: tuple[object, int] = (None, -1)
         self._n_curves = 0
         self.which = w.ToggleButtons(
             options=[("frame mean", "mean"), ("worst atom", "max")], style={"button_width": "auto"}
@@ -52,69 +52,76 @@ class QSeries(w.VBox):
         self.add_class("mlipkit-pane-curves")
         self.which.observe(lambda _change: self._again(), "value")
 
-    def show(self, data: ShiftData, one: ShiftSet, elements: Sequence[int]) -> None:
-        """Show a set; only what has changed is drawn."""
-        self._at = data, one, tuple(elements)
-        points = one.points
-        key = (data, data.revision, one.name, tuple(elements), self.which.value)
-        if key == self._key or points is None or not points.n_frames:
-            return
-        self._key = key
-        x = one.times() / (FS_PER_PS if one.timed else 1.0)
-        frame_of = np.repeat(np.arange(points.n_frames), np.diff(points.offsets))
-        curves, bands, limits, tones = {}, {}, {}, {}
-        for z in elements:
-            mine = points.numbers == z
-            if not mine.any():
-                continue
-            name = chemical_symbols[z]
-            curves[name], tones[name] = per_frame(points.q[mine], frame_of[mine], points.n_frames, self.which.value), (
-                plots.element_colour(z)
-            )  # fmt: skip
-            if z in data.bands:
-                bands[name] = data.bands[z]
-            limits[name] = float(np.nanmean(points.limit[mine]))
-        self._x, kept = thin(x, curves)
-        marks = [Mark(float(x[frame]), kind, f"{kind}, frame {frame}") for frame, kind in one.marks.items() if frame < len(x)]  # type: ignore[arg-type]
-        kept[PICKED], tones[PICKED] = np.zeros(0), plots.PICKED
-        self._n_curves = len(kept)
-        figure = plots.value_series(
-            self._x, {name: values for name, values in kept.items() if name != PICKED},
-            x_title="time (ps)" if one.timed else "frame", y_title="Q of the frame's mean atom"
-            if self.which.value == "mean" else "Q of the worst atom", colours=tones, bands=bands, limits=limits,
-            marks=marks,
-        )  # fmt: skip
-        line = {"width": 1.2, "color": plots.PICKED}
-        figure.add_scatter(x=[], y=[], name=PICKED, mode="lines", line=line, showlegend=False)
-        figure.update_layout(margin={"t": 28, "b": 40})
-        self.plot.show(figure)
+    def show(self, data: ShiftData, one: ShiftSet, elements: Sequence[int], frame: int, atom: int) -> None:
+        """Show a set, mark a frame of it, and draw the Q of one atom (-1: none) where all frames have the same atoms.
 
-    def point_at(self, one: ShiftSet, frame: int, atom: int) -> None:
-        """Mark the frame on show, and draw the picked atom's own Q where all frames have the same atoms."""
+        Only what has changed is sent; of a growing run the curves alone.
+        """
+        self._at = data, one, tuple(elements), frame, atom
         points = one.points
-        if points is None or not 0 <= frame < points.n_frames:
+        if points is None or not points.n_frames:
             self.plot.cursor = None
             return
-        x = one.times() / (FS_PER_PS if one.timed else 1.0)
-        self.plot.cursor = float(x[frame])
+        x = self._axis(one)
+        look = (data, one.name, self._at[2], self.which.value, tuple(data.bands.items()), tuple(one.marks.items()))
+        if (look, data.revision) != self._key:
+            curves = self._curves(points, elements)
+            if look != self._key[0]:
+                self.plot.show(self._figure(data, one, curves, x))
+            else:
+                self.plot.replace({i: thin(x, values) for i, values in enumerate(curves.values())})
+            self._key, self._n_curves = (look, data.revision), len(curves)
+        self.plot.cursor = float(x[frame]) if 0 <= frame < len(x) else None
         sizes = np.diff(points.offsets)
-        steady = atom >= 0 and points.n_frames > 1 and (sizes == sizes[0]).all() and atom < sizes[0]
-        if steady and len(np.unique(points.numbers[points.offsets[:-1] + atom])) == 1:
-            at, kept = thin(x, {PICKED: points.q[points.offsets[:-1] + atom]})
-            self.plot.replace({self._n_curves - 1: (at, kept[PICKED])})
-        elif self._n_curves:
-            self.plot.replace({self._n_curves - 1: (np.zeros(0), np.zeros(0))})
+        own = np.zeros(0)
+        if 0 <= atom < sizes.min() and len(x) > 1 and len(np.unique(points.numbers[points.offsets[:-1] + atom])) == 1:
+            own = points.q[points.offsets[:-1] + atom]
+        self.plot.replace({self._n_curves: thin(x, own) if len(own) else (own, own)})
+
+    def _axis(self, one: ShiftSet) -> np.ndarray:
+        return one.times() / (FS_PER_PS if one.timed else 1.0)
+
+    def _curves(self, points: Points, elements: Sequence[int]) -> dict[int, np.ndarray]:
+        """Element -> [F]."""
+        frame_of = np.repeat(np.arange(points.n_frames), np.diff(points.offsets))
+        found = {}
+        for z in elements:
+            mine = points.numbers == z
+            if mine.any():
+                found[z] = per_frame(points.q[mine], frame_of[mine], points.n_frames, str(self.which.value))
+        return found
+
+    def _figure(self, data: ShiftData, one: ShiftSet, curves: dict[int, np.ndarray], x: np.ndarray) -> go.Figure:
+        points = one.points
+        assert points is not None
+        known = {
+            z: float(np.nanmax(limit)) for z in curves if np.isfinite(limit := points.limit[points.numbers == z]).any()
+        }
+        thinned = {chemical_symbols[z]: thin(x, values) for z, values in curves.items()}
+        marks = [
+            Mark(float(x[at]), "failure" if kind == "failure" else "warning", f"{kind}, frame {at}")
+            for at, kind in one.marks.items() if at < len(x)
+        ]  # fmt: skip
+        figure = plots.value_series(
+            next((at for at, _ in thinned.values()), []), {name: values for name, (_, values) in thinned.items()},
+            x_title="time (ps)" if one.timed else "frame",
+            y_title="mean Q" if self.which.value == "mean" else "largest Q",
+            colours={chemical_symbols[z]: plots.element_colour(z) for z in curves},
+            bands={chemical_symbols[z]: data.bands[z] for z in curves if z in data.bands},
+            limits={chemical_symbols[z]: limit for z, limit in known.items()}, marks=marks,
+        )  # fmt: skip
+        line = {"width": 1.2, "color": plots.PICKED}
+        figure.add_scatter(x=[], y=[], name="picked atom", mode="lines", line=line, showlegend=False)
+        return figure.update_layout(margin={"t": 28, "b": 40})
 
     def _again(self) -> None:
         if self._at is not None:
             self.show(*self._at)
 
     def _clicked(self, x: float, _y: float, _trace: int) -> None:
-        if self._at is not None:
-            one = self._at[1]
-            times = one.times() / (FS_PER_PS if one.timed else 1.0)
-            if len(times):
-                self._on_frame(int(np.abs(times - x).argmin()))
+        times = self._axis(self._at[1]) if self._at is not None else np.zeros(0)
+        if len(times):
+            self._on_frame(int(np.abs(times - x).argmin()))
 
 
 class BondPane(w.VBox):
@@ -136,10 +143,12 @@ class BondPane(w.VBox):
     def show(self, data: ShiftData, sets: Sequence[str]) -> None:
         """Show these sets."""
         self._data, self._sets = data, tuple(sets)
-        pairs = [f"{chemical_symbols[b]}-{chemical_symbols[a]}" for a, b in combinations_with_replacement(data.elements, 2)]
-        pairs = [pair for pair in pairs if pair != "H-H" or len(pairs) == 1]
-        pairs.sort(key=lambda pair: ["O-H", "C-H", "N-H", "Cl-H", "C-C", "O-C"].index(pair) if pair in (
-            "O-H", "C-H", "N-H", "Cl-H", "C-C", "O-C") else 9)  # fmt: skip
+        pairs = [
+            f"{chemical_symbols[b]}-{chemical_symbols[a]}"
+            for a, b in combinations_with_replacement(data.elements, 2)
+            if (a, b) != (1, 1) or data.elements == [1]
+        ]
+        pairs.sort(key=lambda pair: FIRST_PAIRS.index(pair) if pair in FIRST_PAIRS else len(FIRST_PAIRS))
         if pairs and list(self.pair.options) != pairs:
             self.pair.options = pairs
             self.pair.value = pairs[0]
@@ -218,10 +227,10 @@ def per_frame(values: np.ndarray, frame: np.ndarray, count: int, how: str) -> np
     return found
 
 
-def thin(x: np.ndarray, curves: dict[str, np.ndarray]) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """At most `MOST_POINTS` per curve: the highest value of each stretch, at the start of the stretch."""
+def thin(x: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """At most `MOST_POINTS`: the highest value of each stretch, at the start of the stretch."""
     step = -(-len(x) // MOST_POINTS) if len(x) else 1
     if step <= 1:
-        return x, dict(curves)
+        return x, values
     starts = np.arange(0, len(x), step)
-    return x[starts], {name: np.fmax.reduceat(values, starts) for name, values in curves.items()}
+    return x[starts], np.fmax.reduceat(values, starts)

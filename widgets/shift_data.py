@@ -33,7 +33,8 @@ class Points:
     Attributes:
         numbers: int [N]; offsets: int [F+1].
         scores: [N,k] projections on the principal components.
-        q, t2: [N] residual and Hotelling's T²; limit: [N] above which an atom is outside the training space (Q).
+        q, t2: [N] residual and Hotelling's T²; limit: [N] of Q, above which an atom is outside the training space, NaN
+            for an element that the fit-on set lacks.
         embedding: [N,2] t-SNE, NaN where an atom was not embedded; None before it was asked for.
         force_error: [N] eV/Å, None without forces to compare.
         uids: uint64 [F] of a run's frames, which have none on disk; None where the frames know them.
@@ -55,8 +56,8 @@ class Points:
 
     @property
     def ratio(self) -> np.ndarray:
-        """Q over its limit [N]; above 1 is outside the training space."""
-        return self.q / self.limit
+        """Q over its limit [N]; above 1 is outside the training space, infinite for an element that has no limit."""
+        return np.where(np.isfinite(self.limit), self.q / self.limit, np.inf)
 
     def atoms_of(self, row: int) -> slice:
         """Where the atoms of a frame lie."""
@@ -95,9 +96,8 @@ class ShiftSet:
     def times(self) -> np.ndarray:
         """[F] of the frames with points, fs; frame numbers where there is no time."""
         count = self.points.n_frames if self.points is not None else 0
-        times = np.array([self.time(row) for row in range(count)]) if not isinstance(self.frames, FrameSet) else (
-            np.array(self.frames.time[:count])
-        )  # fmt: skip
+        known = self.frames.time if isinstance(self.frames, FrameSet) else self.frames.times()  # type: ignore[attr-defined]
+        times = np.asarray(known[:count])
         return times if np.isfinite(times).all() and len(np.unique(times)) > 1 else np.arange(count, dtype=float)
 
     @property
@@ -231,9 +231,17 @@ class ShiftData:
         codes = [code for code, name in enumerate(self.names) if name in sets]
         return np.isin(self._all["numbers"], list(elements)) & np.isin(self._all["set"], codes)
 
-    def only_in(self, name: str, map_name: str, shown: np.ndarray, width: float = BIN) -> np.ndarray:
+    def bin_width(self, map_name: str) -> float:
+        """Width of the bins that compare sets: fixed for scores, else a hundredth of the map."""
+        if map_name.startswith("PC"):
+            return BIN
+        both = [values[np.isfinite(values)] for values in self.coordinates(map_name)]
+        return max((float(np.ptp(values)) for values in both if len(values)), default=1.0) / 100 or BIN
+
+    def only_in(self, name: str, map_name: str, shown: np.ndarray) -> np.ndarray:
         """bool [N]: shown points of a set in bins that no other shown set reaches, element by element."""
         x, y = self.coordinates(map_name)
+        width = self.bin_width(map_name)
         code = self.names.index(name)
         known = shown & np.isfinite(x) & np.isfinite(y)
         place = np.stack([self._all["numbers"], np.floor(np.nan_to_num(x) / width), np.floor(np.nan_to_num(y) / width)])
@@ -258,10 +266,14 @@ class ShiftData:
             return -1
         return int(np.searchsorted(every["set"], code)) + int(one.offsets[row]) + atom
 
-    def label(self, index: int) -> str:
-        """An atom in words: ``Cl 192, frame 12 of naive``."""
-        name, row, atom = self.place(index)
-        return f"{chemical_symbols[self._all['numbers'][index]]} {atom}, frame {row} of {name}"
+    def labels(self, indices: np.ndarray) -> list[str]:
+        """Many atoms in words, each with its Q."""
+        every, names = self._all, self.names
+        columns = (every[name][indices].tolist() for name in ("numbers", "atom", "row", "set", "q"))
+        return [
+            f"{chemical_symbols[z]} {atom}, frame {row} of {names[code]}<br>Q {q:.3g}"
+            for z, atom, row, code, q in zip(*columns, strict=True)
+        ]
 
     # ---- selections
 

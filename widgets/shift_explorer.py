@@ -1,6 +1,6 @@
 """ShiftExplorer: where the atoms of several sets and simulations lie on the map of what a potential was trained on.
 
-One picture seen several times: a point on the map, a frame in the curve of Q, an atom in 3D. A lasso picks frames, which
+One thing seen several times: a point on the map, a frame in the curve of Q, an atom in 3D. A lasso picks frames, which
 lie in a tray on disk.
 
 The map is plotly in the project's own plot widget. Up to three thousand atoms are points of it, more are an image of
@@ -12,9 +12,10 @@ jupyter-scatter and chemiscope draw all points by WebGL; see docs/explorer.md fo
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from typing import Any
+from typing import Any, ClassVar
 
 import ipywidgets as w
 import numpy as np
@@ -22,20 +23,18 @@ import traitlets as t
 from ase import Atoms
 
 from mlipkit.data import FrameSet, Selection, Tray
-from mlipkit.errors import MlipkitError
-from mlipkit.runs import Run
 
 from .atoms_pane import AtomsPane, Scale
-from .base import IDLE_S, LIVE_S, button, close_all, row, show
+from .base import HIDDEN_S, IDLE_S, LIVE_S, button, close_all, row, show
 from .frame_bar import FrameBar
 from .header import Header
 from .shift_code import code_of
 from .shift_computing import ShiftComputing
 from .shift_controls import Picks, ShiftControls
 from .shift_curves import FS_PER_PS, BondPane, QSeries
-from .shift_data import ShiftData, ShiftSet
+from .shift_data import ShiftSet
 from .shift_map import Following, ShiftMap
-from .ticker import Ticker, in_background, on_loop
+from .ticker import Ticker, on_loop
 from .tray_pane import TrayPane
 
 EMPTY = "No frames are open yet: ShiftExplorer(['train.extxyz', 'runs/md_300K']), or sample:water_liquid to try it."
@@ -65,6 +64,7 @@ class ShiftExplorer(w.VBox):
 
     _closed = True
     """Until it is built: there is nothing to end when that fails."""
+    _views: ClassVar[weakref.WeakSet[ShiftExplorer]] = weakref.WeakSet()
 
     def __init__(
         self,
@@ -80,7 +80,7 @@ class ShiftExplorer(w.VBox):
     ) -> None:
         self.computing = ShiftComputing(sets, model, fit_on, components, dict(options or {}), potential)
         self.data = self.computing.data
-        self.header = Header()
+        self.header = Header(gone="run this cell again. What lies in the tray is on disk and comes back.")
         self.header.on_shown(self._appeared)
         self.header.observe(lambda change: on_loop(self.picture.set_dark, bool(change["new"])), "dark")
         self.controls = ShiftControls(self._controls_changed, self._embed)
@@ -100,7 +100,7 @@ class ShiftExplorer(w.VBox):
         self._following = any(one.run is not None and one.run.active for one in self.data.sets)
         self.body = w.VBox([
             self.controls, row(self.map, self.picture, kind="mlipkit-panes"), self.said,
-            row(self.series, self.bonds, kind="mlipkit-panes"), row(self.which, self.bar, kind="mlipkit-row"), self.tray,
+            row(self.series, self.bonds, kind="mlipkit-panes"), row(self.which, self.bar), self.tray,
         ])  # fmt: skip
         self.bar.layout.flex = "1 1 380px"
         super().__init__([self.header, self.empty, self.body, row(self.code_button), self.panel])
@@ -113,6 +113,7 @@ class ShiftExplorer(w.VBox):
         self._state = ""
         self._known = -1
         self._ticker = Ticker(self._tick)
+        self._close_forgotten()
         self.refresh()
         self._ticker.start()
 
@@ -166,6 +167,7 @@ class ShiftExplorer(w.VBox):
         grown = self.computing.refresh()
         if grown or self._known != self.data.revision:
             self._data_changed()
+        self.computing.call_back()
         self.tray.refresh()
         self._show_state()
         return self._state
@@ -175,6 +177,7 @@ class ShiftExplorer(w.VBox):
         if self._closed:
             return
         self._closed = True
+        ShiftExplorer._views.discard(self)
         self._ticker.stop()
         self.bar.halt()
         self.computing.close()
@@ -185,12 +188,21 @@ class ShiftExplorer(w.VBox):
         super().close()
         layout.close()
 
+    def _close_forgotten(self) -> None:
+        """End views of this tray that no page shows any more: their cell was run again."""
+        for view in list(ShiftExplorer._views):
+            if view.tray.tray.folder == self.tray.tray.folder and view._was_shown and not view.header.showing:
+                view.close()
+        ShiftExplorer._views.add(self)
+
     # The loop
 
     def _tick(self) -> float | None:
         if self._closed:
             return None
         state = self.refresh()
+        if self._was_shown and not self.header.showing:
+            return HIDDEN_S
         return LIVE_S if state == "computing" or self.computing.live else IDLE_S
 
     def _appeared(self) -> None:
@@ -210,6 +222,7 @@ class ShiftExplorer(w.VBox):
         head.done = round(self.computing.done, 3) if state == "computing" else -1.0
         head.sentence = self.computing.sentence
         head.beat += 1
+        self.bar.offer_live(not self._following and self.computing.live)
         if state == self._state:
             return
         self._state = state
@@ -232,7 +245,7 @@ class ShiftExplorer(w.VBox):
             self._moving = False
         if not names:
             return
-        self.tray.redraw()
+        self.tray.look_again()
         running = next((one for one in self.data.sets if one.run is not None), None)
         if self._following and running is not None and running.points is not None and running.points.n_frames:
             self._newest(running)
@@ -279,16 +292,16 @@ class ShiftExplorer(w.VBox):
             self.picture.describe(atom)
         else:
             self.picture.text.value = ""
-        self.series.show(self.data, one, self.picks.elements)
-        self.series.point_at(one, frame, atom)
+        self.series.show(self.data, one, self.picks.elements, frame, atom)
         self.bonds.show(self.data, self.picks.sets)
         self.bonds.point_at(one, frame)
         last = len(one.frames) - 1
         time = one.time(frame)
-        told = f"{frame} of {last}" + (f" · <b>{time / FS_PER_PS:.4f} ps</b>" if one.timed and np.isfinite(time) else "")
+        told = f"{frame} of {last}" + (
+            f" · <b>{time / FS_PER_PS:.4f} ps</b>" if one.timed and np.isfinite(time) else ""
+        )
         self.bar.tell(frame, last, told)
         self.bar.mark(one.marks)
-        self.bar.offer_live(not self._following and self.computing.live)
         if self._code_open:
             self._show_code()
 
@@ -306,7 +319,7 @@ class ShiftExplorer(w.VBox):
             return None
         frame = min(self.frame, one.points.n_frames - 1)
         atom = self.atom if self.atom >= 0 else int(np.nanargmax(one.points.ratio[one.points.atoms_of(frame)]))
-        return Following(one.name, frame, atom)
+        return Following(one.name, frame, atom, one.run.active)
 
     def _say(self, text: str) -> None:
         html = f'<div class="mk-quiet" role="status">{escape(text)}</div>' if text else ""
@@ -319,8 +332,7 @@ class ShiftExplorer(w.VBox):
     def _controls_changed(self) -> None:
         if self.set in self.data.names:
             self._draw_map()
-            self.series.show(self.data, self.data[self.set], self.picks.elements)
-            self.series.point_at(self.data[self.set], self.frame, self.atom)
+            self.series.show(self.data, self.data[self.set], self.picks.elements, self.frame, self.atom)
             self.bonds.show(self.data, self.picks.sets)
             if self._code_open:
                 self._show_code()
@@ -351,6 +363,7 @@ class ShiftExplorer(w.VBox):
     def _embed(self) -> None:
         self.computing.embed(lambda: self.controls.pick_map("t-SNE"))
         self.controls.map.value = self.map.picks.map
+        self._show_state()
         self._ticker.hurry()
 
     def _which_changed(self, change: dict) -> None:

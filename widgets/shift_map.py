@@ -27,11 +27,12 @@ Place = tuple[str, int, int]
 
 @dataclass(frozen=True)
 class Following:
-    """A simulation that moves over the map: its set, the frame on show, and the atom whose way is drawn."""
+    """A simulation that moves over the map: its set, the frame on show, the atom whose way is drawn, is it running."""
 
     name: str
     frame: int
     atom: int
+    live: bool = False
 
 
 class ShiftMap(w.VBox):
@@ -97,7 +98,7 @@ class ShiftMap(w.VBox):
         mine = np.flatnonzero(shown)
         colour = self._colour(mine)
         few = len(mine) <= plots.MANY_POINTS
-        text = [self._words(index) for index in mine] if few else None
+        text = data.labels(mine) if few else None
         self.plot.show(
             plots.map_parts(
                 x[mine], y[mine], colour, axes=data.axes(picks.map), extent=extent, text=text,
@@ -115,14 +116,19 @@ class ShiftMap(w.VBox):
         now = plots.extent_of(x[finite], y[finite])
         if self._whole is not None and self._whole[0] == key:
             old = self._whole[1]
-            if old[0] <= now[0] + 1e-9 and old[1] >= now[1] - 1e-9 and old[2] <= now[2] + 1e-9 and old[3] >= now[3] - 1e-9:
+            if (
+                old[0] <= now[0] + 1e-9
+                and old[1] >= now[1] - 1e-9
+                and old[2] <= now[2] + 1e-9
+                and old[3] >= now[3] - 1e-9
+            ):
                 return old
         self._whole = key, now
         return now
 
     def _without_past(self, shown: np.ndarray) -> np.ndarray:
-        """Of a simulation that is followed only the last frames."""
-        if self._following is None or self._following.name not in self.data.names:
+        """Of a running simulation only the last frames."""
+        if self._following is None or not self._following.live or self._following.name not in self.data.names:
             return shown
         code, row = self.data.names.index(self._following.name), self.data.column("row")
         past = (row <= self._following.frame - TRAIL) | (row > self._following.frame)
@@ -137,8 +143,8 @@ class ShiftMap(w.VBox):
             mine = shown & (codes == data.names.index(picks.only_in))
             share = 100 * only.sum() / max(int(mine.sum()), 1)
             return shown & ~only, (
-                f"{int(only.sum())} of {int(mine.sum())} atoms of {picks.only_in} ({share:.1f} %) lie where no other set "
-                f"on show has an atom of the same element (bins of 0.1); they are in colour, the rest is grey."
+                f"{int(only.sum())} of {int(mine.sum())} atoms of {picks.only_in} ({share:.1f} %) lie where no other "
+                f"set on show has one of their element (bins of {data.bin_width(picks.map):.2g}): those in colour."
             )
         if self._following is not None and self._following.name in data.names:
             return shown & (codes != data.names.index(self._following.name)), ""
@@ -147,7 +153,9 @@ class ShiftMap(w.VBox):
     def _colour(self, mine: np.ndarray) -> plots.Groups | plots.Values:
         data, kind = self.data, self.picks.colour
         if kind == "set":
-            return plots.Groups(data.column("set")[mine], tuple(data.names), tuple(set_colour(data, n) for n in data.names))
+            return plots.Groups(
+                data.column("set")[mine], tuple(data.names), tuple(set_colour(data, n) for n in data.names)
+            )
         if kind == "time":
             times = np.full(len(data.column("set")), np.nan)
             title = "frame"
@@ -164,9 +172,6 @@ class ShiftMap(w.VBox):
         codes = np.searchsorted(data.elements, data.column("numbers")[mine])
         names = tuple(chemical_symbols[z] for z in data.elements)
         return plots.Groups(codes, names, tuple(plots.element_colour(z) for z in data.elements))
-
-    def _words(self, index: int) -> str:
-        return f"{self.data.label(index)}<br>Q {self.data.column('q')[index]:.3g}"
 
     def _picked_at(self, x: np.ndarray, y: np.ndarray) -> tuple[float, float] | None:
         if self._place is None or self._place[0] not in self.data.names or self._place[2] < 0:

@@ -10,11 +10,11 @@ from typing import Any
 from ase import Atoms
 
 from mlipkit.data import FrameSet, Split
-from mlipkit.errors import DataError, MlipkitError
+from mlipkit.errors import DataError
 from mlipkit.events import Judged
 from mlipkit.runs import MDSpec, Run, TrainSpec
+from mlipkit.runs.frames import RunFrames
 
-from .frames import RunFrames
 from .shift_data import ShiftSet
 
 MOST_REPLICAS = 8
@@ -59,20 +59,17 @@ def mark_from_run(one: ShiftSet) -> bool:
     """Put first warning and failure of the simulation on their frames; True when something is new."""
     if one.run is None or not isinstance(one.frames, RunFrames) or not len(one.frames):
         return False
-    before = dict(one.marks)
+    warned, failed = [], []
     for entry in one.run.entries():
-        if not isinstance(entry.event, Judged):
-            continue
-        verdict = entry.event.verdict
-        if verdict.replica != one.replica:
-            continue
-        if verdict.outcome == "failed":
-            if verdict.first_warning is not None:
-                one.marks.setdefault(one.frames.at_step(verdict.first_warning), "warning")
-            one.marks[one.frames.at_step(verdict.step)] = "failure"
-        elif verdict.outcome == "warning" and "warning" not in one.marks.values():
-            one.marks[one.frames.at_step(verdict.step)] = "warning"
-    return one.marks != before
+        if isinstance(entry.event, Judged) and entry.event.verdict.replica == one.replica:
+            verdict = entry.event.verdict
+            warned += [verdict.step] if verdict.outcome == "warning" else []
+            failed += [verdict.step] if verdict.outcome == "failed" else []
+            warned += [verdict.first_warning] if verdict.first_warning is not None else []
+    marks = {one.frames.at_step(min(warned)): "warning"} if warned else {}
+    marks |= {one.frames.at_step(failed[-1]): "failure"} if failed else {}
+    changed, one.marks = marks != one.marks, marks
+    return changed
 
 
 def _sets_of(one: Any, name: str | None) -> list[ShiftSet]:
@@ -165,8 +162,3 @@ def _short(folder: Path) -> Path:
         return folder.relative_to(Path.cwd())
     except ValueError:
         return folder
-
-
-def complain(error: BaseException) -> str:
-    """One line for people."""
-    return str(error) if isinstance(error, MlipkitError) else f"{type(error).__name__}: {error}"

@@ -47,13 +47,13 @@ class TrayPane(w.VBox):
         self.exported: Path | None = None
         self.count, self.text = w.HTML(), w.HTML()
         self.lasso = w.ToggleButtons(
-            options=[("adds", "add"), ("takes away", "remove")], description="lasso", style={"button_width": "auto"},
+            options=[("lasso adds", "add"), ("takes away", "remove")], style={"button_width": "auto"},
         )  # fmt: skip
         self.tag = w.Text(description="tag", placeholder="a name for them", continuous_update=False)
         self.tag.layout.width = "230px"
         self.undo_button = button("↶ Undo", lambda: self._change(tray.undo), tip="Back to the selection before")
         self.invert_button = button("Invert", self.invert, tip="All other frames of all sets")
-        self.clear_button = button("Clear", lambda: self._change(tray.clear), tip="Nothing selected; Undo brings it back")
+        self.clear_button = button("Clear", lambda: self._change(tray.clear), tip="Empty the tray; Undo refills it")
         self.export_button = button("Export", self.export, kind="primary", tip="Write extended XYZ with tag and uids")
         self.actions = row(self.undo_button, self.invert_button, self.clear_button, self.export_button)
         self.pictures = Thumbnails(self._picked)
@@ -115,9 +115,8 @@ class TrayPane(w.VBox):
             self._on_change(self.selection)
         return changed
 
-    def redraw(self) -> None:
-        """Draw the pictures again: other sets are there now."""
-        self._drawn = ()
+    def look_again(self) -> None:
+        """Other sets, or more of their frames, are there now."""
         self._show()
 
     def _change(self, change: Callable[[], object]) -> None:
@@ -133,9 +132,8 @@ class TrayPane(w.VBox):
             self._say(str(error), wrong=True)
 
     def _say(self, text: str, wrong: bool = False) -> None:
-        self.text.value = f'<div class="{"mk-wrong" if wrong else "mk-quiet"}" role="status">{escape(text)}</div>' * bool(
-            text
-        )
+        look = "mk-wrong" if wrong else "mk-quiet"
+        self.text.value = f'<div class="{look}" role="status">{escape(text)}</div>' if text else ""
 
     def _show(self) -> None:
         chosen = self.selection
@@ -150,7 +148,8 @@ class TrayPane(w.VBox):
         if self.tag.value != chosen.tag:
             self.tag.value = chosen.tag
         self._rows = self.data.rows_of(chosen)
-        key = (tuple(self._rows[:MOST_PICTURES]), chosen.uids[:MOST_PICTURES], tuple(chosen.atoms.items())[:MOST_PICTURES])
+        meant = [chosen.atoms.get(uid) for uid in chosen.uids[:MOST_PICTURES]]
+        key = (tuple(self._rows[:MOST_PICTURES]), chosen.uids[:MOST_PICTURES], tuple(meant))
         if key != self._drawn:
             self._drawn = key
             self.pictures.show([self._picture(name, at) for name, at in self._rows[:MOST_PICTURES]], self._more(chosen))

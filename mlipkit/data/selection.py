@@ -17,8 +17,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
 from mlipkit.data.frameset import FrameSet
 from mlipkit.data.store import _replace_text
 from mlipkit.errors import DataError
@@ -122,7 +120,9 @@ class Selection:
         uids = tuple(dict.fromkeys([*self.uids, *other.uids]))
         whole = {uid for one in (self, other) for uid in one.uids if uid not in one.atoms}
         atoms = {
-            uid: tuple(sorted({*self.atoms.get(uid, ()), *other.atoms.get(uid, ())})) for uid in uids if uid not in whole
+            uid: tuple(sorted({*self.atoms.get(uid, ()), *other.atoms.get(uid, ())}))
+            for uid in uids
+            if uid not in whole
         }
         return self._made("union", other, uids, atoms)
 

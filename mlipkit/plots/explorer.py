@@ -6,9 +6,6 @@ A map of some thousand atoms is drawn point by point; of more it is an image of 
 
 from __future__ import annotations
 
-import base64
-import struct
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,40 +15,18 @@ import numpy as np
 import plotly.graph_objects as go
 from ase.data import chemical_symbols
 from numpy.typing import ArrayLike
-from plotly.colors import sample_colorscale, sequential
 
 from mlipkit.errors import DataError
+from mlipkit.plots.bins import BINS, GREY, Extent, Groups, Values, extent_of, over, png, rgb, shade
 from mlipkit.plots.runs import COLOURS, FAILURE, Mark, mark_layout, styled
 
 MANY_POINTS = 3000
 """Up to so many points each is drawn; beyond them an image of bins."""
-BINS = (260, 180)
-"""Bins across and up."""
-PICKED, CHOSEN = "#D6186F", "#D55E00"
+PICKED, CHOSEN = "#D6186F", "#D6186F"
 """Colour of the point that was clicked and of those in the selection."""
-GREY = "#8b949e"
 # Hydrogen and carbon grey as usual, the rest told apart by colour-blind readers on light and dark ground.
 _ELEMENTS = {1: "#8FA3B5", 6: "#6E6258", 7: "#0072B2", 8: "#D55E00", 17: "#009E73", 3: "#CC79A7", 11: "#E69F00",
              27: "#7B3FA0", 29: "#B8860B", 46: "#56B4E9"}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Groups:
-    """Points coloured by what they belong to: codes int [n] into names and colours."""
-
-    codes: np.ndarray
-    names: tuple[str, ...]
-    colours: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Values:
-    """Points coloured by a number [n]; the scale goes from low to high, `title` has the unit."""
-
-    values: np.ndarray
-    low: float
-    high: float
-    title: str
 
 
 @dataclass(frozen=True)
@@ -86,7 +61,7 @@ def score_map(
     trail: Trail | None = None,
     marks: Sequence[tuple[float, float, str]] = (),
     text: Sequence[str] | None = None,
-    extent: tuple[float, float, float, float] | None = None,
+    extent: Extent | None = None,
 ) -> go.Figure:
     """Map of atoms.
 
@@ -121,7 +96,7 @@ def map_parts(
     trail: Trail | None = None,
     marks: Sequence[tuple[float, float, str]] = (),
     text: Sequence[str] | None = None,
-    extent: tuple[float, float, float, float] | None = None,
+    extent: Extent | None = None,
 ) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """Traces and layout of `score_map` as plain data; a page that changes ten times a second is fed with these."""
     x, y = np.asarray(x, float), np.asarray(y, float)
@@ -140,10 +115,10 @@ def map_parts(
         rgba = np.zeros((BINS[1], BINS[0], 4), np.uint8)
         for part, look in ((inside & back, None), (inside & ~back, colour)):
             if part.any():
-                rgba = _over(rgba, shade(x[part], y[part], _take(look, part), (x0, x1, y0, y1)))
+                rgba = over(rgba, shade(x[part], y[part], _take(look, part), (x0, x1, y0, y1)))
         some = inside & taken
         if np.count_nonzero(some) > MANY_POINTS // 4:
-            rgba = _over(rgba, shade(x[some], y[some], CHOSEN, (x0, x1, y0, y1)))
+            rgba = over(rgba, shade(x[some], y[some], CHOSEN, (x0, x1, y0, y1)))
         layout["images"] = [{
             "source": png(rgba), "xref": "x", "yref": "y", "x": x0, "y": y1, "sizex": x1 - x0, "sizey": y1 - y0,
             "sizing": "stretch", "layer": "below",
@@ -176,9 +151,10 @@ def map_parts(
                 "symbol": sign, "size": 13, "color": tone, "line": {"color": "#ffffff", "width": 1},
             }, name=kind))  # fmt: skip
     if picked is not None:
-        data.append(_points(np.array(picked[:1]), np.array(picked[1:]), {
-            "symbol": "circle-open", "size": 16, "color": PICKED, "line": {"color": PICKED, "width": 3},
-        }, name="picked"))  # fmt: skip
+        # Black and white: seen on light and dark ground, and on every colour.
+        for tone, width in (("#000000", 5), ("#ffffff", 2)):
+            ring = {"symbol": "circle-open", "size": 16, "color": tone, "line": {"color": tone, "width": width}}
+            data.append(_points(np.array(picked[:1]), np.array(picked[1:]), ring, name="picked"))
     return data, layout
 
 
@@ -259,98 +235,6 @@ def density_curves(
     return styled(figure, 240)
 
 
-# ---- bins
-
-
-def extent_of(x: np.ndarray, y: np.ndarray) -> tuple[float, float, float, float]:
-    """x0, x1, y0, y1 around points with a margin of 4 %; a unit square without points."""
-    if not len(x):
-        return -1.0, 1.0, -1.0, 1.0
-    ends = []
-    for values in (x, y):
-        low, high = float(values.min()), float(values.max())
-        margin = 0.04 * (high - low) or 0.5
-        ends += [low - margin, high + margin]
-    return ends[0], ends[1], ends[2], ends[3]
-
-
-def shade(
-    x: np.ndarray, y: np.ndarray, colour: Groups | Values | str | None, extent: tuple[float, float, float, float]
-) -> np.ndarray:
-    """Image uint8 [height, width, 4] of points in bins, the first row on top.
-
-    A bin has the mean colour (of `Groups`) or the colour of the mean (of `Values`) of its points; the more points, the
-    more opaque, by the logarithm of their number. `colour`: also one colour as text; None is grey.
-    """
-    width, height = BINS
-    x0, x1, y0, y1 = extent
-    column = np.clip(((x - x0) / (x1 - x0) * width).astype(np.int64), 0, width - 1)
-    row = np.clip(((y1 - y) / (y1 - y0) * height).astype(np.int64), 0, height - 1)
-    at, n_bins = row * width + column, width * height
-    count = np.bincount(at, minlength=n_bins).astype(float)
-    filled = count > 0
-    rgba = np.zeros((n_bins, 4))
-    if isinstance(colour, Values):
-        values = np.nan_to_num(np.asarray(colour.values, float), nan=colour.low)
-        mean = np.bincount(at, values, n_bins)[filled] / count[filled]
-        share = np.clip((mean - colour.low) / max(colour.high - colour.low, 1e-12), 0, 1)
-        rgba[filled, :3] = _ramp()[(share * 255).astype(int)]
-    elif isinstance(colour, Groups):
-        parts = np.bincount(at * len(colour.names) + colour.codes, minlength=n_bins * len(colour.names))
-        parts = parts.reshape(n_bins, -1)[filled] / count[filled, None]
-        rgba[filled, :3] = parts @ np.array([_rgb(tone) for tone in colour.colours])
-    else:
-        rgba[filled, :3] = _rgb(colour or GREY)
-    top = np.log1p(count.max()) if len(count) else 1.0
-    weakest, strongest = (0.25, 0.55) if colour is None else (0.6, 1.0)
-    rgba[filled, 3] = 255 * (weakest + (strongest - weakest) * np.log1p(count[filled]) / top)
-    return rgba.round().astype(np.uint8).reshape(height, width, 4)
-
-
-def png(rgba: np.ndarray) -> str:
-    """Data address of an image uint8 [height, width, 4]."""
-    height, width, _ = rgba.shape
-    rows = np.zeros((height, 1 + 4 * width), np.uint8)
-    rows[:, 1:] = rgba.reshape(height, -1)
-
-    def chunk(kind: bytes, content: bytes) -> bytes:
-        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
-
-    head = struct.pack(">IIBBBBB", width, height, 8, 6, 0, 0, 0)
-    data = b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", head) + chunk(b"IDAT", zlib.compress(rows.tobytes(), 1))
-    return "data:image/png;base64," + base64.b64encode(data + chunk(b"IEND", b"")).decode()
-
-
-def _over(below: np.ndarray, above: np.ndarray) -> np.ndarray:
-    """One image on another."""
-    a, b = above[..., 3:] / 255.0, below[..., 3:] / 255.0
-    alpha = a + b * (1 - a)
-    mixed = (above[..., :3] * a + below[..., :3] * b * (1 - a)) / np.maximum(alpha, 1e-9)
-    return np.concatenate([mixed, 255 * alpha], axis=-1).round().astype(np.uint8)
-
-
-@cache
-def _ramp() -> np.ndarray:
-    """[256,3] of the scale for numbers."""
-    shares = np.linspace(0, 1, 256).tolist()
-    return np.array([_rgb(str(tone)) for tone in sample_colorscale(sequential.Viridis, shares)])
-
-
-@cache
-def _rgb(colour: str) -> tuple[float, ...]:
-    if colour.startswith("#"):
-        return tuple(float(int(colour[i : i + 2], 16)) for i in (1, 3, 5))
-    return tuple(float(part) for part in colour[colour.index("(") + 1 : -1].split(",")[:3])
-
-
-def _clear(colour: str, alpha: float) -> str:
-    red, green, blue = _rgb(colour)
-    return f"rgba({red:.0f},{green:.0f},{blue:.0f},{alpha})"
-
-
-# ---- traces
-
-
 def _take(colour: Groups | Values | None, mask: np.ndarray) -> Groups | Values | None:
     if isinstance(colour, Groups):
         return Groups(np.asarray(colour.codes)[mask], colour.names, colour.colours)
@@ -360,13 +244,11 @@ def _take(colour: Groups | Values | None, mask: np.ndarray) -> Groups | Values |
 
 
 def _points(x: np.ndarray, y: np.ndarray, marker: dict[str, Any], name: str = "") -> dict[str, Any]:
+    # What a loop leaves out must not fade: Python answers what is inside.
+    steady = {"marker": {"opacity": marker.get("opacity", 1.0)}} if not isinstance(marker.get("opacity"), list) else {}
     return {
         "type": "scatter", "mode": "markers", "x": _plain(x), "y": _plain(y), "marker": marker, "name": name,
-        "hoverinfo": "skip", "showlegend": False, "selected": {"marker": {"opacity": marker.get("opacity", 1.0)}},
-        "unselected": {"marker": {"opacity": marker.get("opacity", 1.0)}},
-    } if not isinstance(marker.get("opacity"), list) else {
-        "type": "scatter", "mode": "markers", "x": _plain(x), "y": _plain(y), "marker": marker, "name": name,
-        "hoverinfo": "skip", "showlegend": False,
+        "hoverinfo": "skip", "showlegend": False, "selected": steady, "unselected": steady,
     }  # fmt: skip
 
 
@@ -376,10 +258,10 @@ def _coloured(
     shown = {} if text is None else {"hoverinfo": "text"}
     if isinstance(colour, Values):
         marker = {
-            "color": [None if not np.isfinite(v) else round(float(v), 5) for v in colour.values], "size": 4,
+            "color": [None if np.isnan(v) else round(float(min(v, colour.high)), 5) for v in colour.values], "size": 4,
             "opacity": 0.85, "colorscale": "Viridis", "cmin": colour.low, "cmax": colour.high,
         }  # fmt: skip
-        more = shown and text is not None and {**shown, "hovertext": text.tolist()} or {}
+        more = (shown and text is not None and {**shown, "hovertext": text.tolist()}) or {}
         return [_points(x, y, marker) | more]
     assert isinstance(colour, Groups)
     made = []
@@ -425,6 +307,7 @@ def _base_layout() -> dict[str, Any]:
 def _styled_layout() -> dict[str, Any]:
     layout = styled(go.Figure(), 420).to_plotly_json()["layout"]
     layout.pop("template", None)
+    layout["modebar"] = {"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": COLOURS[0], "orientation": "v"}
     layout |= {"hovermode": "closest", "dragmode": "lasso", "margin": {"l": 62, "r": 12, "t": 34, "b": 44}}
     return layout
 
@@ -432,3 +315,8 @@ def _styled_layout() -> dict[str, Any]:
 def _plain(values: np.ndarray) -> list[float]:
     # Seven digits are finer than a pixel of any zoom, and half the text.
     return np.asarray(values, np.float64).round(6).tolist()
+
+
+def _clear(colour: str, alpha: float) -> str:
+    red, green, blue = rgb(colour)
+    return f"rgba({red:.0f},{green:.0f},{blue:.0f},{alpha})"

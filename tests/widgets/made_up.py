@@ -48,3 +48,17 @@ def large_set(n_frames: int = 500, size: int = 200, seed: int = 0) -> ShiftData:
     moved = grid + 0.25 * random.normal(size=(n_frames, size, 3))
     frames = FrameSet.from_arrays(numbers, moved, cell=np.full((n_frames, 3), 14.4), pbc=[True] * 3, source="liquid")
     return ShiftData([ShiftSet("liquid", frames, points_of(frames, seed), fitted=True)], (0.4, 0.2), {1: (3.0, 6.0)})
+
+
+def ethanol(n_frames: int = 30) -> ShiftData:
+    """Real frames with labels, whose scores are made up: the hot ones lie apart."""
+    from mlipkit.data import samples
+
+    sets = []
+    for number, name in enumerate(("ethanol_300K", "ethanol_600K")):
+        frames = samples.load(name)[:n_frames]
+        sets.append(
+            ShiftSet(name, frames, points_of(frames, number, 0.6 * number), origin=f"sample:{name}@:{n_frames}")
+        )
+    sets[0].fitted = True
+    return ShiftData(sets, (0.42, 0.21, 0.09, 0.06), {1: (3.0, 6.0), 6: (4.0, 8.0), 8: (4.0, 7.0)})

@@ -13,10 +13,10 @@ from recorded import STRIDE, RecordedMD, RecordedReplicas, folder_of, log, lose,
 
 from mlipkit.events import Finished, Waiting
 from mlipkit.runs import Run, TrainSpec, process
+from mlipkit.runs.frames import RunFrames
 from mlipkit_widgets import MDView, TrainingMonitor
 from mlipkit_widgets.base import RunView
 from mlipkit_widgets.curves import MOST_POINTS, PER_ROUND
-from mlipkit_widgets.frames import RunFrames
 from mlipkit_widgets.states import LOOKS, look
 
 
@@ -438,3 +438,23 @@ def test_a_view_shows_another_run(tmp_path: Path, recorded: RecordedMD) -> None:
     view.watch(None)
     assert view.header.state == "empty"
     view.close()
+
+
+def test_last_steps_seen_while_they_are_written(recorded: RecordedMD) -> None:
+    """Half a file of last steps must not count as the whole for ever."""
+    recorded.advance(4000)
+    writer = recorded._writer("last_steps.traj")
+    frames = RunFrames(recorded.files.path)
+    for step in range(1035, 1135):
+        recorded._frame(writer, step)
+    writer.close()
+    assert frames.refresh()
+    assert frames.step(len(frames) - 1) == 1134
+    whole = recorded._writer("last_steps.traj")
+    for step in range(1035, 1235):
+        recorded._frame(whole, step)
+    whole.close()
+    assert frames.refresh()
+    assert len(frames) == frames.first_last_step + 200
+    assert [frames.step(i) for i in (len(frames) - 200, len(frames) - 1)] == [1035, 1234]
+    frames.close()

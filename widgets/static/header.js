@@ -64,7 +64,7 @@ function render({ model, el }) {
       el.style.setProperty("--mk-tone", "#6b7280");
       put("chip", "? KERNEL GONE");
     }
-    if (dead) text = "The kernel was restarted or is gone: run this cell again to go on watching. The run itself goes on.";
+    if (dead) text = `The kernel was restarted or is gone: ${model.get("gone")}`;
     else if (model.get("live") && since > QUIET_AFTER_S)
       text = `No news from the kernel for ${Math.round(since)} s: it is busy with a cell. The run itself goes on.`;
     put("alert", text);

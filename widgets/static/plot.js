@@ -104,7 +104,7 @@ function render({ model, el }) {
     const start = performance.now();
     await Plotly.react(host, figure.data, layoutNow(), isMap ? (tools ??= mapTools()) : {
       displaylogo: false, displayModeBar: "hover", scrollZoom: false,
-      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"],
+      modeBarButtonsToRemove: ["sendChartToCloud", "select2d", "lasso2d", "autoScale2d"],
     });
     if (!drawn) {
       drawn = true;
@@ -124,7 +124,7 @@ function render({ model, el }) {
   };
   const mapTools = () => ({
     displaylogo: false, displayModeBar: true, scrollZoom: false, doubleClick: false,
-    modeBarButtonsToRemove: ["autoScale2d", "resetScale2d", "zoomIn2d", "zoomOut2d"],
+    modeBarButtonsToRemove: ["sendChartToCloud", "autoScale2d", "resetScale2d", "zoomIn2d", "zoomOut2d"],
     modeBarButtonsToAdd: [{
       name: "whole", title: "Whole map", icon: Plotly.Icons.home, click: () => model.send({ type: "range", x: null }),
     }],

@@ -57,7 +57,8 @@ class RunFrames(Sequence[Atoms]):
         if count:
             (s0, t0), (s1, t1) = (self._moment(stored, i) for i in (0, min(1, count - 1)))
             self._line = (s0, max(s1 - s0, 1.0), t0, t1 - t0)
-        if last is not None and len(self._steps) == 0 and len(last):
+        # It may have been seen while it was being written.
+        if last is not None and len(last) and len(self._steps) != len(last):
             # One by one: the ends tell all between them.
             (s0, t0), (s1, t1) = self._moment(last, 0), self._moment(last, len(last) - 1)
             self._steps, self._times = np.linspace(s0, s1, len(last)).round(), np.linspace(t0, t1, len(last))
@@ -97,6 +98,10 @@ class RunFrames(Sequence[Atoms]):
         if index < self._stored:
             return self._line[2] + index * self._line[3]
         return float(self._times[index - self._stored])
+
+    def times(self) -> np.ndarray:
+        """Simulated times of all frames [F], fs."""
+        return np.concatenate([self._line[2] + np.arange(self._stored) * self._line[3], self._times])
 
     def at_step(self, step: float) -> int:
         """The frame nearest to an MD step."""

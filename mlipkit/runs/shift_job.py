@@ -1,10 +1,12 @@
 """Child process of the shift explorer: fits and scores, also frames that a run is still writing.
 
+    python -m mlipkit.runs.shift_job FOLDER
+
 A job is a folder with ``job.json``; the answers are files in it that only grow, so that the notebook reads what is new:
 
 =============  ========================================================================================
 state.json     phase, words, share done, per set the number of frames and how often it began anew; or the error
-model.npz      the fitted `OODModel`
+model          the fitted `OODModel`
 N.scores       float32, one row per atom of set N: k scores, Q, T², limit
 N.uids         uint64, one per frame of set N, when it is a run
 N.error        float32, one per atom: |predicted - labelled force|, eV/Å
@@ -25,6 +27,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlipkit.data import FrameSet
+from mlipkit.errors import MlipkitError
 from mlipkit.runs.folder import write_text
 
 if TYPE_CHECKING:
@@ -35,6 +38,9 @@ CHUNK_ATOMS = 4000
 WAIT_S = 0.15
 LAST_COLUMNS = 3
 """Columns behind the scores: Q, T², limit."""
+SIGMAS = 2.0
+"""Standard deviations on both sides of the mean that count as usual."""
+MODEL = "model.safetensors"
 MOST_EMBEDDED = 4000
 EMBED_COMPONENTS = 30
 
@@ -92,9 +98,14 @@ class Job:
             frames = FrameSet.concat(parts)
             self.say(f"Fitting the components on {len(frames)} frames", 0.02)
             model = OODModel.fit(frames, self.descriptor(), components=self.asked["components"])
-        model.save(self.folder / "model.npz")
-        self.state |= {"components": _components(model), "explained": _explained(model), "hash": _hash(model)}
-        self.state["bands"] = _bands(model)
+        model.save(self.folder / MODEL)
+        explained = [] if model.per_element else model.pca.explained.tolist()
+        self.state |= {"components": model.k, "explained": explained, "bands": {}, "hash": model.descriptor.hash}
+        if (limits := model.limits.get("q")) is not None:
+            low, high = limits.mean - SIGMAS * limits.std, limits.limit
+            self.state["bands"] = {
+                int(z): [max(0.0, float(a)), float(b)] for z, a, b in zip(limits.elements, low, high, strict=True)
+            }
         return model
 
     def descriptor(self) -> Any:
@@ -118,7 +129,8 @@ class Job:
     def append(self, number: int, model: OODModel, frames: FrameSet) -> None:
         scores = model.score(frames)
         with open(self.folder / f"{number}.scores", "ab") as file:
-            file.write(np.ascontiguousarray(_rows(scores), "<f4").tobytes())
+            table = np.column_stack([scores.projections, scores.q, scores.t2, scores.limit])
+            file.write(table.astype("<f4").tobytes())
         if "run" in self.asked["sets"][number]:
             with open(self.folder / f"{number}.uids", "ab") as file:
                 file.write(np.ascontiguousarray(frames.structure_hashes, "<u8").tobytes())
@@ -145,8 +157,7 @@ class Job:
     def follow(self, model: OODModel) -> None:
         """Score the frames of runs as they come, until all have ended and nothing is left."""
         from mlipkit.runs import Run
-
-        from .frames import RunFrames
+        from mlipkit.runs.frames import RunFrames
 
         watched = {
             number: (Run(one["run"]), RunFrames(Run(one["run"]).replica_folder(one["replica"])))
@@ -185,7 +196,7 @@ class Job:
 
     def embed(self) -> None:
         """t-SNE of some thousand atoms of whole frames, spread evenly over the sets, after 30 principal components."""
-        from mlipkit.analysis.embedding import embed
+        from mlipkit.analysis.embedding import tsne
         from mlipkit.analysis.pca import fit_pca
 
         descriptor, X, where = self.descriptor(), [], []
@@ -201,8 +212,8 @@ class Job:
         table = np.concatenate(X)
         self.say(f"t-SNE of {len(table)} atoms", 0.5)
         k = min(EMBED_COMPONENTS, len(table) - 1, table.shape[1])
-        reduced = fit_pca([table.copy()], k=k).transform(table)
-        flat = _embedded(embed(reduced))
+        reduced = fit_pca([table.copy()], k=k).transform(table.copy())
+        flat = tsne(reduced).points
         at = 0
         found = [np.full((int(frames.offsets[-1]), 2), np.nan, np.float32) if frames is not None else None
                  for frames in self.sets]  # fmt: skip
@@ -231,8 +242,7 @@ def _chunks(frames: FrameSet) -> Iterator[tuple[int, int]]:
 def _first_frames(one: dict[str, Any]) -> list[FrameSet]:
     """The first frame of a run, waiting for it while the run is active."""
     from mlipkit.runs import Run
-
-    from .frames import RunFrames
+    from mlipkit.runs.frames import RunFrames
 
     run = Run(one["run"])
     frames = RunFrames(run.replica_folder(one["replica"]))
@@ -244,22 +254,13 @@ def _first_frames(one: dict[str, Any]) -> list[FrameSet]:
     return [FrameSet.from_atoms([frames[0]])]
 
 
-def _rows(scores: Any) -> np.ndarray:
-    """[N,k+3] of `mlipkit.analysis.ood.Scores`."""
-    limit = np.array([scores.limits[int(z)] for z in np.unique(scores.numbers)])[
-        np.unique(scores.numbers, return_inverse=True)[1]
-    ]
-    return np.column_stack([scores.projections, scores.q, scores.t2, limit])
-
-
 def main(folder: str) -> None:
     job = Job(Path(folder))
     try:
         job.run()
     except Exception as error:
-        from .shift_sets import complain
-
-        job.state |= {"phase": "failed", "error": complain(error)}
+        told = str(error) if isinstance(error, MlipkitError) else f"{type(error).__name__}: {error}"
+        job.state |= {"phase": "failed", "error": told}
         job.say("")
         raise
 
