@@ -24,16 +24,17 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(300)]
 HERE = Path(__file__).parent
 MAP = ".mlipkit-pane-map .js-plotly-plot"
 MADE_UP = f"import sys\nsys.path.insert(0, {str(HERE)!r})\nimport made_up\nfrom mlipkit_widgets import ShiftExplorer\n"
-# Remembers when the reader did something last, and when the map was drawn after it.
+# Remembers when the reader did something last, and when map and words beside the atoms were painted after it.
 STOPWATCH = """() => {
     const clock = window.__clock = { start: 0, drawn: 0, told: 0 };
     for (const event of ['pointerup', 'change'])
         window.addEventListener(event, () => { clock.start = performance.now(); }, true);
-    const map = document.querySelector('.mlipkit-pane-map .js-plotly-plot');
-    map.on('plotly_afterplot', () => { clock.drawn = performance.now(); });
-    const text = document.querySelector('.mlipkit-pane-3d');
-    new MutationObserver(() => { clock.told = performance.now(); })
-        .observe(text, { subtree: true, childList: true, characterData: true });
+    const painted = (what) => requestAnimationFrame(() => setTimeout(() => { clock[what] = performance.now(); }));
+    new PerformanceObserver((list) => {
+        if (list.getEntries().some((entry) => entry.detail === 'map')) painted('drawn');
+    }).observe({ entryTypes: ['measure'] });
+    new MutationObserver(() => painted('told'))
+        .observe(document.querySelector('.mlipkit-pane-3d'), { subtree: true, childList: true, characterData: true });
 }"""
 
 

@@ -119,7 +119,7 @@ function render({ model, el }) {
     lastAt = performance.now();
     lastCost = lastAt - start;
     // For whoever looks for what keeps the page from answering.
-    performance.measure("mlipkit-plot", { start, end: lastAt });
+    performance.measure("mlipkit-plot", { start, end: lastAt, detail: model.get("tools") });
     performance.clearMeasures("mlipkit-plot");
   };
   const mapTools = () => ({
