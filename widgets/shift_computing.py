@@ -159,7 +159,7 @@ class ShiftComputing:
         if self._given:
             return "ready"
         assert self._child is not None
-        if self._problem or self._child.state["phase"] == "failed":
+        if self._child.state["phase"] == "failed":
             return "failed"
         if self._embedding is not None or self._child.state["phase"] != "ready":
             return "computing"
@@ -181,13 +181,13 @@ class ShiftComputing:
         """What is going on, for people."""
         if self.state == "failed":
             assert self._child is not None
-            return self._problem or str(self._child.state["error"])
+            return str(self._child.state["error"])
         child = self._embedding or self._child
         if self.state == "computing" and child is not None:
             return f"{child.state['text']} …"
         if self.state == "empty":
             return ""
-        return "Click an atom to see it in its frame; draw a lasso or a box to pick frames."
+        return self._problem or "Click an atom to see it in its frame; draw a lasso or a box to pick frames."
 
     def refresh(self) -> bool:
         """Take over what has been computed since; True when the data has changed."""
@@ -218,7 +218,7 @@ class ShiftComputing:
         """Have t-SNE computed, and call `then` when the map has it."""
         if self._given or self._embedding is not None or not self.data.sets:
             return
-        self._then = then
+        self._then, self._problem = then, ""
         self._embedding = Child({**self._job, "embed": True}, self.data.sets)
 
     def close(self) -> None:
@@ -258,7 +258,7 @@ class ShiftComputing:
         width = int(child.state["components"]) + LAST_COLUMNS
         old = one.points if one.points is not None and generation == self._seen[number][1] else None
         first = len(old.q) if old is not None else 0
-        new = child.read(f"{number}.scores", "<f4", first * width, last * width).reshape(-1, width)
+        new = child.read(f"{number}.{generation}.scores", "<f4", first * width, last * width).reshape(-1, width)
 
         def joined(name: str, values: np.ndarray) -> np.ndarray:
             return values if old is None else np.concatenate([getattr(old, name), values])
@@ -268,7 +268,7 @@ class ShiftComputing:
             joined("limit", new[:, -1]), embedding=old.embedding if old is not None and first == last else None,
         )  # fmt: skip
         if one.run is not None:
-            points = replace(points, uids=child.read(f"{number}.uids", "<u8", 0, count))
+            points = replace(points, uids=child.read(f"{number}.{generation}.uids", "<u8", 0, count))
         if forces:
             points = replace(points, force_error=child.read(f"{number}.error", "<f4", 0, last))
         return points

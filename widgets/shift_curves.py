@@ -158,7 +158,8 @@ class BondPane(w.VBox):
         """Show the bonds of one frame as ticks."""
         if self.pair.value in (None, "-") or not 0 <= frame < len(one.frames):
             return
-        self._now = lengths_of(one.frame_set([frame]), str(self.pair.value))
+        rows = one.sound([frame])
+        self._now = lengths_of(one.frame_set(rows), str(self.pair.value)) if rows else np.zeros(0)
         self.plot.replace({len(self.plot.shown[0]) - 1: (self._now, np.zeros(len(self._now)))})
 
     def _draw(self) -> None:
@@ -175,7 +176,7 @@ class BondPane(w.VBox):
             elif key not in self._waiting and len(one.frames):
                 self._waiting.add(key)
                 # Read here: a run's files are not for two threads.
-                frames = one.frame_set(range(0, len(one.frames), step))
+                frames = one.frame_set(one.sound(range(0, len(one.frames), step)))
                 in_background(
                     lambda frames=frames, pair=pair: lengths_of(frames, pair),
                     lambda found, error, key=key: self._arrived(key, found, error),

@@ -6,7 +6,7 @@ with numbers that are made up.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -57,7 +57,12 @@ class Points:
     @property
     def ratio(self) -> np.ndarray:
         """Q over its limit [N]; above 1 is outside the training space, infinite for an element that has no limit."""
-        return np.where(np.isfinite(self.limit), self.q / self.limit, np.inf)
+        return np.where(np.isfinite(self.limit) | np.isnan(self.q), self.q / self.limit, np.inf)
+
+    def worst(self, row: int) -> int:
+        """The atom of a frame that is furthest outside; the first one when nothing is known of the frame."""
+        ratio = self.ratio[self.atoms_of(row)]
+        return 0 if np.isnan(ratio).all() else int(np.nanargmax(ratio))
 
     def atoms_of(self, row: int) -> slice:
         """Where the atoms of a frame lie."""
@@ -107,6 +112,12 @@ class ShiftSet:
             return True
         time = self.frames.time
         return bool(len(time) > 1 and np.isfinite(time).all() and (np.diff(time) > 0).all())
+
+    def sound(self, rows: Iterable[int]) -> list[int]:
+        """Those frames whose positions are numbers; a simulation may have lost them."""
+        if isinstance(self.frames, FrameSet):
+            return list(rows)
+        return [row for row in rows if np.isfinite(self.frames[row].positions).all()]
 
     def frame_set(self, rows: Sequence[int]) -> FrameSet:
         """Some of the frames with their uids."""

@@ -318,7 +318,7 @@ class ShiftExplorer(w.VBox):
         if one.run is None or one.points is None or not one.points.n_frames:
             return None
         frame = min(self.frame, one.points.n_frames - 1)
-        atom = self.atom if self.atom >= 0 else int(np.nanargmax(one.points.ratio[one.points.atoms_of(frame)]))
+        atom = self.atom if self.atom >= 0 else one.points.worst(frame)
         return Following(one.name, frame, atom, one.run.active)
 
     def _say(self, text: str) -> None:

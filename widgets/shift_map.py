@@ -204,8 +204,7 @@ class ShiftMap(w.VBox):
             for frame, kind in one.marks.items():
                 if one.points is None or frame >= one.points.n_frames:
                     continue
-                worst = int(np.nanargmax(one.points.ratio[one.points.atoms_of(frame)]))
-                index = self.data.index(name, frame, worst)
+                index = self.data.index(name, frame, one.points.worst(frame))
                 if np.isfinite(x[index] + y[index]):
                     found.append((float(x[index]), float(y[index]), kind))
         return found

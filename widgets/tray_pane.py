@@ -80,7 +80,7 @@ class TrayPane(w.VBox):
     def invert(self) -> None:
         """Select what is not selected. A run's frames count as far as they are on the map."""
         sets = [
-            one.frame_set(range(one.points.n_frames))
+            one.frame_set(one.sound(range(one.points.n_frames)))
             for one in self.data.sets if one.points is not None and one.points.n_frames
         ]  # fmt: skip
         self._change(lambda: self.tray.invert(sets))
@@ -105,7 +105,9 @@ class TrayPane(w.VBox):
                 "split.json then lists their uids."
             )
 
-        in_background(lambda: selection.export(path, self.data.frame_sets(selection)), done)
+        # Read here: a run's files are not for two threads.
+        sets = self.data.frame_sets(selection)
+        in_background(lambda: selection.export(path, sets), done)
 
     def refresh(self, force: bool = False) -> bool:
         """Show what is on disk; True when another view had changed it."""

@@ -5,10 +5,10 @@
 A job is a folder with ``job.json``; the answers are files in it that only grow, so that the notebook reads what is new:
 
 =============  ========================================================================================
-state.json     phase, words, share done, per set the number of frames and how often it began anew; or the error
+state.json     phase, words, share done, per set the number of frames and G; or the error
 model          the fitted `OODModel`
-N.scores       float32, one row per atom of set N: k scores, Q, T², limit
-N.uids         uint64, one per frame of set N, when it is a run
+N.G.scores     float32, one row per atom of set N: k scores, Q, T², limit; NaN for a frame without finite positions
+N.G.uids       uint64, one per frame of set N, when it is a run; G counts how often the set began anew
 N.error        float32, one per atom: |predicted - labelled force|, eV/Å
 N.embedding    float32, two per atom: t-SNE, NaN where an atom was not embedded
 =============  ========================================================================================
@@ -31,6 +31,8 @@ from mlipkit.errors import MlipkitError
 from mlipkit.runs.folder import write_text
 
 if TYPE_CHECKING:
+    from ase import Atoms
+
     from mlipkit.analysis.ood import OODModel
 
 CHUNK_ATOMS = 4000
@@ -113,8 +115,22 @@ class Job:
 
         # Species of all sets: what is scored later must be known when the fit is made.
         known = [frames for frames in self.sets if frames is not None]
-        starts = [frames for one in self.asked["sets"] if "run" in one for frames in _first_frames(one)]
+        starts = [frames for one in self.asked["sets"] if "run" in one for frames in self.first_frames(one)]
         return Soap.of(*known, *starts, **self.asked["options"])
+
+    def first_frames(self, one: dict[str, Any]) -> list[FrameSet]:
+        """The first frame of a run, waiting for it while the run is active."""
+        from mlipkit.runs import Run
+        from mlipkit.runs.frames import RunFrames
+
+        run = Run(one["run"])
+        frames = RunFrames(run.replica_folder(one["replica"]))
+        while not frames.refresh() or not len(frames):
+            if not run.active:
+                return []
+            self.say(f"Waiting for the first frame of {run.name}")
+            time.sleep(WAIT_S)
+        return [FrameSet.from_atoms([frames[0]])]
 
     def score(self, model: OODModel) -> None:
         total = sum(len(frames) for frames in self.sets if frames is not None) or 1
@@ -128,13 +144,28 @@ class Job:
 
     def append(self, number: int, model: OODModel, frames: FrameSet) -> None:
         scores = model.score(frames)
-        with open(self.folder / f"{number}.scores", "ab") as file:
-            table = np.column_stack([scores.projections, scores.q, scores.t2, scores.limit])
-            file.write(table.astype("<f4").tobytes())
+        self._write(number, "scores", np.column_stack([scores.projections, scores.q, scores.t2, scores.limit]), "<f4")
         if "run" in self.asked["sets"][number]:
-            with open(self.folder / f"{number}.uids", "ab") as file:
-                file.write(np.ascontiguousarray(frames.structure_hashes, "<u8").tobytes())
+            self._write(number, "uids", frames.structure_hashes, "<u8")
         self.state["sets"][number]["frames"] += len(frames)
+
+    def append_images(self, number: int, model: OODModel, images: list[Atoms]) -> None:
+        """Frames of a run; one that flew apart into what is no number gets no scores, and does not stop the others."""
+        if all(np.isfinite(atoms.positions).all() for atoms in images):
+            self.append(number, model, FrameSet.from_atoms(images))
+            return
+        for atoms in images:
+            if np.isfinite(atoms.positions).all():
+                self.append(number, model, FrameSet.from_atoms([atoms]))
+                continue
+            self._write(number, "scores", np.full((len(atoms), model.k + LAST_COLUMNS), np.nan), "<f4")
+            self._write(number, "uids", np.zeros(1), "<u8")
+            self.state["sets"][number]["frames"] += 1
+
+    def _write(self, number: int, name: str, values: np.ndarray, dtype: str) -> None:
+        generation = self.state["sets"][number]["generation"]
+        with open(self.folder / f"{number}.{generation}.{name}", "ab") as file:
+            file.write(np.ascontiguousarray(values, dtype).tobytes())
 
     def force_errors(self) -> None:
         if not self.asked["potential"]:
@@ -168,13 +199,12 @@ class Job:
             for number, (run, frames) in list(watched.items()):
                 active = run.active
                 grown, state = frames.refresh(), self.state["sets"][number]
-                if grown and frames.first_last_step < min(state["frames"], len(frames)):
+                if grown and frames.first_last_step < state["frames"]:
                     self.begin_anew(number, frames.first_last_step)
                 while state["frames"] < len(frames):
                     first = state["frames"]
                     last = min(len(frames), first + max(1, CHUNK_ATOMS // len(frames[first])))
-                    part = FrameSet.from_atoms([frames[i] for i in range(first, last)], source=run.name)
-                    self.append(number, model, part)
+                    self.append_images(number, model, [frames[i] for i in range(first, last)])
                     self.say(f"Scoring frame {last} of {run.name}")
                     news = True
                     if last - first > 1:
@@ -189,9 +219,11 @@ class Job:
     def begin_anew(self, number: int, kept: int) -> None:
         """The last steps one by one have taken the place of stored frames: forget those after `kept`."""
         state = self.state["sets"][number]
-        atoms = (self.folder / f"{number}.scores").stat().st_size // max(1, 4 * state["frames"])
-        os.truncate(self.folder / f"{number}.scores", 4 * kept * atoms)
-        os.truncate(self.folder / f"{number}.uids", 8 * kept)
+        for name in ("scores", "uids"):
+            # A file that may be read at this moment is left as it is.
+            whole = (self.folder / f"{number}.{state['generation']}.{name}").read_bytes()
+            part = whole[: len(whole) // state["frames"] * kept]
+            (self.folder / f"{number}.{state['generation'] + 1}.{name}").write_bytes(part)
         state["frames"], state["generation"] = kept, state["generation"] + 1
 
     def embed(self) -> None:
@@ -237,21 +269,6 @@ def _chunks(frames: FrameSet) -> Iterator[tuple[int, int]]:
         last = min(max(last, first + 1), len(frames))
         yield first, last
         first = last
-
-
-def _first_frames(one: dict[str, Any]) -> list[FrameSet]:
-    """The first frame of a run, waiting for it while the run is active."""
-    from mlipkit.runs import Run
-    from mlipkit.runs.frames import RunFrames
-
-    run = Run(one["run"])
-    frames = RunFrames(run.replica_folder(one["replica"]))
-    while not len(frames):
-        frames.refresh()
-        if not len(frames) and not run.active:
-            return []
-        time.sleep(WAIT_S)
-    return [FrameSet.from_atoms([frames[0]])]
 
 
 def main(folder: str) -> None:

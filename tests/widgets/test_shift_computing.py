@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from made_up import wobbling
-from recorded import RecordedMD
+from recorded import RecordedMD, log
 
 from mlipkit.analysis.ood import OODModel
 from mlipkit.analysis.soap import Soap
 from mlipkit.data import FrameSet, read, write
+from mlipkit.events import Finished
 from mlipkit_widgets import ShiftExplorer
 from mlipkit_widgets.shift_code import code_of
 from mlipkit_widgets.shift_map import TRAIL
@@ -184,4 +185,27 @@ def test_the_code_makes_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         assert np.allclose(ours, theirs, atol=1e-3)
         assert list(made["selected"].uids) == list(view.selection.uids)
         assert len(made["frames"]) == 2
+    view.close()
+
+
+def test_a_frame_that_flew_apart_does_not_stop_the_others(tmp_path: Path) -> None:
+    recorded = RecordedMD(tmp_path / "runs" / "md", steps=400)
+    recorded.advance(200)
+    state = recorded._state
+    recorded._state = lambda step: tuple(part * (np.nan if step == 240 else 1.0) for part in state(step))  # type: ignore[method-assign]
+    recorded.advance(200)
+    recorded.close()
+    log(recorded.files, Finished("completed", "done"))
+    training = FrameSet.from_atoms(list(recorded.run.trajectory())[:10], source="train")
+    view = ShiftExplorer([training, recorded.run], options=SMALL, tray=tmp_path / "tray", viewer="still")
+    until(view, lambda: view.data["md"].points is not None and view.data["md"].points.n_frames == 21)
+    ratio = view.data["md"].points.ratio.reshape(21, 9)
+    assert np.flatnonzero(np.isnan(ratio).all(axis=1)).tolist() == [12]
+    assert np.isfinite(ratio).all(axis=1).sum() == 20
+    view.go("md", 12)
+    view.go("md", 13, 2)
+    view.tray.take(view.data.select(np.array([view.data.index("md", 13, 2)]), {"kind": "hand"}, "one"))
+    view.tray.invert_button.click()
+    assert len(view.selection) == 10 + 20 - 1
+    assert "mk-wrong" not in view.tray.text.value
     view.close()
