@@ -78,7 +78,7 @@ def _colour(kind: str) -> list[str]:
     if kind == "set":
         return [
             "codes = np.repeat(np.arange(len(shown)), [len(scores[name].q) for name in shown])[mine]",
-            "colour = plots.Groups(codes, tuple(shown), plots.COLOURS)",
+            "colour = plots.Groups(codes, tuple(shown), plots.COLOURS[: len(shown)])",
         ]
     if kind == "Q / limit":
         return [

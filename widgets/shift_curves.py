@@ -63,7 +63,8 @@ class QSeries(w.VBox):
             self.plot.cursor = None
             return
         x = self._axis(one)
-        look = (data, one.name, self._at[2], self.which.value, tuple(data.bands.items()), tuple(one.marks.items()))
+        marks = {at: kind for at, kind in one.marks.items() if at < len(x)}
+        look = (data, one.name, self._at[2], self.which.value, tuple(data.bands.items()), tuple(marks.items()))
         if (look, data.revision) != self._key:
             curves = self._curves(points, elements)
             if look != self._key[0]:

@@ -285,7 +285,7 @@ class ShiftExplorer(w.VBox):
         numbers = {}
         if points is not None:
             numbers = {Q_SCALE.name: points.ratio[points.atoms_of(frame)], "Q": points.q[points.atoms_of(frame)]}
-        if not self.picture.follows(atoms):
+        if np.isfinite(atoms.positions).all() and not self.picture.follows(atoms):
             self.picture.load(atoms)
         self.picture.show(atoms, (atom,) if atom >= 0 else (), numbers)
         if atom >= 0:
