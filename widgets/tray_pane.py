@@ -124,8 +124,10 @@ class TrayPane(w.VBox):
     def _change(self, change: Callable[[], object]) -> None:
         self._say("")
         self._guard(change)
-        self._show()
+        self._show(pictures=False)
+        # The map answers first: it is where the reader looks.
         self._on_change(self.selection)
+        self._draw_pictures()
 
     def _guard(self, work: Callable[[], object]) -> None:
         try:
@@ -137,7 +139,7 @@ class TrayPane(w.VBox):
         look = "mk-wrong" if wrong else "mk-quiet"
         self.text.value = f'<div class="{look}" role="status">{escape(text)}</div>' if text else ""
 
-    def _show(self) -> None:
+    def _show(self, pictures: bool = True) -> None:
         chosen = self.selection
         there = len(chosen) > 0
         many = f"<b>{len(chosen)} frame{'s' * (len(chosen) != 1)}</b> in the tray"
@@ -149,6 +151,16 @@ class TrayPane(w.VBox):
             made.disabled = not there
         if self.tag.value != chosen.tag:
             self.tag.value = chosen.tag
+        show(self.pictures, there)
+        if not there and not self.text.value:
+            self._say(EMPTY)
+        elif there and EMPTY in self.text.value:
+            self._say("")
+        if pictures:
+            self._draw_pictures()
+
+    def _draw_pictures(self) -> None:
+        chosen = self.selection
         self._rows = self.data.rows_of(chosen)
         meant = [chosen.atoms.get(uid) for uid in chosen.uids[:MOST_PICTURES]]
         key = (tuple(self._rows[:MOST_PICTURES]), chosen.uids[:MOST_PICTURES], tuple(meant))
@@ -157,11 +169,6 @@ class TrayPane(w.VBox):
             self.pictures.show([self._picture(name, at) for name, at in self._rows[:MOST_PICTURES]], self._more(chosen))
         else:
             self.pictures.more = self._more(chosen)
-        show(self.pictures, there)
-        if not there and not self.text.value:
-            self._say(EMPTY)
-        elif there and EMPTY in self.text.value:
-            self._say("")
 
     def _more(self, chosen: Selection) -> str:
         hidden, away = len(self._rows) - MOST_PICTURES, len(chosen) - len(self._rows)

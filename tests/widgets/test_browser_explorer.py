@@ -45,7 +45,7 @@ def slower() -> float:
 
 def open_view(page: LabPage) -> None:
     page.run_all()
-    page.page.wait_for_selector(f"{MAP} .plot")
+    page.page.wait_for_selector(f"{MAP} .nsewdrag", state="attached")
     page.page.wait_for_selector(CANVAS)
     page.page.wait_for_timeout(1500)
 

@@ -163,7 +163,8 @@ def test_force_errors_colour_the_map(tmp_path: Path) -> None:
 
 def drawn(traces: Iterable[tuple[str, Sequence[float]]]) -> np.ndarray:
     """Where points are, marks and legend left out."""
-    return np.sort(np.concatenate([x for name, x in traces if len(x) > 2 and name not in ("selected", "picked")]))
+    shown = [x for name, x in traces if x is not None and len(x) > 2 and name not in ("selected", "picked")]
+    return np.sort(np.concatenate(shown))
 
 
 def test_the_code_makes_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -179,7 +180,7 @@ def test_the_code_makes_the_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         view.controls.map.value, view.controls.colour.value = picked, colour
         made: dict = {}
         exec(code_of(view).split("# the same view")[0].replace("figure.show()", ""), made)
-        ours = drawn((trace["name"], trace["x"]) for trace in view.map.plot.shown[0])
+        ours = drawn((trace.get("name", ""), trace["x"]) for trace in view.map.plot.shown[0])
         theirs = drawn((trace.name, trace.x) for trace in made["figure"].data)
         assert len(ours) == len(theirs) == 2 * 12 * 3
         assert np.allclose(ours, theirs, atol=1e-3)
