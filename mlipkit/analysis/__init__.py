@@ -68,9 +68,9 @@ if TYPE_CHECKING:
     from mlipkit.analysis.reactions import Reactions as Reactions
     from mlipkit.analysis.reactions import reactions as reactions
     from mlipkit.analysis.scores import Scores as Scores
-    from mlipkit.analysis.soap import Soap as Soap
     from mlipkit.analysis.shift import Shift as Shift
     from mlipkit.analysis.shift import analyse_shift as analyse_shift
+    from mlipkit.analysis.soap import Soap as Soap
     from mlipkit.analysis.species import Species as Species
     from mlipkit.analysis.species import formula as formula
     from mlipkit.analysis.species import species as species
