@@ -52,6 +52,13 @@ def show(record: Record, finding: Finding, page: Path | None, what: str) -> None
     """Sentences and tables on screen, figures into the record, the page to its file."""
     from mlipkit.runs.findings import write_finding
 
+    record.what = {what: dict(finding.data), "sources": dict(finding.sources)}
+    for name, (value, unit) in finding.figures.items():
+        if math.isfinite(value):
+            record.figure(name, value, unit)
+    if page is not None:
+        shell = f"mlipkit {shlex.join(sys.argv[1:])}"
+        record.paths["page"] = str(write_finding(finding, page.resolve(), shell))
     for text in finding.sentences:
         console.print(text, highlight=False, markup=False, soft_wrap=True)
     for table in finding.tables:
@@ -63,13 +70,7 @@ def show(record: Record, finding: Finding, page: Path | None, what: str) -> None
                 grid.add_row(*row)
             console.print()
             console.print(grid, highlight=False, markup=False)
-    record.what = {what: dict(finding.data), "sources": dict(finding.sources)}
-    for name, (value, unit) in finding.figures.items():
-        if math.isfinite(value):
-            record.figure(name, value, unit)
     if page is not None:
-        shell = f"mlipkit {shlex.join(sys.argv[1:])}"
-        record.paths["page"] = str(write_finding(finding, page.resolve(), shell))
         console.print(f"\n{record.paths['page']}", highlight=False, markup=False, soft_wrap=True)
 
 

@@ -79,7 +79,8 @@ def read_sets(places: Sequence[str], base: Path | None = None) -> dict[str, Fram
     Raises:
         DataError: no place, or one without frames; the rest as `read_frames`.
     """
-    from mlipkit.runs.build import read_frames
+    # Not from `build`, which brings torch.
+    from mlipkit.runs.building_data import read_frames
 
     if not places:
         raise DataError("no place to read from", expected="files, samples (sample:NAME) or runs")

@@ -90,12 +90,12 @@ def msd_finding(
     for (name, z), one in fits.items():
         rows.append((
             name, _symbol(z), number(one.value) if one.diffusive else f"({number(one.value)})", number(one.error, 2),
-            f"{one.window[0] / PS:.3g} to {one.window[1] / PS:.3g}", f"{one.exponent:.2f}", str(one.n_blocks),
+            f"{one.window[0] / PS:.2g}-{one.window[1] / PS:.2g}", f"{one.exponent:.2f}", 
             number(float(_values(curves[name], z)[-1])),
         ))  # fmt: skip
         values[f"diffusion_{name}_{_symbol(z)}"] = (one.value, "cm²/s")
         values[f"exponent_{name}_{_symbol(z)}"] = (one.exponent, "")
-    head = ("run", "atoms", "D cm²/s", "error", "fit over ps", "exponent", "blocks", "last MSD Å²")
+    head = ("run", "atoms", "D cm²/s", "error", "lags ps", "exponent", "MSD at the end Å²")
     note = "In brackets: the exponent is not between 0.8 and 1.2, so that the slope is not a diffusion coefficient."
     return Finding(
         title="Mean squared displacement: " + ", ".join(sets), sentences=tuple(_msd_sentences(fits)),
@@ -122,14 +122,24 @@ def msd_finding(
 
 
 def _msd_sentences(fits: Mapping[tuple[str, int], Diffusion]) -> Iterator[str]:
+    groups: dict[tuple[str, int], list[Diffusion]] = {}
     for (name, z), one in fits.items():
-        atoms = "all atoms" if z == 0 else _symbol(z)
-        if one.diffusive:
-            error = f" ± {number(one.error, 2)}" if np.isfinite(one.error) else ""
-            yield f"{name}, {atoms}: D = {number(one.value)}{error} cm²/s."
+        groups.setdefault((name.partition(", run ")[0], z), []).append(one)
+    for (name, z), every in groups.items():
+        who = f"{name}, {'all atoms' if z == 0 else _symbol(z)}"
+        free = [one for one in every if one.diffusive]
+        values, low, high = [one.value for one in free], min(e.exponent for e in every), max(e.exponent for e in every)
+        spread = f"exponent {low:.2f}" if len(every) == 1 else f"exponents {low:.2f} to {high:.2f} in {len(every)} runs"
+        if not free:
+            kind = "caged" if high < 0.8 else "still in free flight" if low > 1.2 else "neither free nor diffusive"
+            yield f"{who}: no diffusion coefficient, motion is {kind} ({spread}, not 1)."
+        elif len(every) == 1:
+            error = f" ± {number(free[0].error, 2)}" if np.isfinite(free[0].error) else ""
+            yield f"{who}: D = {number(values[0])}{error} cm²/s."
         else:
-            kind = "caged" if one.exponent < 0.8 else "still in free flight"
-            yield f"{name}, {atoms}: no diffusion coefficient, motion is {kind} (exponent {one.exponent:.2f}, not 1)."
+            error = f" ± {number(float(np.std(values, ddof=1) / len(values) ** 0.5), 2)}" if len(values) > 1 else ""
+            rest = f"; the others do not diffuse ({spread})" if len(free) < len(every) else ""
+            yield f"{who}: D = {number(float(np.mean(values)))}{error} cm²/s in {len(free)} of {len(every)} runs{rest}."
 
 
 def species_finding(
@@ -151,22 +161,25 @@ def species_finding(
 
     found: dict[str, Species] = {}
     events: dict[str, Reactions] = {}
-    notes = []
+    notes: dict[str, list[str]] = {}
     for name, frames in runs_of(sets, spacing):
-        why = _no_run(frames, lifetime)
-        if why:
+        why, history = _no_run(frames, lifetime), None
+        if not why:
+            try:
+                history = bond_history(frames, lifetime=lifetime)
+            except DataError as error:
+                why = error.what
+        if history is None:
             found[name] = species_of_frames(frames)
-            notes.append(f"{name}: {why}, so frames are counted one by one, without reactions.")
+            notes.setdefault(f"{why}, so frames are counted one by one, without reactions", []).append(name)
             continue
-        with _Named(name):
-            history = bond_history(frames, lifetime=lifetime)
         found[name], events[name] = species(history), reactions(history)
         step = float(np.median(np.diff(history.time)))
         if step > lifetime:
-            notes.append(
-                f"{name}: frames are {step / PS:g} ps apart, longer than what a change must last ({lifetime / PS:g} "
-                "ps): a flicker caught in one frame counts as a reaction."
-            )
+            notes.setdefault(
+                f"frames are {step / PS:g} ps apart, longer than what a change must last ({lifetime / PS:g} ps), so "
+                "that a flicker caught in one frame counts as a reaction", []
+            ).append(name)  # fmt: skip
     head = ("set", "species", "per frame", "least", "most", "molecules", "median life ps")
     rows = [
         (
@@ -204,7 +217,7 @@ def species_finding(
             values[f"reactions_{name}"] = (len(events[name].events), "events")
             values[f"unphysical_{name}"] = (len(events[name].unphysical), "events")
     return Finding(
-        title="Species: " + ", ".join(sets), sentences=(*_species_sentences(found, events), *notes),
+        title="Species: " + ", ".join(sets), sentences=(*_species_sentences(found, events), *_grouped(notes)),
         parts=tuple(parts), figures=values,
         data=plain({
             "schema": "mlipkit-species-1", "lifetime_fs": lifetime,
@@ -221,19 +234,29 @@ def species_finding(
 
 
 def _species_sentences(found: Mapping[str, Species], events: Mapping[str, Reactions]) -> Iterator[str]:
-    order = sorted(found, key=lambda name: -len(events[name].unphysical) if name in events else 0)
-    for name in order:
+    said: dict[str, list[str]] = {}
+    for name in sorted(found, key=lambda name: -len(events[name].unphysical) if name in events else 0):
         one = found[name]
         mean = one.counts.mean(axis=0)
         usual = ", ".join(
             f"{value:.3g} {subscripted(formula)}" for formula, value in list(zip(one.formulas, mean, strict=True))[:6]
         )
         more = f" and {len(one.formulas) - 6} rarer species" if len(one.formulas) > 6 else ""
-        text = f"{name}: {usual}{more} per frame"
+        text = f"{usual}{more} per frame"
         if name in events:
             n, broken = len(events[name].events), len(events[name].unphysical)
-            text += f"; {n} reaction{'' if n == 1 else 's'}" + (f", {broken} of them unphysical" if broken else "")
-        yield f"{text}."
+            text += f"; {n or 'no'} reaction{'' if n == 1 else 's'}" + (
+                f", {broken} of them unphysical" if broken else ""
+            )
+        said.setdefault(text, []).append(name)
+    yield from _grouped(said)
+
+
+def _grouped(said: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """Who and what, with runs of which the same is to be said in one sentence."""
+    for text, names in said.items():
+        who = ", ".join(names) if len(names) < 4 else f"{names[0]} and {len(names) - 1} other runs"
+        yield f"{who}: {text}."
 
 
 def _no_run(frames: FrameSet, lifetime: float) -> str:

@@ -47,7 +47,17 @@ def shift_finding(
         data=shift.to_json(),
         python=python,
         sources=sources or {},
+        kind=_kind(shift),
     )
+
+
+def _kind(shift: Shift) -> str:
+    """Orange where the answer must be read with care, or a set has left the space it is compared with."""
+    low, high = float(np.nanmin(shift.density.mean, initial=np.inf)), float(np.nanmax(shift.density.mean, initial=0))
+    others = [name for name in shift.sets if name not in shift.fitted_on]
+    own = max(shift.flagged_atoms(name) for name in shift.fitted_on)
+    left = any(shift.flagged_atoms(name) > max(2 * own, 0.02) for name in others)
+    return "warning" if left or high > 1.02 * low or len(set(shift.boundaries.values())) > 1 else ""
 
 
 def _parts(shift: Shift) -> Iterator[Table | Picture]:
@@ -65,9 +75,11 @@ def _parts(shift: Shift) -> Iterator[Table | Picture]:
         yield from _coverage_tables(shift)
         yield from _coverage_by_element(shift)
     density = _densities(shift.sets)
-    if any(np.isfinite(values).any() for runs in density.values() for values in runs.values()):
+    known = any(np.isfinite(values).any() for runs in density.values() for values in runs.values())
+    if known:
         yield Picture("Density", density_by_run(density), "A set that is less dense differs in every surrounding.")
-    yield _density_table(shift)
+    if known or len(set(shift.boundaries.values())) > 1:
+        yield _density_table(shift)
     yield from _matched_tables(shift)
     yield _variance_table(shift)
 
@@ -163,12 +175,17 @@ def common_bonds(sets: Sequence[FrameSet], most: int = MOST_BONDS) -> list[tuple
     counts: dict[tuple[int, int], int] = {}
     for i, first in enumerate(common):
         for second in common[i:]:
-            # As they are called: C-O and O-H.
-            pair = (second, first) if first == 1 else (first, second)
+            pair = as_called(first, second)
             found = [len(bond_lengths(_thinned(frames, 3), pair).lengths) for frames in sets]
             if min(found):
                 counts[pair] = sum(found)
     return sorted(counts, key=lambda pair: -counts[pair])[:most]
+
+
+def as_called(a: int, b: int) -> tuple[int, int]:
+    """C-O and O-H: the lighter element first, but hydrogen last."""
+    low, high = sorted((a, b))
+    return (high, low) if low == 1 else (low, high)
 
 
 def _first_two(shift: Shift) -> dict[str, FrameSet]:

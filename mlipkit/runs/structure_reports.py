@@ -13,7 +13,7 @@ from mlipkit.errors import DataError
 from mlipkit.plots.bonds import bond_distributions, bond_figures
 from mlipkit.plots.trajectories import radial_distributions
 from mlipkit.runs.findings import Finding, Picture, Table, number
-from mlipkit.runs.shift_report import common_bonds
+from mlipkit.runs.shift_report import as_called, common_bonds
 
 if TYPE_CHECKING:
     from mlipkit.analysis.bonds import BondComparison, BondSummary
@@ -250,8 +250,8 @@ def _numerous_pairs(sets: Mapping[str, FrameSet]) -> list[tuple[int, int]]:
         raise DataError("the sets have no element in common", where="rdf", hint="Name pairs: --pair O-H")
     first = each[0].numbers
     counts = {z: int((first == z).sum()) for z in common}
-    chosen = sorted(sorted(common, key=lambda z: -counts[z])[:MOST_CURVES], reverse=True)
-    return [(a, b) for i, a in enumerate(chosen) for b in chosen[i:]]
+    chosen = sorted(common, key=lambda z: -counts[z])[:MOST_CURVES]
+    return [as_called(a, b) for i, a in enumerate(chosen) for b in chosen[i:]]
 
 
 def _between(value: float, low: float, high: float, digits: int) -> str:
