@@ -90,7 +90,7 @@ def msd_finding(
     for (name, z), one in fits.items():
         rows.append((
             name, _symbol(z), number(one.value) if one.diffusive else f"({number(one.value)})", number(one.error, 2),
-            f"{one.window[0] / PS:.2g}-{one.window[1] / PS:.2g}", f"{one.exponent:.2f}", 
+            f"{one.window[0] / PS:.2g}-{one.window[1] / PS:.2g}", f"{one.exponent:.2f}",
             number(float(_values(curves[name], z)[-1])),
         ))  # fmt: skip
         values[f"diffusion_{name}_{_symbol(z)}"] = (one.value, "cm²/s")
