@@ -80,7 +80,7 @@ class Shift:
     Attributes:
         model: axes, limits and nearest neighbours, fitted on `fitted_on` (all sets when the fit is joint).
         fit_frames: frames that were fitted, of how many.
-        sets: name -> frames that were analysed, isolated atoms left out (`left_out`).
+        sets: name -> frames that were analysed, isolated atoms left out (`left_out`), sets of nothing else as well.
         scores: name -> scores of its atoms.
         elements: one row per set and element.
         coverage: pair of sets -> comparison; `uncompared` pairs beyond `MOST_PAIRS` or with a single frame.
@@ -170,7 +170,7 @@ def analyse_shift(
             periodic sets, too few frames to fit on, an element outside `descriptor`.
     """
     kept, left_out = _without_isolated(sets)
-    names = _fit_names(fit_on, kept)
+    names = _fit_names(fit_on, kept, left_out)
     boundaries = _boundaries(kept)
     if descriptor is None:
         descriptor = Soap.of(*kept.values(), n_jobs=n_jobs)
@@ -225,23 +225,28 @@ def _without_isolated(sets: Mapping[str, FrameSet]) -> tuple[dict[str, FrameSet]
         raise DataError("no set of frames", where="shift")
     kept, left_out = {}, {}
     for name, frames in sets.items():
+        if not len(frames):
+            raise DataError("no frames", where=name)
         alone = frames.n_atoms == 1
-        if not len(frames) or alone.all():
-            raise DataError(
-                "only frames of a single atom, which have no surroundings" if len(frames) else "no frames", where=name
-            )
         if alone.any():
             codes = np.unique(frames.source_codes[alone])
             left_out[name] = LeftOut(int(alone.sum()), tuple(frames.sources[int(code)] for code in codes))
-        kept[name] = frames.select(~alone) if alone.any() else frames
+        if not alone.all():
+            kept[name] = frames.select(~alone) if alone.any() else frames
+    if not kept:
+        raise DataError("only frames of a single atom, which have no surroundings", where=", ".join(sets))
     return kept, left_out
 
 
-def _fit_names(fit_on: str | Sequence[str] | None, sets: Mapping[str, FrameSet]) -> tuple[str, ...]:
+def _fit_names(
+    fit_on: str | Sequence[str] | None, sets: Mapping[str, FrameSet], left_out: Mapping[str, LeftOut]
+) -> tuple[str, ...]:
     if fit_on is None:
         return tuple(sets)
     names = (fit_on,) if isinstance(fit_on, str) else tuple(dict.fromkeys(fit_on))
     for name in names:
+        if name in left_out and name not in sets:
+            raise DataError("only frames of a single atom, which have no surroundings", where=("fit_on", name))
         if name not in sets:
             raise DataError("no such set", where="fit_on", found=repr(name), hint=nearest(name, sets))
     if not names:

@@ -240,6 +240,11 @@ def to_json(shift: Shift) -> dict[str, Any]:
             }
             for name, frames in shift.sets.items()
         },
+        "sets_left_out": {
+            name: {"frames": one.n, "sources": list(one.sources)}
+            for name, one in shift.left_out.items()
+            if name not in shift.sets
+        },
         "elements": [
             {
                 "set": row.set, "element": chemical_symbols[row.element], "atoms": row.n, "flagged": row.flagged,

@@ -115,6 +115,11 @@ def test_isolated_atoms_are_left_out_with_a_word(cold: FrameSet, hot: FrameSet):
     assert found.left_out["cold"].sources == ("atoms.xyz",)
     assert len(found.sets["cold"]) == 24
     assert found.sentences()[-1].startswith("Left out of cold: 2 frames of a single atom (atoms.xyz)")
+    found = analyse_shift({"cold": cold, "atoms": alone, "hot": hot}, descriptor=soap(cold, hot))
+    assert set(found.sets) == {"cold", "hot"}
+    assert found.to_json()["sets_left_out"]["atoms"]["frames"] == 2
+    with pytest.raises(DataError, match="fit_on: atoms: only frames of a single atom"):
+        analyse_shift({"cold": cold, "atoms": alone}, "atoms", descriptor=soap(cold))
 
 
 def test_an_element_that_the_fit_on_set_lacks_is_outside_and_named(cold: FrameSet, hot: FrameSet):
