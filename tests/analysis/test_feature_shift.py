@@ -71,6 +71,18 @@ def test_a_shift_is_seen_by_all_three() -> None:
     assert (nearer.mmd2, nearer.frechet, nearer.auc) < (found.mmd2, found.frechet, found.auc)
 
 
+def test_no_shift_no_claim_with_more_features_than_rows() -> None:
+    """Axes fill with the rows that set them: compared with themselves, training rows would always look shifted."""
+    found = []
+    for seed in range(24):
+        x, y = np.random.default_rng(seed).normal(size=(2, 60, 128))
+        found.append(feature_shift(x, y, n_permutations=99, folds=3))
+    assert sum(one.mmd_p <= 0.05 for one in found) <= 5, "1.2 of 24 by chance"
+    assert np.mean([one.mmd2 for one in found]) == pytest.approx(0, abs=0.002)
+    assert np.mean([one.auc for one in found]) == pytest.approx(0.5, abs=0.05)
+    assert (found[0].n_train, found[0].groups_axes, found[0].n_test) == (30, 30, 60)
+
+
 @pytest.mark.full
 def test_no_shift_no_claim() -> None:
     found = [feature_shift(*two_clouds(0.0, 30, seed), n_permutations=99, folds=3) for seed in range(80)]
@@ -89,10 +101,10 @@ def test_atoms_of_a_frame_are_not_witnesses_each() -> None:
         by_row.append(feature_shift(x, y, n_permutations=99))
         by_frame.append(feature_shift(x, y, train_groups=groups, test_groups=groups, n_permutations=99))
     assert all(one.mmd_p == 0.01 for one in by_row)
-    assert min(one.auc for one in by_row) > 0.95
+    assert min(one.auc for one in by_row) > 0.9
     assert np.median([one.mmd_p for one in by_frame]) > 0.1
     assert np.mean([one.auc for one in by_frame]) < 0.75
-    assert (by_frame[0].groups_train, by_frame[0].n_train) == (8, 160)
+    assert (by_frame[0].groups_axes, by_frame[0].groups_train, by_frame[0].n_train) == (4, 4, 80)
 
 
 def test_no_group_straddles_a_fold(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,7 +143,7 @@ def test_large_sets_are_thinned_evenly(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_sets_that_cannot_be_compared() -> None:
-    with pytest.raises(DataError, match="at least two groups"):
+    with pytest.raises(DataError, match=r"4 of training.*found 1 and 5"):
         feature_shift(np.zeros((5, 2)), np.zeros((5, 2)), train_groups=np.zeros(5))
     with pytest.raises(DataError, match="equal width"):
         feature_shift(np.zeros((5, 2)), np.zeros((5, 3)))

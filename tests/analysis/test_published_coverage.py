@@ -8,23 +8,21 @@ import numpy as np
 import pytest
 
 from mlipkit.analysis.coverage import Points, coverage, select_frames
+from mlipkit.analysis.descriptors import Rows
 from mlipkit.analysis.feature_shift import feature_shift
 from mlipkit.analysis.growth import growth
+from mlipkit.analysis.pca import fit_and_project
+from mlipkit.analysis.soap import Soap
 from mlipkit.data import FrameSet, read
-
-pca = pytest.importorskip("mlipkit.analysis.pca")
 
 
 @pytest.fixture(scope="module")
 def sets(shared_data: Path) -> tuple[Points, Points, list[str]]:
     """Scores of the naive and the iterative set (100 frames, five components), and who sampled the iterative one."""
-    from mlipkit.analysis.descriptors import Rows
-    from mlipkit.analysis.soap import Soap
-
     folder = shared_data / "chclca_bias"
     naive, rounds = (read(folder / name) for name in ("naive_50.extxyz", "periodic_50.extxyz"))
     frames = FrameSet.concat([naive, rounds])
-    _, z, _ = pca.fit_and_project(Rows(Soap.of(frames), frames), 5)
+    _, z, _ = fit_and_project(Rows(Soap.of(frames), frames), 5)
     joint = Points.of(z, frames.numbers, frames.offsets)
     # Who drove each frame: ten of U, then 11, 10, 9 and 10 of FT1 to FT4, in the order of the file.
     sampled_by = np.repeat(["U", "FT1", "FT2", "FT3", "FT4"], [10, 11, 10, 9, 10]).tolist()
