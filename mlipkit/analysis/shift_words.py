@@ -189,14 +189,19 @@ def _fit(shift: Shift) -> list[str]:
     if 0 in axes:
         percent = axes[0]
         each = ", ".join(f"{value:.2f}" for value in percent[:8]) + (", ..." if len(percent) > 8 else "")
-        text = f"{len(percent)} axes explain {percent.sum():.2f} % of the variance ({each})"
+        axes_explain = "1 axis explains" if len(percent) == 1 else f"{len(percent)} axes explain"
+        text = f"{axes_explain} {percent.sum():.2f} % of the variance ({each})"
     else:
         text = "Axes of each element explain " + ", ".join(
             f"{chemical_symbols[z]} {percent.sum():.1f} %" for z, percent in axes.items()
         )
     said = [f"{text}, fitted on {_list(shift.fitted_on)} ({frames})."]
     if shift.uncompared:
-        said.append(f"Not compared: {len(shift.uncompared)} pairs of sets (too many pairs, or a set of one frame).")
+        said.append(
+            f"Not compared: {', '.join(f'{a} with {b}' for a, b in shift.uncompared[:3])}"
+            + (f" and {len(shift.uncompared) - 3} more pairs" if len(shift.uncompared) > 3 else "")
+            + " (a set of one frame, or too many pairs)."
+        )
     return said
 
 
