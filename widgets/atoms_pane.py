@@ -79,7 +79,7 @@ class AtomsPane(w.VBox):
             loaded is not None
             and np.array_equal(loaded.numbers, atoms.numbers)
             and np.allclose(loaded.cell, atoms.cell, atol=1e-4)
-            and float(np.abs(atoms.positions - loaded.positions).max(initial=0.0)) < FAR_FROM_LOADED
+            and float(np.abs(self._beside(atoms) - loaded.positions).max(initial=0.0)) < FAR_FROM_LOADED
         )
 
     def show(self, atoms: Atoms, marked: tuple[int, ...] = (), numbers: Mapping[str, np.ndarray] | None = None) -> None:
@@ -94,11 +94,16 @@ class AtomsPane(w.VBox):
             values, domain = self._shown[2].get(scale.name), (scale.low, scale.high)
         elif self.colour.value == "force" and (forces := forces_of(atoms)) is not None:
             values = np.linalg.norm(forces, axis=1)
-        positions = atoms.positions
-        if not atoms.pbc.any() and self._loaded is not None:
-            # A free molecule wanders off; the median keeps the rest in view when single atoms fly away.
-            positions = positions - np.nan_to_num(np.nanmedian(positions - self._loaded.positions, axis=0))
-        self.scene.show(Picture(positions, values, domain, marked))
+        self.scene.show(Picture(self._beside(atoms), values, domain, marked))
+
+    def _beside(self, atoms: Atoms) -> np.ndarray:
+        """Positions [N,3] where the structure on load lies: a free molecule wanders off.
+
+        The median keeps the rest in view when single atoms fly away.
+        """
+        if atoms.pbc.any() or self._loaded is None or np.isnan(atoms.positions).all():
+            return atoms.positions
+        return atoms.positions - np.nan_to_num(np.nanmedian(atoms.positions - self._loaded.positions, axis=0))
 
     def scale_forces(self, largest: np.ndarray, settled: bool) -> None:
         """Set the end of the force scale a little above the usual largest force, so that a failure stands out.

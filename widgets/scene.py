@@ -74,10 +74,8 @@ class NGLScene:
         self._dark = False
 
     def load(self, atoms: Atoms) -> None:
-        # Another frame of the same atoms is looked at from where the reader stands.
-        keep = self._atoms is not None and np.array_equal(self._atoms.numbers, atoms.numbers)
         self._atoms, self._picture = atoms, None
-        self._restore(keep)
+        self._restore()
 
     def show(self, picture: Picture) -> None:
         self._picture = picture
@@ -101,13 +99,12 @@ class NGLScene:
             "scale": drawing.COLOURS, "marked": picture.marked,
         })  # fmt: skip
 
-    def _restore(self, keep: bool = False) -> None:
-        """Give the whole picture to a page that has just opened the view; `keep`: from the point of view it has."""
+    def _restore(self) -> None:
+        """Give the whole picture to a page that has just opened the view."""
         if self._atoms is None:
             return
         options = {
             "unitcell": bool(self._atoms.pbc.any()), "dark": self._dark, "large": len(self._atoms) > MANY_ATOMS,
-            "keep": keep,
         }  # fmt: skip
         program = PROGRAM.read_text(encoding="utf-8").replace("@OPTIONS@", json.dumps(options))
         self.widget.run(program.replace("@STRUCTURE@", json.dumps(pdb(self._atoms))))

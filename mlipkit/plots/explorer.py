@@ -307,7 +307,7 @@ def _base_layout() -> dict[str, Any]:
 def _styled_layout() -> dict[str, Any]:
     layout = styled(go.Figure(), 420).to_plotly_json()["layout"]
     layout.pop("template", None)
-    layout["modebar"] = {"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": COLOURS[0], "orientation": "v"}
+    layout["modebar"] = {"bgcolor": "rgba(0,0,0,0)", "color": GREY, "activecolor": COLOURS[0], "orientation": "h"}
     layout |= {"hovermode": "closest", "dragmode": "lasso", "margin": {"l": 62, "r": 12, "t": 34, "b": 44}}
     return layout
 

@@ -93,7 +93,7 @@ def test_lasso_to_training(lab: Lab, work: Path) -> None:
         page.wait_text("540 atoms")
         # Oxygen of the hot set: centre (3, 2) + 0.6, apart from all others.
         lasso(page, [(3.3, 2.0), (4.3, 2.0), (4.3, 3.4), (3.3, 3.4)])
-        page.wait_text("in the tray")
+        page.page.wait_for_selector(".mk-thumbnail svg")
         chosen = Tray(work / "selections" / "tray").selection
         assert 5 <= len(chosen) <= 30
         assert chosen.criterion["kind"] == "lasso"
@@ -297,8 +297,8 @@ def test_failure_is_marked_everywhere(lab: Lab, work: Path) -> None:
         page.page.wait_for_function(
             f"() => document.querySelector('{MAP}')?._fullData?.some(t => t.name === 'failure')", timeout=90_000
         )
-        page.page.wait_for_selector(".mk-marks span")
         page.page.locator(".mlipkit-explorer select").last.select_option("failed")
+        page.page.wait_for_selector(".mk-marks span")
         page.page.wait_for_function(
             "() => [...document.querySelectorAll('.annotation-text')].some(n => n.textContent.includes('✖'))"
         )

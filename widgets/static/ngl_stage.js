@@ -1,5 +1,5 @@
 // Run inside nglview's view object (`this`): loads one structure, then moves, colours and marks its atoms.
-// @STRUCTURE@ is replaced by the PDB text as a JSON string, @OPTIONS@ by {unitcell, dark, large, keep}.
+// @STRUCTURE@ is replaced by the PDB text as a JSON string, @OPTIONS@ by {unitcell, dark, large}.
 const view = this;
 const options = @OPTIONS@;
 if (!view.mlipkit) {
@@ -12,7 +12,6 @@ if (!view.mlipkit) view.$container.resizable("destroy");
 view.$pickingInfo.css("display", "none");
 view.stage.viewer.container.setAttribute("role", "img");
 view.stage.viewer.container.setAttribute("aria-label", "atoms in three dimensions");
-const seen = options.keep && view.mlipkit?.component ? view.stage.viewerControls.getOrientation() : null;
 view.mlipkit?.sizer.disconnect();
 view.stage.removeAllComponents();
 const kit = (view.mlipkit = { pending: null, component: null, marks: null, sizer: null });
@@ -60,9 +59,8 @@ view.stage.loadFile(new Blob([@STRUCTURE@], { type: "text/plain" }), { ext: "pdb
       sele: "none", labelType: "format", labelFormat: "%(element)s %(index)s", color: "#d55e00", zOffset: 3,
       fixedSize: true, radiusType: "size", radiusSize: 1.6, attachment: "bottom-left",
     });
-    if (options.unitcell) component.addRepresentation("unitcell", { color: "#888888", colorScheme: "uniform" });
+    if (options.unitcell) component.addRepresentation("unitcell", { colorValue: 0x888888 });
     kit.component = component;
-    if (seen) view.stage.viewerControls.orient(seen);
-    else component.autoView();
+    component.autoView();
     if (kit.pending) kit.show(kit.pending);
   });
