@@ -24,7 +24,7 @@ MOST_POINTS = 1000
 """Points per curve; of more frames the highest of each stretch is shown."""
 BOND_FRAMES = 100
 """Frames per set, evenly spread, whose bonds are counted."""
-BINS = 60
+FEWEST_BINS, MOST_BINS = 12, 60
 FIRST_PAIRS = ("O-H", "C-H", "N-H", "Cl-H", "C-C", "O-C")
 
 
@@ -190,7 +190,8 @@ class BondPane(w.VBox):
         if not there:
             self.plot.show(plots.density_curves([0, 1], {}, x_title=f"{self.pair.value} (Å)"))
             return
-        edges = np.linspace(min(v.min() for v in there), max(v.max() for v in there) + 1e-9, BINS + 1)
+        bins = int(np.clip(np.sqrt(max(map(len, there))), FEWEST_BINS, MOST_BINS))
+        edges = np.linspace(min(v.min() for v in there), max(v.max() for v in there) + 1e-9, bins + 1)
         curves = {name: np.histogram(v, edges, density=True)[0] for name, v in known.items() if len(v)}
         tones = {name: set_colour(self._data, name) for name in curves}
         figure = plots.density_curves(edges, curves, x_title=f"{self.pair.value} (Å)", colours=tones, now=self._now)

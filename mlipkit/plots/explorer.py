@@ -25,7 +25,7 @@ MANY_POINTS = 3000
 PICKED, CHOSEN = "#D6186F", "#D6186F"
 """Colour of the point that was clicked and of those in the selection."""
 # Hydrogen and carbon grey as usual, the rest told apart by colour-blind readers on light and dark ground.
-_ELEMENTS = {1: "#8FA3B5", 6: "#6E6258", 7: "#0072B2", 8: "#D55E00", 17: "#009E73", 3: "#CC79A7", 11: "#E69F00",
+_ELEMENTS = {1: "#8FA3B5", 6: "#85776A", 7: "#0072B2", 8: "#D55E00", 17: "#009E73", 3: "#CC79A7", 11: "#E69F00",
              27: "#7B3FA0", 29: "#B8860B", 46: "#56B4E9"}  # fmt: skip
 
 

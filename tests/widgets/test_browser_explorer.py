@@ -99,6 +99,8 @@ def test_lasso_to_training(lab: Lab, work: Path) -> None:
         assert chosen.criterion["kind"] == "lasso"
         assert len(chosen.criterion["polygon"]) > 4
         assert {len(some) for some in chosen.atoms.values()} == {1}
+        picked = f"() => document.querySelector('{MAP}')._fullData.some(t => t.name === 'picked')"
+        assert not page.js(picked), "the end of a loop is no click"
         data = page.js(f"() => document.querySelector('{MAP}')._fullData.map(t => [t.name, t.x.length])")
         assert [count for what, count in data if what == "selected"] == [len(chosen)]
         assert page.page.locator(".mk-thumbnail svg").count() == min(12, len(chosen))

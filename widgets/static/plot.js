@@ -147,8 +147,14 @@ function render({ model, el }) {
     });
     host.addEventListener("pointerdown", (down) => {
       if (!down.target.classList?.contains("drag") || down.button !== 0) return;
+      // A loop ends where it began: what counts is how far the pointer was on the way.
+      let far = 0;
+      const move = (to) => { far = Math.max(far, Math.hypot(to.clientX - down.clientX, to.clientY - down.clientY)); };
+      window.addEventListener("pointermove", move, { capture: true });
       window.addEventListener("pointerup", (up) => {
-        if (Math.hypot(up.clientX - down.clientX, up.clientY - down.clientY) > 4) return;
+        window.removeEventListener("pointermove", move, { capture: true });
+        move(up);
+        if (far > 4) return;
         const { xaxis, yaxis, _size } = host._fullLayout;
         const place = host.getBoundingClientRect();
         const x = xaxis.p2d(up.clientX - place.left - _size.l), y = yaxis.p2d(up.clientY - place.top - _size.t);
