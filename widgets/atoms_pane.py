@@ -90,7 +90,7 @@ class AtomsPane(w.VBox):
         """
         self._shown = atoms, marked, numbers or {}
         values, domain = None, (0.0, self.force_top)
-        if (scale := self._scales.get(self.colour.value)) is not None:
+        if (scale := self._scales.get(str(self.colour.value))) is not None:
             values, domain = self._shown[2].get(scale.name), (scale.low, scale.high)
         elif self.colour.value == "force" and (forces := forces_of(atoms)) is not None:
             values = np.linalg.norm(forces, axis=1)
@@ -132,7 +132,7 @@ class AtomsPane(w.VBox):
 
     def _draw_colour_bar(self) -> None:
         ends = ("0", f"≥ {self.force_top:g} eV/Å") if self.colour.value == "force" else None
-        if (scale := self._scales.get(self.colour.value)) is not None:
+        if (scale := self._scales.get(str(self.colour.value))) is not None:
             ends = scale.low_text, scale.high_text
         text = ""
         if ends is not None:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Final
@@ -34,7 +35,7 @@ class Tray:
         DataError: the folder holds something that is no tray, or a damaged one.
     """
 
-    def __init__(self, folder: str | Path = "selections/tray") -> None:
+    def __init__(self, folder: str | os.PathLike[str] = "selections/tray") -> None:
         self.folder = Path(folder).expanduser().resolve()
         self.selection = Selection()
         self._steps: list[int] = []
