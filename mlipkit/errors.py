@@ -76,6 +76,17 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"{start}known: {', '.join(choices) if choices else 'none'}"
 
 
+def check_choice(value: object, known: Iterable[str], where: str) -> None:
+    """Refuse a word that is none of the known ones: a misspelt option must not become another option.
+
+    Raises:
+        DataError: names the word, the nearest match and all that are known.
+    """
+    choices = tuple(known)
+    if value not in choices:
+        raise DataError("no such choice", where=where, found=repr(value), hint=nearest(str(value), choices))
+
+
 def require(module: str, extra: str, purpose: str, cure: str = ""):
     """Import an optional package when it is first needed, or say which extra brings it (or another cure)."""
     import importlib

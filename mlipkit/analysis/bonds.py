@@ -21,7 +21,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 from scipy.stats import wasserstein_distance
@@ -29,8 +29,9 @@ from scipy.stats import wasserstein_distance
 from mlipkit.analysis.pairs import RADII, element_pair, near_pairs, pair_name
 from mlipkit.analysis.time_order import joined, time_blocks
 from mlipkit.data.frameset import FrameSet
-from mlipkit.errors import DataError
+from mlipkit.errors import DataError, check_choice
 
+Order = Literal["any", "first_lower"]
 BLOCK: Final = 25_000.0
 """fs."""
 FIGURES: Final = ("mean", "std", "skew", "q05", "q95")
@@ -159,7 +160,7 @@ def bond_lengths(
     frames: FrameSet,
     pair: str | tuple[str | int, str | int] = "O-H",
     cut: Literal["hard", "soft"] | float = "hard",
-    order: Literal["any", "first_lower"] = "any",
+    order: Order = "any",
 ) -> BondLengths:
     """Every length of a pair of elements that is below the cut, in all frames.
 
@@ -167,8 +168,14 @@ def bond_lengths(
         pair: "O-H" or two elements.
         cut: "hard", "soft" (`cuts_of`), or Å.
         order: "any": each unordered pair once. "first_lower": only where the first element has the lower index.
+
+    Raises:
+        DataError: not two elements, no such cut or order.
     """
     a, b = element_pair(pair)
+    check_choice(order, get_args(Order), "order")
+    if isinstance(cut, str):
+        check_choice(cut, ("hard", "soft"), "cut")
     length = getattr(cuts_of((a, b)), cut) if isinstance(cut, str) else float(cut)
     parts, counts = [], np.zeros(len(frames), np.int64)
     for near in near_pairs(frames, length, (a,) if a == b else (a, b)):
@@ -298,6 +305,8 @@ class _Blocks:
 
     @classmethod
     def of(cls, bonds: BondLengths, block: float | Literal["run"], span: tuple[float, float]) -> _Blocks:
+        if isinstance(block, str):
+            check_choice(block, ("run",), "block")
         length = np.inf if block == "run" else float(block)
         number = joined(time_blocks(bonds.trajectory, bonds.time, length), _MOST_BLOCKS)
         of_bond = number[bonds.frame]

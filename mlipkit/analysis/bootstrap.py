@@ -31,13 +31,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy.special import ndtr, ndtri, stdtrit
 
-from mlipkit.errors import DataError
+from mlipkit.errors import DataError, check_choice
 
 Method = Literal["percentile", "bca", "t"]
 Statistic = Callable[[np.ndarray], np.ndarray]
@@ -178,6 +178,9 @@ def bootstrap(
     """
     if not 0 < confidence < 1:
         raise DataError("a confidence lies between 0 and 1", where="bootstrap", found=confidence)
+    check_choice(method, get_args(Method), "method")
+    if n_draws < 2:
+        raise DataError("too few draws for an interval", where="n_draws", expected="at least 2", found=n_draws)
     parts = design.components()
     if not parts:
         raise DataError("nothing to draw", where="bootstrap", expected="a level with at least two groups")

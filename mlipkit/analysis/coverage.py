@@ -139,8 +139,17 @@ def coverage(
         seed: of all drawing.
 
     Raises:
-        DataError: fewer than two frames, different numbers of components.
+        DataError: fewer than two frames, different numbers of components, no such components, widths that are not
+            positive, scores that are not finite.
     """
+    if not all(0 < width < np.inf for width in widths):
+        raise DataError("bins need a width", where="widths", expected="more than 0", found=tuple(widths))
+    for name, one in (("a", a), ("b", b)):
+        if not all(0 <= c < one.projections.shape[1] for c in components):
+            raise DataError("no such components", where=("coverage", name), found=components,
+                            expected=f"two of 0 to {one.projections.shape[1] - 1}")  # fmt: skip
+        if not np.isfinite(one.projections).all():
+            raise DataError("scores are not finite", where=("coverage", name), hint="Look for broken frames")
     rng = np.random.default_rng(seed)
     a, b = (_at_most(one, max_frames, rng) for one in (a, b))
     n = min(n_frames(a), n_frames(b))

@@ -33,13 +33,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from mlipkit.analysis.bootstrap import Component, Design, Level, t_half_width
-from mlipkit.errors import DataError
+from mlipkit.errors import DataError, check_choice
 
 Answer = Literal["works", "does not", "undecided"]
 Reduce = Literal["mean", "rms"]
@@ -159,7 +159,8 @@ def judge_cure(
         seed: of the draws.
 
     Raises:
-        DataError: no control, values that are not positive and finite, columns of different length.
+        DataError: no control, values that are not positive and finite, weights that are no shares, columns of
+            different length, no such `reduce`.
     """
     if not controls:
         raise DataError(
@@ -167,6 +168,9 @@ def judge_cure(
         )
     if not 0 < effect < 1 or not 0 < confidence < 1:
         raise DataError("effect and confidence lie between 0 and 1", where="judge_cure", found=(effect, confidence))
+    check_choice(reduce, get_args(Reduce), "reduce")
+    if n_draws < 2:
+        raise DataError("too few draws for an interval", where="n_draws", expected="at least 2", found=n_draws)
     names = list(controls)
     table = _flat({"cure": cure, **{f"control '{name}'": one for name, one in controls.items()}})
     design, crossed, paired_seeds, paired_frames = _design(table)
@@ -268,6 +272,9 @@ def _flat(arms: Mapping[str, Errors]) -> _Table:
             if len(array) != n:
                 raise DataError(f"one {key} per value", where=("judge_cure", name), expected=n, found=len(array))
             parts[key].append(array)
+        weights = parts["weight"][-1].astype(float)
+        if not (np.isfinite(weights).all() and (weights >= 0).all() and weights.sum() > 0):
+            raise DataError("weights must be finite and not negative, and not all zero", where=("judge_cure", name))
         start += n
     joined = {key: np.concatenate(column) for key, column in parts.items()}
     for key in ("seed", "trajectory", "frame"):

@@ -48,15 +48,21 @@ def tsne(
         seed: of the optimiser; PCA start. The same seed gives the same map with n_jobs=1.
 
     Raises:
-        DataError: perplexity too large for n, fewer than 8 points or more than `MAX_POINTS`, not finite.
+        DataError: perplexity too large for n, fewer than 8 points or more than `MAX_POINTS`, a single column, points
+            that are all the same or not finite.
     """
     x = np.asarray(features, dtype=float)
     n = len(x)
-    if x.ndim != 2 or not 8 <= n <= MAX_POINTS:
-        raise DataError("t-SNE takes a table of points", where="tsne", expected=f"8 to {MAX_POINTS} rows",
+    if x.ndim != 2 or not 8 <= n <= MAX_POINTS or x.shape[1] < 2:
+        raise DataError("t-SNE takes a table of points", where="tsne",
+                        expected=f"8 to {MAX_POINTS} rows, 2 columns or more",
                         found=x.shape, hint="Draw frames first; a map of more points is not read better")  # fmt: skip
     if not np.isfinite(x).all():
         raise DataError("features are not finite", where="tsne")
+    if (x == x[0]).all():
+        raise DataError("all points are the same", where="tsne", found=f"{n} rows")
+    if iterations < 4:
+        raise DataError("too few iterations", where="tsne", expected="at least 4", found=iterations)
     largest = largest_perplexity(n)
     if perplexity is not None and not 1 <= perplexity <= largest:
         raise DataError("perplexity does not fit the number of points", where="tsne",

@@ -32,7 +32,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.linalg import sqrtm
 
 from mlipkit.analysis.embedding import standardised
 from mlipkit.errors import DataError, require
@@ -87,6 +86,11 @@ def feature_shift(
     Raises:
         DataError: fewer than four groups in the training set or two in the test set, different widths, not finite.
     """
+    if components < 1 or n_permutations < 1:
+        raise DataError(
+            "a shift needs at least one component and one permutation", where="feature_shift",
+            found=f"{components} and {n_permutations}",
+        )  # fmt: skip
     groups = [_groups(rows, given) for rows, given in ((train, train_groups), (test, test_groups))]
     counts = [len(np.unique(one)) for one in groups]
     if counts[0] < 4 or counts[1] < 2:
@@ -135,9 +139,12 @@ def frechet_distance(x: ArrayLike, y: ArrayLike) -> float:
     """Squared Fréchet distance of the Gaussians with the moments of two samples [n, k], [m, k]."""
     a, b = np.asarray(x, dtype=float), np.asarray(y, dtype=float)
     first, second = (np.atleast_2d(np.cov(one, rowvar=False)) for one in (a, b))
-    root = np.real(sqrtm(first @ second))
+    values, vectors = np.linalg.eigh(first)
+    half = (vectors * np.sqrt(np.maximum(values, 0.0))) @ vectors.T
+    # The eigenvalues of Σ_x Σ_y, from a symmetric matrix: also where a covariance is singular.
+    roots = np.sqrt(np.maximum(np.linalg.eigvalsh(half @ second @ half), 0.0)).sum()
     gap = float(np.sum((a.mean(axis=0) - b.mean(axis=0)) ** 2))
-    return max(0.0, gap + float(np.trace(first) + np.trace(second) - 2 * np.trace(root)))
+    return max(0.0, gap + float(np.trace(first) + np.trace(second) - 2 * roots))
 
 
 def classifier_auc(

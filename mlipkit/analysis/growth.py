@@ -58,12 +58,17 @@ def growth(
         width, components: of the bins, as in `coverage`.
 
     Raises:
-        DataError: not one iteration per frame, or an iteration that the order does not name.
+        DataError: not one iteration per frame, an iteration that the order does not name or names twice, a width that
+            is not positive.
     """
+    if not 0 < width < np.inf:
+        raise DataError("bins need a width", where="width", expected="more than 0", found=width)
     labels = np.asarray(iteration)
     if labels.shape != (n_frames(points),):
         raise DataError("one iteration per frame", where="growth", expected=n_frames(points), found=labels.shape)
     names = list(dict.fromkeys(labels.tolist())) if order is None else list(order)
+    if len(set(map(str, names))) < len(names):
+        raise DataError("an iteration that is named twice", where="growth", found=names)
     unknown = sorted(set(map(str, labels.tolist())) - set(map(str, names)))
     if unknown:
         raise DataError("an iteration that the order does not name", where="growth", expected=names, found=unknown[0])

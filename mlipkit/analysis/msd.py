@@ -20,15 +20,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 import numpy as np
 from ase.data import atomic_masses, chemical_symbols
 
 from mlipkit.analysis.time_order import equal_spacing, one_run
 from mlipkit.data.frameset import FrameSet
-from mlipkit.errors import DataError
+from mlipkit.errors import DataError, check_choice
 
+Origin = Literal["windowed", "first"]
 TO_CM2_PER_S: Final = 0.1
 """cm²/s per Å²/fs."""
 AMBIGUOUS: Final = 0.4
@@ -88,7 +89,7 @@ class Diffusion:
 def msd(
     frames: FrameSet,
     *,
-    origin: Literal["windowed", "first"] = "windowed",
+    origin: Origin = "windowed",
     wrapped: bool = True,
     remove_drift: bool = True,
     blocks: int = 5,
@@ -105,6 +106,7 @@ def msd(
         DataError: not one run in order of time (`time_order.one_run`); frames that are not equally spaced, for
             "windowed"; an atom that goes about half a cell or more from one frame to the next.
     """
+    check_choice(origin, get_args(Origin), "origin")
     time = one_run(frames, "msd")
     spacing = equal_spacing(time)
     if origin == "windowed" and spacing is None:

@@ -22,16 +22,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 
 from mlipkit.analysis.pairs import element_pair, near_pairs, pair_name
 from mlipkit.analysis.time_order import joined, time_blocks
 from mlipkit.data.frameset import FrameSet
-from mlipkit.errors import DataError
+from mlipkit.errors import DataError, check_choice
 
 Pair = tuple[int, int]
+Normalise = Literal["density", "none"]
 BLOCK = 1000.0
 """fs of the blocks that the errors of g come from."""
 _MOST_BLOCKS = 20
@@ -112,7 +113,7 @@ def rdf(
     r_max: float = 6.0,
     bins: int = 300,
     *,
-    normalise: Literal["density", "none"] = "density",
+    normalise: Normalise = "density",
     block: float = BLOCK,
 ) -> RDF:
     """Radial distribution functions of pairs of elements.
@@ -124,12 +125,13 @@ def rdf(
         block: fs; frames of one block are one draw for the errors.
 
     Raises:
-        DataError: no frames; "density" asked for frames that are not periodic along all axes; an element that is not
-            there.
+        DataError: no frames; no such normalisation; "density" asked for frames that are not periodic along all axes; an
+            element that is not there.
     """
     if not len(frames):
         raise DataError("no frames", where="rdf")
-    if not (r_max > 0 and bins > 0):
+    check_choice(normalise, get_args(Normalise), "normalise")
+    if not (0 < r_max < np.inf and bins > 0 and bins == int(bins)):
         raise DataError("a range of distances is needed", where="rdf", found=f"r_max {r_max}, {bins} bins")
     if normalise == "density":
         _has_volume(frames)
@@ -140,7 +142,7 @@ def rdf(
     for pair in asked:
         if not set(pair) <= set(present):
             raise DataError(f"no pair {pair_name(pair)} in the set", where="rdf", found=f"elements {present}")
-    edges = np.linspace(0.0, r_max, bins + 1)
+    edges = np.linspace(0.0, r_max, int(bins) + 1)
     block_of = joined(time_blocks(np.asarray(frames.trajectory), np.asarray(frames.time), block), _MOST_BLOCKS)
     n_blocks = int(block_of.max()) + 1
     counts, expected, centres = _count(frames, present, asked if pairs else None, edges, block_of)

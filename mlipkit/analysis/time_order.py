@@ -79,7 +79,12 @@ def time_blocks(trajectory: np.ndarray, time: np.ndarray, length: float) -> np.n
 
     Args:
         trajectory: int [F]; time: fs [F]; length: fs, infinite for whole runs, which need no time.
+
+    Raises:
+        DataError: a length that is not positive.
     """
+    if not length > 0:
+        raise DataError("blocks of time need a length", where="block", expected="more than 0 fs", found=f"{length} fs")
     known = (trajectory >= 0) & (np.isfinite(time) | np.isinf(length))
     within = np.zeros(len(time), np.int64)
     for number in np.unique(trajectory[known]):

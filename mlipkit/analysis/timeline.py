@@ -70,8 +70,15 @@ def timeline(points: Projected, times: ArrayLike, fit_on: Projected, *, confiden
         DataError: times do not fit the frames or do not ascend; an element that the fit-on set does not hold.
     """
     when = np.asarray(times, dtype=float)
-    if when.shape != (n_frames(points),) or not (np.diff(when) > 0).all():
-        raise DataError("one ascending time per frame", where="timeline", expected=n_frames(points), found=when.shape)
+    if when.shape != (n_frames(points),):
+        raise DataError("one time per frame", where="timeline", expected=n_frames(points), found=when.shape)
+    back = np.flatnonzero(~(np.diff(when) > 0))
+    if len(back) or not np.isfinite(when).all():
+        at = int(back[0]) + 1 if len(back) else 0
+        raise DataError(
+            "times do not ascend", where=("timeline", f"frame {at}"), found=f"{when[at]:g} after {when[at - 1]:g}",
+            hint="Order the frames by time, one run at a time",
+        )  # fmt: skip
     nearest = nearest_distance(points, fit_on)
     frame = frame_of(points)
     by_element = {int(z): _medians(nearest, frame, points.numbers == z, len(when)) for z in np.unique(points.numbers)}

@@ -158,3 +158,18 @@ def test_published_sets(shared_data):
     assert soft.p_value < 0.01
     assert hard.p_value > 0.05
     assert compare_bonds(naive, periodic, block="run").p_value > 0.05
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"cut": "medium"}, "cut: no such choice.*'medium'.*hard, soft"), ({"order": "first"}, "order")],
+)
+def test_misspelt_options_are_refused(options: dict, said: str):
+    with pytest.raises(DataError, match=said):
+        bond_lengths(water_box(), "O-H", **options)
+
+
+@pytest.mark.parametrize("block", [0, -5.0, float("nan"), "runs"])
+def test_blocks_need_a_length(block):
+    with pytest.raises(DataError, match="block"):
+        summarise_bonds(bond_lengths(water_box(), "O-H"), block=block)

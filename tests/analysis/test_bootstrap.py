@@ -106,3 +106,10 @@ def test_nested_interval_holds_where_percentiles_do_not() -> None:
             missed[method] += not found.lower <= 0 <= found.upper
     assert missed["t"] <= 20 + 3 * np.sqrt(20)
     assert missed["percentile"] > 2 * 20
+
+
+def test_a_misspelt_method_is_not_another_method() -> None:
+    with pytest.raises(DataError, match=r"method: no such choice.*bca, percentile, t"):
+        bootstrap(weighted_mean([1.0, 2.0, 3.0]), Design([[0, 1, 2]]), method="BCA")  # type: ignore[arg-type]
+    with pytest.raises(DataError, match="n_draws"):
+        bootstrap(weighted_mean([1.0, 2.0, 3.0]), Design([[0, 1, 2]]), n_draws=1)

@@ -139,3 +139,25 @@ def test_a_union_never_shrinks_and_elements_add_up() -> None:
     assert found.per_frame[0] == pytest.approx(found.new[0] / 5)
     last = growth(points, np.repeat(np.arange(6), 5), order=[5, 4, 3, 2, 1, 0])
     assert last.total[-1].tolist() == found.total[-1].tolist(), "the union does not know the order"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [({"widths": (0.0,)}, "width"), ({"widths": (-0.1,)}, "width"), ({"components": (0, 5)}, "two of 0 to 2; found")],
+)
+def test_bins_that_do_not_exist_are_refused(options: dict, said: str) -> None:
+    with pytest.raises(DataError, match=said):
+        coverage(cloud(3), cloud(4), **options)
+
+
+def test_scores_that_are_not_finite_are_refused_whoever_gives_them() -> None:
+    good = cloud(3)
+    with pytest.raises(DataError, match="coverage: b: scores are not finite"):
+        coverage(good, Points(np.nan * good.projections, good.numbers, good.offsets))
+
+
+def test_an_iteration_named_twice_is_refused() -> None:
+    with pytest.raises(DataError, match="named twice"):
+        growth(cloud(3), ["a", "a", "b"], order=["a", "b", "a"])
+    with pytest.raises(DataError, match="width"):
+        growth(cloud(3), ["a", "a", "b"], width=0.0)

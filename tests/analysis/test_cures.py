@@ -220,3 +220,16 @@ def test_what_cannot_be_judged_is_said() -> None:
         judge_cure(Errors(np.ones(4), np.arange(3)), {"control": good})
     with pytest.raises(DataError, match="one row per arm"):
         judge_cure(Errors([1.0], [0]), {"control": Errors([2.0], [0])})
+
+
+@pytest.mark.parametrize("weights", [[0, 0, 0, 0], [-1, 1, 1, 1], [np.nan, 1, 1, 1]])
+def test_weights_that_are_no_shares_are_refused(weights: list) -> None:
+    labels = [0, 0, 1, 1], [0, 1, 0, 1]
+    with pytest.raises(DataError, match="control 'off': weights"):
+        judge_cure(Errors(np.ones(4), *labels), {"off": Errors(np.ones(4), *labels, weights=weights)})
+
+
+def test_a_misspelt_reduction_is_not_the_mean() -> None:
+    table = Errors.table(np.ones((3, 4)))
+    with pytest.raises(DataError, match=r"reduce: no such choice.*'rmse'.*did you mean 'rms'"):
+        judge_cure(table, {"off": table}, reduce="rmse")  # type: ignore[arg-type]

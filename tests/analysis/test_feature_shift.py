@@ -149,3 +149,23 @@ def test_sets_that_cannot_be_compared() -> None:
         feature_shift(np.zeros((5, 2)), np.zeros((5, 3)))
     with pytest.raises(DataError, match="one group per row"):
         feature_shift(np.zeros((5, 2)), np.zeros((5, 2)), train_groups=[0, 1])
+
+
+def test_maps_of_nothing_are_refused() -> None:
+    points = np.random.default_rng(0).normal(size=(20, 3))
+    with pytest.raises(DataError, match="all points are the same"):
+        tsne(np.ones((20, 3)))
+    with pytest.raises(DataError, match="2 columns"):
+        tsne(points[:, :1])
+    with pytest.raises(DataError, match="iterations"):
+        tsne(points, iterations=0)
+    with pytest.raises(DataError, match="at least one component"):
+        feature_shift(points, points, components=0)
+
+
+def test_frechet_distance_of_a_singular_covariance(recwarn: pytest.WarningsRecorder) -> None:
+    """Two flat clouds, one turned by a right angle: Tr(Σ_x) + Tr(Σ_y), nothing in common."""
+    x = np.random.default_rng(2).normal(size=(50, 1))
+    x = (x - x.mean()) / x.std(ddof=1)
+    assert frechet_distance(x * [1.0, 0.0], x * [0.0, 1.0]) == pytest.approx(2.0)
+    assert not recwarn.list

@@ -127,3 +127,8 @@ def test_packaged_liquid_moves_and_ice_does_not():
         curve = msd(first, origin="first")
         ends[name] = curve.by_element[8][curve.lag <= 345][-1]
     assert ends["water_liquid"] > 1.5 * ends["ice_ih"]
+
+
+def test_a_misspelt_origin_is_not_another_origin():
+    with pytest.raises(DataError, match=r"origin: no such choice.*'frist'.*did you mean 'first'"):
+        msd(run([18], np.zeros((3, 1, 3)), 1.0), origin="frist")  # type: ignore[arg-type]

@@ -94,3 +94,9 @@ def test_liquid_water_first_shell(shared_data):
     assert 2 < peak.height < 4
     assert 3.8 < peak.coordination < 5.5
     assert found.coordination[8, 1][np.searchsorted(found.edges, 1.3) - 1] == pytest.approx(2.0, abs=0.02)
+
+
+@pytest.mark.parametrize("options", [{"normalise": "densty"}, {"bins": 2.5}, {"r_max": np.inf}, {"block": 0.0}])
+def test_options_that_mean_nothing_are_refused(options: dict):
+    with pytest.raises(DataError):
+        rdf(water_box(), **options)

@@ -65,7 +65,13 @@ def test_too_little_to_say() -> None:
     assert np.isnan(trend([0, 1, 2], [1, 2, 3]).rho)
     assert np.isnan(trend(np.arange(9), np.ones(9)).rho)
     assert trend(np.arange(9), np.arange(9)).rho == pytest.approx(1)
-    with pytest.raises(DataError, match="ascending"):
-        timeline(cloud(3), [0, 2, 1], cloud(3))
+    with pytest.raises(DataError, match="one time per frame"):
+        timeline(cloud(3), [0, 2], cloud(3))
     with pytest.raises(DataError, match="does not hold"):
         nearest_distance(Points.of([[0.0, 0]], [17], [0, 1]), cloud(2))
+
+
+@pytest.mark.parametrize("times", [[0.0, 2.0, 1.0], [0.0, np.nan, 1.0], [0.0, 1.0, 1.0]])
+def test_the_frame_out_of_order_is_named(times: list) -> None:
+    with pytest.raises(DataError, match=r"timeline: frame [12]: times do not ascend"):
+        timeline(cloud(3), times, cloud(4))
