@@ -5,8 +5,8 @@ lie in a tray on disk.
 
 The map is plotly in the project's own plot widget. Up to three thousand atoms are points of it, more are an image of
 bins made in NumPy (9 ms for 100,000), and every question (what was clicked, what is inside a lasso) is answered in
-Python, where all atoms are known. jupyter-scatter and chemiscope draw all points by WebGL; docs/explorer.md has what was
-measured and why neither is used.
+Python, where all atoms are known. jupyter-scatter and chemiscope draw all points by WebGL; docs/explorer.md has
+what was measured and why neither is used.
 """
 
 from __future__ import annotations
