@@ -10,6 +10,7 @@ from torch import Tensor
 
 from mlipkit.md.forces import ForceFunction, PotentialForces
 from mlipkit.md.state import MDState
+from mlipkit.ops import counted
 
 BACKWARD = 2.0
 """Memory of a whole call over what the forward pass keeps: gradients of it, and temporaries."""
@@ -39,7 +40,7 @@ def bytes_of_replicas(state: MDState, forces: ForceFunction) -> list[float] | No
 
     probe = PotentialForces(forces.potential, skin=forces.skin, stress=forces.stress)
     weights = {parameter.untyped_storage().data_ptr() for parameter in forces.potential.parameters()}
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
+    with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor), counted(count):
         probe(state.select([largest]))
     needed = BACKWARD * sum(size for place, size in kept.items() if place not in weights)
     return [

@@ -77,6 +77,9 @@ class Layers(Function):
             mixed = None
         # Nothing that is given back: a result that knew this node and was known by it would outlive both.
         ctx.given = layers, kept, ray, slope, table, s.shape
+        if count := native.counter():
+            for tensor in (ray, slope, *(one for passed in kept for one in passed if one is not None)):
+                count(tensor)
         return s, v
 
     @staticmethod

@@ -3,7 +3,10 @@
 from mlipkit.ops import contracted as _contracted  # noqa: F401 - registers itself
 from mlipkit.ops import fused as _fused  # noqa: F401 - registers itself
 from mlipkit.ops.message import Edges, message, use_version
-from mlipkit.ops.native import only_positions, pairs_pay, positions_only
+from mlipkit.ops.native import counted, only_positions, pairs_pay, positions_only
 from mlipkit.ops.segment import gather, segment_sum
 
-__all__ = ["Edges", "gather", "message", "only_positions", "pairs_pay", "positions_only", "segment_sum", "use_version"]
+__all__ = [
+    "Edges", "counted", "gather", "message", "only_positions", "pairs_pay", "positions_only", "segment_sum",
+    "use_version",
+]  # fmt: skip

@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -31,6 +31,7 @@ SPLIT_ABOVE: Final = 1 << 19
 _TENSORS = {Tensor, torch.nn.Parameter}
 _LIKE = {torch.float32: np.float32(0), torch.float64: np.float64(0)}
 _positions_only: ContextVar[bool] = ContextVar("positions_only", default=False)
+_counter: ContextVar[Callable[[Tensor], object] | None] = ContextVar("counter", default=None)
 _pools: dict[tuple[int, int], ThreadPoolExecutor] = {}
 
 
@@ -58,6 +59,21 @@ def positions_only(yes: bool = True) -> Iterator[None]:
 def only_positions() -> bool:
     """Whether `positions_only` is in force."""
     return _positions_only.get()
+
+
+@contextmanager
+def counted(count: Callable[[Tensor], object]) -> Iterator[None]:
+    """Inside, `count` is told of tensors kept for a backward pass that autograd's own hooks never see."""
+    token = _counter.set(count)
+    try:
+        yield
+    finally:
+        _counter.reset(token)
+
+
+def counter() -> Callable[[Tensor], object] | None:
+    """Whom `counted` tells, if anybody."""
+    return _counter.get()
 
 
 def serves(x: Tensor) -> bool:
