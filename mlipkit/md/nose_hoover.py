@@ -76,7 +76,7 @@ def _half_chain(state: MDState, time: float) -> None:
         # Plain floats: many times less overhead than one-element arrays.
         position, momentum = thermostat["chain_position"][0].tolist(), thermostat["chain_momentum"][0].tolist()
         energy, dof, temperature, tau = (value.item() for value in inputs)
-        scale = _chain(position, momentum, energy, dof, temperature, tau, time, math.exp)
+        scale = _chain(position, momentum, energy, dof, temperature, tau, time, _exp)
         columns = [position], [momentum]
     elif kinetic.device.type != "cpu":
         # A handful of tiny kernels more, but nothing that waits for the device.
@@ -87,13 +87,22 @@ def _half_chain(state: MDState, time: float) -> None:
     else:
         position, momentum = (list(thermostat[name].cpu().numpy().T) for name in ("chain_position", "chain_momentum"))
         energy, dof, temperature, tau = (value.cpu().numpy() for value in inputs)
-        scale = _chain(position, momentum, energy, dof, temperature, tau, time, np.exp)
+        with np.errstate(over="ignore", invalid="ignore"):  # an explosion, which is for the checks to name
+            scale = _chain(position, momentum, energy, dof, temperature, tau, time, np.exp)
         columns = np.stack(position, 1), np.stack(momentum, 1)
     for name, values in zip(("chain_position", "chain_momentum"), columns, strict=True):
         thermostat[name] = torch.as_tensor(values, dtype=torch.float64, device=kinetic.device)
     factor = torch.as_tensor(scale, dtype=torch.float64, device=kinetic.device).reshape(-1)
     state.velocities = state.velocities * state.per_atom(factor)
     state.heat = state.heat + (factor**2 - 1) * kinetic
+
+
+def _exp(x: float) -> float:
+    """As NumPy's: infinite where `math.exp` raises, so that an explosion is left to the checks."""
+    try:
+        return math.exp(x)
+    except OverflowError:
+        return math.inf
 
 
 def _chain(position: list, momentum: list, twice_kinetic, dof, temperature, tau, time: float, exp: Callable):
@@ -111,7 +120,7 @@ def _chain(position: list, momentum: list, twice_kinetic, dof, temperature, tau,
         if j == 0:
             drive = twice_kinetic * scale * scale - dof * thermal
         else:
-            drive = momentum[j - 1] ** 2 / mass[j - 1] - thermal
+            drive = momentum[j - 1] * momentum[j - 1] / mass[j - 1] - thermal
         momentum[j] = (momentum[j] * friction + 0.5 * step * drive) * friction
 
     for weight in _SUZUKI_YOSHIDA:

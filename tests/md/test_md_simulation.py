@@ -457,3 +457,16 @@ def test_a_provider_may_fill_the_same_memory_at_every_call(tmp_path):
     for frame in frames:
         state = state_from_atoms(frame)
         np.testing.assert_allclose(frame.get_forces(), springs(state).forces.numpy(), atol=1e-12)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("replicas", [1, 2])
+def test_an_explosion_that_overflows_the_thermostat_is_a_failure_and_no_error(tmp_path, replicas):
+    def explodes(state):
+        forces = torch.zeros_like(state.positions)
+        forces[0, 0] = 1e6 if state.step >= 5 else 0.0
+        return Forces(torch.zeros_like(state.energy), forces)
+
+    state = ethanol_state(replicas=replicas)
+    verdict = simulate(state, explodes, "nose_hoover", steps=20, timestep=1.0, folder=tmp_path, checks=NO_CHECKS)
+    assert (verdict.outcome, verdict.check, verdict.step) == ("failed", "finite", 5)
