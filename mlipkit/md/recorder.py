@@ -102,9 +102,10 @@ class Recorder:
         return said
 
     def _append(self, state: MDState) -> None:
-        # Forces are a provider's, who may fill the same memory again.
+        # Forces and stress are a provider's, who may fill the same memory again.
         self.ring.append(rows_of(state), state.positions, state.velocities, state.forces.clone(), state.cell)
-        self._unread.append(state.stress if state.step % self.stride == 0 else None)
+        stored = state.stress is not None and state.step % self.stride == 0
+        self._unread.append(state.stress.clone() if stored else None)  # type: ignore[union-attr]
 
     def _keep_rows(self, rows: np.ndarray) -> None:
         if self._filled == _ROWS or time.monotonic() - self._since > _ROWS_S:
@@ -187,7 +188,7 @@ class Recorder:
         """Take over what `memory` gave of each replica, for the restored state."""
         rings = [_arrays(mine, "ring.") for mine in tensors]
         if all(rings):
-            self.ring.recall(*rings)
+            self.ring.recall(*rings, device=state.positions.device)
         arrays = [getattr(state, name).cpu().numpy() for name in ("positions", "velocities", "forces", "cell")]
         stacked = np.stack(arrays[:3])
         self.panel.looks.fill(figures(state), lambda: (stacked, arrays[3]))

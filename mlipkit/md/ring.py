@@ -93,15 +93,15 @@ class Ring:
         arrays, cells, rows = self._stacked.values()
         return {"arrays": arrays[:, :, atoms], "cells": cells[:, system], "rows": rows[:, system]}
 
-    def recall(self, *memories: dict[str, np.ndarray]) -> None:
-        """Take over what `memory` gave of every replica, in order."""
+    def recall(self, *memories: dict[str, np.ndarray], device: str | torch.device = "cpu") -> None:
+        """Take over what `memory` gave of every replica, in order; the steps to come lie on `device`."""
         self._kept.clear()
         # Rings of another time may have been of different length.
         length = min(len(memory["rows"]) for memory in memories)
         for k in range(-length, 0):
             arrays = np.concatenate([memory["arrays"][k] for memory in memories], axis=1)
             rows, cells = (np.stack([memory[name][k] for memory in memories]) for name in ("rows", "cells"))
-            self.append(rows, arrays[0], arrays[1], arrays[2], cells)
+            self.append(*(torch.as_tensor(values, device=device) for values in (rows, *arrays, cells)))
 
     def select(self, systems: Sequence[int], atoms: np.ndarray | Tensor) -> None:
         """Go on with some of the replicas, whose atoms are numbers `atoms`."""

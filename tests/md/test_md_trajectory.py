@@ -168,6 +168,16 @@ def test_ring_keeps_the_last_steps_and_no_more(tmp_path):
     assert (tmp_path / "again.traj").read_bytes() == (tmp_path / "last.traj").read_bytes()
 
 
+def test_ring_recalls_its_steps_to_where_the_next_ones_lie():
+    ring = Ring(2, ("step", "time_fs", "potential_energy"), size=5)
+    x = np.ones((2, 3))
+    ring.append(np.zeros(3), x, x, x, np.eye(3))
+    again = Ring(2, ring.columns, size=5)
+    # Any device but the one that the memory comes from: steps of two devices cannot be stacked.
+    again.recall(ring.memory(), device="meta")
+    assert {values.device.type for values in again._kept[0]} == {"meta"}
+
+
 def test_ring_of_a_huge_system_is_bounded():
     assert Ring(1_000_000, ("step", "time_fs", "potential_energy"), size=200).size == 3
 
