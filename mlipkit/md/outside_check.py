@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mlipkit.errors import SpecError
 from mlipkit.md.checks import Check, Finding
 from mlipkit.md.look import Array, Look
-from mlipkit.md.trajectory import TrajectoryWriter
+from mlipkit.md.trajectory import TrajectoryWriter, truncate
 
 HARVEST = "outside.traj"
 """Frames that were kept because atoms had left the training space."""
@@ -66,6 +66,20 @@ class OutsideCheck(Check):
 
     def begin(self, start: Look) -> None:
         self.before = np.zeros(start.n_atoms)
+        self._forget()
+
+    def recall(self, memory: dict[str, np.ndarray]) -> None:
+        super().recall(memory)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Frames that were kept after the checkpoint belong to steps that are yet to come, perhaps differently."""
+        if self._folder is None:
+            return
+        if self.n_harvested:
+            truncate(self._folder / HARVEST, self.n_harvested)
+        else:
+            (self._folder / HARVEST).unlink(missing_ok=True)
 
     def look(self, now: Look) -> Finding | None:
         assert self.scorer is not None
@@ -73,7 +87,7 @@ class OutsideCheck(Check):
             return None  # what `finite` is for
         scores, limits = self.scorer.score(now.numbers, now.positions, now.cell, now.pbc)
         with np.errstate(divide="ignore", invalid="ignore"):
-            share = scores / limits
+            share = np.where(scores > 0, scores / limits, 0.0)
         share[np.isnan(limits)] = np.inf  # an element that training never saw
         lasting, self.before = np.minimum(share, self.before), share
         worst = int(np.argmax(lasting))
@@ -100,5 +114,6 @@ class OutsideCheck(Check):
             now.positions, now.velocities, now.cell, energy=now.potential_energy, forces=now.forces,
             info={"step": now.step, "time_fs": now.time, "largest_score": float(scores.max())},
         )  # fmt: skip
+        file.flush()  # a checkpoint will count it
         file.close()
         self.n_harvested, self.harvested_at = self.n_harvested + 1, now.time

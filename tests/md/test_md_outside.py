@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -95,6 +97,35 @@ def test_a_resumed_simulation_keeps_the_same_frames_and_says_the_same(tmp_path):
     assert again == whole
     frames = [read(tmp_path / name / HARVEST, ":") for name in ("whole", "parts")]
     assert [f.info["step"] for f in frames[0]] == [f.info["step"] for f in frames[1]] == [240, 260, 280, 300, 320]
+
+
+def test_frames_of_steps_behind_the_checkpoint_do_not_stay(tmp_path):
+    run(tmp_path, steps=230, keep=5, apart=15.0)
+    checkpoint = (tmp_path / "checkpoints/md.safetensors").read_bytes()
+    run(tmp_path, steps=270, keep=5, apart=15.0)
+    assert len(read(tmp_path / HARVEST, ":")) == 2
+    # As if the process had died before step 270; this time the atom never gets there.
+    (tmp_path / "checkpoints/md.safetensors").write_bytes(checkpoint)
+    run(tmp_path, Walled(flicker=True), steps=270, keep=5, apart=15.0)
+    assert not (tmp_path / HARVEST).exists()
+
+
+def test_frames_that_a_checkpoint_counts_are_on_the_disk(tmp_path, monkeypatch):
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda file: synced.append(os.fstat(file).st_ino))
+    run(tmp_path, steps=250, keep=1)
+    assert (tmp_path / HARVEST).stat().st_ino in synced
+
+
+def test_an_atom_without_score_or_limit_hides_no_other(tmp_path):
+    class Exact(Walled):
+        def score(self, numbers, positions, cell, pbc):
+            scores, limits = super().score(numbers, positions, cell, pbc)
+            limits[0] = 0.0
+            return scores, limits
+
+    verdict, _ = run(tmp_path, Exact())
+    assert (verdict.outcome, verdict.step, verdict.atoms) == ("warning", 240, (1,))
 
 
 def test_positions_that_are_no_numbers_are_left_to_the_check_of_numbers(tmp_path):
