@@ -66,6 +66,8 @@ class Passes:
             return self._blocks.sample(_SAMPLE, seed)
         rows, found, self.n = [np.zeros((0, 1), np.float32)], [np.zeros(0, np.int64)], 0
         for X in self._chunks():
+            if len(rows[0]) and X.shape[1] != rows[0].shape[1]:
+                raise DataError("chunks of different width", expected=rows[0].shape[1], found=X.shape[1])
             few = np.sort(self._rng.permutation(len(X))[:_SAMPLE])
             rows, found = [*(r for r in rows if len(r)), X[few]], [*found, few + self.n]
             self.n += len(X)
@@ -165,10 +167,11 @@ def fit(passes: Passes, components: int | float) -> Fitted:
     Raises:
         DataError: no number of components, or rows that are not finite.
     """
-    fraction = 0 < components < 1
-    if not fraction and (components < 1 or components != int(components)):
+    known = isinstance(components, int | float | np.number) and np.isfinite(components)
+    fraction = known and 0 < components < 1
+    if not known or (not fraction and (components < 1 or components != int(components))):
         raise DataError(
-            "no number of components", where="components", expected="1, 2, ... or a fraction", found=components
+            "no number of components", where="components", expected="1, 2, ... or a fraction", found=repr(components)
         )
     most = 64 if fraction else int(components)
     found = passes.begin(most)

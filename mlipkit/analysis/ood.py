@@ -158,7 +158,10 @@ class OODModel:
 
         Raises:
             ModelError: limits along the trajectory are known only at its end. The rest as `score`.
+            DataError: `n_frames` below one.
         """
+        if n_frames < 1:
+            raise DataError("no frames at a time", where="n_frames", expected="at least 1", found=n_frames)
         if not self.limits:
             raise ModelError(
                 "limits along the trajectory are known only at its end", where="rule", expected="leave_one_run_out",

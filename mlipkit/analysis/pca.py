@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ase.data import chemical_symbols
 
 from mlipkit.analysis.descriptors import Descriptor, Rows, check_same, facts_hash
 from mlipkit.analysis.fitting import Passes, fit
@@ -182,8 +183,11 @@ def _facts(blocks: Any, facts: Mapping[str, Any] | None) -> Mapping[str, Any]:
 def pca_of(components: Components, k: int, facts: Mapping[str, Any], element: int | None = None) -> PCA:
     """The first `k` components as a PCA."""
     if components.n < 2:
-        raise DataError("a PCA needs at least two atoms", where=f"element {element}" if element else (),
-                        found=components.n)  # fmt: skip
+        raise DataError(
+            "a PCA needs at least two atoms", where=f"element {chemical_symbols[element]}" if element else (),
+            found=components.n, hint="Use one PCA for all elements (per_element=False), or add frames" if element else
+            None,
+        )  # fmt: skip
     return PCA(
         components.mean.astype(np.float32),
         np.ascontiguousarray(components.vectors[:, :k].T, np.float32),

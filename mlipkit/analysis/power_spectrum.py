@@ -1,4 +1,4 @@
-"""The SOAP power spectrum in the Gaussian-type radial basis of dscribe, number for number, in half its time.
+"""The SOAP power spectrum in the Gaussian-type radial basis of dscribe, number for number, in two thirds of its time.
 
 The density of species Z around atom i, Gaussians of width σ at its neighbours and at itself, is expanded in radial
 functions and real spherical harmonics; the descriptor holds the products that rotations leave alone:
@@ -35,6 +35,7 @@ import numpy as np
 from scipy.special import gamma
 
 from mlipkit.data.columns import Array
+from mlipkit.errors import DataError
 
 DECAYED: Final = 1e-3
 """What counts as nothing: primitives at their reach, and Gaussians at the distance from which they are left out."""
@@ -146,13 +147,22 @@ class PowerSpectrum:
 
 
 def radial_basis(r_cut: float, n_max: int, l_max: int, sigma: float) -> tuple[Array, Array]:
-    """Decay -a_lk [l_max+1, n_max] in 1/Å² and mixing B_l [l_max+1, n_max, n_max] of the smeared radial functions."""
+    """Decay -a_lk [l_max+1, n_max] in 1/Å² and mixing B_l [l_max+1, n_max, n_max] of the smeared radial functions.
+
+    Raises:
+        DataError: so many primitives that double precision cannot tell them apart.
+    """
     reach = np.linspace(1.0, r_cut, n_max)
     decay, mix = np.empty((l_max + 1, n_max)), np.empty((l_max + 1, n_max, n_max))
     for deg in range(l_max + 1):
         alpha = -np.log(DECAYED / reach**deg) / reach**2
         overlap = 0.5 * gamma(deg + 1.5) * (alpha[:, None] + alpha) ** (-deg - 1.5)
         values, vectors = np.linalg.eigh(overlap)
+        if values[0] <= np.finfo(float).eps * values[-1]:
+            raise DataError(
+                f"{n_max} radial functions of degree {deg} between 1 and {r_cut:g} Å are too alike for a basis",
+                where="n_max", hint="Fewer radial functions, a lower l_max or a larger r_cut",
+            )  # fmt: skip
         beta = (vectors / np.sqrt(values)) @ vectors.T
         smeared = 1.0 / (1.0 + 2.0 * sigma**2 * alpha)
         decay[deg] = -alpha * smeared

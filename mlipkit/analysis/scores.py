@@ -53,8 +53,7 @@ class Scores:
     @property
     def ratio(self) -> Array:
         """Q over its limit [N]; infinite for an element that the fit-on set lacks."""
-        ratio = self.q / self.limit
-        return np.where(np.isnan(ratio), np.inf, ratio)
+        return ratio_to(self.q, self.limit)
 
     def above(self, name: str = "q") -> Array:
         """bool [N], a measure above its limit, each sample by itself."""
@@ -83,6 +82,12 @@ class Scores:
         return replace(
             self, offsets=offsets, uids=self.uids[first:last], **{name: getattr(self, name)[rows] for name in per_atom}
         )
+
+
+def ratio_to(values: Array, limit: Array) -> Array:
+    """Values [n] over their limits [n]: infinite without a limit, 0 where both are 0."""
+    ratio = np.divide(values, limit, out=np.full(len(values), np.inf), where=~(np.isnan(limit) | (limit == 0)))
+    return np.where((values == 0) & (limit == 0), 0.0, ratio)
 
 
 def _measure(name: str, *more: str) -> str:

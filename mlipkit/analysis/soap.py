@@ -1,11 +1,13 @@
 """Smooth overlap of atomic positions: one vector per atom that rotations and permutations leave alone.
 
 The numbers are those of dscribe's `SOAP` (GTO basis, periodic, no averaging, no normalisation). Where Numba is
-installed they come from `mlipkit.analysis.power_spectrum` in half the time, else from dscribe.
+installed they come from `mlipkit.analysis.power_spectrum` in two thirds of the time (15 to 17 against 23 to 25 ms of
+one core for 197 atoms of seven elements), else from dscribe.
 """
 
 from __future__ import annotations
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, Literal
@@ -62,11 +64,7 @@ class Soap:
         if compression not in COMPRESSIONS:
             raise DataError("no such compression", where="compression", found=compression,
                             hint=nearest(str(compression), COMPRESSIONS))  # fmt: skip
-        if not (r_cut > 1 and n_max >= 1 and 0 <= l_max <= 20 and sigma > 0 and n_jobs >= 1):
-            raise DataError(
-                "settings make no SOAP", expected="r_cut > 1 Å, n_max >= 1, 0 <= l_max <= 20, sigma > 0 Å, n_jobs >= 1",
-                found=f"r_cut {r_cut}, n_max {n_max}, l_max {l_max}, sigma {sigma}, n_jobs {n_jobs}",
-            )  # fmt: skip
+        _check(r_cut, n_max, l_max, sigma, n_jobs)
         if engine not in ("auto", "compiled", "dscribe"):
             raise DataError("no such engine", where="engine", found=engine, expected="auto, compiled or dscribe")
         self.r_cut, self.n_max, self.l_max, self.sigma = float(r_cut), int(n_max), int(l_max), float(sigma)
@@ -154,6 +152,20 @@ class Soap:
 
     def __repr__(self) -> str:
         return f"<Soap: {self.size} numbers per atom for {symbols(self.species)}, {self.engine}>"
+
+
+def _check(r_cut: Any, n_max: Any, l_max: Any, sigma: Any, n_jobs: Any) -> None:
+    try:
+        good = 1 < r_cut < math.inf and 0 < sigma < math.inf and n_max >= 1 and 0 <= l_max <= 20 and n_jobs >= 1
+        good = good and all(value == int(value) for value in (n_max, l_max, n_jobs))
+    except TypeError:
+        good = False
+    if not good:
+        raise DataError(
+            "settings make no SOAP",
+            expected="r_cut > 1 Å, sigma > 0 Å; whole numbers n_max >= 1, 0 <= l_max <= 20, n_jobs >= 1",
+            found=f"r_cut {r_cut!r}, n_max {n_max!r}, l_max {l_max!r}, sigma {sigma!r}, n_jobs {n_jobs!r}",
+        )
 
 
 def _number(species: Any) -> int:

@@ -116,7 +116,7 @@ def runs_of(frames: FrameSet, most: int = MOST_RUNS) -> Runs:
     into blocks of consecutive frames. More than `most` are dealt into that many groups of whole runs.
 
     Raises:
-        DataError: fewer than two frames.
+        DataError: fewer than two frames, or all of one structure.
     """
     if len(frames) < 2:
         raise DataError(
@@ -124,6 +124,12 @@ def runs_of(frames: FrameSet, most: int = MOST_RUNS) -> Runs:
             found=len(frames),
             hint="rule='trajectory' takes them from what is scored",
         )
+    if (frames.structure_hashes == frames.structure_hashes[0]).all():
+        raise DataError(
+            "all frames are the same structure, which has no spread to set limits by",
+            found=f"{len(frames)} frames",
+            hint="Add other structures; rule='trajectory' takes limits from what is scored",
+        )  # fmt: skip
     trajectory, source = frames.trajectory.astype(np.int64), frames.source_codes.astype(np.int64)
     own = np.where(trajectory >= 0, len(frames.sources) + trajectory, source)
     codes = np.unique(own, return_inverse=True)[1].reshape(-1)

@@ -241,3 +241,51 @@ def test_live_structures_are_checked(model: OODModel):
         scorer.score(np.array([8, 1]), positions, np.zeros((3, 3)), np.ones(3, bool))
     with pytest.raises(DataError, match="not finite"):
         scorer.score(np.array([8, 1]), positions * np.nan, np.eye(3), np.zeros(3, bool))
+
+
+def test_frames_that_are_all_the_same_structure_set_no_limits(cold: FrameSet, soap: Soap):
+    same = FrameSet.concat([cold[:1]] * 4)
+    with pytest.raises(DataError, match=r"all frames are the same structure.*found 4 frames"):
+        OODModel.fit(same, soap)
+    model = OODModel.fit(same, soap, components=100, rule="trajectory")
+    assert np.isfinite(model.score(same).q).all()
+
+
+@pytest.mark.parametrize("components", [0, -1, 2.5, float("nan"), float("inf"), "5", None])
+def test_what_is_no_number_of_components_is_refused(cold: FrameSet, soap: Soap, components):
+    with pytest.raises(DataError, match="no number of components"):
+        OODModel.fit(cold[:3], soap, components)
+
+
+def test_an_element_of_one_atom_has_no_axes_of_its_own(cold: FrameSet):
+    numbers = np.array(cold.numbers)
+    numbers[0] = 17
+    frames = FrameSet.from_arrays(numbers, cold.positions, np.diff(cold.offsets), cell=cold.cell, pbc=cold.pbc)
+    with pytest.raises(DataError, match=r"element Cl: a PCA needs at least two atoms; found 1\. Use one PCA"):
+        OODModel.fit(frames, Soap.of(frames, n_max=2, l_max=1), per_element=True)
+
+
+def test_a_ratio_to_no_limit_is_infinite_and_nothing_over_nothing_is_nothing():
+    from mlipkit.analysis.scores import ratio_to
+
+    found = ratio_to(np.array([0.0, 1.0, 1.0, 3.0]), np.array([0.0, 0.0, np.nan, 2.0]))
+    assert found.tolist() == [0.0, np.inf, np.inf, 1.5]
+
+
+def test_a_stream_of_no_frames_at_a_time_is_refused(model: OODModel, cold: FrameSet):
+    with pytest.raises(DataError, match="n_frames"):
+        next(model.stream(cold, 0))
+
+
+def test_live_structures_need_an_element_a_position_and_periodic_flags(model: OODModel, cold: FrameSet):
+    numbers, positions = np.array(cold.numbers[: cold.offsets[1]]), cold.positions[: cold.offsets[1]]
+    scorer = LiveScorer(model)
+    with pytest.raises(DataError, match="element 150 unknown"):
+        scorer.score(np.full(len(numbers), 150), positions, cold.cell[0], cold.pbc[0])
+    with pytest.raises(DataError, match="one position per atom"):
+        scorer.score(numbers, positions[:-1], cold.cell[0], cold.pbc[0])
+    water = samples.load("water_liquid")[:4]
+    scorer = LiveScorer(OODModel.fit(water, Soap.of(water, n_max=2, l_max=1)))
+    first = slice(0, int(water.offsets[1]))
+    with pytest.raises(DataError, match="pbc: a cell without periodic flags"):
+        scorer.score(water.numbers[first], water.positions[first], water.cell[0], [False] * 3)

@@ -185,3 +185,8 @@ def test_identical_rows_have_no_variance():
     assert pca.total_variance == 0.0
     np.testing.assert_array_equal(pca.residual(np.ones((2, 8), np.float32)), 0.0)
     assert pca.explained.sum() == 0.0
+
+
+def test_chunks_of_different_width_are_refused():
+    with pytest.raises(DataError, match="chunks of different width; expected 4; found 3"):
+        fit_pca([np.ones((5, 4), np.float32), np.ones((5, 3), np.float32)], 2)

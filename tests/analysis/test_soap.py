@@ -157,3 +157,30 @@ def test_another_species_list_is_refused_with_both_named():
 def test_settings_that_make_no_descriptor_are_refused(options: dict, named: str):
     with pytest.raises(DataError, match=named):
         Soap(**options)
+
+
+@pytest.mark.parametrize("options", [{"n_max": 2.5}, {"r_cut": "5"}, {"r_cut": float("inf")}, {"sigma": float("nan")}])
+def test_settings_that_are_no_numbers_are_refused(options: dict):
+    with pytest.raises(DataError, match="settings make no SOAP"):
+        Soap([1, 8], **options)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("options", [{"n_max": 16}, {"n_max": 12, "l_max": 3, "r_cut": 1.5}, {"l_max": 20}])
+def test_radial_functions_too_alike_for_a_basis_are_refused(options: dict, engine):
+    with pytest.raises(DataError, match=r"n_max: \d+ radial functions of degree \d+ .* too alike"):
+        Soap([1, 8], engine=engine, **options)
+
+
+@pytest.mark.parametrize(
+    "cell", [np.eye(3) * 2.2, [[3.0, 0, 0], [8.0, 2.5, 0], [7.0, 6.0, 3.0]], [[0, 4.0, 0], [4.0, 0, 0], [0, 1.0, 5.0]]]
+)
+@pytest.mark.parametrize("options", [{"r_cut": 1.2, "sigma": 0.1}, {"r_cut": 4.0, "sigma": 1.5}, {"sigma": 0.02}])
+def test_both_engines_agree_in_small_skewed_and_left_handed_cells(cell, options: dict):
+    pytest.importorskip("numba")
+    pytest.importorskip("dscribe")
+    cell = np.array(cell, float)
+    positions = (3 * np.random.default_rng(0).random((1, 3, 3)) - 1) @ cell
+    frames = FrameSet.from_arrays([1, 6, 8], positions, cell=cell, pbc=[True] * 3)
+    a, b = (Soap.of(frames, engine=engine, **SMALL, **options)(frames) for engine in ("compiled", "dscribe"))
+    np.testing.assert_allclose(a, b, atol=1e-6 * np.abs(b).max())
