@@ -73,7 +73,14 @@ def energy_measures(labels: ArrayLike, predicted: ArrayLike, n_atoms: ArrayLike)
 
     Frames without a label do not enter. The standard deviation is that of the frames at hand (divided by their number),
     so that rmse² = bias² + std².
+
+    Raises:
+        DataError: unequal lengths.
     """
+    sizes = [np.shape(one) for one in (labels, predicted, n_atoms)]
+    if len(set(sizes)) > 1:
+        raise DataError("one label, one prediction and one number of atoms per frame", where="energy_measures",
+                        found=sizes)  # fmt: skip
     error = (_array(predicted) - _array(labels)) / _array(n_atoms)
     error = error[np.isfinite(_array(labels))]
     if not len(error):
@@ -85,7 +92,14 @@ def energy_measures(labels: ArrayLike, predicted: ArrayLike, n_atoms: ArrayLike)
 
 
 def force_measures(labels: ArrayLike, predicted: ArrayLike) -> dict[str, float]:
-    """All force measures in eV/Å from forces [N,3]; atoms without a label do not enter."""
+    """All force measures in eV/Å from forces [N,3]; atoms without a label do not enter.
+
+    Raises:
+        DataError: unequal shapes.
+    """
+    if np.shape(labels) != np.shape(predicted):
+        raise DataError("labels and predictions of different shape", where="force_measures",
+                        expected=np.shape(labels), found=np.shape(predicted))  # fmt: skip
     a, b = _array(labels).reshape(-1, 3), _array(predicted).reshape(-1, 3)
     there = np.isfinite(a).all(axis=1)
     a, b = a[there], b[there]

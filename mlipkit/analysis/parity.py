@@ -31,6 +31,7 @@ from mlipkit.errors import DataError, LabelError
 
 BIN: Final = 0.002
 """eV/atom."""
+MOST_BINS: Final = 5000
 _HUBER = 1.345
 
 
@@ -116,7 +117,8 @@ def parity(
         replicas: bootstrap resamplings of frames for the slopes.
 
     Raises:
-        LabelError: no prediction at all, a prediction for which no frame has a label, or of the wrong shape.
+        LabelError: no prediction at all, a prediction for which no frame has a label, of the wrong shape, or not finite
+            where there is a label.
     """
     given = {"energy": (energy, (len(frames),)), "forces": (forces, (int(frames.offsets[-1]), 3))}
     if energy is None and forces is None and stress is None:
@@ -127,6 +129,8 @@ def parity(
     for name, values in (("energy", energy), ("forces", forces), ("stress", stress)):
         if values is not None and not frames.has(name).any():
             raise LabelError(f"no frame has a label '{name}'", where="parity")
+        if values is not None and len(values) == len(getattr(frames, name)):
+            _check_finite(frames, name, np.asarray(values, dtype=float))
     measures: dict[str, float] = {}
     by_element: dict[int, Mapping[str, float]] = {}
     softening: tuple[Softening, ...] = ()
@@ -155,6 +159,20 @@ def parity(
         measures, by_element, softening, residual, frames.energy / frames.n_atoms, np.asarray(frames.time),
         np.asarray(frames.trajectory), norms,
     )  # fmt: skip
+
+
+def _check_finite(frames: FrameSet, name: str, predicted: np.ndarray) -> None:
+    """Refuse predictions that are not finite where there is a label: every mean over them would be lost."""
+    rows = len(predicted)
+    there = np.isfinite(np.asarray(getattr(frames, name))).reshape(rows, -1).all(axis=1)
+    bad = np.flatnonzero(there & ~np.isfinite(predicted).reshape(rows, -1).all(axis=1))
+    if len(bad):
+        row = int(bad[0])
+        frame = int(np.searchsorted(frames.offsets, row, side="right")) - 1 if name == "forces" else row
+        raise LabelError(
+            f"predicted {name} are not finite", where=("parity", f"frame {frame}"), found=f"{len(bad)} of {rows}",
+            hint="Leave these frames out, and say so",
+        )  # fmt: skip
 
 
 def softening_slopes(
@@ -210,13 +228,24 @@ def robust_line(x: ArrayLike, y: ArrayLike, steps: int = 50) -> tuple[float, flo
 def binned_residuals(energy_per_atom: ArrayLike, residual: ArrayLike, width: float = BIN) -> BinnedResiduals:
     """Mean and standard deviation of residuals [F] in bins of the labelled energy [F], all in eV/atom.
 
-    Bins begin at multiples of `width`, so that those of several potentials on one set agree.
+    Bins begin at multiples of `width`, so that those of several potentials on one set agree. Where the energies span
+    more than `MOST_BINS` bins (sets of several compositions), the width doubles until they do not; `edges` tell it.
+
+    Raises:
+        DataError: nothing to bin, unequal lengths, no width.
     """
+    if np.shape(energy_per_atom) != np.shape(residual) or not width > 0:
+        raise DataError(
+            "one residual per energy, and a width above 0", where="binned_residuals",
+            found=f"{np.shape(energy_per_atom)}, {np.shape(residual)}, width {width}",
+        )  # fmt: skip
     x, y = np.asarray(energy_per_atom, dtype=float), np.asarray(residual, dtype=float)
     there = np.isfinite(x) & np.isfinite(y)
     x, y = x[there], y[there]
     if not len(x):
         raise DataError("no frame with a label and a prediction", where="binned_residuals")
+    while np.ptp(x) > MOST_BINS * width:
+        width *= 2
     first, last = np.floor(x.min() / width), np.floor(x.max() / width) + 1
     edges = np.arange(first, last + 0.5) * width
     bins = np.clip(np.floor(x / width) - first, 0, len(edges) - 2).astype(np.int64)
@@ -241,7 +270,15 @@ def residual_trend(time: ArrayLike, residual: ArrayLike) -> tuple[float, float]:
 def split_measures(
     time: ArrayLike, labels: ArrayLike, predicted: ArrayLike, n_atoms: ArrayLike, at: float
 ) -> tuple[dict[str, float], dict[str, float]]:
-    """Energy measures of the frames before a time in fs, and of those from it on."""
+    """Energy measures of the frames before a time in fs, and of those from it on.
+
+    Raises:
+        DataError: frames without a time, which belong to neither.
+    """
+    unknown = np.flatnonzero(~np.isfinite(np.asarray(time, dtype=float)))
+    if len(unknown):
+        raise DataError("a frame without a time", where=("split_measures", f"frame {unknown[0]}"),
+                        found=f"{len(unknown)} of {len(np.asarray(time))}")  # fmt: skip
     early = np.asarray(time, dtype=float) < at
     parts = [np.asarray(x, dtype=float) for x in (labels, predicted, n_atoms)]
     before, after = (energy_measures(*(part[mask] for part in parts)) for mask in (early, ~early))

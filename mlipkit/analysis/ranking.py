@@ -15,7 +15,7 @@ the interval of counts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -95,9 +95,8 @@ def rank_correlation(
         DataError: fewer than three items, unequal lengths, values that are not finite.
     """
     x, y, group = _checked(score, error, groups)
-    weights = _draws(group, replicas, seed)
     ranks_x, ranks_y = _Ranks(x), _Ranks(y)
-    drawn = np.array([_pearson(ranks_x(w), ranks_y(w), w) for w in (counts[group] for counts in weights)])
+    drawn = np.array([_pearson(ranks_x(w), ranks_y(w), w) for w in _draws(group, replicas, seed)])
     ones = np.ones(len(x))
     return _estimate(_pearson(ranks_x(ones), ranks_y(ones), ones), drawn, confidence, group)
 
@@ -128,7 +127,7 @@ def roc(
     flagged_bad = np.cumsum(np.bincount(inverse, y, minlength=len(values)))
     flagged_good = np.cumsum(np.bincount(inverse, ~y, minlength=len(values)))
     ranks = _Ranks(x)
-    drawn = np.array([_auc(ranks, y, counts[group]) for counts in _draws(group, replicas, seed)])
+    drawn = np.array([_auc(ranks, y, weights) for weights in _draws(group, replicas, seed)])
     return ROC(
         np.concatenate([[np.inf], -values]), np.concatenate([[0.0], flagged_good / (~y).sum()]),
         np.concatenate([[0.0], flagged_bad / y.sum()]),
@@ -138,9 +137,15 @@ def roc(
 
 
 def first_warning(time: ArrayLike, score: ArrayLike, limit: float, consecutive: int = 2) -> float:
-    """fs of the first warning of a run, NaN when there is none: `consecutive` scores above the limit in a row."""
-    begun = _warnings(np.asarray(score, dtype=float), limit, consecutive)
-    return float(np.asarray(time, dtype=float)[begun[0]]) if len(begun) else float("nan")
+    """fs of the first warning of a run, NaN when there is none: `consecutive` scores above the limit in a row.
+
+    Raises:
+        DataError: times and scores of unequal length, times that do not grow, NaN, fewer than one in a row.
+    """
+    ((when, values),) = _series([(time, score)], [None])
+    _check_warning(limit, consecutive)
+    begun = _warnings(values, limit, consecutive)
+    return float(when[begun[0]]) if len(begun) else float("nan")
 
 
 def warnings_before_failure(
@@ -162,9 +167,10 @@ def warnings_before_failure(
         consecutive: samples in a row that make a warning.
 
     Raises:
-        DataError: no run, unequal numbers, times and scores of unequal length.
+        DataError: no run, unequal numbers, times and scores of unequal length, a score that is NaN.
     """
     series = _series(runs, failed_at)
+    _check_warning(limit, consecutive)
     ends = np.array([np.nan if end is None else float(end) for end in failed_at])
     lead, alarms, quiet_ps, loud = [], 0, 0.0, []
     for (time, score), end in zip(series, ends.tolist(), strict=True):
@@ -175,8 +181,8 @@ def warnings_before_failure(
             quiet_ps += float(time[-1] - time[0]) / 1000
         else:
             before = time <= end
-            first = first_warning(time[before], score[before], limit, consecutive)
-            lead.append(end - first)
+            begun = _warnings(score[before], limit, consecutive)
+            lead.append(end - time[begun[0]] if len(begun) else np.nan)
     leads = np.array(lead)
     some = leads[np.isfinite(leads)]
     rng = np.random.default_rng(seed)
@@ -248,10 +254,11 @@ def _checked(score: ArrayLike, error: ArrayLike, groups: ArrayLike | None) -> tu
     return x, y, np.unique(group, return_inverse=True)[1].reshape(-1)
 
 
-def _draws(group: np.ndarray, replicas: int, seed: int) -> np.ndarray:
-    """How often each group is drawn [replicas, G]."""
-    n = int(group.max()) + 1
-    return np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=replicas).astype(float)
+def _draws(group: np.ndarray, replicas: int, seed: int) -> Iterator[np.ndarray]:
+    """How often each item counts [n] when groups are drawn, `replicas` times, one at a time: items may be many."""
+    n, rng = int(group.max()) + 1, np.random.default_rng(seed)
+    for _ in range(replicas):
+        yield rng.multinomial(n, np.full(n, 1 / n)).astype(float)[group]
 
 
 def _estimate(value: float, drawn: np.ndarray, confidence: float, group: np.ndarray) -> Estimate:
@@ -278,9 +285,22 @@ def _series(
         )
     series = [(np.asarray(time, dtype=float), np.asarray(score, dtype=float)) for time, score in runs]
     for index, (time, score) in enumerate(series):
-        if time.shape != score.shape or not len(time) or (np.diff(time) <= 0).any():
+        if time.shape != score.shape or not len(time) or not (np.diff(time) > 0).all():
             raise DataError("times that grow and one score for each", where=("warnings", f"run {index}"))
+        if np.isnan(score).any():
+            at = int(np.flatnonzero(np.isnan(score))[0])
+            raise DataError(
+                "a score is NaN, which warns of nothing", where=("warnings", f"run {index}", f"sample {at}")
+            )
     return series
+
+
+def _check_warning(limit: float, consecutive: int) -> None:
+    if np.isnan(limit) or consecutive < 1:
+        raise DataError(
+            "no warning is made like this", expected="a limit, and one sample or more in a row",
+            found=f"limit {limit}, {consecutive} in a row",
+        )  # fmt: skip
 
 
 def _share(k: int, n: int, confidence: float) -> tuple[float, float, float]:

@@ -62,12 +62,14 @@ def score_against_error(
     """A score against the true error, both logarithmic, as points or, when they are many, as counts in bins.
 
     Args:
-        score, error: [n], positive; others are left out.
+        score, error: [n], positive; others are left out, and the axis says how many.
         limit: of the score, a dashed line.
         title: one line, for example the rank correlation with its interval.
     """
     x, y = np.asarray(score, dtype=float), np.asarray(error, dtype=float)
     there = np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0)
+    if not there.all():
+        score_title += f" ({(~there).sum()} of {len(there)} not shown: not positive)"
     x, y = np.log10(x[there]), np.log10(y[there])
     ends = [(float(v.min()), float(v.max())) if len(v) else (0.0, 1.0) for v in (x, y)]
     # On a linear axis of logarithms, since bins of a heatmap have no width on a logarithmic one.

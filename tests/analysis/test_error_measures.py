@@ -94,3 +94,10 @@ def test_shapes_that_are_no_stress(bad):
         voigt(bad)
     with pytest.raises(DataError, match="stress components"):
         voigt(np.zeros((2, 6)), ("xx", "yy", "zz", "xy", "xy", "yz"))
+
+
+def test_unequal_lengths_are_refused():
+    with pytest.raises(DataError, match=r"energy_measures.*\(3,\)"):
+        energy_measures([1.0, 2.0], [1.0, 2.0, 3.0], [1, 1])
+    with pytest.raises(DataError, match=r"force_measures.*expected \(3, 3\); found \(4, 3\)"):
+        force_measures(np.zeros((3, 3)), np.zeros((4, 3)))

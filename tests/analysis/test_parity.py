@@ -144,3 +144,32 @@ def test_published_residuals(shared_data):
     )
     assert raw == pytest.approx(16.3, abs=0.1)
     assert corrected == pytest.approx(2.9, abs=0.1), "one constant beats every fine-tuned potential on its own frames"
+
+
+def test_predictions_that_are_not_finite_are_named_by_frame():
+    frames = labelled(4)
+    forces, energy = np.array(frames.forces), np.array(frames.energy)
+    forces[25, 1], energy[3] = np.nan, np.inf
+    with pytest.raises(LabelError, match=r"parity: frame 2: predicted forces are not finite; found 1 of 48"):
+        parity(frames, forces=forces)
+    with pytest.raises(LabelError, match=r"frame 3: predicted energy are not finite; found 1 of 4"):
+        parity(frames, energy=energy)
+    unlabelled = frames.with_labels(energy=np.where(np.isfinite(energy), frames.energy, np.nan))
+    assert parity(unlabelled, energy=energy).measures["energy_n"] == 3
+
+
+def test_bins_of_sets_far_apart_stay_few():
+    found = binned_residuals([0.0, 0.001, 1e5], [0.1, 0.3, 0.2])
+    width = found.edges[1] - found.edges[0]
+    assert len(found.n) <= 5001
+    assert found.n.sum() == 3
+    assert np.log2(width / 0.002) == pytest.approx(round(np.log2(width / 0.002)))
+    with pytest.raises(DataError, match="width 0"):
+        binned_residuals([0.0], [0.0], 0)
+    with pytest.raises(DataError, match="one residual per energy"):
+        binned_residuals([0.0, 1.0], [0.0])
+
+
+def test_a_frame_without_a_time_is_in_neither_part():
+    with pytest.raises(DataError, match="frame 0: a frame without a time; found 1 of 2"):
+        split_measures([np.nan, 1.0], [0, 0], [1, 1], [1, 1], at=0.5)

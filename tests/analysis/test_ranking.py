@@ -141,3 +141,38 @@ def test_series_are_checked():
         warnings_before_failure([], [], 1.0)
     with pytest.raises(DataError, match="run 0"):
         warnings_before_failure([([1.0, 0.5], [1, 2])], [None], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("run", "options", "said"),
+    [
+        (([0, 1, 2, 3], [0, np.nan, 5, 5]), {}, "run 0: sample 1: a score is NaN"),
+        (([0, np.nan, 2, 3], [0, 0, 5, 5]), {}, "times that grow"),
+        (([0, 1, 2, 3], [0, 0, 5, 5]), {"consecutive": 0}, "found limit 1, 0 in a row"),
+        (([0, 1, 2, 3], [0, 0, 5, 5]), {"limit": np.nan}, "found limit nan"),
+    ],
+)
+def test_what_can_warn_of_nothing_is_refused(run, options: dict, said: str):
+    options = {"limit": 1, **options}
+    with pytest.raises(DataError, match=said):
+        warnings_before_failure([run], [3], **options)
+    with pytest.raises(DataError, match=said):
+        first_warning(*run, **options)
+
+
+def test_a_failure_before_the_first_sample_was_not_warned_of():
+    found = warnings_before_failure([([10, 11], [5, 5])], [3.0], 1)
+    assert np.isnan(found.lead).all()
+    assert found.warned[0] == 0
+
+
+def test_many_items_need_the_memory_of_one_draw():
+    import tracemalloc
+
+    rng = np.random.default_rng(0)
+    score = rng.random(20_000)
+    tracemalloc.start()
+    rank_correlation(score, score + rng.random(20_000), replicas=100)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 20 * score.nbytes, "100 draws at once would be 100 times"

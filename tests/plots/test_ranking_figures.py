@@ -22,6 +22,7 @@ def test_score_against_error_has_ticks_in_its_own_units():
         [0.1, 1.0, 10.0, -1.0], [0.01, 0.1, 1.0, 1.0], score_title="Q", error_title="ΔF", limit=2.0
     )
     assert len(figure.data[0].x) == 3, "what is not positive has no logarithm"
+    assert figure.layout.xaxis.title.text == "Q (1 of 4 not shown: not positive)"
     assert "1" in figure.layout.xaxis.ticktext
     assert figure.layout.xaxis.tickvals[figure.layout.xaxis.ticktext.index("10")] == pytest.approx(1.0)
     assert figure.layout.shapes[0].x0 == pytest.approx(np.log10(2))
