@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mlipkit.errors import DataError
+from mlipkit.errors import DataError, SpecError
 from mlipkit.events import EventSink, Message
-from mlipkit.runs.building_data import read_frames
+from mlipkit.runs.building_data import _read, read_frames
 from mlipkit.runs.folder import RunFolder
-from mlipkit.runs.places import absolute, run_of
+from mlipkit.runs.places import absolute, idle_at, run_of, split_place
 from mlipkit.runs.run import spec_in
 from mlipkit.runs.spec import TrainSpec
-from mlipkit.runs.spec_md import OutsideSpec
+from mlipkit.runs.spec_md import OutsideSpec, listed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -96,13 +96,20 @@ def _model_of(spec: OutsideSpec, base: Path) -> OODModel:
 
 
 def training_frames(place: str, base: Path) -> FrameSet:
-    """The frames a place names; of a training run those that it trained on."""
+    """The frames a place names; of a training run those that it trained on.
 
+    Raises:
+        SpecError: some frames of a training run.
+    """
     folder = run_of(place, base)
     spec = spec_in(RunFolder(folder)) if folder is not None else None
     if folder is None or not isinstance(spec, TrainSpec):
         return read_frames(place, base, allow_partial=True)
+    if split_place(place)[1]:
+        raise SpecError("a training run takes no index here: all that it trained on is inside", where=place)
     home = Path(RunFolder(folder).read("launch.json").get("cwd", base))
-    frames = read_frames(spec.data, home, keys=spec.keys, units=spec.units, allow_partial=True)
+    reading = {"keys": spec.keys, "units": spec.units, "allow_partial": True}
+    # As in training, an option may be meant for the validation file alone.
+    frames = _read(listed(spec.data), home, None, reading, idle_at([text for _, text in spec.places()], home, reading))
     record = json.loads((folder / "split.json").read_text())
     return frames.select_uids(record["uids"]["train"])

@@ -107,3 +107,37 @@ def test_of_a_training_run_only_what_it_trained_on_is_inside(tmp_path):
     uids = json.loads((run.folder / "split.json").read_text())["uids"]["train"]
     assert [f"{int(uid):016x}" for uid in frames.uids] == uids
     assert len(frames) == 20
+
+
+def test_training_frames_are_read_as_the_training_read_them(tmp_path):
+    frames = samples.load("ethanol_300K")[:20]
+    mk.write(tmp_path / "train.extxyz", frames)
+    positions = np.stack([atoms.positions for atoms in frames])
+    forces = np.stack([atoms.get_forces() for atoms in frames])
+    np.savez(tmp_path / "validation.npz", R=positions, z=frames[0].numbers, F=forces, E=np.zeros(20))
+    # Units that only the validation file asks for.
+    spec = mk.TrainSpec(
+        data=str(tmp_path / "train.extxyz"), validation=str(tmp_path / "validation.npz"), units={"energy": "eV"},
+        model={"features": 8, "layers": 1}, max_steps=2, max_epochs=1, device="cpu", split={"test": 0},
+    )  # fmt: skip
+    run = mk.launch(spec, root=tmp_path).wait()
+    assert run.state == "completed", run.reason
+    assert len(training_frames(str(run.folder), tmp_path)) == 20
+    with pytest.raises(SpecError, match="all that it trained on"):
+        training_frames(f"{run.folder}@:5", tmp_path)
+
+
+def test_a_run_that_is_resumed_scores_with_the_same_space(tmp_path, space):
+    outside = {"fit_on": str(space), "then": "keep", "most": 4, "apart": 20.0}
+    hot = {"temperature": 2000.0, "replicas": 2, "checkpoint_every": 50, "outside": outside}
+    whole = mk.launch(md(name="whole", steps=300, **hot), root=tmp_path).wait()
+    parts = mk.launch(md(name="parts", steps=130, **hot), root=tmp_path).wait()
+    parts.change(steps=300)
+    parts = parts.resume().wait()
+    assert parts.state == whole.state
+    kept = []
+    for run in (whole, parts):
+        files = run.folder.glob(f"replica_*/{HARVEST}")
+        kept.append({path.parent.name: [frame.info for frame in read(path, ":")] for path in files})
+    assert kept[0]
+    assert kept[0] == kept[1]
