@@ -56,11 +56,22 @@ class Form:
         for path, value in (start or {}).items():
             self.set(path, value)
         self.essential = w.Box([self.fields[path].box for path in first])
-        self.more = w.Box([field.box for path, field in self.fields.items() if path not in first])
+        self.more = w.Box(self._others(first))
         for box in (self.essential, self.more):
             box.add_class("mlipkit-fields")
         show(self.more, False)
         self._on_change = on_change
+
+    def _others(self, first: Sequence[str]) -> list[w.Widget]:
+        """Fields of the specification itself, then those of each part under its name."""
+        parts: dict[str, list[w.Widget]] = {"": []}
+        for path, field in self.fields.items():
+            if path not in first:
+                parts.setdefault(path.rpartition(".")[0], []).append(field.box)
+        for name, boxes in parts.items():
+            if name:
+                boxes.insert(0, w.Label(name).add_class("mlipkit-part"))
+        return [box for boxes in parts.values() for box in boxes]
 
     def values(self) -> dict[str, Any]:
         """What differs from the defaults, nested like the specification."""

@@ -56,6 +56,16 @@ def test_units_stand_beside_the_numbers() -> None:
     assert labels == ["temperature (K)", "timestep (fs)", "time (ps)"]
 
 
+def test_fields_of_a_part_stand_together_under_its_name() -> None:
+    form = Form(MDSpec, ["temperature"])
+    labels = [getattr(child, "value", None) or child.children[0].value for child in form.more.children]
+    # "then" or "most" alone would say nothing.
+    assert labels[labels.index("outside") :] == [
+        "outside", "fit on", "then", "factor", "every", "components", "most", "apart (fs)"
+    ]  # fmt: skip
+    assert "checkpoint every" in labels
+
+
 def test_a_wrong_value_is_named_and_stops_the_start(here: Path) -> None:
     launcher = Launcher("md", automatic=False)
     launcher.form.fields["temperature"].input.value = "warm"
