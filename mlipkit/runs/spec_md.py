@@ -56,7 +56,9 @@ class OutsideSpec(Part):
         description="what happens outside: a warning; the run fails; a warning, and frames are kept in outside.traj",
     )
     factor: float = Field(default=1.0, gt=0, description="multiple of each element's limit from which on it is outside")
-    every: int = Field(default=20, ge=1, description="steps between two looks; two in a row count")
+    every: int = Field(
+        default=20, ge=1, description="steps between two looks, beside those at stored frames; two in a row count"
+    )
     components: int = Field(default=5, ge=1, description="components of the map that is fitted")
     most: int = Field(default=50, ge=1, description="keep: frames of each simulation at most")
     apart: float = Field(
