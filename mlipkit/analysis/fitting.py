@@ -86,7 +86,8 @@ class Passes:
         """The first pass, for `k` components or a few more."""
         for c, sample in self._sample.items():
             rows = sample if len(sample) else np.zeros((1, self._p), np.float32)
-            self.bases[c] = start(rows, max(_DIRECTIONS, 2 * k + 16), self._rng)
+            # No more directions than rows: a very large k costs no more than all components.
+            self.bases[c] = start(rows, min(max(_DIRECTIONS, 2 * k + 16), self.n), self._rng)
         return self.sweep()
 
     def sweep(self, seen: Seen | None = None) -> dict[int, Components]:
@@ -151,6 +152,7 @@ class Fitted:
         k: how many of them are wanted, by class.
         z: scores of all rows [N,k]. q: their Q [N].
         q_out, t2_out: Q and T² [N] under the fit that leaves the own run out; of one run only, those of the fit.
+        whole: classes of which a run was scored by the whole fit, as the other runs hold no more rows than components.
     """
 
     components: dict[int, Components]
@@ -159,6 +161,7 @@ class Fitted:
     q: Array
     q_out: Array
     t2_out: Array
+    whole: tuple[int, ...] = ()
 
 
 def fit(passes: Passes, components: int | float) -> Fitted:
@@ -204,9 +207,10 @@ class _Scorer:
         k: dict[int, int],
     ) -> None:
         n = passes.n
-        z = np.zeros((n, max(k.values())), np.float32)
+        z = np.zeros((n, min(n, max(k.values()))), np.float32)
         self.fitted = Fitted(found, k, z, np.empty(n), np.empty(n), np.empty(n))
-        # Where the other runs hold too little of a class, it is scored by the whole fit.
+        # Where the other runs hold too little of a class, it is scored by the whole fit, and named.
+        self.fitted.whole = tuple(sorted({c for (c, _), one in left_out.items() if one.n <= k[c]}))
         self._others = {
             (c, run): _Plane.of(one, passes.bases[c], k[c]) for (c, run), one in left_out.items() if one.n > k[c]
         }

@@ -117,7 +117,11 @@ class OODModel:
         limits: dict[str, Limits] = {}
         if rule == "leave_one_run_out":
             away = _away(numbers, fitted.z, of_atom)
-            limits = _limits(numbers, fitted.q_out, fitted.t2_out, away, rule, runs.detail)
+            detail = runs.detail
+            if fitted.whole:
+                names = symbols(c for c in fitted.whole if c) if per_element else "all atoms"
+                detail += f"; {names} judged by the whole fit, as the other runs hold too few: their limits are low"
+            limits = _limits(numbers, fitted.q_out, fitted.t2_out, away, rule, detail)
         return cls(descriptor, planes, limits, neighbours, rule, _facts(frames, runs, seed))
 
     def score(self, frames: FrameSet, sigma_rule: Rule | None = None, n_jobs: int | None = None) -> Scores:

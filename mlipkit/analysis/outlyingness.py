@@ -5,7 +5,8 @@
     φ  = Q / Q_lim + T² / T²_lim         combined index
     d  = min_j |z - z_j|                 over fit-on atoms j of the same element
 
-An atom far away within the plane has a small Q: T² or d shows it.
+An atom far away within the plane has a small Q: T² or d shows it. With one PCA per element T² is the squared
+Mahalanobis distance to the mean of the atom's own element, within the axes.
 
 Sources: J. E. Jackson, G. S. Mudholkar, Technometrics 21, 341 (1979) for Q; H. Hotelling (1947) for T²; H. H. Yue,
 S. J. Qin, Ind. Eng. Chem. Res. 40, 4403 (2001) for the combined index.

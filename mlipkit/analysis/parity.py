@@ -18,12 +18,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from ase.data import chemical_symbols
 from numpy.typing import ArrayLike
-from scipy.stats import spearmanr
 
 from mlipkit.analysis.error_measures import energy_measures, force_measures, stress_measures
 from mlipkit.data.frameset import FrameSet
@@ -170,7 +169,7 @@ def _check_finite(frames: FrameSet, name: str, predicted: np.ndarray) -> None:
         row = int(bad[0])
         frame = int(np.searchsorted(frames.offsets, row, side="right")) - 1 if name == "forces" else row
         raise LabelError(
-            f"predicted {name} are not finite", where=("parity", f"frame {frame}"), found=f"{len(bad)} of {rows}",
+            f"prediction of '{name}' is not finite", where=("parity", f"frame {frame}"), found=f"{len(bad)} of {rows}",
             hint="Leave these frames out, and say so",
         )  # fmt: skip
 
@@ -255,16 +254,6 @@ def binned_residuals(energy_per_atom: ArrayLike, residual: ArrayLike, width: flo
         off = y - mean[bins]
         std = np.sqrt(np.bincount(bins, off**2, minlength=len(n)) / n)
     return BinnedResiduals(edges, mean, std, n)
-
-
-def residual_trend(time: ArrayLike, residual: ArrayLike) -> tuple[float, float]:
-    """(Spearman's ρ of residual and time, its p-value); NaN with fewer than four frames that have both."""
-    t, e = np.asarray(time, dtype=float), np.asarray(residual, dtype=float)
-    there = np.isfinite(t) & np.isfinite(e)
-    if there.sum() < 4:
-        return np.nan, np.nan
-    found: Any = spearmanr(t[there], e[there])
-    return float(found[0]), float(found[1])
 
 
 def split_measures(

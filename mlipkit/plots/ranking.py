@@ -8,6 +8,7 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike
 
+from mlipkit.errors import DataError
 from mlipkit.plots.parity import cloud
 from mlipkit.plots.runs import COLOURS, STOPPED, styled
 
@@ -67,6 +68,8 @@ def score_against_error(
         title: one line, for example the rank correlation with its interval.
     """
     x, y = np.asarray(score, dtype=float), np.asarray(error, dtype=float)
+    if x.shape != y.shape:
+        raise DataError("one error per score", where="score_against_error", expected=x.shape, found=y.shape)
     there = np.isfinite(x) & np.isfinite(y) & (x > 0) & (y > 0)
     if not there.all():
         score_title += f" ({(~there).sum()} of {len(there)} not shown: not positive)"

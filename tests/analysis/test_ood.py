@@ -289,3 +289,9 @@ def test_live_structures_need_an_element_a_position_and_periodic_flags(model: OO
     first = slice(0, int(water.offsets[1]))
     with pytest.raises(DataError, match="pbc: a cell without periodic flags"):
         scorer.score(water.numbers[first], water.positions[first], water.cell[0], [False] * 3)
+
+
+def test_an_element_that_the_other_runs_hold_too_little_of_is_named(cold: FrameSet, soap: Soap):
+    few = OODModel.fit(cold[:4], soap, 5, per_element=True)
+    assert "; O judged by the whole fit" in few.limits["q"].detail
+    assert "judged" not in OODModel.fit(cold[:12], soap, 5, per_element=True).limits["q"].detail

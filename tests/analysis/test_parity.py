@@ -10,7 +10,6 @@ from mlipkit.analysis.parity import (
     binned_residuals,
     fit_offset,
     parity,
-    residual_trend,
     robust_line,
     split_measures,
 )
@@ -97,12 +96,8 @@ def test_bins_of_two_milli_electronvolt():
         binned_residuals([np.nan], [1.0])
 
 
-def test_trend_and_split_in_time():
+def test_split_in_time():
     time = np.arange(40) * 1000.0
-    rho, p_value = residual_trend(time, 1e-3 * np.sqrt(time))
-    assert rho == pytest.approx(1)
-    assert p_value < 1e-6
-    assert np.isnan(residual_trend(time[:3], time[:3])).all()
     predicted = np.where(time < 6000, 0.1, 0.3)
     before, after = split_measures(time, np.zeros(40), predicted, np.ones(40), at=6000.0)
     assert (before["energy_rmse"], after["energy_rmse"]) == pytest.approx((0.1, 0.3))
@@ -150,9 +145,9 @@ def test_predictions_that_are_not_finite_are_named_by_frame():
     frames = labelled(4)
     forces, energy = np.array(frames.forces), np.array(frames.energy)
     forces[25, 1], energy[3] = np.nan, np.inf
-    with pytest.raises(LabelError, match=r"parity: frame 2: predicted forces are not finite; found 1 of 48"):
+    with pytest.raises(LabelError, match=r"parity: frame 2: prediction of 'forces' is not finite; found 1 of 48"):
         parity(frames, forces=forces)
-    with pytest.raises(LabelError, match=r"frame 3: predicted energy are not finite; found 1 of 4"):
+    with pytest.raises(LabelError, match=r"frame 3: prediction of 'energy' is not finite; found 1 of 4"):
         parity(frames, energy=energy)
     unlabelled = frames.with_labels(energy=np.where(np.isfinite(energy), frames.energy, np.nan))
     assert parity(unlabelled, energy=energy).measures["energy_n"] == 3

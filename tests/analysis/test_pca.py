@@ -190,3 +190,10 @@ def test_identical_rows_have_no_variance():
 def test_chunks_of_different_width_are_refused():
     with pytest.raises(DataError, match="chunks of different width; expected 4; found 3"):
         fit_pca([np.ones((5, 4), np.float32), np.ones((5, 3), np.float32)], 2)
+
+
+def test_a_very_large_k_costs_no_more_than_all_components():
+    X = np.random.default_rng(0).normal(size=(12, 4000)).astype(np.float32)
+    found = fit_pca([X], 10**9)
+    assert found.k == 11
+    assert found.residual(X).max() < 1e-8 * (X**2).sum(axis=1).max()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mlipkit.errors import DataError
 from mlipkit.plots.ranking import lead_times, roc_curves, score_against_error, warning_tradeoff
 
 
@@ -35,3 +36,8 @@ def test_warnings_and_their_price():
     assert leads.data[0].y.tolist() == [1.0, 3.0]
     assert leads.data[1].y == (2.0, 2.0)
     assert leads.layout.xaxis.ticktext == ("Q<br>2 of 3 warned", "T²<br>0 of 1 warned")
+
+
+def test_scores_and_errors_must_match():
+    with pytest.raises(DataError, match="one error per score"):
+        score_against_error([1.0, 2.0], [1.0], score_title="Q", error_title="ΔF")
