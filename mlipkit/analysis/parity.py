@@ -128,7 +128,7 @@ def parity(
     for name, values in (("energy", energy), ("forces", forces), ("stress", stress)):
         if values is not None and not frames.has(name).any():
             raise LabelError(f"no frame has a label '{name}'", where="parity")
-        if values is not None and len(values) == len(getattr(frames, name)):
+        if values is not None and np.shape(values)[:1] == np.shape(getattr(frames, name))[:1]:
             _check_finite(frames, name, np.asarray(values, dtype=float))
     measures: dict[str, float] = {}
     by_element: dict[int, Mapping[str, float]] = {}
