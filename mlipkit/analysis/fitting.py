@@ -86,7 +86,6 @@ class Passes:
         """The first pass, for `k` components or a few more."""
         for c, sample in self._sample.items():
             rows = sample if len(sample) else np.zeros((1, self._p), np.float32)
-            # No more directions than rows: a very large k costs no more than all components.
             self.bases[c] = start(rows, min(max(_DIRECTIONS, 2 * k + 16), self.n), self._rng)
         return self.sweep()
 
@@ -176,7 +175,8 @@ def fit(passes: Passes, components: int | float) -> Fitted:
         raise DataError(
             "no number of components", where="components", expected="1, 2, ... or a fraction", found=repr(components)
         )
-    most = 64 if fraction else int(components)
+    # No more components than rows: a very large number costs no more than all of them.
+    most = 64 if fraction else min(int(components), passes.n)
     found = passes.begin(most)
     while fraction and any(_enough(one, components) > most and len(one.values) >= most for one in found.values()):
         most *= 2
@@ -207,7 +207,7 @@ class _Scorer:
         k: dict[int, int],
     ) -> None:
         n = passes.n
-        z = np.zeros((n, min(n, max(k.values()))), np.float32)
+        z = np.zeros((n, max(k.values())), np.float32)
         self.fitted = Fitted(found, k, z, np.empty(n), np.empty(n), np.empty(n))
         # Where the other runs hold too little of a class, it is scored by the whole fit, and named.
         self.fitted.whole = tuple(sorted({c for (c, _), one in left_out.items() if one.n <= k[c]}))
