@@ -106,7 +106,7 @@ class Case:
         rows = np.linspace(0, len(training) - 1, min(PLAN["fit_on"], len(training))).round().astype(int)
         fit_on = training.select(np.unique(rows))
         tests = {key: read_source(place(text)) for key, text in self.plan["tests"].items()}
-        self.sets = {"training's own": self.known, **tests}
+        self.sets = {"held out of training": self.known, **tests}
         self.model = OODModel.fit(
             fit_on, Soap.of(fit_on, *self.sets.values(), **PLAN["soap"]), components=PLAN["components"]
         )
@@ -120,6 +120,9 @@ class Case:
         scores = self.model.score(frames)
         values = {name: np.asarray(getattr(scores, name), float) for name in MEASURES}
         relative = {name: values[name] / scores.limits[name].of(scores.numbers) for name in MEASURES}
+        # The control: which element an atom is, and nothing of where it is.
+        values["element alone"] = scores.limits["q"].of(scores.numbers)
+        relative["element alone"] = np.ones(len(scores.numbers))
         spread, error = disagreement(self.committee, frames)
         values["committee"] = spread
         relative["committee"] = spread / np.array([self.spread_limit[int(z)] for z in np.asarray(frames.numbers)])
@@ -134,8 +137,10 @@ def disagreement(committee: list, frames: FrameSet) -> tuple[np.ndarray, np.ndar
     return spread, np.linalg.norm(forces[0] - frames.forces, axis=1) if known else None
 
 
-def estimate(found) -> dict[str, float]:
-    return {"value": round(found.value, 4), "low": round(found.low, 4), "high": round(found.high, 4)}
+def estimate(found) -> dict[str, float | None]:
+    """Value and interval; None where there is none (a sign that says the same of all)."""
+    values = {"value": found.value, "low": found.low, "high": found.high}
+    return {name: round(value, 4) if np.isfinite(value) else None for name, value in values.items()}
 
 
 def of_errors(case: Case) -> dict[str, Any]:
@@ -194,7 +199,9 @@ def of_warnings(case: Case) -> dict[str, Any]:
     for name in hot[0]:
         quiet = [cold[0][name][index] for index in tune]
         limits = np.unique(np.concatenate([values for _, values in quiet]))
-        rates = warning_tradeoff(quiet, [None] * len(quiet), limits := limits[:: max(1, len(limits) // 200)])[1]
+        # Alarms are rare: the largest values decide, one by one.
+        limits = np.concatenate([limits[:-400:25], limits[-400:]])
+        rates = warning_tradeoff(quiet, [None] * len(quiet), limits)[1]
         allowed = limits[rates <= PLAN["simulations"]["false_alarms_per_ps"]]
         entry = {}
         chosen = {"default_limit": 1.0} | ({"equal_false_alarms": float(allowed.min())} if len(allowed) else {})
@@ -208,6 +215,25 @@ def of_warnings(case: Case) -> dict[str, Any]:
             }  # fmt: skip
         found[name] = entry
         print(name, json.dumps(entry), flush=True)
+    return found
+
+
+def ranking(record: dict[str, Any], quantity: str) -> dict[str, Any]:
+    """Per set the signs in order of a quantity; the first one wins where its interval lies above all others' values."""
+    found = {}
+    for case, of in record.items():
+        for name, row in of["errors"].items():
+            values = {sign: entry[quantity] for sign, entry in row["signs"].items() if quantity in entry}
+            values = {sign: value for sign, value in values.items() if value["value"] is not None}
+            if not values:
+                continue
+            order = sorted(values, key=lambda sign: -values[sign]["value"])
+            first, second = order[0], order[1]
+            apart = values[first]["low"] > values[second]["high"]
+            found[f"{case} {name}"] = {
+                "order": {sign: [values[sign]["value"], values[sign]["low"], values[sign]["high"]] for sign in order},
+                "winner": first if apart else f"undecided: {first} or {second}",
+            }
     return found
 
 
@@ -230,7 +256,12 @@ def main() -> None:
             record[name] = {"command": command(), "errors": of_errors(case)}
             if name == PLAN["simulations"]["case"]:
                 record[name]["warnings"] = of_warnings(case)
+            record.pop("ranking", None)
+            record["ranking"] = {name: ranking(record, name) for name in ("auc_relative", "rank_correlation_relative")}
             RESULT.write_text(json.dumps(record, indent=1) + "\n")
+        for name, sets in record["ranking"].items():
+            for of, row in sets.items():
+                print(f"{name:26} {of:32} {row['winner']:36} {row['order']}")
 
 
 if __name__ == "__main__":
