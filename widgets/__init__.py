@@ -11,8 +11,9 @@ from __future__ import annotations
 from .first_cell import kernel_check
 from .launcher import Launcher
 from .md_view import MDView
+from .plot import Plot
 from .run_list import RunList
 from .shift_explorer import ShiftExplorer
 from .training_monitor import TrainingMonitor
 
-__all__ = ["Launcher", "MDView", "RunList", "ShiftExplorer", "TrainingMonitor", "kernel_check"]
+__all__ = ["Launcher", "MDView", "Plot", "RunList", "ShiftExplorer", "TrainingMonitor", "kernel_check"]

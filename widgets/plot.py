@@ -32,7 +32,7 @@ class Plot(anywidget.AnyWidget):
 
     Args:
         figure: what to show first.
-        height: px.
+        height: px; that of the figure when omitted.
         label: what the picture shows, for screen readers.
         on_click: called as ``on_click(x, y, trace)`` on the kernel's loop.
 
@@ -53,11 +53,11 @@ class Plot(anywidget.AnyWidget):
         self,
         figure: go.Figure,
         *,
-        height: int = 420,
+        height: int | None = None,
         label: str = "",
         on_click: Callable[[float, float, int], None] | None = None,
     ) -> None:
-        super().__init__(height=height, label=label)
+        super().__init__(height=int(height or figure.layout.height or 420), label=label)
         self._data, self._layout = plain(figure)
         self._on_click = on_click
         self.sent_points = 0
