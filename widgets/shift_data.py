@@ -99,11 +99,12 @@ class ShiftSet:
         return float(self.frames.time(row))  # type: ignore[attr-defined]
 
     def times(self) -> np.ndarray:
-        """[F] of the frames with points, fs; frame numbers where there is no time."""
+        """[F] of the frames with points, fs; frame numbers where they are not one run (`timed`)."""
         count = self.points.n_frames if self.points is not None else 0
+        if not self.timed:
+            return np.arange(count, dtype=float)
         known = self.frames.time if isinstance(self.frames, FrameSet) else self.frames.times()  # type: ignore[attr-defined]
-        times = np.asarray(known[:count])
-        return times if np.isfinite(times).all() and len(np.unique(times)) > 1 else np.arange(count, dtype=float)
+        return np.asarray(known[:count])
 
     @property
     def timed(self) -> bool:

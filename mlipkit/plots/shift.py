@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import plotly.graph_objects as go
 
 from mlipkit.plots.runs import COLOURS, STOPPED, styled
@@ -68,5 +69,18 @@ def spread_by_element(
         )  # fmt: skip
     styled(figure, 360)
     figure.update_xaxes(tickmode="array", tickvals=list(range(len(order))), ticktext=order, showgrid=False)
-    figure.update_yaxes(title_text=title, type="log", dtick="D2")
+    ends = [value for each in values.values() for one in each.values() for value in one.quantiles]
+    ticks = _ticks([value for value in (*ends, *(value for _, value in drawn)) if value > 0])
+    figure.update_yaxes(
+        title_text=title, type="log", tickmode="array", tickvals=ticks, ticktext=[f"{tick:g}" for tick in ticks]
+    )
     return figure.update_layout(hovermode="closest")
+
+
+def _ticks(values: Sequence[float]) -> list[float]:
+    """1, 2 and 5 of each power of ten around the values; plotly writes "2" and "5" alone, which reads as 2 and 5."""
+    if not values:
+        return []
+    low, high = np.log10(min(values)), np.log10(max(values))
+    each = [float(f"{digit}e{power}") for power in range(int(low) - 2, int(high) + 2) for digit in (1, 2, 5)]
+    return [tick for tick in each if low - 0.2 <= np.log10(tick) <= high + 0.2]

@@ -23,3 +23,11 @@ def test_spreads_stand_side_by_side_under_their_element():
     assert limit.x[0] == pytest.approx(-0.42)
     thin = next(trace for trace in figure.data if trace.mode == "lines" and trace.legendgroup == "a")
     assert list(thin.y[:2]) == [1, 5]
+
+
+def test_every_tick_says_its_whole_value():
+    spread = Spread((0.03, 0.1, 0.2, 0.3, 0.6), 0.2)
+    axis = spread_by_element({"all": {"H": spread}}).layout.yaxis
+    assert axis.ticktext == ("0.02", "0.05", "0.1", "0.2", "0.5")
+    assert list(axis.tickvals) == [0.02, 0.05, 0.1, 0.2, 0.5]
+    assert spread_by_element({}).layout.yaxis.tickvals == ()

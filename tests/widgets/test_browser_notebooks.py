@@ -1,4 +1,4 @@
-"""The start notebook as a user meets it: Run All in JupyterLab, live views, a training whose curves grow, failure."""
+"""Notebooks as a user meets them: Run All in JupyterLab, live views, a training whose curves grow, failure, maps."""
 
 from __future__ import annotations
 
@@ -10,27 +10,29 @@ import nbformat
 import pytest
 from browser_lab import KERNEL, Lab, LabPage
 
+from mlipkit.data import Tray
 from mlipkit.runs import Run
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
 
-START = Path(__file__).resolve().parents[2] / "notebooks" / "00_start_here.ipynb"
+NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
+START, SHIFT = NOTEBOOKS / "00_start_here.ipynb", NOTEBOOKS / "03_explore_a_shift.ipynb"
 # The whole notebook in its full length, for the slow tier and for pictures.
 FULL = bool(os.environ.get("MLIPKIT_FULL_NOTEBOOKS"))
 PATIENCE_S = 400 if FULL else 150
 
 
-def placed(lab: Lab, folder: str) -> tuple[str, Path]:
+def placed(lab: Lab, folder: str, source: Path = START) -> tuple[str, Path]:
     """The notebook in a folder of the server, on the test's kernel."""
-    notebook = nbformat.read(START, as_version=4)
+    notebook = nbformat.read(source, as_version=4)
     notebook.metadata["kernelspec"] = {"name": KERNEL, "display_name": "mlipkit test", "language": "python"}
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", []) and not FULL:
             cell.source = cell.source.replace("quick = False", "quick = True")
     work = lab.work / folder
     work.mkdir()
-    nbformat.write(notebook, work / START.name)
-    return f"{folder}/{START.name}", work
+    nbformat.write(notebook, work / source.name)
+    return f"{folder}/{source.name}", work
 
 
 def runs_of(work: Path) -> list[Run]:
@@ -53,14 +55,19 @@ def scroll_to(page: LabPage, source: str) -> None:
     page.page.wait_for_timeout(700)
 
 
-def pictures_in_the_dark(page: LabPage) -> None:
-    """The whole notebook in the dark theme, one picture per code cell, for people to look at."""
-    page.set_theme("JupyterLab Dark")
-    for number, cell in enumerate(nbformat.read(START, as_version=4).cells):
+def pictures(page: LabPage, source: Path, name: str) -> None:
+    """The whole notebook, one picture per code cell, for people to look at."""
+    for number, cell in enumerate(nbformat.read(source, as_version=4).cells):
         if cell.cell_type == "code":
-            scroll_to(page, cell.source.splitlines()[0])
+            scroll_to(page, cell.source)
             page.page.wait_for_timeout(1500)
-            page.shot(f"start_dark_{number:02d}", ".jp-NotebookPanel")
+            page.shot(f"{name}_{number:02d}", ".jp-NotebookPanel")
+
+
+def pictures_in_the_dark(page: LabPage, source: Path, name: str) -> None:
+    """The same in the dark theme."""
+    page.set_theme("JupyterLab Dark")
+    pictures(page, source, f"{name}_dark")
     page.set_theme("JupyterLab Light")
 
 
@@ -101,7 +108,7 @@ def test_start_here_runs_without_clicks(lab: Lab):
                 assert "FAILED" in table or not FULL
         page.healthy()
         if os.environ.get("MLIPKIT_SCREENSHOTS"):
-            pictures_in_the_dark(page)
+            pictures_in_the_dark(page, START, "start")
 
         # Again, in a new kernel: nothing starts, everything is back on screen.
         before = {run.name: run.entries()[-1].seq for run in runs}
@@ -112,3 +119,40 @@ def test_start_here_runs_without_clicks(lab: Lab):
         page.wait_text("ethanol_50_300K")
         assert {run.name: run.entries()[-1].seq for run in runs_of(work)} == before
         page.healthy()
+
+
+@pytest.mark.timeout(900)
+def test_a_shift_is_seen_without_clicks(lab: Lab):
+    address, work = placed(lab, "shift", SHIFT)
+    with lab.open(address, width=1100, height=1300) as page:
+        page.run_all(timeout=2 * PATIENCE_S)
+        assert page.cell_errors() == []
+        assert {run.name: run.state for run in runs_of(work) if run.state not in ("completed", "failed")} == {}
+        for source, sets in (
+            ('fit_on="all"', ("liquid", "ice")),
+            ('"new, 300 K": new_cold', ("training", "600 K")),
+            ("explorer = ShiftExplorer(", ("training", "hot_run")),
+        ):
+            scroll_to(page, source)
+            page.wait_text(f"fit-on set: {sets[0]}" if sets[0] == "liquid" else "atoms")
+            page.page.wait_for_function(
+                """sets => [...document.querySelectorAll('.mlipkit-explorer')].some(view =>
+                    sets.every(name => view.innerText.includes(name)) &&
+                    view.querySelector('.mlipkit-pane-map .js-plotly-plot .plot') &&
+                    view.querySelector('.mlipkit-scene canvas'))""",
+                arg=list(sets),
+                timeout=150_000,
+            )
+        page.wait_text("in the tray")
+        frames = Tray(work / "selections" / "outside").selection
+        assert len(frames) > 0
+        assert (work / "selections" / "to_label.extxyz").is_file()
+        for source in ("coverage_grid(", "bond_distributions(one.edges", "force_parity(", "Plot(roc_curves("):
+            scroll_to(page, source)
+            page.page.wait_for_function(
+                "() => document.querySelectorAll('.mlipkit-plot .js-plotly-plot .plot').length > 0"
+            )
+        page.healthy()
+        if os.environ.get("MLIPKIT_SCREENSHOTS"):
+            pictures(page, SHIFT, "shift")
+            pictures_in_the_dark(page, SHIFT, "shift")

@@ -13,7 +13,7 @@ from mlipkit.data import Tray, read
 from mlipkit.errors import DataError
 from mlipkit_widgets import ShiftExplorer
 from mlipkit_widgets.map_plot import inside, nearest
-from mlipkit_widgets.shift_data import ShiftData
+from mlipkit_widgets.shift_data import ShiftData, ShiftSet
 
 
 @pytest.fixture
@@ -316,3 +316,18 @@ def test_data_without_sets_answers_everything() -> None:
     assert data.n_points == 0
     assert data.elements == []
     assert len(data.coordinates("PC1, PC2")[0]) == 0
+
+
+def test_frames_of_several_runs_have_no_common_time() -> None:
+    """Their curve goes over frame numbers and never back."""
+    from made_up import points_of
+
+    from mlipkit.data import samples
+
+    frames = samples.load("ethanol_300K")[::20]
+    assert len(np.unique(frames.trajectory)) > 1
+    several = ShiftSet("several", frames, points_of(frames, 0, 0.0))
+    assert several.times().tolist() == list(range(len(frames)))
+    frames = frames.select(np.flatnonzero(frames.trajectory == frames.trajectory[0]))
+    one = ShiftSet("one", frames, points_of(frames, 0, 0.0))
+    assert one.times().tolist() == frames.time.tolist()
