@@ -138,7 +138,7 @@ def test_a_shift_is_seen_without_clicks(lab: Lab):
             page.page.wait_for_function(
                 """sets => [...document.querySelectorAll('.mlipkit-explorer')].some(view =>
                     sets.every(name => view.innerText.includes(name)) &&
-                    view.querySelector('.mlipkit-pane-map .js-plotly-plot .plot') &&
+                    view.querySelector('.mlipkit-pane-map .js-plotly-plot')?._fullData?.length &&
                     view.querySelector('.mlipkit-scene canvas'))""",
                 arg=list(sets),
                 timeout=150_000,
@@ -149,9 +149,8 @@ def test_a_shift_is_seen_without_clicks(lab: Lab):
         assert (work / "selections" / "to_label.extxyz").is_file()
         for source in ("coverage_grid(", "bond_distributions(one.edges", "force_parity(", "Plot(roc_curves("):
             scroll_to(page, source)
-            page.page.wait_for_function(
-                "() => document.querySelectorAll('.mlipkit-plot .js-plotly-plot .plot').length > 0"
-            )
+            page.page.wait_for_function("() => [...document.querySelectorAll('.mlipkit-plot .js-plotly-plot')]"
+                                        ".some(n => n._fullData?.length && n.checkVisibility())")  # fmt: skip
         page.healthy()
         if os.environ.get("MLIPKIT_SCREENSHOTS"):
             pictures(page, SHIFT, "shift")
