@@ -149,8 +149,12 @@ def test_a_shift_is_seen_without_clicks(lab: Lab):
         assert (work / "selections" / "to_label.extxyz").is_file()
         for source in ("coverage_grid(", "bond_distributions(one.edges", "force_parity(", "Plot(roc_curves("):
             scroll_to(page, source)
-            page.page.wait_for_function("() => [...document.querySelectorAll('.mlipkit-plot .js-plotly-plot')]"
-                                        ".some(n => n._fullData?.length && n.checkVisibility())")  # fmt: skip
+            page.page.wait_for_function(
+                """() => [...document.querySelectorAll('.jp-OutputArea .mlipkit-plot .js-plotly-plot')].some(plot => {
+                    const { top, bottom } = plot.getBoundingClientRect();
+                    return plot._fullData?.length && !plot.closest('.mlipkit-view') && top < innerHeight && bottom > 0;
+                })"""
+            )
         page.healthy()
         if os.environ.get("MLIPKIT_SCREENSHOTS"):
             pictures(page, SHIFT, "shift")
