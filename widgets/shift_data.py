@@ -336,12 +336,18 @@ class ShiftData:
         return [where[uid] for uid in selection.uids if uid in where]
 
     def frame_sets(self, selection: Selection) -> list[FrameSet]:
-        """Sets that hold the selected frames, for `Selection.frames` and `Selection.export`."""
+        """Sets that hold the selected frames, for `Selection.frames` and `Selection.export`.
+
+        Frames of runs come without labels: what is stored with them are the potential's own predictions, and whoever
+        trains on these teaches it its mistakes.
+        """
         found = []
         for one in self.sets:
             rows = [row for row, _ in self._rows(one, selection)]
             if rows:
-                found.append(one.frame_set(rows))
+                frames = one.frame_set(rows)
+                bare = {"energy": np.nan, "forces": np.nan, "stress": np.nan}
+                found.append(frames if one.run is None else frames.with_labels(**bare))
         return found
 
     @staticmethod

@@ -100,13 +100,14 @@ class TrayPane(w.VBox):
                 return
             self.exported = path
             place = short_path(path)
-            self._say(
-                f"{len(selection)} frames are in {place}. Train on them: data=[…, {str(place)!r}]; the run's "
-                "split.json then lists their uids."
-            )
+            self._say(f"{len(selection)} frames are in {place}. {after}")
 
         # Read here: a run's files are not for two threads.
         sets = self.data.frame_sets(selection)
+        bare = sum(int((~frames.has("forces")).sum()) for frames in sets)
+        after = f"Train on them: data=[…, {str(short_path(path))!r}]; the run's split.json then lists their uids."
+        if bare:
+            after = f"{bare} of them come from runs and have no labels: a potential must not learn its own predictions."
         in_background(lambda: selection.export(path, sets), done)
 
     def refresh(self, force: bool = False) -> bool:

@@ -35,7 +35,7 @@ class FolderControl:
         self.changed, self.signal = False, ""
         self._revision = self._read()[1]
         self._request: Request = "run"
-        self._held = False
+        self._asked = self._held = False
         self._next_read = self._next_beat = 0.0
 
     def __call__(self) -> Request:
@@ -65,11 +65,15 @@ class FolderControl:
         if self.signal:
             request = "stop"
         if request == "pause":
-            if not self._held:
+            if not self._asked:
+                # The work is saved after this answer; the pause is said to have begun when it asks again.
+                self._asked, self._next_read = True, 0.0
+            elif not self._held:
                 self._held = True
                 self._log(Message("paused by the user"))
                 self._pause()
             return "pause"
+        self._asked = False
         if self._held:
             if request == "run" and not self._go_on():
                 return "pause"

@@ -254,7 +254,9 @@ class Run(os.PathLike):
 
     def series_names(self, replica: int = 0) -> list[str]:
         """Names of the numeric series written so far."""
-        return sorted(path.name for path in (self.replica_folder(replica) / "series").glob("*") if path.is_dir())
+        from mlipkit.data.series import HEADER
+
+        return sorted(path.parent.name for path in (self.replica_folder(replica) / "series").glob(f"*/{HEADER}"))
 
     def series(self, name: str, replica: int = 0) -> Series:
         """A numeric series ("training", "validation", "md"), read by offset.

@@ -181,6 +181,9 @@ def test_pause_lasts_until_it_is_lifted_and_there_are_cores(control):
     assert ask(listen, "run") == "pause"  # no core is free yet
     assert ask(listen) == "run"
     assert ask(listen, "pause") == "pause"
+    assert calls == ["pause"], "a pause begins when what is under way has been saved: at the second answer"
+    assert ask(listen) == "pause"
+    assert calls == ["pause", "pause"]
     assert ask(listen, "stop") == "stop"
     texts = [entry.event.text for entry in EventTail(files.events).read()]  # type: ignore[union-attr]
     assert texts.count("paused by the user") == 2

@@ -164,6 +164,19 @@ def test_tag_export_and_reopening(view: ShiftExplorer, tmp_path: Path) -> None:
     other.close()
 
 
+def test_frames_of_runs_come_without_the_potentials_own_predictions(view: ShiftExplorer) -> None:
+    say(view, around(view, view.data.index("hot", 3, 2)))
+    hot = next(one for one in view.data.sets if one.name == "hot")
+    hot.frames = hot.frames.with_labels(energy=np.zeros(len(hot.frames)), forces=np.ones_like(hot.frames.positions))
+    (labelled,) = view.data.frame_sets(view.selection)
+    assert labelled.has("forces").all()
+    hot.run = object()
+    (bare,) = view.data.frame_sets(view.selection)
+    assert not bare.has("forces").any()
+    assert not bare.has("energy").any()
+    assert bare.uids.tolist() == labelled.uids.tolist()
+
+
 def test_invert_takes_all_others(view: ShiftExplorer) -> None:
     say(view, around(view, view.data.index("hot", 3, 2)))
     view.tray.invert_button.click()
