@@ -44,8 +44,11 @@ def scroll_to(page: LabPage, source: str) -> None:
     page.js(
         """async source => {
             const notebook = window.jupyterapp.shell.currentWidget.content;
-            const index = notebook.widgets.findIndex(
+            const find = () => notebook.widgets.findIndex(
                 cell => cell.model.type === 'code' && cell.model.sharedModel.source.includes(source));
+            // A page that has just been opened again makes its cells one by one.
+            for (let tries = 0; find() < 0 && tries < 100; tries++) await new Promise(go => setTimeout(go, 100));
+            const index = find();
             notebook.activeCellIndex = index;
             await notebook.scrollToItem(index, 'start');
             notebook.widgets[index].outputArea?.node.scrollIntoView({ block: 'start' });
