@@ -44,11 +44,8 @@ def scroll_to(page: LabPage, source: str) -> None:
     page.js(
         """async source => {
             const notebook = window.jupyterapp.shell.currentWidget.content;
-            const find = () => notebook.widgets.findIndex(
+            const index = notebook.widgets.findIndex(
                 cell => cell.model.type === 'code' && cell.model.sharedModel.source.includes(source));
-            // A page that has just been opened again makes its cells one by one.
-            for (let tries = 0; find() < 0 && tries < 100; tries++) await new Promise(go => setTimeout(go, 100));
-            const index = find();
             notebook.activeCellIndex = index;
             await notebook.scrollToItem(index, 'start');
             notebook.widgets[index].outputArea?.node.scrollIntoView({ block: 'start' });
@@ -59,7 +56,7 @@ def scroll_to(page: LabPage, source: str) -> None:
 
 
 def pictures(page: LabPage, source: Path, name: str) -> None:
-    """The whole notebook, one picture per code cell, for people to look at."""
+    """The whole notebook as it was placed, one picture per code cell, for people to look at."""
     for number, cell in enumerate(nbformat.read(source, as_version=4).cells):
         if cell.cell_type == "code":
             scroll_to(page, cell.source)
@@ -111,7 +108,7 @@ def test_start_here_runs_without_clicks(lab: Lab):
                 assert "FAILED" in table or not FULL
         page.healthy()
         if os.environ.get("MLIPKIT_SCREENSHOTS"):
-            pictures_in_the_dark(page, START, "start")
+            pictures_in_the_dark(page, work / START.name, "start")
 
         # Again, in a new kernel: nothing starts, everything is back on screen.
         before = {run.name: run.entries()[-1].seq for run in runs}
@@ -160,5 +157,5 @@ def test_a_shift_is_seen_without_clicks(lab: Lab):
             )
         page.healthy()
         if os.environ.get("MLIPKIT_SCREENSHOTS"):
-            pictures(page, SHIFT, "shift")
-            pictures_in_the_dark(page, SHIFT, "shift")
+            pictures(page, work / SHIFT.name, "shift")
+            pictures_in_the_dark(page, work / SHIFT.name, "shift")
