@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlipkit.data.columns import Array
+from mlipkit.data.files import write_whole
 from mlipkit.errors import ModelError
 
 
@@ -25,17 +24,7 @@ def save_arrays(path: str | Path, kind: str, arrays: Mapping[str, Array], header
         metadata={"mlipkit": json.dumps({"kind": kind, **header})},
     )
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_whole(path, content)
     return path
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import glob
+import os
+import tempfile
 import zipfile
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -131,3 +133,18 @@ def _listing(folder: Path) -> list[str]:
 
 def _sentence(text: str) -> str:
     return text[0].upper() + text[1:]
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file that others see whole or not at all, and that a power cut does not undo."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

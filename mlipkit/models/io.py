@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from mlipkit.data.files import write_whole
 from mlipkit.errors import ModelError
 from mlipkit.models import composite, universal, zbl  # noqa: F401 - their kinds register themselves
 from mlipkit.models.contract import BasePotential
@@ -106,9 +106,9 @@ def save(
     text = None if card is None else json.dumps(dict(card), indent=2, ensure_ascii=False) + "\n"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        _write(path, content)
+        write_whole(path, content)
         if text is not None:
-            _write(path.with_suffix(".json"), text.encode())
+            write_whole(path.with_suffix(".json"), text.encode())
     except OSError as error:
         raise ModelError(
             f"cannot be written ({error.strerror or error})", where=str(path),
@@ -213,17 +213,3 @@ def _unshared(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
             tensors[name] = value.clone()
         seen.add(value.data_ptr())
     return tensors
-
-
-def _write(path: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

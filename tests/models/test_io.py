@@ -111,7 +111,7 @@ def test_a_file_that_cannot_be_written_is_named(potential, tmp_path, monkeypatch
     def forbidden(**_):
         raise PermissionError(13, "Permission denied")
 
-    monkeypatch.setattr(io.tempfile, "mkstemp", forbidden)
+    monkeypatch.setattr("tempfile.mkstemp", forbidden)
     with pytest.raises(ModelError, match=r"a\.safetensors: cannot be written \(Permission denied\)"):
         save(potential, tmp_path / "a.safetensors")
 
