@@ -188,7 +188,11 @@ def test_ctrl_c_stops_the_run_and_what_was_to_follow_it(work: Path):
         sys.executable, "-m", "mlipkit.cli", "md", "--potential", "calc.py:emt", "--start", "calc.py:cluster",
         "--steps", "1000000", "--name", "long", "--json", "md.json",
     ]  # fmt: skip
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A test run that itself was started in the background ignores Ctrl-C, and what it starts would too.
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     end = time.monotonic() + 60
     while not Path("runs/long/trajectory.traj").exists():
         assert time.monotonic() < end, "the run never began"
