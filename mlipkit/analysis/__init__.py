@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mlipkit.analysis.coverage import Coverage as Coverage
     from mlipkit.analysis.coverage import Points as Points
     from mlipkit.analysis.coverage import coverage as coverage
+    from mlipkit.analysis.cross_evaluation import cross_evaluation as cross_evaluation
     from mlipkit.analysis.cures import CureVerdict as CureVerdict
     from mlipkit.analysis.cures import Errors as Errors
     from mlipkit.analysis.cures import judge_cure as judge_cure
@@ -52,6 +53,8 @@ if TYPE_CHECKING:
     from mlipkit.analysis.msd import Diffusion as Diffusion
     from mlipkit.analysis.msd import diffusion as diffusion
     from mlipkit.analysis.msd import msd as msd
+    from mlipkit.analysis.offset_control import OffsetControl as OffsetControl
+    from mlipkit.analysis.offset_control import offset_control as offset_control
     from mlipkit.analysis.ood import OODModel as OODModel
     from mlipkit.analysis.parity import Parity as Parity
     from mlipkit.analysis.parity import fit_offset as fit_offset
@@ -67,6 +70,8 @@ if TYPE_CHECKING:
     from mlipkit.analysis.reactions import Event as Event
     from mlipkit.analysis.reactions import Reactions as Reactions
     from mlipkit.analysis.reactions import reactions as reactions
+    from mlipkit.analysis.residuals import Residuals as Residuals
+    from mlipkit.analysis.residuals import residuals as residuals
     from mlipkit.analysis.scores import Scores as Scores
     from mlipkit.analysis.shift import Shift as Shift
     from mlipkit.analysis.shift import analyse_shift as analyse_shift
@@ -101,6 +106,7 @@ _HOMES = {
     "Coverage": "coverage",
     "Points": "coverage",
     "coverage": "coverage",
+    "cross_evaluation": "cross_evaluation",
     "CureVerdict": "cures",
     "Errors": "cures",
     "judge_cure": "cures",
@@ -124,6 +130,8 @@ _HOMES = {
     "Diffusion": "msd",
     "diffusion": "msd",
     "msd": "msd",
+    "OffsetControl": "offset_control",
+    "offset_control": "offset_control",
     "OODModel": "ood",
     "Parity": "parity",
     "fit_offset": "parity",
@@ -139,6 +147,8 @@ _HOMES = {
     "Event": "reactions",
     "Reactions": "reactions",
     "reactions": "reactions",
+    "Residuals": "residuals",
+    "residuals": "residuals",
     "Scores": "scores",
     "Soap": "soap",
     "Shift": "shift",
