@@ -1,5 +1,6 @@
 """Models behind one contract: `Potential` = encoder + head + atomic energies; encoders register in `ENCODERS`."""
 
+from mlipkit.models.blocks import blocks, trainable_blocks
 from mlipkit.models.composite import Committee, CommitteePrediction, SumPotential
 from mlipkit.models.contract import BasePotential, Prediction
 from mlipkit.models.egnn import EGNN
@@ -11,6 +12,7 @@ from mlipkit.models.potential import Potential
 from mlipkit.models.predict import predict
 from mlipkit.models.registry import ENCODERS, POTENTIALS, build_encoder, encoder_name, register_potential
 from mlipkit.models.schnet import SchNet
+from mlipkit.models.shifts import AtomicShifts, with_shifts
 from mlipkit.models.universal import UNIVERSAL, CalculatorPotential, UniversalPotential
 from mlipkit.models.visnet import ViSNet
 from mlipkit.models.zbl import ZBLRepulsion
@@ -22,6 +24,7 @@ __all__ = [
     "FORMAT_VERSION",
     "POTENTIALS",
     "UNIVERSAL",
+    "AtomicShifts",
     "BasePotential",
     "CalculatorPotential",
     "Committee",
@@ -37,10 +40,13 @@ __all__ = [
     "UniversalPotential",
     "ViSNet",
     "ZBLRepulsion",
+    "blocks",
     "build_encoder",
     "encoder_name",
     "load",
     "predict",
     "register_potential",
     "save",
+    "trainable_blocks",
+    "with_shifts",
 ]

@@ -122,7 +122,8 @@ def load(source: str | os.PathLike[str], *, device: str | torch.device | None = 
 
     Args:
         source: a `.safetensors` file, `"sample:NAME"` (a potential that comes with the package), or the folder of a
-            training run (its best checkpoint, else its last); `"universal:NAME"` (`mlipkit.models.UNIVERSAL`).
+            training run (what it chose at its end, else its best checkpoint, else its last); `"universal:NAME"`
+            (`mlipkit.models.UNIVERSAL`).
         device: where to put it; None leaves it on the CPU.
 
     Raises:
@@ -195,7 +196,7 @@ def _locate(source: str | os.PathLike[str]) -> Path:
     path = Path(text)
     if not path.is_dir():
         return path
-    for name in ("best", "last"):
+    for name in ("chosen", "best", "last"):
         found = path / "checkpoints" / f"{name}.safetensors"
         if found.is_file():
             return found

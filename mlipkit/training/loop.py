@@ -9,10 +9,10 @@ clock, and accelerators may add in another order (`TrainSettings.deterministic` 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
@@ -36,7 +36,14 @@ if TYPE_CHECKING:
     from mlipkit.models import Potential
     from mlipkit.training.settings import TrainSettings
 
-Validate = Callable[["Potential"], Mapping[str, float]]
+
+class Validate(Protocol):
+    """Further figures of a validation: `figures` names them with their units, the call measures them."""
+
+    @property
+    def figures(self) -> Mapping[str, str]: ...
+    def __call__(self, potential: Potential) -> Mapping[str, float]: ...
+
 
 SLOW_DATA = 0.2
 LOOK_AT_LEAST_S = 10.0
@@ -72,7 +79,7 @@ def train(
         control: asked before every step: "run", "pause" (blocks in short sleeps) or "stop" (saves, evaluates, returns).
         terms: summands of the loss; None: energies, forces and stress as the settings say.
         test: labelled frames for the final table only.
-        validate: further validation figures, called with the evaluated weights; `settings.monitor` may name one.
+        validate: further validation figures of the evaluated weights; `settings.monitor` may name one.
 
     Raises:
         LabelError: a weighted label that no training frame has; test frames without any label.
@@ -321,7 +328,8 @@ class _Loop:
         )
         preflight.warm_up(self.potential, self.source.frames, self.sink)
         at = state.at
-        self.recorder = Recorder(self.folder if first else None, self.figures, self.sink, at.rows, at.sums)
+        further = self.validate.figures if self.validate is not None else {}
+        self.recorder = Recorder(self.folder if first else None, self.figures, self.sink, at.rows, at.sums, further)
         self.waited_before = self.feeder.waited_s
         self.pacer.restart(at.seconds)
         facts |= in_effect(self.settings, self.potential, len(self.source), self.order, self.processes)

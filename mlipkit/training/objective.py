@@ -151,13 +151,16 @@ class EnergyForcesStress:
         loss: Tensor | None = None
         figures: Figures = {}
         for (name, (residual, _, unit)), total in zip(pairs.items(), totals, strict=True):
-            values = penalty(residual * unit, self.loss, self.huber_delta)
+            values = self._penalised(name, residual * unit)
             part = self.weights[name] * values.sum() / total.clamp(min=1)
             loss = part if loss is None else loss + part.to(loss.dtype)
             figures[f"loss_{name}"] = part.detach()
             figures[f"{name}_mae"] = residual.detach().abs().sum() / total
         assert loss is not None
         return loss, figures
+
+    def _penalised(self, name: str, values: Tensor) -> Tensor:
+        return penalty(values, self.loss, self.huber_delta)
 
     def _residual(
         self, name: str, graph: Graph, targets: Targets, prediction: Prediction | None

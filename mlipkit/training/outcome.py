@@ -53,21 +53,15 @@ def in_effect(
     settings: TrainSettings, potential: Potential, points: int, order: Order, processes: Processes
 ) -> dict[str, Any]:
     """Facts of `Started`: every setting, sizes that follow from them, trainable and frozen weights per block."""
-    blocks = {}
-    for name, block in potential.named_children():
-        sizes = [(parameter.numel(), parameter.requires_grad) for parameter in block.parameters()]
-        if sizes:
-            blocks[name] = {
-                "trainable": sum(size for size, free in sizes if free),
-                "frozen": sum(size for size, free in sizes if not free),
-            }
+    from mlipkit.models import trainable_blocks
+
     return {
         "training_points": points,
         "effective_batch": settings.batch_size * processes.number,
         "steps_per_epoch": order.steps_per_epoch,
         "processes": processes.number,
         "device": str(processes.device),
-        "parameters": blocks,
+        "parameters": trainable_blocks(potential),
         "settings": settings.to_json(),
     }
 

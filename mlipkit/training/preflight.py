@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from mlipkit.errors import LabelError
+from mlipkit.errors import LabelError, ModelError
 from mlipkit.events import EventSink, Message
 
 if TYPE_CHECKING:
@@ -133,14 +133,21 @@ def check_plausible(potential: Potential, frames: FrameSet, limit: float, matter
         matters: energies are trained on; False only measures.
 
     Returns:
-        The median of |E - Σ E0| / n over the labelled frames, eV/atom (NaN without energies).
+        The median of |E - Σ E0| / n over the labelled frames, eV/atom (NaN without energies, and for potentials of
+        others, which do not tell their atomic energies).
 
     Raises:
         DataError: it is larger than `limit`; names the suspected cause (units, another method, another zero).
     """
     from mlipkit.data.atomic_energies import choose_atomic_energies, residual_per_atom
 
-    energies = {z: float(potential.atomic_energies[z]) for z in frames.elements}
+    try:
+        table = getattr(potential, "atomic_energies", None)
+    except ModelError:  # a sum of which one part has none
+        table = None
+    if table is None:
+        return float("nan")
+    energies = {z: float(table[z]) for z in frames.elements}
     if matters and frames.has("energy").any():
         choose_atomic_energies(frames, energies, max_binding=limit)
     residual = np.abs(residual_per_atom(frames, energies))

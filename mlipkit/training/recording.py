@@ -6,6 +6,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,6 +46,7 @@ class Recorder:
         rows: rows of the two series that belong to the state resumed from; later ones are cut off. Empty:
             new series.
         sums: running sums of the epoch resumed into.
+        further: unit per further figure of the validation.
     """
 
     def __init__(
@@ -54,12 +56,13 @@ class Recorder:
         sink: EventSink,
         rows: Mapping[str, int],
         sums: Mapping[str, list[float]],
+        further: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         self.figures = tuple(figures)
         columns = {
             "training": {**STEP, **figures, **AFTER},
             "validation": {
-                "step": "", "epoch": "", "objective": "", "learning_rate": "", "seconds": "s", **EVALUATED,
+                "step": "", "epoch": "", "objective": "", "learning_rate": "", "seconds": "s", **EVALUATED, **further,
                 **{f"train_{name}": unit for name, unit in {"loss": "", **figures}.items()},
             },
         }  # fmt: skip

@@ -157,7 +157,6 @@ _CHOICES: dict[str, tuple[str, ...]] = {
 _AT_LEAST_ONE = (
     "batch_size",
     "evaluation_batch_size",
-    "max_epochs",
     "max_steps",
     "points_per_epoch",
     "schedule_patience",
@@ -177,4 +176,4 @@ _POSITIVE = (
     "checkpoint_s",
     "plausibility_ev",
 )
-_NOT_NEGATIVE = ("energy_weight", "forces_weight", "stress_weight", "weight_decay", "warmup_steps")
+_NOT_NEGATIVE = ("max_epochs", "energy_weight", "forces_weight", "stress_weight", "weight_decay", "warmup_steps")

@@ -56,7 +56,8 @@ class UniversalPotential(BasePotential):
             `CURE` what to do instead where no extra does.
         FACTS: for people; part of `describe()`.
         PRECISIONS: dtypes in which it may compute; weights in another one are turned into the first.
-        READOUT: first parts of the names of parameters that do not make the features.
+        READOUT: first parts of the names of parameters that do not make the features; `ENERGY_HEAD`: of those that make
+            energies of them.
     """
 
     NAME: ClassVar[str]
@@ -67,6 +68,7 @@ class UniversalPotential(BasePotential):
     FACTS: ClassVar[Facts]
     PRECISIONS: ClassVar[tuple[torch.dtype, ...]] = (torch.float32, torch.float64)
     READOUT: ClassVar[tuple[str, ...]] = ()
+    ENERGY_HEAD: ClassVar[tuple[str, ...]] = ()
 
     model: Any
 
@@ -93,6 +95,19 @@ class UniversalPotential(BasePotential):
         """
         with process_unchanged():
             return require(module or cls.MODULE, cls.EXTRA, f"universal:{cls.NAME}", cls.CURE)
+
+    def train(self, mode: bool = True):
+        """Its network stays in evaluation mode: packages switch more than dropout with it."""
+        super().train(mode)
+        self.model.eval()
+        return self
+
+    def add_lora(self, rank: int, seed: int) -> bool:
+        """Put low-rank additions (LoRA) beside its weights where its package offers them; False where not.
+
+        They are zero at first: the potential stays what it is until they are trained.
+        """
+        return False
 
     def _apply(self, fn, recurse: bool = True):
         wanted = fn(torch.empty(0, dtype=self.PRECISIONS[0])).dtype

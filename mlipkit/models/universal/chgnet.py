@@ -38,6 +38,7 @@ class CHGNet(UniversalPotential):
         "modelling, Nat. Mach. Intell. 2023, doi 10.1038/s42256-023-00716-3",
         note="trained on crystals only; molecules are computed without a cell, which equals a large empty one",
     )
+    ENERGY_HEAD = ("mlp",)
     READOUT = ("mlp", "composition_model", "site_wise")
 
     def __init__(self, model: Any) -> None:

@@ -45,6 +45,7 @@ class MACE(UniversalPotential):
         "force fields, NeurIPS 2022",
         trust="the file is a pickle: loading it runs whatever code it holds, so load files of people you trust only",
     )
+    ENERGY_HEAD = ("readouts",)
     READOUT = ("readouts", "scale_shift", "atomic_energies_fn")
 
     def __init__(self, model: Any, path: str | os.PathLike[str] = "", head: str | None = None) -> None:

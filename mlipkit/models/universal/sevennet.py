@@ -36,6 +36,7 @@ class SevenNet0(UniversalPotential):
         "molecular dynamics simulations, J. Chem. Theory Comput. 2024, doi 10.1021/acs.jctc.4c00190",
         note="no dispersion correction",
     )
+    ENERGY_HEAD = ("reduce_input_to_hidden", "reduce_hidden_to_energy")
     READOUT = ("reduce_input_to_hidden", "reduce_hidden_to_energy", "rescale_atomic_energy")
 
     def __init__(self, model: nn.Module, cutoff: float, types: Mapping[int, int]) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
+from mlipkit.errors import ModelError
 from mlipkit.models.registry import register_potential
 from mlipkit.models.universal.base import Facts, UniversalPotential, own, print_precision_kept, process_unchanged
 from mlipkit.ops import gather, segment_sum
@@ -44,6 +46,7 @@ class SO3LR(UniversalPotential):
         "is taken as neutral and closed-shell, whatever charge its file states",
     )
     PRECISIONS = (torch.float64,)
+    ENERGY_HEAD = ("atomic_energy_output_block",)
     READOUT = ("atomic_energy_output_block", "zbl_repulsion", "partial_charges_output_block", "hirshfeld_output_block")
 
     def __init__(self, model: nn.Module) -> None:
@@ -52,6 +55,31 @@ class SO3LR(UniversalPotential):
         self.model.dispersion_energy_cutoff_lr_damping = DAMPING
         self.model.partial_charges_output_block.register_forward_hook(_exact_total, with_kwargs=True)
         self._known = set(vars(self.model))
+        self._lora: int | None = None
+
+    def add_lora(self, rank: int, seed: int) -> bool:
+        tools, dtype = self.require("so3krates_torch.tools.finetune"), self.dtype
+        if self._lora is not None:
+            raise ModelError("has low-rank additions already", where=f"universal:{self.NAME}", found=self._lora)
+        weights = {name: value.clone() for name, value in self.model.state_dict().items()}
+        # The package seeds torch's own generator, and makes blocks anew in the default dtype, which rounds weights.
+        with torch.random.fork_rng(devices=[]), process_unchanged():
+            tools.model_to_lora(self.model, rank=rank, alpha=2 * rank, device=str(self.device), seed=seed)
+        self.model.to(dtype).load_state_dict(weights, strict=False)
+        self.model.eval()
+        self._lora = rank
+        return True
+
+    def specification(self) -> dict[str, Any]:
+        return super().specification() | ({} if self._lora is None else {"lora_rank": self._lora})
+
+    @classmethod
+    def from_specification(cls, spec: Mapping[str, Any], *, where: str) -> SO3LR:
+        made = super().from_specification(spec, where=where)
+        assert isinstance(made, SO3LR)
+        if spec.get("lora_rank") is not None:
+            made.add_lora(int(spec["lora_rank"]), 0)
+        return made
 
     @classmethod
     def load(cls) -> SO3LR:
