@@ -29,7 +29,7 @@ FLOORS = {
 CLI_FLOOR = {"cli", "demo", "doctor", "lab"}
 HEAVY = {
     "torch_geometric", "sevenn", "chgnet", "dscribe", "nglview", "tblite", "dask", "distributed", "h5py", "sklearn",
-    "openTSNE", "so3krates_torch", "mace", "e3nn", "pymatgen",
+    "openTSNE", "so3krates_torch", "mace", "e3nn", "pymatgen", "pyscf",
 }  # fmt: skip
 JUPYTER = {"IPython", "ipywidgets", "anywidget", "nglview", "ipykernel", "jupyterlab", "notebook"}
 

@@ -1,0 +1,36 @@
+"""Labels for frames: one protocol for engines, and the job that asks one about many frames."""
+
+from __future__ import annotations
+
+from mlipkit.labelling.engine_calculator import CalculatorLabels
+from mlipkit.labelling.engine_potential import PotentialLabels
+from mlipkit.labelling.engine_pyscf import PySCFLabels
+from mlipkit.labelling.engine_recorded import RecordedLabels
+from mlipkit.labelling.engine_tblite import XTBLabels
+from mlipkit.labelling.job import LABELLED, TIMEOUT_S, FailedLabel, Labelled, label_frames
+from mlipkit.labelling.makers import ENGINES, NAMES, build, label_maker, options_of, recipe_of
+from mlipkit.labelling.protocol import MAX_FORCE, LabelMaker, LabelMakerError, Labels, Recipe
+
+__all__ = [
+    "ENGINES",
+    "LABELLED",
+    "MAX_FORCE",
+    "NAMES",
+    "TIMEOUT_S",
+    "CalculatorLabels",
+    "FailedLabel",
+    "LabelMaker",
+    "LabelMakerError",
+    "Labelled",
+    "Labels",
+    "PotentialLabels",
+    "PySCFLabels",
+    "Recipe",
+    "RecordedLabels",
+    "XTBLabels",
+    "build",
+    "label_frames",
+    "label_maker",
+    "options_of",
+    "recipe_of",
+]

@@ -1,0 +1,113 @@
+"""`labels.jsonl`: one line per frame as it is labelled, safe on disk before the next one is begun.
+
+The first line says what the engine is. A line is a frame's labels or the reason why it has none; of two lines for one
+uid the later one counts. A line that was torn by a crash is cut off or passed over, and its frame is labelled anew.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mlipkit.errors import RunError
+
+FORMAT = "mlipkit-labels-1"
+LOG = "labels.jsonl"
+
+
+class LabelLog:
+    """The file of a folder, held by this process alone until it is closed.
+
+    Attributes:
+        head: first line, or empty when nothing was written yet.
+        rows: by uid, the latest line of each frame.
+        torn: lines that could not be read.
+
+    Raises:
+        RunError: another process labels in this folder, it cannot be written, or it holds something else.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / LOG
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._file = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o644)
+        except OSError as error:
+            raise RunError(f"labels cannot be kept here ({error.strerror})", where=str(folder)) from None
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._file)
+            raise RunError("another process labels in this folder", where=str(folder),
+                           hint="Wait for it, or choose another folder") from None  # fmt: skip
+        self.head: dict[str, Any] = {}
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.torn = 0
+        try:
+            self._read()
+        except BaseException:
+            self.close()
+            raise
+
+    def begin(self, head: dict[str, Any]) -> None:
+        """Write the first line."""
+        self.head = {"format": FORMAT, **head}
+        self._append(self.head)
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Append the outcome of a frame; it is on disk when this returns.
+
+        Raises:
+            RunError: the disk is full or gone; what was written before is whole.
+        """
+        self._append(row)
+        self.rows[row["uid"]] = row
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            os.close(self._file)
+
+    def __enter__(self) -> LabelLog:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _read(self) -> None:
+        content = self.path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole < len(content):
+            os.ftruncate(self._file, whole)
+        for number, line in enumerate(content[:whole].splitlines()):
+            try:
+                record = json.loads(line)
+                if number == 0:
+                    if record.get("format") != FORMAT:
+                        raise RunError("holds no labels of mlipkit", where=str(self.path), expected=FORMAT)
+                    self.head = record
+                else:
+                    self.rows[record["uid"]] = record
+            except (ValueError, KeyError, AttributeError, TypeError):
+                self.torn += 1
+        if self.rows and not self.head:
+            raise RunError("the first line cannot be read", where=str(self.path),
+                           hint="Label into a new folder")  # fmt: skip
+
+    def _append(self, record: dict[str, Any]) -> None:
+        line = memoryview(json.dumps(record).encode() + b"\n")
+        size = os.fstat(self._file).st_size
+        try:
+            while line:
+                line = line[os.write(self._file, line) :]
+            os.fsync(self._file)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                os.ftruncate(self._file, size)
+            raise RunError(
+                f"labels cannot be written ({error.strerror})", where=str(self.path),
+                hint=f"The {len(self.rows)} frames before are safe; make room and start the same again: it goes on",
+            ) from None  # fmt: skip
