@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlipkit.models import Potential as Potential
     from mlipkit.models import load as load
     from mlipkit.models import predict as predict
+    from mlipkit.runs import FinetuneSpec as FinetuneSpec
     from mlipkit.runs import MDSpec as MDSpec
     from mlipkit.runs import RelaxSpec as RelaxSpec
     from mlipkit.runs import Run as Run
@@ -46,6 +47,7 @@ _HOMES = {
     "Potential": "mlipkit.models",
     "load": "mlipkit.models",
     "predict": "mlipkit.models",
+    "FinetuneSpec": "mlipkit.runs",
     "MDSpec": "mlipkit.runs",
     "RelaxSpec": "mlipkit.runs",
     "TrainSpec": "mlipkit.runs",
@@ -55,6 +57,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "FinetuneSpec",
     "FrameSet",
     "MDSpec",
     "Potential",

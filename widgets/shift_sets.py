@@ -12,8 +12,9 @@ from ase import Atoms
 from mlipkit.data import FrameSet, Split
 from mlipkit.errors import DataError
 from mlipkit.events import Judged
-from mlipkit.runs import MDSpec, Run, TrainSpec
+from mlipkit.runs import MDSpec, Run
 from mlipkit.runs.frames import RunFrames
+from mlipkit.runs.spec import FittingSpec
 
 from .shift_data import ShiftSet
 
@@ -98,7 +99,7 @@ def _sets_of(one: Any, name: str | None) -> list[ShiftSet]:
 
 def _run_sets(run: Run, name: str | None) -> list[ShiftSet]:
     name = name or run.name
-    if isinstance(run.spec, TrainSpec):
+    if isinstance(run.spec, FittingSpec):
         return [ShiftSet(name, _trained_on(run), origin=str(_short(run.folder)))]
     if not isinstance(run.spec, MDSpec):
         from mlipkit.runs.building_data import read_frames
@@ -119,7 +120,7 @@ def _trained_on(run: Run) -> FrameSet:
     """Training frames of a training run, as its own record says."""
     from mlipkit.runs.building_data import read_frames
 
-    assert isinstance(run.spec, TrainSpec)
+    assert isinstance(run.spec, FittingSpec)
     base = Path(run.files.read("launch.json").get("cwd") or Path.cwd())
     frames = read_frames(run.spec.data, base, keys=run.spec.keys, units=run.spec.units, allow_partial=True)
     record = run.files.read("split.json")

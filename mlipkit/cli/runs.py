@@ -9,7 +9,7 @@ import typer
 
 from mlipkit.cli.command import FAILED, INTERRUPTED, Record, app, command, console, from_options
 from mlipkit.errors import RunError
-from mlipkit.runs import MDSpec, RelaxSpec, TrainSpec, load_spec
+from mlipkit.runs import FinetuneSpec, MDSpec, RelaxSpec, TrainSpec, load_spec
 from mlipkit.runs.options import options_of, parse_pairs, spec_from_options
 from mlipkit.runs.spec import AnySpec
 
@@ -66,6 +66,15 @@ def train(
 ) -> int | None:  # fmt: skip
     """Train a potential on labelled frames."""
     return _launch(record, from_options(spec_from_options, TrainSpec, values), root, again, resume, detach, only)
+
+
+@command(app, "finetune", options_of(FinetuneSpec))
+def finetune(
+    record: Record, root: Root = Path("runs"), again: Again = False, resume: Resume = False, detach: Detach = False,
+    only: Only = False, **values: Any,
+) -> int | None:  # fmt: skip
+    """Fine-tune a universal or a trained potential on labelled frames."""
+    return _launch(record, from_options(spec_from_options, FinetuneSpec, values), root, again, resume, detach, only)
 
 
 @command(app, "md", options_of(MDSpec))

@@ -16,10 +16,13 @@ if TYPE_CHECKING:
     from mlipkit.runs.launching import launch as launch
     from mlipkit.runs.run import Run as Run
     from mlipkit.runs.run import open_run as open
+    from mlipkit.runs.spec import FinetuneLossSpec as FinetuneLossSpec
+    from mlipkit.runs.spec import FinetuneSpec as FinetuneSpec
     from mlipkit.runs.spec import LossSpec as LossSpec
     from mlipkit.runs.spec import MDSpec as MDSpec
     from mlipkit.runs.spec import ModelSpec as ModelSpec
     from mlipkit.runs.spec import OptimiserSpec as OptimiserSpec
+    from mlipkit.runs.spec import RecipeSpec as RecipeSpec
     from mlipkit.runs.spec import RelaxSpec as RelaxSpec
     from mlipkit.runs.spec import SplitSpec as SplitSpec
     from mlipkit.runs.spec import TrainSpec as TrainSpec
@@ -29,11 +32,14 @@ if TYPE_CHECKING:
 __all__ = [
     "DaskExecutor",
     "Estimate",
+    "FinetuneLossSpec",
+    "FinetuneSpec",
     "LocalExecutor",
     "LossSpec",
     "MDSpec",
     "ModelSpec",
     "OptimiserSpec",
+    "RecipeSpec",
     "RelaxSpec",
     "Run",
     "SplitSpec",

@@ -5,6 +5,7 @@ Only the worker process imports this; it loads torch.
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
 
 import torch
@@ -12,15 +13,21 @@ import torch
 from mlipkit.events import Control, EventSink, Finished
 from mlipkit.runs.building_data import read_frames as read_frames
 from mlipkit.runs.building_forces import build_forces as build_forces
-from mlipkit.runs.building_md import run_md
 from mlipkit.runs.building_md import start_structure as start_structure
 from mlipkit.runs.building_train import build_potential as build_potential
-from mlipkit.runs.building_train import run_training
 from mlipkit.runs.building_train import settings_of as settings_of
 from mlipkit.runs.building_train import split_frames as split_frames
 from mlipkit.runs.folder import RunFolder
-from mlipkit.runs.spec import AnySpec, MDSpec, TrainSpec
+from mlipkit.runs.spec import AnySpec
 from mlipkit.runs.spec_md import THERMOSTAT_SEEDS as THERMOSTAT_SEEDS
+
+JOBS = {
+    "train": ("building_train", "run_training"),
+    "finetune": ("building_finetune", "run_finetuning"),
+    "md": ("building_md", "run_md"),
+    "relax": ("building_relax", "run_relaxation"),
+}
+"""Module and function that do the work of each kind of specification; a test compares with `spec.KINDS`."""
 
 
 def execute(spec: AnySpec, files: RunFolder, base: Path, sink: EventSink, control: Control) -> Finished:
@@ -37,10 +44,5 @@ def execute(spec: AnySpec, files: RunFolder, base: Path, sink: EventSink, contro
     torch.set_num_threads(spec.threads)
     # Every purpose has a generator of its own; torch's global one is set for code that a user brings along.
     torch.manual_seed(spec.seed)
-    if isinstance(spec, TrainSpec):
-        return run_training(spec, files, base, sink, control)
-    if isinstance(spec, MDSpec):
-        return run_md(spec, files, base, sink, control)
-    from mlipkit.runs.building_relax import run_relaxation
-
-    return run_relaxation(spec, files, base, sink, control)
+    module, function = JOBS[spec.kind]
+    return getattr(importlib.import_module(f"mlipkit.runs.{module}"), function)(spec, files, base, sink, control)

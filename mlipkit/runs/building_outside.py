@@ -14,7 +14,7 @@ from mlipkit.runs.building_data import _read, read_frames
 from mlipkit.runs.folder import RunFolder
 from mlipkit.runs.places import absolute, idle_at, run_of, split_place
 from mlipkit.runs.run import spec_in
-from mlipkit.runs.spec import TrainSpec
+from mlipkit.runs.spec import FittingSpec
 from mlipkit.runs.spec_md import OutsideSpec, listed
 
 if TYPE_CHECKING:
@@ -103,13 +103,13 @@ def training_frames(place: str, base: Path) -> FrameSet:
     """
     folder = run_of(place, base)
     spec = spec_in(RunFolder(folder)) if folder is not None else None
-    if folder is None or not isinstance(spec, TrainSpec):
+    if folder is None or not isinstance(spec, FittingSpec):
         return read_frames(place, base, allow_partial=True)
     if split_place(place)[1]:
         raise SpecError("a training run takes no index here: all that it trained on is inside", where=place)
     home = Path(RunFolder(folder).read("launch.json").get("cwd", base))
     reading = {"keys": spec.keys, "units": spec.units, "allow_partial": True}
     # As in training, an option may be meant for the validation file alone.
-    frames = _read(listed(spec.data), home, None, reading, idle_at([text for _, text in spec.places()], home, reading))
+    frames = _read(listed(spec.data), home, None, reading, idle_at(spec.frame_places, home, reading))
     record = json.loads((folder / "split.json").read_text())
     return frames.select_uids(record["uids"]["train"])

@@ -15,7 +15,7 @@ from mlipkit.events import Control, EventSink, Finished, Saved
 from mlipkit.runs.building_data import _read
 from mlipkit.runs.folder import RunFolder, write_text
 from mlipkit.runs.places import idle_at
-from mlipkit.runs.spec import TrainSpec
+from mlipkit.runs.spec import FittingSpec, TrainSpec
 
 if TYPE_CHECKING:
     from mlipkit.data import FrameSet, Split
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 MAX_PARITY_POINTS = 20000
 
 
-def split_frames(spec: TrainSpec, base: Path, sink: EventSink | None = None) -> Split:
+def split_frames(spec: FittingSpec, base: Path, sink: EventSink | None = None) -> Split:
     """Training, validation and test frames of a specification.
 
     Raises:
@@ -44,7 +44,7 @@ def split_frames(spec: TrainSpec, base: Path, sink: EventSink | None = None) -> 
     }
     data = [spec.data] if isinstance(spec.data, str) else spec.data
     # An option may be meant for the validation file alone, so all places are judged together.
-    idle = idle_at([text for _, text in spec.places()], base, reading)
+    idle = idle_at(spec.frame_places, base, reading)
     frames = _read(data, base, sink, reading, idle)
     apart = {
         name: _read([place], base, sink, reading, idle)
@@ -131,12 +131,17 @@ def run_training(spec: TrainSpec, files: RunFolder, base: Path, sink: EventSink,
         return Finished("stopped", "stopped by the user", facts)
     write_parity(potential, {"validation": parts.validation, "test": parts.test}, files.parity)
     sink(Saved(str(files.parity), "predictions beside labels"))
+    return Finished("completed", ending_of(spec, result.ending), facts)
+
+
+def ending_of(spec: FittingSpec, ending: str) -> str:
+    """Which limit ended a training, in words."""
     reasons = {
         "max_epochs": f"all {spec.max_epochs} epochs done", "max_steps": f"all {spec.max_steps} steps done",
         "time_limit": f"time limit of {spec.time_limit_s:g} s reached" if spec.time_limit_s else "time limit reached",
         "early_stopping": f"no better for {spec.optimiser.patience} epochs",
     }  # fmt: skip
-    return Finished("completed", reasons.get(result.ending, result.ending), facts)
+    return reasons.get(ending, ending)
 
 
 def write_parity(potential: BasePotential, splits: Mapping[str, FrameSet], path: Path) -> None:

@@ -23,7 +23,7 @@ from mlipkit.runs.interpreters import check_python, interpreter
 from mlipkit.runs.launching import check_places
 from mlipkit.runs.places import run_of
 from mlipkit.runs.run import Run
-from mlipkit.runs.spec import AnySpec, MDSpec, RelaxSpec, TrainSpec, parse_spec
+from mlipkit.runs.spec import AnySpec, FinetuneSpec, MDSpec, RelaxSpec, TrainSpec, parse_spec
 
 WARM_UP, STEPS, SECONDS = 2, 3, 1.0
 """Steps that do not count, steps that do at least, and how long small ones go on."""
@@ -195,11 +195,17 @@ def measure(spec: AnySpec, base: Path, begin: float) -> Estimate:
     return Estimate(seconds, peak + _lists(spec, frames.train), int(disk), steps, step, setup)
 
 
-def _lists(spec: TrainSpec, frames: Any) -> int:
+def _lists(spec: TrainSpec | FinetuneSpec, frames: Any) -> int:
     """Bytes of the neighbour lists of all training frames, kept after the first epoch."""
     from mlipkit.data import NeighbourCache
 
-    cache = NeighbourCache(frames, spec.model.cutoff)
+    if isinstance(spec, TrainSpec):
+        cutoff = spec.model.cutoff
+    else:
+        from mlipkit.runs.building_finetune import start_potential
+
+        cutoff = start_potential(spec, Path.cwd()).cutoff
+    cache = NeighbourCache(frames, cutoff)
     chosen = range(0, len(frames), max(1, len(frames) // 5))
     sizes = [sum(array.nbytes for array in cache.get(index)) for index in chosen]
     return min(int(statistics.mean(sizes) * len(frames)), 1 << 30)

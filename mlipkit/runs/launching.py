@@ -29,7 +29,7 @@ from mlipkit.runs.places import (
     universal_of,
 )
 from mlipkit.runs.run import ACTIVE, Run, spec_in
-from mlipkit.runs.spec import AnySpec, MDSpec, RelaxSpec, TrainSpec, load_spec, parse_spec
+from mlipkit.runs.spec import KINDS, AnySpec, BaseSpec, FittingSpec, MDSpec, load_spec, parse_spec
 
 
 def launch(
@@ -63,8 +63,9 @@ def launch(
         spec = load_spec(spec)
     elif isinstance(spec, Mapping):
         spec = parse_spec(spec)
-    elif not isinstance(spec, (TrainSpec, MDSpec, RelaxSpec)):
-        raise SpecError("not a specification", found=type(spec).__name__, expected="TrainSpec, MDSpec or RelaxSpec")
+    elif not isinstance(spec, BaseSpec):
+        expected = ", ".join(cls.__name__ for cls in KINDS.values())
+        raise SpecError("not a specification", found=type(spec).__name__, expected=expected)
     base = Path.cwd()
     wanted = Path(root, spec.name or spec.default_name) if folder is None else Path(folder)
     wanted = wanted.expanduser().resolve()
@@ -161,8 +162,8 @@ def check_places(spec: AnySpec, base: Path) -> dict[str, str]:
         if not path.exists():
             raise SpecError("no such file, folder or run", where=(field, text), hint=_near(path))
         inputs[str(path)] = fingerprint(path)
-    if isinstance(spec, TrainSpec):
-        places = [text for _, text in spec.places()]
+    if isinstance(spec, FittingSpec):
+        places = spec.frame_places
         # What is in a public set shows once it is fetched, which is the worker's business.
         if not any(text.startswith("public:") for text in places):
             idle_at(places, base, {"keys": spec.keys, "units": spec.units, "unconverged": spec.unconverged})

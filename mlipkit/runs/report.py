@@ -20,7 +20,7 @@ from mlipkit.runs.page import details, figure_html, page, table
 from mlipkit.runs.places import universal_of
 from mlipkit.runs.replicas import Replicas, curve_of
 from mlipkit.runs.run import Run
-from mlipkit.runs.spec import MDSpec, RelaxSpec, TrainSpec
+from mlipkit.runs.spec import FittingSpec, MDSpec, RelaxSpec, TrainSpec
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -87,7 +87,7 @@ def figures(run: Run) -> dict[str, go.Figure]:
     """The pictures of a run that its files allow: heading -> figure."""
     if isinstance(run.spec, RelaxSpec):
         return {}
-    return dict(training_figures(run) if isinstance(run.spec, TrainSpec) else md_figures(run))
+    return dict(training_figures(run) if isinstance(run.spec, FittingSpec) else md_figures(run))
 
 
 def training_figures(run: Run) -> Iterable[tuple[str, go.Figure]]:
@@ -103,6 +103,9 @@ def training_figures(run: Run) -> Iterable[tuple[str, go.Figure]]:
         table = run.series("validation").read()
         if len(table["epoch"]):
             errors = {"validation": {key: table[key] for key in ("energy_mae", "forces_mae")}}
+            if "retention_forces_mae" in table:
+                kept = {key: table[f"retention_{key}"] for key in ("energy_mae", "forces_mae")}
+                errors["away from the old potential"] = kept
             best = run.facts().get("best_epoch")
             yield "Validation errors", plots.validation_errors(table["epoch"], errors, best)
     if run.files.parity.is_file():
@@ -226,7 +229,7 @@ def _section(run: Run, heading: bool) -> str:
             parts.append(f"<h3>{html.escape(title)}</h3>{figure_html(figure)}")
     except MlipkitError as error:
         parts.append(f'<p class="verdict warning">A picture could not be drawn: {html.escape(str(error))}</p>')
-    if isinstance(run.spec, TrainSpec) and run.metrics():
+    if isinstance(run.spec, FittingSpec) and run.metrics():
         head = ("split", "energy MAE meV/atom", "energy RMSE meV/atom", "force MAE meV/Å", "force RMSE meV/Å")
         rows = [[split, *cells] for split, cells in metrics_table(run)]
         parts.append(f"<h3>Errors of the best weights</h3>{table(rows, head)}")

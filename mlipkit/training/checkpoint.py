@@ -24,14 +24,14 @@ from mlipkit.models import io
 from mlipkit.training.optimise import MovingAverage, optimiser_tensors, restore_optimiser
 
 if TYPE_CHECKING:
-    from mlipkit.models import Potential
+    from mlipkit.models import BasePotential
 
 STATE_VERSION = 1
 HEADER_KEY = "training"
 WEIGHTS, OPTIMISER, AVERAGE, RANDOM = (f"training.{part}." for part in ("weights", "optimiser", "average", "random"))
 
 
-def save_best(path: Path, potential: Potential, average: MovingAverage | None, card: Mapping[str, Any]) -> None:
+def save_best(path: Path, potential: BasePotential, average: MovingAverage | None, card: Mapping[str, Any]) -> None:
     """Write the potential to use: averaged weights when there is an average. `card` holds epoch, step and metric."""
     with average.applied() if average else nullcontext():
         io.save(potential, path, card, extra={HEADER_KEY: json.dumps({"card": dict(card)})})
@@ -39,7 +39,7 @@ def save_best(path: Path, potential: Potential, average: MovingAverage | None, c
 
 def save_last(
     path: Path,
-    potential: Potential,
+    potential: BasePotential,
     optimiser: torch.optim.Optimizer,
     average: MovingAverage | None,
     record: Mapping[str, Any],
@@ -89,7 +89,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def restore(
-    path: Path, potential: Potential, optimiser: torch.optim.Optimizer, average: MovingAverage | None
+    path: Path, potential: BasePotential, optimiser: torch.optim.Optimizer, average: MovingAverage | None
 ) -> dict[str, Tensor]:
     """Put weights, optimiser and average of `last` back in place, bit for bit; returns the random states.
 
@@ -123,7 +123,7 @@ def restore(
     return _part(tensors, RANDOM)
 
 
-def take_weights(path: Path, potential: Potential) -> None:
+def take_weights(path: Path, potential: BasePotential) -> None:
     """Put the weights of a potential file into a potential of the same make-up, in place."""
     _, tensors = io.read(path)
     potential.load_state_dict(_part(tensors, io.PREFIX))

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mlipkit.data.frameset import FrameSet
-    from mlipkit.models import Potential
+    from mlipkit.models import BasePotential
     from mlipkit.training.settings import TrainSettings
 
 
@@ -42,7 +42,7 @@ class Validate(Protocol):
 
     @property
     def figures(self) -> Mapping[str, str]: ...
-    def __call__(self, potential: Potential) -> Mapping[str, float]: ...
+    def __call__(self, potential: BasePotential) -> Mapping[str, float]: ...
 
 
 SLOW_DATA = 0.2
@@ -51,7 +51,7 @@ SAVE_AT_LEAST_S = 5.0
 
 
 def train(
-    potential: Potential,
+    potential: BasePotential,
     train: FrameSet | Source,
     validation: FrameSet,
     settings: TrainSettings,
@@ -112,7 +112,7 @@ class _Loop:
 
     def __init__(
         self,
-        potential: Potential,
+        potential: BasePotential,
         train: FrameSet | Source,
         validation: FrameSet,
         settings: TrainSettings,

@@ -23,7 +23,7 @@ from mlipkit.errors import ModelError
 
 if TYPE_CHECKING:
     from mlipkit.data.graph import Graph, Targets
-    from mlipkit.models import Potential, Prediction
+    from mlipkit.models import BasePotential, Prediction
     from mlipkit.training.settings import EnergyUnit, Loss, TrainSettings
 
 Figures = dict[str, Tensor]
@@ -46,7 +46,7 @@ class StepState:
         total: sums a tensor of counts over all processes. Every process must call it equally often.
     """
 
-    potential: Potential
+    potential: BasePotential
     epoch: int = 0
     step: int = 0
     seed: int = 0

@@ -13,7 +13,7 @@ from mlipkit.training.evaluate import evaluate
 
 if TYPE_CHECKING:
     from mlipkit.data.frameset import FrameSet
-    from mlipkit.models import Potential
+    from mlipkit.models import BasePotential
     from mlipkit.training.batches import Order
     from mlipkit.training.parallel import Processes
     from mlipkit.training.settings import TrainSettings
@@ -50,7 +50,7 @@ class TrainResult:
 
 
 def in_effect(
-    settings: TrainSettings, potential: Potential, points: int, order: Order, processes: Processes
+    settings: TrainSettings, potential: BasePotential, points: int, order: Order, processes: Processes
 ) -> dict[str, Any]:
     """Facts of `Started`: every setting, sizes that follow from them, trainable and frozen weights per block."""
     from mlipkit.models import trainable_blocks
@@ -68,7 +68,7 @@ def in_effect(
 
 def final_table(
     path: Path,
-    potential: Potential,
+    potential: BasePotential,
     splits: Mapping[str, FrameSet | None],
     state: TrainState,
     processes: Processes,

@@ -14,7 +14,7 @@ from mlipkit.events import EventSink, Message
 
 if TYPE_CHECKING:
     from mlipkit.data.frameset import FrameSet
-    from mlipkit.models import Potential
+    from mlipkit.models import BasePotential
     from mlipkit.training.objective import ObjectiveTerm
     from mlipkit.training.settings import TrainSettings
 
@@ -24,7 +24,7 @@ WORTH_SAYING_S = 2.0
 
 def check(
     terms: Sequence[ObjectiveTerm],
-    potential: Potential,
+    potential: BasePotential,
     train: FrameSet,
     validation: FrameSet,
     settings: TrainSettings,
@@ -47,7 +47,7 @@ def check(
     }
 
 
-def check_pooled(potential: Potential, frames: FrameSet, sink: EventSink) -> None:
+def check_pooled(potential: BasePotential, frames: FrameSet, sink: EventSink) -> None:
     """Warn where a head of one energy per structure is to learn several compositions."""
     from mlipkit.data.report_structure import compositions
     from mlipkit.models import Potential
@@ -123,7 +123,7 @@ def check_labels(
     return counts
 
 
-def check_plausible(potential: Potential, frames: FrameSet, limit: float, matters: bool = True) -> float:
+def check_plausible(potential: BasePotential, frames: FrameSet, limit: float, matters: bool = True) -> float:
     """Energy per atom that is left after the potential's atomic energies must be of the size of a bond.
 
     Args:
@@ -154,7 +154,7 @@ def check_plausible(potential: Potential, frames: FrameSet, limit: float, matter
     return float(np.nanmedian(residual)) if np.isfinite(residual).any() else float("nan")
 
 
-def warm_up(potential: Potential, frames: FrameSet, sink: EventSink) -> None:
+def warm_up(potential: BasePotential, frames: FrameSet, sink: EventSink) -> None:
     """Predict and differentiate one frame, and forget it: what is compiled on first use is not training time."""
     from mlipkit.data.graph import graph_of
 

@@ -17,7 +17,7 @@ from mlipkit.training import checkpoint
 from mlipkit.training.optimise import LearningRate, MovingAverage
 
 if TYPE_CHECKING:
-    from mlipkit.models import Potential
+    from mlipkit.models import BasePotential
     from mlipkit.training.batches import Source
     from mlipkit.training.parallel import Processes
     from mlipkit.training.settings import TrainSettings
@@ -74,7 +74,7 @@ class TrainState:
         identity: what must be equal on resuming, by name: fingerprints of the data, names of the objective terms.
     """
 
-    potential: Potential
+    potential: BasePotential
     optimiser: torch.optim.Optimizer
     average: MovingAverage | None
     rate: LearningRate

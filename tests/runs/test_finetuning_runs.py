@@ -1,0 +1,73 @@
+"""Fine-tuning as a run: specification, files, what is said at its end, resuming."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import mlipkit as mk
+from mlipkit.errors import SpecError
+from mlipkit.runs import parse_spec
+from mlipkit.runs.build import JOBS
+from mlipkit.runs.spec import KINDS
+
+QUICK = {
+    "potential": "sample:ethanol_50", "data": "sample:ethanol_600K@:40", "max_epochs": 2, "retention": "general",
+    "split": {"validation": 8, "test": 8, "by": "random"},
+}  # fmt: skip
+
+
+def test_every_kind_has_a_builder():
+    assert set(JOBS) == set(KINDS)
+
+
+def test_the_specification_is_its_yaml_and_its_code():
+    spec = mk.FinetuneSpec(**QUICK, recipe={"mix": "loss10", "weight": 5}, replay="sample:ethanol_300K@:10")
+    import yaml
+
+    assert parse_spec(yaml.safe_load(spec.to_yaml())) == spec
+    assert eval(spec.code().splitlines()[2].removeprefix("run = mk.launch")) == spec
+    assert dict(spec.places())["replay"] == "sample:ethanol_300K@:10"
+    assert "retention" not in dict(spec.places())
+    assert mk.FinetuneSpec(data="x").default_name == "finetune_so3lr"
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"recipe": {"mix": "loss10"}}, "go together"),
+        ({"replay": "a.xyz"}, "go together"),
+        ({"isolated": "a.xyz"}, "go together"),
+        ({"recipe": {"weight": 3}}, "weight has no effect"),
+        ({"recipe": {"train": "lora", "frozen": ["*embedding*"]}}, "frozen has no effect"),
+        ({"recipe": {"lora_rank": 8}}, "lora_rank has no effect"),
+        ({"recipe": {"mix": "loss11"}}, "mix"),
+        ({"loss": {"huber_delta": 0.2}}, "huber_delta has no effect"),
+    ],
+)
+def test_what_cannot_act_is_refused(fields, match):
+    with pytest.raises(SpecError, match=match):
+        mk.FinetuneSpec(data="sample:ethanol_300K", **fields)
+
+
+@pytest.mark.full
+def test_a_run_says_what_fine_tuning_did_and_its_potential_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    run = mk.launch(mk.FinetuneSpec(**QUICK, name="tuned")).wait(120)
+    assert run.state == "completed", run.reason
+    facts = run.facts()
+    assert facts["sentence"] in run.reason
+    assert set(facts["before"]) == {"untouched", "offset"}
+    assert facts["shifts"]["rank"] == 1
+    assert facts["frame_gradients"] == 2 * 24
+    rows = run.series("validation").read()
+    assert len(rows["epoch"]) == 3
+    assert rows["retention_forces_mae"][0] == 0
+    assert np.isfinite(rows["retention_forces_mae"]).all()
+    assert (run.folder / "bond_scan.json").is_file()
+    page = run.report().read_text()
+    assert "away from the old potential" in page
+    md = mk.launch(mk.MDSpec(potential="runs/tuned", start="sample:ethanol_300K@0", steps=20)).wait(120)
+    assert md.state in ("completed", "failed"), md.reason
