@@ -64,7 +64,7 @@ def test_a_run_says_what_fine_tuning_did_and_its_potential_is_used(tmp_path: Pat
     assert facts["frame_gradients"] == 2 * 24
     rows = run.series("validation").read()
     assert len(rows["epoch"]) == 3
-    assert rows["retention_forces_mae"][0] == 0
+    assert rows["retention_forces_mae"][0] < 1e-5
     assert np.isfinite(rows["retention_forces_mae"]).all()
     assert (run.folder / "bond_scan.json").is_file()
     page = run.report().read_text()

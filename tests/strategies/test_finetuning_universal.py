@@ -30,10 +30,8 @@ def test_twenty_steps_lower_the_loss(name: str, weights: str, tmp_path: Path):
     potential, frames = universal(name), samples.load("ethanol_300K")
     precision = str(potential.dtype).removeprefix("torch.")
     rate = 2e-3 if weights == "last_layer" else TWENTY.learning_rate
-    found = finetune(
-        potential, frames[:2], frames[:2], replace(TWENTY, precision=precision, learning_rate=rate), FinetuneRecipe(train=weights),
-        folder=tmp_path,
-    )  # fmt: skip
+    settings = replace(TWENTY, precision=precision, learning_rate=rate)  # type: ignore[arg-type]
+    found = finetune(potential, frames[:2], frames[:2], settings, FinetuneRecipe(train=weights), folder=tmp_path)
     objective = Series(tmp_path / "series" / "validation").read()["objective"]
     share = 0.95 if weights == "last_layer" else 0.8
     assert objective[-1] < share * objective[0], "the same frames are trained and validated: the loss must fall"
