@@ -12,6 +12,7 @@ STUDIES = Path(__file__).resolve().parent.parent / "benchmarks" / "studies"
 sys.path.insert(0, str(STUDIES))
 
 from mlipkit.analysis.cross_evaluation import is_in  # noqa: E402
+from mlipkit.analysis.residuals import Residuals  # noqa: E402
 
 # RMSE, mean and standard deviation in meV/atom of each model on its own MD, and the number of frames.
 OWN = {
@@ -102,3 +103,149 @@ def test_training_sets(study) -> None:
         "FT1",
         "NP-10",
     ]
+
+
+# ---- the study: planted cases instead of trained potentials
+
+
+@pytest.fixture(scope="module")
+def tables(shared_data: Path):
+    import bias_table
+
+    bias_table.DRAWS = 400
+    return bias_table
+
+
+def line(arm: str, size: int, seed: int, mean: float, std: float, rng: np.random.Generator) -> dict:
+    """What a potential with residuals of this mean and standard deviation (meV/atom) would have left behind."""
+    import bias
+    from bias_data import read_set
+
+    sets = {}
+    for name in bias.read_plan("bias.yaml")["evaluate"]:
+        frames = read_set(name).frames
+        n = len(frames)
+        found = Residuals(frames, (mean + rng.normal(0, std, n)) / 1000, rng.uniform(1, 2, (n, 3)),
+                          np.asarray(frames.n_atoms), rng.normal(0, 0.001, (n, 6)))  # fmt: skip
+        sets[name] = bias.kept(found)
+    forces = {"validation": {"forces_mae": 0.1}}
+    return {
+        "model": "chgnet", "arm": arm, "size": size, "seed": seed, "sets": sets, "chosen": "fine-tuned" if arm else "",
+        "frame_gradients": 400, "best_epoch": 3, "epochs": 10, "training_s": 60.0,
+        "shifts": {"mean_mev": 190.0, "spread_mev": 3.0}, "metrics": {"offset": forces, "best": forces},
+    }  # fmt: skip
+
+
+def planted(tables, naive: tuple[float, float], iterative: tuple[float, float], n_seeds: int = 3) -> list:
+    rng = np.random.default_rng(7)
+    rows = [line("", 0, 0, -190.0, 6.0, rng)]
+    for seed in range(n_seeds):
+        rows += [line("naive", 50, seed, *naive, rng), line("iterative", 50, seed, *iterative, rng)]
+    return tables.models_of(rows, "chgnet")
+
+
+@pytest.mark.full
+def test_an_effect_that_was_planted_is_found(tables) -> None:
+    models = planted(tables, (0.0, 4.0), (0.0, 1.0))
+    found = tables.verdicts(models)
+    assert f"{tables.QUESTION} Yes (3 seeds, 50 training frames)" in tables.sentence(found)
+    assert all("it learned more than an offset" in text for text in tables.offset_sentences(found)[1:])
+    rows = [row for row in found if (row["claim"], row["quantity"]) == ("iterative beats naive", "energy")]
+    assert [row["on"] for row in rows] == [
+        "independent structures", "self-MD frames", "self-MD frames of equal density",
+    ]  # fmt: skip
+    assert all(row["lower"] < 0.25 < row["upper"] for row in rows)
+
+
+@pytest.mark.full
+def test_no_effect_is_found_where_there_is_none(tables) -> None:
+    found = tables.verdicts(planted(tables, (0.0, 5.0), (0.0, 5.0)))
+    assert "Yes" not in tables.sentence(found)
+
+
+@pytest.mark.full
+def test_an_offset_alone_is_called_an_offset(tables) -> None:
+    """Iterative frames with a better constant and nothing else: four times the naive arm, and still no gain."""
+    models = planted(tables, (-20.0, 6.0), (0.0, 6.0))
+    found = tables.verdicts(models)
+    energy = next(row for row in found if row["claim"] == "iterative beats naive" and row["quantity"] == "energy")
+    assert energy["against"]["naive 50"]["upper"] < 0.7
+    assert energy["best_control"].startswith("untouched + offset of")
+    assert "Yes" not in tables.sentence(found)
+    assert all("it learned an offset; more is not shown" in text for text in tables.offset_sentences(found))
+
+
+@pytest.mark.full
+def test_one_seed_decides_nothing_and_says_so(tables) -> None:
+    found = tables.verdicts(planted(tables, (0.0, 4.0), (0.0, 1.0), n_seeds=1))
+    said = tables.sentence(found)
+    assert "Undecided (1 seed, 50 training frames)" in said
+    assert "no pair of training frames of the two arms has the same density" in said
+    assert tables.sentence([]) == f"{tables.QUESTION} Not measured yet."
+
+
+def test_offset_controls_are_fitted_on_the_arm_alone(tables) -> None:
+    models = {one.name: one for one in planted(tables, (0.0, 4.0), (0.0, 4.0), n_seeds=1)}
+    control = models["untouched + offset of iterative 50"]
+    assert control.training is not None
+    assert len(control.training) == 50
+    [left] = control.on("periodic_50")
+    assert left.energy.mean() == pytest.approx(0, abs=1e-7)
+    assert 1000 * control.on("independent")[0].energy.mean() == pytest.approx(0, abs=4)
+
+
+def test_constants_alone_can_make_one_arm_look_better(tables) -> None:
+    rng = np.random.default_rng(3)
+    models = tables.models_of([line("", 0, 0, -190.0, 6.0, rng)], "chgnet", [("naive", 50), ("iterative", 50)])
+    assert [one.name for one in models] == [
+        "untouched", "untouched + offset of naive 50", "untouched + offset of iterative 50",
+    ]  # fmt: skip
+    assert "a ratio of 1.0" in tables.constants_sentence(models) or "a ratio of 0.9" in tables.constants_sentence(
+        models
+    )
+    assert tables.constants_sentence(models[:1]) == "Not measured yet."
+
+
+def test_a_line_keeps_what_the_tables_need(tables) -> None:
+    import bias
+
+    [found] = tables.models_of([line("", 0, 0, -190.0, 6.0, np.random.default_rng(0))], "chgnet")[0].on("independent")
+    again = bias.restored(bias.kept(found), found.frames)
+    assert again.energy == pytest.approx(found.energy, rel=1e-5)
+    assert again.stress == pytest.approx(found.stress, rel=1e-5)
+    row, slipped = tables.table_row(found), tables.table_row(tables._slipped(found))
+    assert row["rmse_s"][0] != slipped["rmse_s"][0]
+
+
+@pytest.mark.full
+def test_every_place_of_the_page_is_filled(tables) -> None:
+    import bias_page
+
+    page = (STUDIES.parents[1] / "docs" / "finetuning_case.md").read_text()
+    models = planted(tables, (0.0, 4.0), (0.0, 1.0), n_seeds=1)
+    rows = [line("", 0, 0, -190.0, 6.0, np.random.default_rng(0)),
+            line("iterative", 10, 0, 0.0, 3.0, np.random.default_rng(1))]  # fmt: skip
+    text = bias_page.fill(page, {"chgnet": tables.summary(rows, "chgnet")}, rows)
+    assert text.count("<!-- begin:") == text.count("<!-- end:") == 14
+    for place in text.split("<!-- begin: ")[1:]:
+        assert len(place.split("-->", 1)[1].split("<!-- end", 1)[0].strip()) > 10, place[:30]
+    assert "| untouched + offset of iterative 10 |" in text
+    assert len(models) == 5
+    with pytest.raises(Exception, match="no place to fill"):
+        bias_page.fill(page.replace("<!-- end: matrix -->", ""), {}, [])
+
+
+def test_both_plans_can_begin(shared_data: Path) -> None:
+    import bias
+
+    from mlipkit.strategies.finetuning import FinetuneRecipe
+    from mlipkit.training import TrainSettings
+
+    small, paper = bias.read_plan("bias.yaml"), bias.read_plan("bias_paper.yaml")
+    for plan in (small, paper):
+        TrainSettings(**plan["settings"])
+        FinetuneRecipe(**plan["recipe"])
+    steps = small["settings"]["points_per_epoch"] * small["settings"]["max_epochs"]
+    assert steps * small["settings"]["batch_size"] == 400
+    assert bias.jobs(small)[:3] == [("chgnet", "", 0, 0), ("chgnet", "naive", 10, 0), ("chgnet", "iterative", 10, 0)]
+    assert len(bias.jobs(paper)) == 2 + 2 * 3 * 15
