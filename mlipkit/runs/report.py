@@ -15,12 +15,13 @@ from mlipkit.errors import MlipkitError
 from mlipkit.plots import runs as plots
 from mlipkit.plots.survival import Curve, failure_reasons, survival_curves
 from mlipkit.runs.console import MILLI, figures_of, shown
+from mlipkit.runs.finetune_report import finetune_html
 from mlipkit.runs.folder import write_text
 from mlipkit.runs.page import details, figure_html, page, table
 from mlipkit.runs.places import universal_of
 from mlipkit.runs.replicas import Replicas, curve_of
 from mlipkit.runs.run import Run
-from mlipkit.runs.spec import FittingSpec, MDSpec, RelaxSpec, TrainSpec
+from mlipkit.runs.spec import FinetuneSpec, FittingSpec, MDSpec, RelaxSpec, TrainSpec
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -229,7 +230,9 @@ def _section(run: Run, heading: bool) -> str:
             parts.append(f"<h3>{html.escape(title)}</h3>{figure_html(figure)}")
     except MlipkitError as error:
         parts.append(f'<p class="verdict warning">A picture could not be drawn: {html.escape(str(error))}</p>')
-    if isinstance(run.spec, FittingSpec) and run.metrics():
+    if isinstance(run.spec, FinetuneSpec):
+        parts.append(finetune_html(run))
+    elif isinstance(run.spec, FittingSpec) and run.metrics():
         head = ("split", "energy MAE meV/atom", "energy RMSE meV/atom", "force MAE meV/Å", "force RMSE meV/Å")
         rows = [[split, *cells] for split, cells in metrics_table(run)]
         parts.append(f"<h3>Errors of the best weights</h3>{table(rows, head)}")

@@ -46,10 +46,12 @@ class RecipeSpec(Part):
     weight: float = Field(default=10.0, gt=0, description="loss10: weight of the new batch beside the old one")
     replay_batch: int = Field(default=4, ge=1, description="loss10: old frames per step")
 
+    steps_per_epoch: int = Field(default=200, ge=1, description="loss10: steps between two looks at the validation")
+
     @model_validator(mode="after")
     def _every_option_acts(self):
         refuse_idle(self, "train", {"frozen": ("all",), "lora_rank": ("lora",)})
-        return refuse_idle(self, "mix", {"weight": ("loss10",), "replay_batch": ("loss10",)})
+        return refuse_idle(self, "mix", dict.fromkeys(("weight", "replay_batch", "steps_per_epoch"), ("loss10",)))
 
 
 GENERAL = "general"

@@ -69,5 +69,13 @@ def test_a_run_says_what_fine_tuning_did_and_its_potential_is_used(tmp_path: Pat
     assert (run.folder / "bond_scan.json").is_file()
     page = run.report().read_text()
     assert "away from the old potential" in page
+    for words in (
+        "Before and after",
+        "untouched, energies moved",
+        "Energy zero (least squares)",
+        "Two atoms drawn apart",
+    ):
+        assert words in page
+    assert "encoder.messages.0" in page
     md = mk.launch(mk.MDSpec(potential="runs/tuned", start="sample:ethanol_300K@0", steps=20)).wait(120)
     assert md.state in ("completed", "failed"), md.reason

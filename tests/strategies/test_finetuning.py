@@ -229,7 +229,7 @@ def test_replay_keeps_what_plain_fine_tuning_forgets(taught, hot, tmp_path: Path
     for mix in ("none", "loss10", "tool_dup10"):
         found = finetune(
             taught, hot[:8], hot[8:12], replace(SETTINGS, max_epochs=6, learning_rate=1e-2),
-            FinetuneRecipe(mix=mix, weight=1.0), folder=tmp_path / mix,
+            FinetuneRecipe(mix=mix, weight=1.0, steps_per_epoch=2), folder=tmp_path / mix,
             replay=None if mix == "none" else cold[:10], retention=cold[10:],
         )  # fmt: skip
         from mlipkit.data.series import Series
@@ -336,7 +336,7 @@ def test_worse_than_the_start_is_said_and_the_start_is_returned(taught, tmp_path
 
 def test_a_resumed_fine_tuning_is_the_one_that_never_stopped(taught, hot, tmp_path: Path):
     options = {"replay": clusters(8, seed=3), "retention": clusters(2, seed=4)}
-    recipe = FinetuneRecipe(mix="loss10", replay_batch=2)
+    recipe = FinetuneRecipe(mix="loss10", replay_batch=2, steps_per_epoch=2)
     whole = finetune(taught, hot[:8], hot[8:12], SETTINGS, recipe, folder=tmp_path / "whole", **options)
     steps = iter(["run"] * 3 + ["stop"] * 100)
     finetune(taught, hot[:8], hot[8:12], SETTINGS, recipe, folder=tmp_path / "cut", **options,

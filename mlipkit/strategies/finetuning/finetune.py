@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 RECORD, SCANS = "finetune.json", "bond_scan.json"
 UNTOUCHED, OFFSET = "untouched", "offset"
+FEW = 5
+"""Validation frames below which the best epoch is decided by chance."""
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,12 @@ def finetune(
     if recipe.loss == "universal":
         # The best epoch is then chosen by mean absolute errors with the weights of the loss.
         settings = replace(settings, loss="huber", huber_delta=UniversalLoss().delta)
+    if recipe.mix == "loss10" and settings.points_per_epoch is None:
+        settings = replace(settings, points_per_epoch=recipe.steps_per_epoch * settings.batch_size)
+    if settings.patience is not None and 0 < len(validation) < FEW:
+        sink(
+            Message(f"Early stopping on {len(validation)} validation frames is noise: better fix the epochs", "warning")
+        )
     idle = settings.max_epochs == 0
     start = copy.deepcopy(potential).to(_device(settings.device)).eval()
     splits = {"validation": validation} | ({"test": test} if test is not None and len(test) else {})

@@ -29,6 +29,7 @@ class FinetuneRecipe:
             copied until they are a tenth of the old ones ("tool_dup10").
         weight: loss10: weight of the new batch beside that of the old one.
         replay_batch: loss10: old frames per step.
+        steps_per_epoch: loss10: steps between two looks at the validation, however few the new frames are.
         loss: "universal" (Huber whose bound falls with the size of the force) or "settings" (as the training says).
     """
 
@@ -39,12 +40,13 @@ class FinetuneRecipe:
     mix: Mix = "none"
     weight: float = 10.0
     replay_batch: int = 4
+    steps_per_epoch: int = 200
     loss: Penalty = "universal"
 
     def __post_init__(self) -> None:
         for name, kind in (("train", Train), ("shifts", Shifts), ("mix", Mix), ("loss", Penalty)):
             check_choice(getattr(self, name), get_args(kind), name)
-        for name, lowest in (("lora_rank", 1), ("replay_batch", 1)):
+        for name, lowest in (("lora_rank", 1), ("replay_batch", 1), ("steps_per_epoch", 1)):
             if getattr(self, name) < lowest:
                 raise SpecError("out of range", where=name, expected=f"at least {lowest}", found=getattr(self, name))
         if not self.weight > 0:
