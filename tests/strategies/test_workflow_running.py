@@ -87,6 +87,7 @@ def test_provenance_tells_of_every_frame_where_it_came_from_and_went(done):
     assert [row["uid"] for row in rows[:3]] == [frames.uid(i) for i in range(3)]
 
 
+@pytest.mark.full
 def test_naive_draws_are_nested_and_repeat_by_seed(tmp_path):
     one = plan("naive", dataclasses.replace(TINY, evaluation=Evaluation(independent=0, self_md="none")))
     found = []
@@ -117,6 +118,7 @@ def test_what_is_done_is_never_done_again(done):
     assert bits(done) == before
 
 
+@pytest.mark.full
 def test_interrupted_anywhere_it_ends_with_the_same_bits(done, tmp_path):
     asked = 0
 
@@ -134,6 +136,7 @@ def test_interrupted_anywhere_it_ends_with_the_same_bits(done, tmp_path):
     assert bits(tmp_path) == bits(done)
 
 
+@pytest.mark.full
 def test_a_full_disk_is_said_and_nothing_is_lost(done, tmp_path, monkeypatch):
     from mlipkit.strategies.workflows import stages
 
@@ -170,6 +173,7 @@ def test_a_full_disk_behind_another_error_is_found():
     assert disk_full(OSError(errno.EACCES, "no")) is None
 
 
+@pytest.mark.full
 def test_candidates_wait_for_approval_and_struck_frames_are_never_replaced(tmp_path):
     one, tools = plan("iterative", dataclasses.replace(TINY, review=True), 1), toys()
     outcome = run_workflow(one, tmp_path, tools)

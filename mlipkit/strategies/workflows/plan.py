@@ -163,12 +163,30 @@ class Plan:
         }  # fmt: skip
         return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()[:16]
 
+    def words(self, stage: Stage) -> str:
+        """What a stage will do, for people."""
+        options = stage.options
+        if stage.does == "simulate":
+            return f"{options['steps'] * options['timestep'] / 1000:g} ps of MD at {options['temperature']:g} K"
+        if stage.does == "pick":
+            return f"{options['count']} frames" + (f", rows {_rows(options['rows'])}" if "rows" in options else "")
+        if stage.does == "structures":
+            return f"{options['count']} start structures"
+        if stage.does == "perturb":
+            return f"{options['count']} frames, {options['how']} by {options['amount']:g}"
+        if stage.does == "label":
+            return f"{self.frames_of(stage.name)} labels"
+        if stage.does == "finetune":
+            n_train, held = parts_of(self.trained_on(stage), options["validation"])
+            return f"{n_train} + {held} frames, {planned_epochs(n_train, options)} epochs"
+        return stage.does
+
     def table(self) -> str:
         """The plan for people, a line per stage and the budget."""
         lines = [f"{self.arm}, seed {self.seed}"]
         for number, stage in enumerate(self.stages):
             source = ", ".join(f"{role}: {_short(names)}" for role, names in stage.inputs.items())
-            lines.append(f"{number:3d}  {stage.name:24s} {_what(self, stage):38s} {source}".rstrip())
+            lines.append(f"{number:3d}  {stage.name:24s} {self.words(stage):38s} {source}".rstrip())
         return "\n".join([*lines, self.budget.sentence])
 
     def to_json(self) -> dict[str, Any]:
@@ -236,24 +254,6 @@ def equal_budgets(plans: Iterable[Plan], tolerance: float = 1e-6) -> str:
 
 def _short(names: Sequence[str]) -> str:
     return names[0] if len(names) == 1 else f"{names[0]} ... {names[-1]} ({len(names)})"
-
-
-def _what(plan: Plan, stage: Stage) -> str:
-    options = stage.options
-    if stage.does == "simulate":
-        return f"{options['steps'] * options['timestep'] / 1000:g} ps of MD at {options['temperature']:g} K"
-    if stage.does == "pick":
-        return f"{options['count']} frames" + (f", rows {_rows(options['rows'])}" if "rows" in options else "")
-    if stage.does == "structures":
-        return f"{options['count']} start structures"
-    if stage.does == "perturb":
-        return f"{options['count']} frames, {options['how']} by {options['amount']:g}"
-    if stage.does == "label":
-        return f"{plan.frames_of(stage.name)} labels"
-    if stage.does == "finetune":
-        n_train, held = parts_of(plan.trained_on(stage), options["validation"])
-        return f"{n_train} + {held} frames, {planned_epochs(n_train, options)} epochs"
-    return stage.does
 
 
 def _rows(rows: Sequence[int]) -> str:

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from mlipkit.data.files import write_whole
 from mlipkit.errors import RunError
-from mlipkit.events import Control, Event, EventSink, Message, Progress, Saved, Started, always_run, ignore
+from mlipkit.events import Control, Event, EventSink, Judged, Message, Progress, Saved, Started, always_run, ignore
 from mlipkit.strategies.workflows import provenance
 from mlipkit.strategies.workflows.plan import UNTOUCHED, Plan, Stage
 from mlipkit.strategies.workflows.tools import Model, Stopped, Tools
@@ -119,11 +119,12 @@ def _go(work: Work, others: Sequence[_Other]) -> Outcome:
         if work.control() == "stop":
             return Outcome("stopped", f"stopped by the user before stage {stage.name}", stage.name, work.figures())
         work.sink(Progress(number, total, "stage"))
-        begin = time.monotonic()
+        begin, work.at = time.monotonic(), stage.name
         if any(other.give(work, stage) for other in others):
             continue
         place = work.folder_of(stage.name)
         place.mkdir(parents=True, exist_ok=True)
+        work.sink(Message(f"{stage.name}: {plan.words(stage)}"))
         try:
             facts = DO[stage.does](work, stage, place)
         except Stopped:
@@ -144,6 +145,7 @@ class Work:
 
     Attributes:
         records: facts of the stages that are done, by name.
+        at: name of the stage at hand.
     """
 
     def __init__(self, plan: Plan, folder: Path, tools: Tools, sink: EventSink, control: Control) -> None:
@@ -151,6 +153,7 @@ class Work:
         self.words = tools.describe()
         self.records: dict[str, dict[str, Any]] = {}
         self.seconds: dict[str, float] = {}
+        self.at = ""
 
     def claim(self) -> None:
         """Write the plan into a new folder, or read what an earlier attempt has done."""
@@ -202,9 +205,11 @@ class Work:
         return None if name == UNTOUCHED else self.folder_of(name) / self.records[name]["best"]
 
     def heard(self, event: Event) -> None:
-        """Events of a stage, without its progress in units of its own: the workflow counts stages."""
-        if not isinstance(event, Progress | Started):
-            self.sink(event)
+        """What a stage has to say, as messages: progress, verdicts and errors of a part are not those of the whole."""
+        if isinstance(event, Message):
+            self.sink(Message(f"{self.at}: {event.text}", event.level))
+        elif isinstance(event, Judged) and event.verdict.outcome != "ok":
+            self.sink(Message(f"{self.at}: {event.verdict.sentence}", "warning"))
 
     def figures(self) -> dict[str, Any]:
         """Seconds per deed, labels and failures so far."""
