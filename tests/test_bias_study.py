@@ -248,4 +248,6 @@ def test_both_plans_can_begin(shared_data: Path) -> None:
     steps = small["settings"]["points_per_epoch"] * small["settings"]["max_epochs"]
     assert steps * small["settings"]["batch_size"] == 400
     assert bias.jobs(small)[:3] == [("chgnet", "", 0, 0), ("chgnet", "naive", 10, 0), ("chgnet", "iterative", 10, 0)]
+    assert bias.jobs(small)[-1] == ("sevennet-0", "", 0, 0)
+    assert len(bias.jobs(small)) == 1 + 6 + 1
     assert len(bias.jobs(paper)) == 2 + 2 * 3 * 15

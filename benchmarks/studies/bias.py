@@ -51,7 +51,7 @@ def jobs(plan: dict[str, Any]) -> list[tuple[str, str, int, int]]:
     found = [(model, "", 0, 0) for model in plan["models"]]
     for model in plan["models"]:
         found += [(model, arm, size, seed) for seed in plan["seeds"] for arm, size in plan["jobs"]]
-    return found
+    return found + [(model, "", 0, 0) for model in plan.get("controls", ())]
 
 
 def lines(plan: dict[str, Any]) -> list[dict[str, Any]]:
@@ -137,7 +137,7 @@ def run(plan: dict[str, Any], model: str, arm: str, size: int, seed: int) -> Non
     if arm:
         potential, facts = tuned(plan, potential, arm, size, seed, folder, device)
     found = predictions(potential, folder / "predictions", plan)
-    packages = {name: metadata.version(name) for name in ("torch", {"chgnet": "chgnet", "sevennet": "sevenn"}[model])}
+    packages = {name: metadata.version(name) for name in ("torch", {"chgnet": "chgnet", "sevennet-0": "sevenn"}[model])}
     keep(plan["results"], {
         "model": model, "arm": arm, "size": size, "seed": seed, "published": published_name(arm, size) if arm else "U",
         "command": " ".join(["python benchmarks/studies/bias.py", *sys.argv[1:]]), "plan": plan["file"], **facts,

@@ -61,7 +61,7 @@ def published() -> dict[str, str]:
 
 def ours(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Places about the potentials fine-tuned here."""
-    found = record.get("chgnet") or {}
+    found, other = record.get("chgnet") or {}, record.get("sevennet-0") or {}
     names = (
         "answer",
         "independent",
@@ -77,7 +77,7 @@ def ours(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[s
     return {
         "answer": f"> {found['sentence']}",
         "hidden": found["hidden_sentence"],
-        "constants": found["constants_sentence"],
+        "constants": constants(found, other),
         "offsets": "\n".join(f"- {one}" for one in found["offset_sentences"]) or NOT_YET,
         "independent": error_table(found["independent"]),
         "self-md": error_table(found["self_md"], printed=False),
@@ -88,6 +88,12 @@ def ours(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[s
         "verdicts": verdict_table([row for row in found["verdicts"] if row["claim"] == "iterative beats naive"]),
         "trainings": training_table(rows),
     }
+
+
+def constants(found: Mapping[str, Any], other: Mapping[str, Any]) -> str:
+    """What the constants alone do, for both universal potentials."""
+    told = [("CHGNet", found), ("SevenNet-0", other)]
+    return "\n".join(f"- {name}. {one['constants_sentence']}" for name, one in told if one)
 
 
 def largest(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -425,10 +425,10 @@ def write(plan: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
         "command": f"python benchmarks/studies/bias.py --plan {plan['file']} --table",
         "training_density": training_density(), "shared_frames": len(shared_frames()),
     }  # fmt: skip
-    for universal in plan["models"]:
+    for universal in [*plan["models"], *plan.get("controls", ())]:
         record[universal] = summary(rows, universal, plan["jobs"])
         if record[universal]:
-            print(f"{universal}: {record[universal]['sentence']}")
+            print(f"{universal}: {record[universal]['sentence']}", record[universal]["constants_sentence"], sep="\n")
     (RESULTS / f"{plan['results']}.json").write_text(json.dumps(_short(record), indent=1) + "\n")
     if plan["file"] == "bias.yaml":
         PAGE.write_text(fill(PAGE.read_text(), record, rows))

@@ -175,6 +175,21 @@ def residuals(predicted: FrameSet, labelled: FrameSet, *, stress_order: StressOr
     )  # fmt: skip
 
 
+def split_in_time(found: Residuals, at: float) -> tuple[Residuals, Residuals]:
+    """Those of frames before a time in fs, and those from it on.
+
+    Raises:
+        DataError: frames without a time, which belong to neither.
+    """
+    time = np.asarray(found.frames.time)
+    if not np.isfinite(time).all():
+        raise DataError(
+            "a frame without a time", where=("split_in_time", f"frame {int(np.argmin(np.isfinite(time)))}"),
+            found=f"{int((~np.isfinite(time)).sum())} of {len(time)}",
+        )  # fmt: skip
+    return found.select(time < at), found.select(time >= at)
+
+
 def figures(
     found: Residuals | Sequence[Residuals], *, by_trajectory: bool = False, confidence: float = 0.95,
     n_draws: int = 2000, seed: int = 0,

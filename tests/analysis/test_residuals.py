@@ -14,6 +14,7 @@ from mlipkit.analysis.residuals import (
     Residuals,
     figures,
     residuals,
+    split_in_time,
     table_row,
 )
 from mlipkit.data import FrameSet
@@ -153,6 +154,17 @@ def test_one_frame_has_no_interval_and_frames_alike_have_none_wide():
     same = figures(with_error(8, np.full(8, 0.01)))
     assert (same["std_e"].value, same["std_e"].high) == (0, 0)
     assert same["rmse_e"].high == pytest.approx(10)
+
+
+def test_split_at_a_chosen_time():
+    set_ = FrameSet.from_arrays(WATER, np.random.default_rng(0).uniform(0, 5, (6, 3, 3)), energy=np.zeros(6),
+                                time=np.arange(6) * 1000.0)  # fmt: skip
+    found = residuals(set_.with_labels(energy=np.where(np.arange(6) < 2, 0.03, 0.06)), set_)
+    before, after = split_in_time(found, 2000.0)
+    assert (len(before), len(after)) == (2, 4)
+    assert [figures(part)["rmse_e"].value for part in (before, after)] == pytest.approx([10, 20])
+    with pytest.raises(DataError, match="frame 0: a frame without a time; found 5 of 5"):
+        split_in_time(with_error(5, np.zeros(5)), 1.0)
 
 
 def test_frames_of_one_run_are_alike():
