@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from mlipkit.models import load as load
     from mlipkit.models import predict as predict
     from mlipkit.runs import FinetuneSpec as FinetuneSpec
+    from mlipkit.runs import LabelSpec as LabelSpec
     from mlipkit.runs import MDSpec as MDSpec
     from mlipkit.runs import RelaxSpec as RelaxSpec
     from mlipkit.runs import Run as Run
@@ -48,6 +49,7 @@ _HOMES = {
     "load": "mlipkit.models",
     "predict": "mlipkit.models",
     "FinetuneSpec": "mlipkit.runs",
+    "LabelSpec": "mlipkit.runs",
     "MDSpec": "mlipkit.runs",
     "RelaxSpec": "mlipkit.runs",
     "TrainSpec": "mlipkit.runs",
@@ -59,6 +61,7 @@ _HOMES = {
 __all__ = [
     "FinetuneSpec",
     "FrameSet",
+    "LabelSpec",
     "MDSpec",
     "Potential",
     "RelaxSpec",

@@ -9,7 +9,7 @@ import typer
 
 from mlipkit.cli.command import FAILED, INTERRUPTED, Record, app, command, console, from_options
 from mlipkit.errors import RunError
-from mlipkit.runs import FinetuneSpec, MDSpec, RelaxSpec, TrainSpec, load_spec
+from mlipkit.runs import FinetuneSpec, LabelSpec, MDSpec, RelaxSpec, TrainSpec, load_spec
 from mlipkit.runs.options import options_of, parse_pairs, spec_from_options
 from mlipkit.runs.spec import AnySpec
 
@@ -18,7 +18,8 @@ Again = Annotated[bool, typer.Option("--again", help="start a numbered copy alth
 Resume = Annotated[bool, typer.Option("--resume", help="let a stopped or crashed run go on")]
 Detach = Annotated[bool, typer.Option("--detach", help="return at once; the run goes on in the background")]
 Only = Annotated[
-    bool, typer.Option("--estimate", help="measure three steps, show time, memory and disk, start nothing")
+    bool,
+    typer.Option("--estimate", help="measure three steps or a frame, show time, memory and disk, start nothing"),
 ]
 
 
@@ -98,6 +99,18 @@ def relax(
     """Relax structures to the nearest minimum of the energy (FIRE)."""
     given = {"start": start, "cell": str(cell), "hydrostatic": str(hydrostatic), **values}
     return _launch(record, from_options(spec_from_options, RelaxSpec, given), root, again, resume, detach, only)
+
+
+@command(app, "label", [one for one in options_of(LabelSpec) if one.name != "data"])
+def label(
+    record: Record,
+    data: Annotated[list[str], typer.Argument(help="frames: samples, files or runs, with @frames")],
+    root: Root = Path("runs"), again: Again = False, resume: Resume = False, detach: Detach = False,
+    only: Only = False, **values: Any,
+) -> int | None:  # fmt: skip
+    """Label frames: energy, forces and stress from an engine, frame by frame."""
+    given = {"data": data, **values}
+    return _launch(record, from_options(spec_from_options, LabelSpec, given), root, again, resume, detach, only)
 
 
 @command(app, "run")

@@ -13,11 +13,14 @@ if TYPE_CHECKING:
     from mlipkit.runs.estimating import estimate as estimate
     from mlipkit.runs.executors import DaskExecutor as DaskExecutor
     from mlipkit.runs.executors import LocalExecutor as LocalExecutor
+    from mlipkit.runs.label_parts import gather_parts as gather_parts
+    from mlipkit.runs.label_parts import label_in_parts as label_in_parts
     from mlipkit.runs.launching import launch as launch
     from mlipkit.runs.run import Run as Run
     from mlipkit.runs.run import open_run as open
     from mlipkit.runs.spec import FinetuneLossSpec as FinetuneLossSpec
     from mlipkit.runs.spec import FinetuneSpec as FinetuneSpec
+    from mlipkit.runs.spec import LabelSpec as LabelSpec
     from mlipkit.runs.spec import LossSpec as LossSpec
     from mlipkit.runs.spec import MDSpec as MDSpec
     from mlipkit.runs.spec import ModelSpec as ModelSpec
@@ -34,6 +37,7 @@ __all__ = [
     "Estimate",
     "FinetuneLossSpec",
     "FinetuneSpec",
+    "LabelSpec",
     "LocalExecutor",
     "LossSpec",
     "MDSpec",
@@ -45,6 +49,8 @@ __all__ = [
     "SplitSpec",
     "TrainSpec",
     "estimate",
+    "gather_parts",
+    "label_in_parts",
     "launch",
     "load_spec",
     "open",
@@ -57,6 +63,8 @@ _MODULES = {
     "LocalExecutor": "executors",
     "Run": "run",
     "estimate": "estimating",
+    "gather_parts": "label_parts",
+    "label_in_parts": "label_parts",
     "launch": "launching",
     "open": "run",
 }

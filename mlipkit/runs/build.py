@@ -26,6 +26,7 @@ JOBS = {
     "finetune": ("building_finetune", "run_finetuning"),
     "md": ("building_md", "run_md"),
     "relax": ("building_relax", "run_relaxation"),
+    "label": ("building_label", "run_labelling"),
 }
 """Module and function that do the work of each kind of specification; a test compares with `spec.KINDS`."""
 

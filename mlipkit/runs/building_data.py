@@ -10,6 +10,7 @@ import numpy as np
 
 from mlipkit.errors import LabelError, RunError, SpecError
 from mlipkit.events import EventSink
+from mlipkit.labelling.job import LABELLED
 from mlipkit.runs.folder import RunFolder
 from mlipkit.runs.places import PREFIXES, absolute, factory_of, idle_at, load_factory, run_of, split_place
 
@@ -53,7 +54,7 @@ def read_starts(place: str, base: Path) -> FrameSet:
         return frames
     frames = read_frames(place, base, allow_partial=True)
     if place.partition(":")[0] not in PREFIXES and run_of(place, base) is None:
-        refuse_constraints_in(_file_of(place, base))
+        refuse_constraints_in(file_of(place, base))
     return frames
 
 
@@ -74,7 +75,7 @@ def _read(
             parts.append(read_source(text, **(options if text.startswith("public:") else {})))
         else:
             options = options if run_of(text, base) is None else {}
-            parts.append(read_source(_file_of(text, base), sink=sink, **options))
+            parts.append(read_source(file_of(text, base), sink=sink, **options))
     if len(parts) == 1:
         return parts[0]
     frames = FrameSet.concat(parts)
@@ -126,7 +127,8 @@ def _images_of(made: Any) -> list[Any]:
     return list(made) if isinstance(made, Iterable) and not isinstance(made, FrameSet) else []
 
 
-def _file_of(text: str, base: Path) -> str:
+def file_of(text: str, base: Path) -> str:
+    """Path, with its index, of the file that a place names, or of the frames of the run that it names."""
     path, index = absolute(text, base), split_place(text)[1]
     assert path is not None
     if run_of(text, base) is not None:
@@ -135,8 +137,8 @@ def _file_of(text: str, base: Path) -> str:
 
 
 def _output_of(run: Path, text: str) -> Path:
-    """The frames of a run: relaxed structures, else its trajectory, or those of all its simulations as a pattern."""
-    for path in (run / RELAXED, RunFolder(run).trajectory):
+    """The frames of a run: labelled ones, relaxed structures, its trajectory, or as a pattern all its simulations."""
+    for path in (run / LABELLED, run / RELAXED, RunFolder(run).trajectory):
         if path.is_file():
             return path
     if any(run.glob("replica_*/trajectory.traj")):

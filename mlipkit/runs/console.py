@@ -10,6 +10,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from rich.table import Table
 
 from mlipkit import events
+from mlipkit.labelling.job import LABELLED
 from mlipkit.runs.run import ACTIVE, Run
 
 MILLI = 1000.0
@@ -89,6 +90,12 @@ def figures_of(run: Run) -> dict[str, dict[str, Any]]:
                 "value": first.time, "unit": "fs",
             }  # fmt: skip
     facts = {"seconds": ("wall_time", "s"), "peak_bytes": ("peak_memory", "B"), "steps_per_s": ("speed", "steps/s")}
+    if run.kind == "label":
+        of = f"of {run.facts().get('asked')}"
+        facts |= {
+            "labelled": ("frames_labelled", of), "failed_frames": ("frames_failed", of),
+            "engine_s": ("engine_time", "s"), "engine_cpu_s": ("engine_cpu_time", "s"),
+        }  # fmt: skip
     for key, value in run.facts().items():
         if key in facts and value is not None:
             found[facts[key][0]] = {"value": value, "unit": facts[key][1]}
@@ -114,7 +121,7 @@ def paths_of(run: Run) -> dict[str, str]:
     known = {
         "run": files.path, "specification": files.spec, "events": files.events, "log": files.log,
         "trajectory": files.trajectory, "report": files.report, "last_steps": files.path / "last_steps.traj",
-        "potential": files.checkpoints / "best.safetensors",
+        "potential": files.checkpoints / "best.safetensors", "labelled": files.path / LABELLED,
     }  # fmt: skip
     return {name: str(path) for name, path in known.items() if path.exists()}
 

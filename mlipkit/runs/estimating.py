@@ -23,7 +23,7 @@ from mlipkit.runs.interpreters import check_python, interpreter
 from mlipkit.runs.launching import check_places
 from mlipkit.runs.places import run_of
 from mlipkit.runs.run import Run
-from mlipkit.runs.spec import AnySpec, FinetuneSpec, MDSpec, RelaxSpec, TrainSpec, parse_spec
+from mlipkit.runs.spec import AnySpec, FinetuneSpec, LabelSpec, MDSpec, RelaxSpec, TrainSpec, parse_spec
 
 WARM_UP, STEPS, SECONDS = 2, 3, 1.0
 """Steps that do not count, steps that do at least, and how long small ones go on."""
@@ -42,6 +42,7 @@ class Estimate:
         steps: planned steps.
         seconds_per_step: of the measured steps, median.
         setup_s: loading packages, data and potential.
+        unit: what a step is.
     """
 
     seconds: float
@@ -50,12 +51,13 @@ class Estimate:
     steps: int
     seconds_per_step: float
     setup_s: float
+    unit: str = "step"
 
     @property
     def sentence(self) -> str:
         """For people: ``about 3 min 20 s (6000 steps of 33 ms), 0.5 GB memory, 1.2 MB disk``."""
         return (
-            f"about {_duration(self.seconds)} ({self.steps} steps of {self.seconds_per_step * 1000:.3g} ms), "
+            f"about {_duration(self.seconds)} ({self.steps} {self.unit}s of {self.seconds_per_step * 1000:.3g} ms), "
             f"{_size(self.peak_bytes)} memory, {_size(self.disk_bytes)} disk"
         )
 
@@ -164,6 +166,8 @@ def measure(spec: AnySpec, base: Path, begin: float) -> Estimate:
     """Body of the child process. `begin`: Unix time at which it was born."""
     from mlipkit.runs import build, process
 
+    if isinstance(spec, LabelSpec):
+        return _measure_labelling(spec, base, begin)
     clock = _Clock()
     with tempfile.TemporaryDirectory(prefix="mlipkit-estimate-") as folder:
         files = RunFolder(Path(folder))
@@ -193,6 +197,35 @@ def measure(spec: AnySpec, base: Path, begin: float) -> Estimate:
     seconds += setup + first + after * share
     disk = sizes["series"] / (done + 1) * steps + sizes["rest"]
     return Estimate(seconds, peak + _lists(spec, frames.train), int(disk), steps, step, setup)
+
+
+def _measure_labelling(spec: LabelSpec, base: Path, begin: float) -> Estimate:
+    """One frame of middle size is labelled; the others are taken to cost as much."""
+    import resource
+
+    import numpy as np
+
+    from mlipkit.labelling import label_frames
+    from mlipkit.runs import process
+    from mlipkit.runs.building_label import frames_to_label, recipe_for
+
+    frames = frames_to_label(spec, base)
+    if not len(frames):
+        return Estimate(0.0, process.peak_memory(), 0, 0, 0.0, time.time() - begin, "frame")
+    middle = int(np.argsort(frames.n_atoms, kind="stable")[len(frames) // 2])
+    options = {"threads": max(1, spec.threads // spec.n_processes), "max_force": spec.max_force}
+    with tempfile.TemporaryDirectory(prefix="mlipkit-estimate-") as folder:
+        found = label_frames(frames[[middle]], recipe_for(spec, base), folder, **options)
+        disk = sum(_sizes(RunFolder(Path(folder))).values())
+    if found.failed:
+        raise RunError(f"frame {middle}, which was measured, has no label: {found.failed[0].reason}")
+    n_processes = min(spec.n_processes, len(frames))
+    setup = time.time() - begin - found.seconds
+    # Of children that have ended, in KiB (bytes on macOS).
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = process.peak_memory() + n_processes * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
+    seconds = setup + found.seconds * -(-len(frames) // n_processes)
+    return Estimate(seconds, peak, disk * len(frames), len(frames), found.seconds, setup, "frame")
 
 
 def _lists(spec: TrainSpec | FinetuneSpec, frames: Any) -> int:

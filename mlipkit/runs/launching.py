@@ -18,6 +18,7 @@ from mlipkit.runs.executors import Executor, LocalExecutor, worker_environment
 from mlipkit.runs.folder import RunFolder, fingerprint, write_text
 from mlipkit.runs.interpreters import check_python
 from mlipkit.runs.places import (
+    POTENTIAL_FIELDS,
     PREFIXES,
     absolute,
     check_factory,
@@ -30,6 +31,7 @@ from mlipkit.runs.places import (
 )
 from mlipkit.runs.run import ACTIVE, Run, spec_in
 from mlipkit.runs.spec import KINDS, AnySpec, BaseSpec, FittingSpec, MDSpec, load_spec, parse_spec
+from mlipkit.runs.spec_label import LabelSpec, check_engine
 
 
 def launch(
@@ -136,7 +138,7 @@ def check_places(spec: AnySpec, base: Path) -> dict[str, str]:
         DataError: no such sample, or a frame of it that does not exist.
         SpecError: no such file or run, factory or index, with the field that names it; options of reading that can act
             nowhere.
-        MissingPackageError: the package of a universal potential is not installed.
+        MissingPackageError: the package of a universal potential or of an engine is not installed.
     """
     inputs = {}
     for field, text in spec.places():
@@ -162,6 +164,8 @@ def check_places(spec: AnySpec, base: Path) -> dict[str, str]:
         if not path.exists():
             raise SpecError("no such file, folder or run", where=(field, text), hint=_near(path))
         inputs[str(path)] = fingerprint(path)
+    if isinstance(spec, LabelSpec) and not spec.python:
+        check_engine(spec)
     if isinstance(spec, FittingSpec):
         places = spec.frame_places
         # What is in a public set shows once it is fetched, which is the worker's business.
@@ -186,7 +190,7 @@ def _check_index(field: str, text: str, base: Path) -> None:
             return  # the name of a file that is not there, as will be said
     if not at:
         return
-    if field == "potential":
+    if field in POTENTIAL_FIELDS:
         raise SpecError("a potential has no frames", where=where, hint=f"Leave out @{index}")
     from mlipkit.data import samples
     from mlipkit.data.reading import parse_index, pick
@@ -202,7 +206,7 @@ def _check_packaged(field: str, prefix: str, name: str) -> None:
     # Each names the known ones when there is no such set or potential.
     if prefix == "public":
         public.find(name)
-    elif field == "potential":
+    elif field in POTENTIAL_FIELDS:
         samples.potential_path(name)
     else:
         samples.card(name)

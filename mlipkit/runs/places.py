@@ -32,6 +32,8 @@ PREFIXES = ("sample", "public", "universal")
 
 UNIVERSAL_PACKAGES = {"so3lr": "so3krates_torch", "sevennet-0": "sevenn", "chgnet": "chgnet", "mace": "mace"}
 """Universal potentials and what each imports: known here without torch; a test compares with `mlipkit.models`."""
+POTENTIAL_FIELDS = ("potential", "maker")
+"""Fields of a specification that take a potential."""
 UNIVERSAL_FILES = ("mace",)
 """Universal potentials behind whose name a file follows."""
 
@@ -74,7 +76,7 @@ def check_universal(text: str, field: str, base: Path, elsewhere: bool = False) 
     name, file = found
     if name not in UNIVERSAL_PACKAGES:
         raise SpecError("unknown universal potential", where=(field, text), hint=nearest(name, UNIVERSAL_PACKAGES))
-    if field != "potential":
+    if field not in POTENTIAL_FIELDS:
         raise SpecError("a potential, where frames are wanted", where=(field, text))
     if (name in UNIVERSAL_FILES) != bool(file):
         form = f"universal:{name}:FILE" if name in UNIVERSAL_FILES else f"universal:{name}"
@@ -90,6 +92,19 @@ def check_universal(text: str, field: str, base: Path, elsewhere: bool = False) 
             if name == "mace" else 'Install it with: pip install "mlipkit[universal]"',
         )  # fmt: skip
     return path
+
+
+def check_package(package: str, extra: str, where: tuple[str, ...]) -> None:
+    """Refuse what needs a package that is not installed, without importing it.
+
+    Raises:
+        MissingPackageError: with the extra that brings it.
+    """
+    if not _is_installed(package):
+        raise MissingPackageError(
+            f"needs the package '{package}', which is not installed", where=where,
+            hint=f'Install it with: pip install "mlipkit[{extra}]"',
+        )  # fmt: skip
 
 
 def installed_universal() -> list[str]:

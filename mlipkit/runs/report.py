@@ -17,11 +17,12 @@ from mlipkit.plots.survival import Curve, failure_reasons, survival_curves
 from mlipkit.runs.console import MILLI, figures_of, shown
 from mlipkit.runs.finetune_report import finetune_html
 from mlipkit.runs.folder import write_text
+from mlipkit.runs.label_report import label_html
 from mlipkit.runs.page import details, figure_html, page, table
 from mlipkit.runs.places import universal_of
 from mlipkit.runs.replicas import Replicas, curve_of
 from mlipkit.runs.run import Run
-from mlipkit.runs.spec import FinetuneSpec, FittingSpec, MDSpec, RelaxSpec, TrainSpec
+from mlipkit.runs.spec import FinetuneSpec, FittingSpec, LabelSpec, MDSpec, RelaxSpec, TrainSpec
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -49,6 +50,9 @@ REFERENCES = {
     "atomistic modelling, Nat. Mach. Intell. 2023, doi 10.1038/s42256-023-00716-3",
     "universal:mace": "Batatia et al., MACE: higher order equivariant message passing neural networks for fast and "
     "accurate force fields, NeurIPS 2022",
+    "gfn1-xtb": "S. Grimme, C. Bannwarth, P. Shushkov, J. Chem. Theory Comput. 13, 1989 (2017) (GFN1-xTB), and tblite.",
+    "gfn2-xtb": "C. Bannwarth, S. Ehlert, S. Grimme, J. Chem. Theory Comput. 15, 1652 (2019) (GFN2-xTB), and tblite.",
+    "pyscf": "Q. Sun et al., J. Chem. Phys. 153, 024109 (2020) (PySCF).",
     "langevin": "B. Leimkuhler, C. Matthews, J. Chem. Phys. 138, 174102 (2013) (BAOAB Langevin dynamics).",
     "bussi": "G. Bussi, D. Donadio, M. Parrinello, J. Chem. Phys. 126, 014101 (2007).",
     "berendsen": "H. J. C. Berendsen et al., J. Chem. Phys. 81, 3684 (1984).",
@@ -86,7 +90,7 @@ def data_html(found: DataReport) -> str:
 
 def figures(run: Run) -> dict[str, go.Figure]:
     """The pictures of a run that its files allow: heading -> figure."""
-    if isinstance(run.spec, RelaxSpec):
+    if isinstance(run.spec, RelaxSpec | LabelSpec):
         return {}
     return dict(training_figures(run) if isinstance(run.spec, FittingSpec) else md_figures(run))
 
@@ -232,6 +236,8 @@ def _section(run: Run, heading: bool) -> str:
         parts.append(f'<p class="verdict warning">A picture could not be drawn: {html.escape(str(error))}</p>')
     if isinstance(run.spec, FinetuneSpec):
         parts.append(finetune_html(run))
+    elif isinstance(run.spec, LabelSpec):
+        parts.append(label_html(run))
     elif isinstance(run.spec, FittingSpec) and run.metrics():
         head = ("split", "energy MAE meV/atom", "energy RMSE meV/atom", "force MAE meV/Å", "force RMSE meV/Å")
         rows = [[split, *cells] for split, cells in metrics_table(run)]
@@ -257,8 +263,11 @@ def _citations(runs: Sequence[Run]) -> str:
     keys: dict[str, None] = {"ase": None}
     for run in runs:
         spec = run.spec
-        keys[spec.model.encoder if isinstance(spec, TrainSpec) else getattr(spec, "ensemble", "fire")] = None
-        universal = universal_of(getattr(spec, "potential", ""))
+        if isinstance(spec, LabelSpec):
+            keys[spec.maker] = None
+        else:
+            keys[spec.model.encoder if isinstance(spec, TrainSpec) else getattr(spec, "ensemble", "fire")] = None
+        universal = universal_of(getattr(spec, "potential", getattr(spec, "maker", "")))
         keys |= {f"universal:{universal[0]}": None} if universal else {}
     items = "".join(f"<li>{html.escape(REFERENCES[key])}</li>" for key in keys if key in REFERENCES)
     return f"<h2>Please cite</h2><ul><li>mlipkit {__version__} (CITATION.cff)</li>{items}</ul>"

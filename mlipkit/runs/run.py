@@ -66,7 +66,7 @@ class Run(os.PathLike):
 
     @property
     def kind(self) -> str:
-        """ "train", "md" or "relax"."""
+        """ "train", "md", "relax" or "label"."""
         return self.spec.kind
 
     @property

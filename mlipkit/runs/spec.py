@@ -20,6 +20,7 @@ from mlipkit.runs.spec_base import BaseSpec
 from mlipkit.runs.spec_finetune import FinetuneLossSpec as FinetuneLossSpec
 from mlipkit.runs.spec_finetune import FinetuneSpec
 from mlipkit.runs.spec_finetune import RecipeSpec as RecipeSpec
+from mlipkit.runs.spec_label import LabelSpec
 from mlipkit.runs.spec_md import ENSEMBLE_OPTIONS as ENSEMBLE_OPTIONS
 from mlipkit.runs.spec_md import MDSpec, RelaxSpec
 from mlipkit.runs.spec_train import ENCODER_OPTIONS as ENCODER_OPTIONS
@@ -31,9 +32,15 @@ from mlipkit.runs.spec_train import OptimiserSpec as OptimiserSpec
 from mlipkit.runs.spec_train import SplitSpec as SplitSpec
 from mlipkit.runs.spec_train import TrainSpec
 
-AnySpec = TrainSpec | FinetuneSpec | MDSpec | RelaxSpec
+AnySpec = TrainSpec | FinetuneSpec | MDSpec | RelaxSpec | LabelSpec
 Spec = Annotated[AnySpec, Field(discriminator="kind")]
-KINDS: dict[str, type[BaseSpec]] = {"train": TrainSpec, "finetune": FinetuneSpec, "md": MDSpec, "relax": RelaxSpec}
+KINDS: dict[str, type[BaseSpec]] = {
+    "train": TrainSpec,
+    "finetune": FinetuneSpec,
+    "md": MDSpec,
+    "relax": RelaxSpec,
+    "label": LabelSpec,
+}
 
 
 def parse_spec(record: Mapping[str, Any], where: str = "specification") -> AnySpec:
