@@ -71,7 +71,8 @@ def moods(work: Path) -> Path:
 def test_a_specification_is_plain_and_comes_back():
     spec = LabelSpec(data=["a.xyz", "b.xyz@:3"], maker="gfn2-xtb", options={"charge": 1}, threads=4, processes=2)
     assert parse_spec(json.loads(json.dumps(spec.model_dump(mode="json")))) == spec
-    assert spec.code().startswith("import mlipkit as mk\n\nrun = mk.launch(mk.LabelSpec(data=['a.xyz', 'b.xyz@:3'], ")
+    wanted = "threads=4, data=['a.xyz', 'b.xyz@:3'], maker='gfn2-xtb', options={'charge': 1}, processes=2"
+    assert f"mk.launch(mk.LabelSpec({wanted}))" in spec.code()
     assert [place for _, place in spec.places()] == ["a.xyz", "b.xyz@:3"]
     assert list(LabelSpec(data="a", maker="recorded:b.xyz").places()) == [("data", "a"), ("recorded", "b.xyz")]
     assert list(LabelSpec(data="a", maker="universal:so3lr").places())[1] == ("maker", "universal:so3lr")
