@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 
@@ -215,6 +216,23 @@ def test_a_line_keeps_what_the_tables_need(tables) -> None:
     assert again.stress == pytest.approx(found.stress, rel=1e-5)
     row, slipped = tables.table_row(found), tables.table_row(tables._slipped(found))
     assert row["rmse_s"][0] != slipped["rmse_s"][0]
+
+
+def test_lines_of_another_machine_are_taken_once(tables, tmp_path, monkeypatch) -> None:
+    import bias
+
+    monkeypatch.setattr(bias, "RESULTS", tmp_path)
+    plan = {"results": "here"}
+    rows = [
+        line("", 0, 0, -190.0, 6.0, np.random.default_rng(0)),
+        line("naive", 10, 0, 0.0, 3.0, np.random.default_rng(1)),
+    ]
+    (tmp_path / "here.jsonl").write_text(json.dumps(rows[0]) + "\n")
+    (tmp_path / "there.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for _ in range(2):
+        bias.take(plan, tmp_path / "there.jsonl")
+    assert [bias.key(row) for row in bias.lines(plan)] == [("chgnet", "", 0, 0), ("chgnet", "naive", 10, 0)]
+    assert len((tmp_path / "here.jsonl").read_text().splitlines()) == 2
 
 
 @pytest.mark.full

@@ -3,6 +3,7 @@
     python benchmarks/studies/bias.py                          # train what lacks, evaluate, one line per potential
     python benchmarks/studies/bias.py --only naive:10:0        # one job: arm, size, seed
     python benchmarks/studies/bias.py --table                  # tables, matrix and verdict from the lines alone
+    python benchmarks/studies/bias.py --take FILE --table      # first take lines that another machine has measured
     python benchmarks/studies/bias.py --plan bias_paper.yaml   # the published scale
 
 needs the real data sets in MLIPKIT_DATA. It can be interrupted at any moment and called again: a training goes on at
@@ -58,7 +59,20 @@ def lines(plan: dict[str, Any]) -> list[dict[str, Any]]:
     """What was measured, the newest line of every job."""
     file = RESULTS / f"{plan['results']}.jsonl"
     rows = [json.loads(text) for text in file.read_text().splitlines() if text.strip()] if file.exists() else []
-    return list({(row["model"], row["arm"], row["size"], row["seed"]): row for row in rows}.values())
+    return list({key(row): row for row in rows}.values())
+
+
+def key(row: dict[str, Any]) -> tuple[str, str, int, int]:
+    return row["model"], row["arm"], row["size"], row["seed"]
+
+
+def take(plan: dict[str, Any], file: Path) -> None:
+    """Lines of another file whose jobs are not done here."""
+    done = {key(row) for row in lines(plan)}
+    texts = [text for text in file.read_text().splitlines() if text.strip()]
+    new = {key(json.loads(text)): text for text in texts}
+    with (RESULTS / f"{plan['results']}.jsonl").open("a") as stream:
+        stream.writelines(text + "\n" for job, text in new.items() if job not in done)
 
 
 def rounded(value: float) -> float | None:
@@ -107,7 +121,7 @@ def predictions(potential: Any, folder: Path, plan: dict[str, Any]) -> dict[str,
         if file.is_file():
             with np.load(file) as old:
                 if str(old["identity"]) == identity:
-                    labels = {key: old[key] for key in ("energy", "forces", "stress")}
+                    labels = {label: old[label] for label in ("energy", "forces", "stress")}
                     found[name] = residuals(frames.with_labels(**labels), frames)
                     continue
         began = time.process_time()
@@ -182,18 +196,22 @@ def main() -> None:
     parser.add_argument("--plan", default="bias.yaml")
     parser.add_argument("--only", nargs="*", help="arm:size:seed, or 'untouched'")
     parser.add_argument("--seeds", nargs="*", type=int, help="instead of the plan's")
+    parser.add_argument("--take", nargs="*", type=Path, default=[], help="files of lines from elsewhere")
     parser.add_argument("--table", action="store_true")
     args = parser.parse_args()
     plan = read_plan(args.plan)
     if args.seeds is not None:
         plan["seeds"] = args.seeds
+    for file in args.take:
+        take(plan, file)
     if args.table:
         from bias_table import write
 
         write(plan, lines(plan))
+    if args.table or args.take:
         return
     wanted = None if args.only is None else {":".join(["", "0", "0"]) if x == "untouched" else x for x in args.only}
-    done = {(row["model"], row["arm"], row["size"], row["seed"]) for row in lines(plan)}
+    done = {key(row) for row in lines(plan)}
     for job in jobs(plan):
         if job not in done and (wanted is None or ":".join(map(str, job[1:])) in wanted):
             run(plan, *job)
