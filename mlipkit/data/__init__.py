@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlipkit.data.graph import graph_of as graph_of
     from mlipkit.data.neighbours import NeighbourCache as NeighbourCache
     from mlipkit.data.neighbours import neighbour_list as neighbour_list
+    from mlipkit.data.packing import pack as pack
     from mlipkit.data.read import read as read
     from mlipkit.data.read import read_source as read_source
     from mlipkit.data.read import read_with_report as read_with_report
@@ -59,6 +60,7 @@ _HOMES = {
     "fit_atomic_energies": "atomic_energies",
     "isolated_atom_energies": "atomic_energies",
     "choose_atomic_energies": "atomic_energies",
+    "pack": "packing",
     "read": "read",
     "read_source": "read",
     "read_with_report": "read",
