@@ -20,7 +20,7 @@ from mlipkit.units import AMU_PER_A3
 
 COMMON = {
     "water": "H2O", "methanol": "CH3OH", "ethanol": "CH3CH2OH", "methane": "CH4", "ethane": "C2H6", "ammonia": "NH3",
-    "benzene": "C6H6", "pyridine": "C5H5N", "acetone": "CH3COCH3", "acetonitrile": "CH3CN", "dmso": "CH3SOCH3",
+    "benzene": "C6H6", "pyridine": "C5H5N", "acetone": "CH3COCH3", "acetonitrile": "CH3CN", "dmso": "C2H6SO",
     "acetic acid": "CH3COOH", "formic acid": "HCOOH", "dimethyl ether": "CH3OCH3", "chloroform": "HCCl3",
     "hydrogen": "H2", "nitrogen": "N2", "oxygen": "O2", "carbon dioxide": "CO2",
 }  # fmt: skip
@@ -142,7 +142,8 @@ def _named(text: str) -> Atoms:
     if text in chemical_symbols[1:]:
         return Atoms(text)
     if not (Path(text).expanduser().is_file() or re.search(r"[/\\@:]|\.\w+$", text)):
-        raise DataError("unknown molecule", where=("pack", text), hint=nearest(text, [*COMMON, *g2.names]))
+        hint = f"{nearest(text, COMMON)}; also those of ase.build.molecule, symbols of elements, files of one structure"
+        raise DataError("unknown molecule", where=("pack", text), hint=hint)
     from mlipkit.data.read import read_source
 
     frames = read_source(text) if text.startswith(("sample:", "public:")) else read_source(text, allow_partial=True)
@@ -179,7 +180,7 @@ def _check_room(kinds: Sequence[tuple[Atoms, int]], edges: np.ndarray, tolerance
     if taken > FULL * edges.prod():
         density = sum(float(atomic_masses[a.numbers].sum()) * n for a, n in kinds) * AMU_PER_A3 / float(edges.prod())
         raise DataError(
-            f"the molecules do not fit: at a distance of {tolerance:g} Å they take {taken / edges.prod():.0%} of the box",
+            f"the molecules do not fit: {tolerance:g} Å apart they take {taken / edges.prod():.0%} of the box",
             where="pack", expected=f"at most {FULL:.0%}", found=f"a density of {density:.3g} g/cm³",
             hint="Lower the density or the tolerance",
         )  # fmt: skip
