@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from mlipkit.runs import RelaxSpec as RelaxSpec
     from mlipkit.runs import Run as Run
     from mlipkit.runs import TrainSpec as TrainSpec
+    from mlipkit.runs import WorkflowSpec as WorkflowSpec
     from mlipkit.runs import launch as launch
     from mlipkit.runs import open as open
 
@@ -53,6 +54,7 @@ _HOMES = {
     "MDSpec": "mlipkit.runs",
     "RelaxSpec": "mlipkit.runs",
     "TrainSpec": "mlipkit.runs",
+    "WorkflowSpec": "mlipkit.runs",
     "Run": "mlipkit.runs",
     "launch": "mlipkit.runs",
     "open": "mlipkit.runs",
@@ -67,6 +69,7 @@ __all__ = [
     "RelaxSpec",
     "Run",
     "TrainSpec",
+    "WorkflowSpec",
     "__version__",
     "launch",
     "load",

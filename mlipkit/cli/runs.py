@@ -8,8 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from mlipkit.cli.command import FAILED, INTERRUPTED, Record, app, command, console, from_options
-from mlipkit.errors import RunError
-from mlipkit.runs import FinetuneSpec, LabelSpec, MDSpec, RelaxSpec, TrainSpec, load_spec
+from mlipkit.errors import RunError, SpecError
+from mlipkit.runs import FinetuneSpec, LabelSpec, MDSpec, RelaxSpec, TrainSpec, WorkflowSpec, load_spec
 from mlipkit.runs.options import options_of, parse_pairs, spec_from_options
 from mlipkit.runs.spec import AnySpec
 
@@ -23,18 +23,45 @@ Only = Annotated[
 ]
 
 
-def _launch(record: Record, spec: AnySpec, root: Path, again: bool, resume: bool, detach: bool, only: bool):
+DryRun = Annotated[bool, typer.Option("--dry-run", help="print the stages of a workflow and its budget, start nothing")]
+
+
+def _launch(
+    record: Record, spec: AnySpec, root: Path, again: bool, resume: bool, detach: bool, only: bool, dry: bool = False
+):
     from mlipkit.runs import estimate, launch
 
     record.what = {"specification": spec.model_dump(mode="json")}
+    if dry:
+        _print_plan(record, spec)
     if only:
         found = estimate(spec)
         record.figure("time", found.seconds, "s")
         record.figure("peak_memory", found.peak_bytes, "B")
         record.figure("disk", found.disk_bytes, "B")
         console.print(found.sentence)
+    if only or dry:
         return 0
     return _show(record, launch(spec, root=root, again=again, resume=resume), detach)
+
+
+def _print_plan(record: Record, spec: AnySpec) -> None:
+    """Stages, budget and counts of a workflow."""
+    from dataclasses import asdict
+
+    from mlipkit.runs.launching import check_places
+    from mlipkit.strategies.workflows import dry_run
+
+    if not isinstance(spec, WorkflowSpec):
+        raise SpecError("only a workflow has a plan", where="--dry-run", found=spec.kind, hint="Try --estimate")
+    check_places(spec, Path.cwd())
+    cost = dry_run(spec.plan, relax_steps=spec.relax_steps)
+    record.what["plan"] = cost.plan.to_json()
+    units = {"labels": "labels", "md_ps": "ps", "gradients": "frame-gradients", "test_labels": "labels",
+             "test_md_ps": "ps"}  # fmt: skip
+    for name, value in asdict(cost.plan.budget).items():
+        record.figure(name, value, units[name])
+    console.print(cost.table(), highlight=False, soft_wrap=True, markup=False)
 
 
 def _show(record: Record, run: Any, detach: bool = False) -> int:
@@ -113,13 +140,44 @@ def label(
     return _launch(record, from_options(spec_from_options, LabelSpec, given), root, again, resume, detach, only)
 
 
+@command(app, "workflow", options_of(WorkflowSpec))
+def workflow(
+    record: Record, root: Root = Path("runs"), again: Again = False, resume: Resume = False, detach: Detach = False,
+    only: Only = False, dry: DryRun = False, **values: Any,
+) -> int | None:  # fmt: skip
+    """Sample, label and fine-tune in the order of an arm; evaluate every model beside its controls."""
+    spec = from_options(spec_from_options, WorkflowSpec, values)
+    return _launch(record, spec, root, again, resume, detach, only, dry)
+
+
+@command(app, "approve")
+def approve_candidates(
+    record: Record,
+    folder: Annotated[Path, typer.Argument(help="folder of a workflow that waits")],
+    candidates: Annotated[int, typer.Argument(help="number of the file in candidates/")],
+    strike: Annotated[list[str] | None, typer.Option(help="uid of a frame that shall not be labelled")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="let the workflow go on")] = False,
+) -> int | None:
+    """Approve the frames that a workflow wants to label, or strike some out."""
+    from mlipkit.runs import open as open_run
+    from mlipkit.strategies.workflows import approve
+
+    run = open_run(folder)
+    approve(run.folder, candidates, strike or ())
+    record.what = {"approved": candidates, "struck": strike or []}
+    if resume:
+        run.resume()
+    return _show(record, run, detach=True)
+
+
 @command(app, "run")
 def run_file(
     record: Record, spec: Annotated[Path, typer.Argument(help="YAML file of a specification")],
     root: Root = Path("runs"), again: Again = False, resume: Resume = False, detach: Detach = False, only: Only = False,
+    dry: DryRun = False,
 ) -> int | None:  # fmt: skip
     """Run what a YAML file specifies."""
-    return _launch(record, load_spec(spec), root, again, resume, detach, only)
+    return _launch(record, load_spec(spec), root, again, resume, detach, only, dry)
 
 
 @command(app, "open")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from mlipkit.runs.launching import launch as launch
     from mlipkit.runs.run import Run as Run
     from mlipkit.runs.run import open_run as open
+    from mlipkit.runs.spec import EngineSpec as EngineSpec
+    from mlipkit.runs.spec import EvaluationSpec as EvaluationSpec
     from mlipkit.runs.spec import FinetuneLossSpec as FinetuneLossSpec
     from mlipkit.runs.spec import FinetuneSpec as FinetuneSpec
     from mlipkit.runs.spec import LabelSpec as LabelSpec
@@ -27,14 +29,20 @@ if TYPE_CHECKING:
     from mlipkit.runs.spec import OptimiserSpec as OptimiserSpec
     from mlipkit.runs.spec import RecipeSpec as RecipeSpec
     from mlipkit.runs.spec import RelaxSpec as RelaxSpec
+    from mlipkit.runs.spec import SamplingSpec as SamplingSpec
     from mlipkit.runs.spec import SplitSpec as SplitSpec
+    from mlipkit.runs.spec import StartSpec as StartSpec
     from mlipkit.runs.spec import TrainSpec as TrainSpec
+    from mlipkit.runs.spec import TuningSpec as TuningSpec
+    from mlipkit.runs.spec import WorkflowSpec as WorkflowSpec
     from mlipkit.runs.spec import load_spec as load_spec
     from mlipkit.runs.spec import parse_spec as parse_spec
 
 __all__ = [
     "DaskExecutor",
     "Estimate",
+    "EngineSpec",
+    "EvaluationSpec",
     "FinetuneLossSpec",
     "FinetuneSpec",
     "LabelSpec",
@@ -46,8 +54,12 @@ __all__ = [
     "RecipeSpec",
     "RelaxSpec",
     "Run",
+    "SamplingSpec",
     "SplitSpec",
+    "StartSpec",
     "TrainSpec",
+    "TuningSpec",
+    "WorkflowSpec",
     "estimate",
     "gather_parts",
     "label_in_parts",

@@ -27,6 +27,7 @@ JOBS = {
     "md": ("building_md", "run_md"),
     "relax": ("building_relax", "run_relaxation"),
     "label": ("building_label", "run_labelling"),
+    "workflow": ("building_workflow", "run_workflow"),
 }
 """Module and function that do the work of each kind of specification; a test compares with `spec.KINDS`."""
 

@@ -23,7 +23,7 @@ from mlipkit.runs.interpreters import check_python, interpreter
 from mlipkit.runs.launching import check_places
 from mlipkit.runs.places import run_of
 from mlipkit.runs.run import Run
-from mlipkit.runs.spec import AnySpec, FinetuneSpec, LabelSpec, MDSpec, RelaxSpec, TrainSpec, parse_spec
+from mlipkit.runs.spec import AnySpec, FinetuneSpec, LabelSpec, MDSpec, RelaxSpec, TrainSpec, WorkflowSpec, parse_spec
 
 WARM_UP, STEPS, SECONDS = 2, 3, 1.0
 """Steps that do not count, steps that do at least, and how long small ones go on."""
@@ -168,6 +168,8 @@ def measure(spec: AnySpec, base: Path, begin: float) -> Estimate:
 
     if isinstance(spec, LabelSpec):
         return _measure_labelling(spec, base, begin)
+    if isinstance(spec, WorkflowSpec):
+        return _measure_workflow(spec, base, begin)
     clock = _Clock()
     with tempfile.TemporaryDirectory(prefix="mlipkit-estimate-") as folder:
         files = RunFolder(Path(folder))
@@ -226,6 +228,21 @@ def _measure_labelling(spec: LabelSpec, base: Path, begin: float) -> Estimate:
     peak = process.peak_memory() + n_processes * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
     seconds = setup + found.seconds * -(-len(frames) // n_processes)
     return Estimate(seconds, peak, disk * len(frames), len(frames), found.seconds, setup, "frame")
+
+
+def _measure_workflow(spec: WorkflowSpec, base: Path, begin: float) -> Estimate:
+    """One unit of each deed is timed: a step of MD, a label, a frame-gradient, a prediction."""
+    from mlipkit.runs import process
+    from mlipkit.runs.building_workflow import cost_of
+
+    with tempfile.TemporaryDirectory(prefix="mlipkit-estimate-") as folder:
+        cost = cost_of(spec, base, Path(folder))
+        assert cost.rates is not None
+        assert cost.seconds is not None
+    setup = time.time() - begin
+    # Positions, velocities, forces and a little more per stored frame and atom.
+    disk = cost.stored_frames * cost.rates.atoms * 80
+    return Estimate(setup + cost.seconds, process.peak_memory(), disk, cost.md_steps, cost.rates.md_step or 0.0, setup)
 
 
 def _lists(spec: TrainSpec | FinetuneSpec, frames: Any) -> int:

@@ -32,6 +32,7 @@ from mlipkit.runs.places import (
 from mlipkit.runs.run import ACTIVE, Run, spec_in
 from mlipkit.runs.spec import KINDS, AnySpec, BaseSpec, FittingSpec, MDSpec, load_spec, parse_spec
 from mlipkit.runs.spec_label import LabelSpec, check_engine
+from mlipkit.runs.spec_workflow import WorkflowSpec
 
 
 def launch(
@@ -164,8 +165,9 @@ def check_places(spec: AnySpec, base: Path) -> dict[str, str]:
         if not path.exists():
             raise SpecError("no such file, folder or run", where=(field, text), hint=_near(path))
         inputs[str(path)] = fingerprint(path)
-    if isinstance(spec, LabelSpec) and not spec.python:
-        check_engine(spec)
+    labelling = spec if isinstance(spec, LabelSpec) else spec.labelling if isinstance(spec, WorkflowSpec) else None
+    if labelling is not None and not spec.python:
+        check_engine(labelling)
     if isinstance(spec, FittingSpec):
         places = spec.frame_places
         # What is in a public set shows once it is fetched, which is the worker's business.

@@ -22,7 +22,8 @@ from mlipkit.runs.page import details, figure_html, page, table
 from mlipkit.runs.places import universal_of
 from mlipkit.runs.replicas import Replicas, curve_of
 from mlipkit.runs.run import Run
-from mlipkit.runs.spec import FinetuneSpec, FittingSpec, LabelSpec, MDSpec, RelaxSpec, TrainSpec
+from mlipkit.runs.spec import FinetuneSpec, FittingSpec, LabelSpec, MDSpec, RelaxSpec, TrainSpec, WorkflowSpec
+from mlipkit.runs.workflow_report import workflow_html
 
 if TYPE_CHECKING:
     import plotly.graph_objects as go
@@ -58,6 +59,7 @@ REFERENCES = {
     "berendsen": "H. J. C. Berendsen et al., J. Chem. Phys. 81, 3684 (1984).",
     "nose_hoover": "G. J. Martyna, M. L. Klein, M. Tuckerman, J. Chem. Phys. 97, 2635 (1992).",
     "fire": "E. Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006) (FIRE).",
+    "workflow": "arXiv 2603.10159 (naive and iterative fine-tuning of universal potentials).",
     "ase": "A. Hjorth Larsen et al., The Atomic Simulation Environment, J. Phys.: Condens. Matter 29, 273002 (2017).",
 }
 
@@ -90,7 +92,7 @@ def data_html(found: DataReport) -> str:
 
 def figures(run: Run) -> dict[str, go.Figure]:
     """The pictures of a run that its files allow: heading -> figure."""
-    if isinstance(run.spec, RelaxSpec | LabelSpec):
+    if isinstance(run.spec, RelaxSpec | LabelSpec | WorkflowSpec):
         return {}
     return dict(training_figures(run) if isinstance(run.spec, FittingSpec) else md_figures(run))
 
@@ -238,6 +240,8 @@ def _section(run: Run, heading: bool) -> str:
         parts.append(finetune_html(run))
     elif isinstance(run.spec, LabelSpec):
         parts.append(label_html(run))
+    elif isinstance(run.spec, WorkflowSpec):
+        parts.append(workflow_html(run))
     elif isinstance(run.spec, FittingSpec) and run.metrics():
         head = ("split", "energy MAE meV/atom", "energy RMSE meV/atom", "force MAE meV/Å", "force RMSE meV/Å")
         rows = [[split, *cells] for split, cells in metrics_table(run)]
@@ -265,6 +269,8 @@ def _citations(runs: Sequence[Run]) -> str:
         spec = run.spec
         if isinstance(spec, LabelSpec):
             keys[spec.maker] = None
+        elif isinstance(spec, WorkflowSpec):
+            keys |= dict.fromkeys(("workflow", spec.sampling.ensemble, "fire", spec.label.maker))
         else:
             keys[spec.model.encoder if isinstance(spec, TrainSpec) else getattr(spec, "ensemble", "fire")] = None
         universal = universal_of(getattr(spec, "potential", getattr(spec, "maker", "")))

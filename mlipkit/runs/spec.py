@@ -31,8 +31,14 @@ from mlipkit.runs.spec_train import ModelSpec as ModelSpec
 from mlipkit.runs.spec_train import OptimiserSpec as OptimiserSpec
 from mlipkit.runs.spec_train import SplitSpec as SplitSpec
 from mlipkit.runs.spec_train import TrainSpec
+from mlipkit.runs.spec_workflow import EngineSpec as EngineSpec
+from mlipkit.runs.spec_workflow import EvaluationSpec as EvaluationSpec
+from mlipkit.runs.spec_workflow import SamplingSpec as SamplingSpec
+from mlipkit.runs.spec_workflow import StartSpec as StartSpec
+from mlipkit.runs.spec_workflow import TuningSpec as TuningSpec
+from mlipkit.runs.spec_workflow import WorkflowSpec
 
-AnySpec = TrainSpec | FinetuneSpec | MDSpec | RelaxSpec | LabelSpec
+AnySpec = TrainSpec | FinetuneSpec | MDSpec | RelaxSpec | LabelSpec | WorkflowSpec
 Spec = Annotated[AnySpec, Field(discriminator="kind")]
 KINDS: dict[str, type[BaseSpec]] = {
     "train": TrainSpec,
@@ -40,6 +46,7 @@ KINDS: dict[str, type[BaseSpec]] = {
     "md": MDSpec,
     "relax": RelaxSpec,
     "label": LabelSpec,
+    "workflow": WorkflowSpec,
 }
 
 

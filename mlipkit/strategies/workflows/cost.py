@@ -30,6 +30,11 @@ class Cost:
     relax_steps: int = 0
 
     @property
+    def stored_frames(self) -> int:
+        """Rows of all trajectories."""
+        return sum(stage.options["steps"] // stage.options["stride"] + 1 for stage in self.plan.of("simulate"))
+
+    @property
     def seconds(self) -> float | None:
         """Expected time on this machine; None where nothing was measured."""
         if self.rates is None:

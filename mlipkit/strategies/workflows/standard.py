@@ -213,7 +213,7 @@ class StandardTools:
         rates["gradient"] = time.perf_counter() - begin
         begin = time.perf_counter()
         self.predict(None, frames)
-        return Rates(**rates, prediction=time.perf_counter() - begin)
+        return Rates(**rates, prediction=time.perf_counter() - begin, atoms=len(atoms))
 
 
 def _bare(atoms: Atoms) -> Atoms:

@@ -24,12 +24,13 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Rates:
-    """Measured cost of one unit of each deed, s. None: not measured."""
+    """Measured cost of one unit of each deed, s. None: not measured. `atoms`: of the structure it was measured on."""
 
     md_step: float | None = None
     label: float | None = None
     gradient: float | None = None
     prediction: float | None = None
+    atoms: int = 0
 
 
 class Failure(Protocol):
