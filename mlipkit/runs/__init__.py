@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DaskExecutor",
-    "Estimate",
     "EngineSpec",
+    "Estimate",
     "EvaluationSpec",
     "FinetuneLossSpec",
     "FinetuneSpec",

@@ -61,11 +61,12 @@ def tools_of(spec: WorkflowSpec, base: Path, sink: EventSink | None = None) -> S
     precision = str(potential.dtype).removeprefix("torch.")
     if sink is not None and precision != spec.dtype:
         sink(Message(f"{spec.potential} computes in {precision}, not in {spec.dtype}"))
-    make_start = starts(spec, base)
+    given, make_start = starts(spec, base)
     return StandardTools(
-        universal=potential, make_start=make_start, maker=recipe_for(spec.labelling, base), words=words(spec),
-        settings=settings(tuning, bool(make_start(0).pbc.all()), precision), recipe=recipe_of(tuning), fmax=spec.fmax,
-        relax_steps=spec.relax_steps, timeout=spec.label.timeout_s, processes=spec.label.processes,
+        universal=potential, make_start=make_start, given=given, maker=recipe_for(spec.labelling, base),
+        words=words(spec), settings=settings(tuning, bool(make_start(0).pbc.all()), precision),
+        recipe=recipe_of(tuning), fmax=spec.fmax, relax_steps=spec.relax_steps, timeout=spec.label.timeout_s,
+        processes=spec.label.processes,
         replay=read_frames(spec.tuning.replay, base, allow_partial=True) if spec.tuning.replay else None,
     )  # fmt: skip
 
@@ -103,23 +104,19 @@ def settings(tuning: FinetuneSpec, periodic: bool, precision: str) -> TrainSetti
     return finetune_settings(tuning.changed(**{"loss.stress": stress}), None, precision)  # type: ignore[arg-type]
 
 
-def starts(spec: WorkflowSpec, base: Path) -> Callable[[int], Atoms]:
-    """Seed -> a start structure: a packed box, or one of the given structures."""
+def starts(spec: WorkflowSpec, base: Path) -> tuple[list[Atoms], Callable[[int], Atoms]]:
+    """Given structures (none where boxes are packed), and seed -> a start structure."""
     one = spec.start
     if one.place is not None:
-        from mlipkit.strategies.workflows.standard import chosen_start
-
         given = list(read_starts(one.place, base))
-        for atoms in given:
-            atoms.calc = None
-        return lambda seed: chosen_start(given, seed)
+        return given, lambda seed: given[seed % len(given)].copy()
     from mlipkit.data.packing import pack
 
     molecules: dict[str, int] = {}
     for name, count in one.molecules.items():
         path = absolute(name, base)
         molecules[str(path) if path is not None and path.is_file() else name] = count
-    return lambda seed: pack(molecules, density=one.density, tolerance=one.tolerance, seed=seed)
+    return [], lambda seed: pack(molecules, density=one.density, tolerance=one.tolerance, seed=seed)
 
 
 def words(spec: WorkflowSpec) -> dict[str, Any]:

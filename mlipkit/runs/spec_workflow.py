@@ -211,7 +211,9 @@ class WorkflowSpec(BaseSpec):
     def labelling(self) -> LabelSpec:
         """The label maker as a labelling run would name it."""
         one = self.label
-        more = {} if LabelSpec(data=".", maker=one.maker).engine != "potential" else {"device": self.device}
+        more: dict[str, Any] = (
+            {} if LabelSpec(data=".", maker=one.maker).engine != "potential" else {"device": self.device}
+        )
         return LabelSpec(
             data=".", maker=one.maker, options=one.options, timeout_s=one.timeout_s, processes=one.processes,
             threads=max(self.threads, one.processes), **more,

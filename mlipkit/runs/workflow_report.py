@@ -11,7 +11,8 @@ if TYPE_CHECKING:
     from mlipkit.runs.run import Run
 
 FIGURES = {
-    "rmse_e": "RMSE E meV/atom", "mean_e": "mean E", "std_e": "std E", "rmse_f": "RMSE F eV/Å", "rmse_s": "RMSE S eV/Å³",
+    "rmse_e": "RMSE E meV/atom", "mean_e": "mean E", "std_e": "std E", "rmse_f": "RMSE F eV/Å",
+    "rmse_s": "RMSE S eV/Å³",
 }  # fmt: skip
 
 

@@ -233,9 +233,11 @@ def _verdicts(
             naive = _errors(by_arm[NAIVE], "finetuned", test_set, quantity)
             if naive is not None:
                 controls[f"{NAIVE} arm"] = naive
-        verdicts[arm, test_set, quantity] = judge_cure(
-            cure, controls, quantity=QUANTITIES[quantity], reduce="rms", effect=effect, n_draws=n_draws
-        )
+        # One frame (or one frame several times) with one seed says nothing of chance.
+        if len(set(map(str, np.asarray(cure.frames)))) * len(by_arm[arm]) > 1:
+            verdicts[arm, test_set, quantity] = judge_cure(
+                cure, controls, quantity=QUANTITIES[quantity], reduce="rms", effect=effect, n_draws=n_draws
+            )
     return verdicts
 
 

@@ -40,6 +40,7 @@ class StandardTools:
     Attributes:
         universal: the untouched model, in the precision in which it predicts and simulates.
         make_start: seed -> one start structure.
+        given: start structures instead of made ones; drawn without repetition as long as there are enough.
         maker: engine of the labels, as `mlipkit.labelling.label_frames` takes it.
         words: what tells these tools from others (names of model, label maker, start structures), for plan.json.
         settings, recipe: of every fine-tuning; epochs and seeds come from the plan. None: defaults.
@@ -53,6 +54,7 @@ class StandardTools:
     universal: BasePotential
     make_start: Callable[[int], Atoms]
     maker: LabelMaker | Recipe
+    given: Sequence[Atoms] = ()
     words: Mapping[str, Any] = field(default_factory=dict)
     settings: TrainSettings | None = None
     recipe: FinetuneRecipe | None = None
@@ -84,6 +86,10 @@ class StandardTools:
     def structures(self, count: int, seed: int, folder: Path) -> FrameSet:
         from mlipkit.data import FrameSet
 
+        if self.given:
+            order = np.random.default_rng(seed).permutation(len(self.given))
+            images = [_bare(self.given[int(order[k % len(order)])].copy()) for k in range(count)]
+            return FrameSet.from_atoms(images, source="start structure")
         seeds = np.random.SeedSequence(seed).generate_state(count, np.uint32)
         return FrameSet.from_atoms([self.make_start(int(one)) for one in seeds], source="start structure")
 
@@ -189,7 +195,7 @@ class StandardTools:
         from mlipkit.data.neighbours import NeighbourCache
         from mlipkit.md import PotentialForces, simulate, state_from_atoms
 
-        atoms = _bare(self.make_start(0))
+        atoms = self.structures(1, 0, folder).atoms(0)
         frames = FrameSet.from_atoms([atoms])
         potential, rates = self.universal, {}
         with tempfile.TemporaryDirectory(dir=folder) as scratch:
@@ -221,8 +227,3 @@ def _bare(atoms: Atoms) -> Atoms:
     atoms.calc = None
     atoms.arrays.pop("momenta", None)
     return atoms
-
-
-def chosen_start(frames: Sequence[Atoms], seed: int) -> Atoms:
-    """One of several given structures, by seed."""
-    return frames[int(np.random.default_rng(seed).integers(len(frames)))].copy()
