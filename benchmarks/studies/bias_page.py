@@ -86,7 +86,8 @@ def ours(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[s
         "matrix without shared": matrix_table([x for x in found["matrix_without_shared"] if x["test_set"] in ARMS]),
         "density": density_table(largest(found["density_bins"])),
         "verdicts": verdict_table([row for row in found["verdicts"] if row["claim"] == "iterative beats naive"]),
-        "trainings": training_table(rows),
+        "trainings": f"{sum(bool(row['arm']) for row in rows)} trainings, of {record.get('planned_trainings', 0)} in the "
+        f"plan.\n\n{training_table(rows)}",
     }
 
 

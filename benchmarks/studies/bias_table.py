@@ -87,15 +87,22 @@ def models_of(rows: Sequence[Mapping[str, Any]], universal: str, planned: Sequen
     keys = {(row["arm"], row["size"]) for row in mine if row["arm"]} | {(arm, size) for arm, size in planned}
     for arm, size in sorted(keys, key=_order):
         own = sorted((row for row in mine if (row["arm"], row["size"]) == (arm, size)), key=lambda row: row["seed"])
-        frames, title = fitted_on(arm, size), f"{WORDS[arm]} {size}"
-        [before] = untouched.on(ARMS[arm], is_in(told(ARMS[arm]).frames, frames))
-        control = offset_control(before)
-        moved = {name: [control.remove(part) for part in parts] for name, parts in untouched.sets.items()}
-        found.append(Model(f"untouched + offset of {title}", "", arm, size, frames, (0,), moved))
+        found.append(offset_model(untouched, arm, size))
         seeds, chosen = (tuple(row[key] for row in own) for key in ("seed", "chosen"))
         if own:
-            found.append(Model(title, published_name(arm, size), arm, size, frames, seeds, _sets(own), chosen))
+            frames, name = fitted_on(arm, size), published_name(arm, size)
+            found.append(Model(f"{WORDS[arm]} {size}", name, arm, size, frames, seeds, _sets(own), chosen))
     return found
+
+
+def offset_model(untouched: Model, arm: str, size: int, leave_out: FrameSet | None = None) -> Model:
+    """The untouched potential plus the constant of an arm's training frames, or of those that are not left out."""
+    frames = fitted_on(arm, size)
+    frames = frames.select(~is_in(frames, leave_out))
+    [before] = untouched.on(ARMS[arm], is_in(told(ARMS[arm]).frames, frames))
+    control = offset_control(before)
+    moved = {name: [control.remove(part) for part in parts] for name, parts in untouched.sets.items()}
+    return Model(f"untouched + offset of {WORDS[arm]} {size}", "", arm, size, frames, (0,), moved)
 
 
 def _order(key: tuple[str, int]) -> tuple[int, int]:
@@ -328,28 +335,32 @@ def offset_sentences(found: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def constants_sentence(models: Sequence[Model]) -> str:
     """What the constants alone make of the comparison: no potential is trained in this one."""
-    named, parts = {one.name: one for one in models}, []
     sizes = [one.size for one in models if not one.chosen and one.arm == "iterative"]
-    pair = [f"untouched + offset of {title} {max(sizes, default=0)}" for title in ("iterative", "naive")]
-    if not all(name in named for name in pair):
+    if not sizes:
         return "Not measured yet."
-    chain, naive = (named[name] for name in pair)
-    for place, name in (
-        ("the frames of the test simulations", "self-MD"),
-        ("the independent structures", "independent"),
-    ):
+    untouched, size, both = models[0], max(sizes), shared_frames()
+    pairs = {
+        left_out: [offset_model(untouched, arm, size, left_out) for arm in ("iterative", "naive")]
+        for left_out in (None, both)
+    }
+
+    def compared(chain: Model, naive: Model, name: str) -> str:
         verdict = judge_cure(
             errors(chain, (0,), name, None, "energy"), {"naive": errors(naive, (0,), name, None, "energy")},
             reduce="rms", n_draws=DRAWS,
         )  # fmt: skip
-        ours, theirs = (1000 * verdict.errors[key] for key in ("cure", "naive"))
-        parts.append(
-            f"on {place} {ours:.1f} against {theirs:.1f} meV/atom, a ratio of {verdict.ratio:.2f} "
-            f"({verdict.lower:.2f} to {verdict.upper:.2f})"
+        ours, theirs = (1000 * verdict.errors[which] for which in ("cure", "naive"))
+        return (
+            f"{ours:.1f} against {theirs:.1f} meV/atom, a ratio of {verdict.ratio:.2f} ({verdict.lower:.2f} to "
+            f"{verdict.upper:.2f})"
         )
+
     return (
-        f"The untouched potential plus the constant of the {max(sizes)} iterative frames, against the same plus that "
-        f"of the {max(sizes)} naive ones: {'; '.join(parts)}. Nothing was trained for this."
+        f"The untouched potential plus the constant of the {size} iterative frames, against the same plus that of the "
+        f"{size} naive ones: on the frames of the test simulations {compared(*pairs[None], 'self-MD')}; on the "
+        f"independent structures {compared(*pairs[None], 'independent')}. Without the {len(both)} frames of both arms: "
+        f"{compared(*pairs[both], 'self-MD')}; {compared(*pairs[both], 'independent')}. Nothing was trained for "
+        "this."
     )
 
 
@@ -423,7 +434,8 @@ def write(plan: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
 
     record: dict[str, Any] = {
         "command": f"python benchmarks/studies/bias.py --plan {plan['file']} --table",
-        "training_density": training_density(), "shared_frames": len(shared_frames()),
+        "planned_trainings": len(plan["seeds"]) * len(plan["jobs"]), "training_density": training_density(),
+        "shared_frames": len(shared_frames()),
     }  # fmt: skip
     for universal in [*plan["models"], *plan.get("controls", ())]:
         record[universal] = summary(rows, universal, plan["jobs"])
