@@ -96,10 +96,16 @@ class PySCFLabels:
         return Labels(float(energy) * units.Hartree, -np.asarray(gradient) * (units.Hartree / units.Bohr))
 
     def _mean_field(self, molecule: Any, spin: int) -> Any:
-        if self.method == "HF":
-            mean_field = self._scf.UHF(molecule) if spin else self._scf.RHF(molecule)
-        else:
-            mean_field = self._dft.UKS(molecule) if spin else self._dft.RKS(molecule)
-            mean_field.xc, mean_field.grids.level = self.functional, self.grid_level
+        # PySCF would keep its progress in a file of the working folder, which stays there when the engine is killed.
+        module, kept = self._scf.hf, self._scf.hf.MUTE_CHKFILE
+        module.MUTE_CHKFILE = True
+        try:
+            if self.method == "HF":
+                mean_field = self._scf.UHF(molecule) if spin else self._scf.RHF(molecule)
+            else:
+                mean_field = self._dft.UKS(molecule) if spin else self._dft.RKS(molecule)
+                mean_field.xc, mean_field.grids.level = self.functional, self.grid_level
+        finally:
+            module.MUTE_CHKFILE = kept
         mean_field.conv_tol, mean_field.max_cycle = self.convergence, self.max_cycles
         return mean_field

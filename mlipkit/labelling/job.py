@@ -156,6 +156,7 @@ def label_frames(
                 done += 1
                 left = (time.monotonic() - begin) / number * (len(frames) - done)
                 sink(Progress(done, len(frames), "frame", left))
+        log.sync()
         labelled = _gather(frames, uids, log)
     _write(folder, labelled, sink)
     return labelled

@@ -1,4 +1,7 @@
-"""`labels.jsonl`: one line per frame as it is labelled, safe on disk before the next one is begun.
+"""`labels.jsonl`: one line per frame as it is labelled, written before the next one is begun.
+
+A killed process loses nothing of what is written, a power cut at most the last `SYNC_S` seconds: waiting for the disk
+takes longer than a cheap label.
 
 The first line says what the engine is. A line is a frame's labels or the reason why it has none; of two lines for one
 uid the later one counts. A line that was torn by a crash is cut off or passed over, and its frame is labelled anew.
@@ -10,13 +13,15 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from mlipkit.errors import RunError
 
 FORMAT = "mlipkit-labels-1"
 LOG = "labels.jsonl"
+SYNC_S = 0.2
 
 
 class LabelLog:
@@ -47,25 +52,43 @@ class LabelLog:
         self.head: dict[str, Any] = {}
         self.rows: dict[str, dict[str, Any]] = {}
         self.torn = 0
+        self._safe, self._next_sync = (0, 0), 0.0
         try:
             self._read()
         except BaseException:
             self.close()
             raise
+        self._safe = os.fstat(self._file).st_size, len(self.rows)
 
     def begin(self, head: dict[str, Any]) -> None:
         """Write the first line."""
         self.head = {"format": FORMAT, **head}
-        self._append(self.head)
+        self._write(self.head)
+        self.sync()
 
     def add(self, row: dict[str, Any]) -> None:
-        """Append the outcome of a frame; it is on disk when this returns.
+        """Append the outcome of a frame.
 
         Raises:
             RunError: the disk is full or gone; what was written before is whole.
         """
-        self._append(row)
+        self._write(row)
         self.rows[row["uid"]] = row
+        if time.monotonic() >= self._next_sync:
+            self.sync()
+
+    def sync(self) -> None:
+        """Wait until the disk has all that was written.
+
+        Raises:
+            RunError: it has no room, or is gone; the file is cut back to what it has.
+        """
+        self._next_sync = time.monotonic() + SYNC_S
+        try:
+            os.fsync(self._file)
+        except OSError as error:
+            self._give_up(*self._safe, error)
+        self._safe = os.fstat(self._file).st_size, len(self.rows)
 
     def close(self) -> None:
         with contextlib.suppress(OSError):
@@ -97,17 +120,19 @@ class LabelLog:
             raise RunError("the first line cannot be read", where=str(self.path),
                            hint="Label into a new folder")  # fmt: skip
 
-    def _append(self, record: dict[str, Any]) -> None:
+    def _write(self, record: dict[str, Any]) -> None:
         line = memoryview(json.dumps(record).encode() + b"\n")
         size = os.fstat(self._file).st_size
         try:
             while line:
                 line = line[os.write(self._file, line) :]
-            os.fsync(self._file)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                os.ftruncate(self._file, size)
-            raise RunError(
-                f"labels cannot be written ({error.strerror})", where=str(self.path),
-                hint=f"The {len(self.rows)} frames before are safe; make room and start the same again: it goes on",
-            ) from None  # fmt: skip
+            self._give_up(size, len(self.rows), error)
+
+    def _give_up(self, size: int, n_frames: int, error: OSError) -> NoReturn:
+        with contextlib.suppress(OSError):
+            os.ftruncate(self._file, size)
+        raise RunError(
+            f"labels cannot be written ({error.strerror})", where=str(self.path),
+            hint=f"The {n_frames} frames before are safe; make room and start the same again: it goes on",
+        ) from None  # fmt: skip

@@ -207,7 +207,8 @@ def _measure_labelling(spec: LabelSpec, base: Path, begin: float) -> Estimate:
 
     import numpy as np
 
-    from mlipkit.labelling import label_frames
+    from mlipkit.labelling import LABELLED, label_frames
+    from mlipkit.labelling.records import LOG
     from mlipkit.runs import process
     from mlipkit.runs.building_label import frames_to_label, recipe_for
 
@@ -218,7 +219,9 @@ def _measure_labelling(spec: LabelSpec, base: Path, begin: float) -> Estimate:
     options = {"threads": max(1, spec.threads // spec.n_processes), "max_force": spec.max_force}
     with tempfile.TemporaryDirectory(prefix="mlipkit-estimate-") as folder:
         found = label_frames(frames[[middle]], recipe_for(spec, base), folder, **options)
-        disk = sum(_sizes(RunFolder(Path(folder))).values())
+        files = [path for path in (Path(folder, LOG), Path(folder, LABELLED)) if path.is_file()]
+        # Without the first line of the log, which says what the engine is.
+        disk = sum(path.stat().st_size for path in files) - len(files[0].read_bytes().partition(b"\n")[0])
     if found.failed:
         raise RunError(f"frame {middle}, which was measured, has no label: {found.failed[0].reason}")
     n_processes = min(spec.n_processes, len(frames))

@@ -272,6 +272,26 @@ def test_a_full_disk_loses_the_frame_at_hand_only(tmp_path: Path, monkeypatch):
     assert len(label_frames(frames, TOY, tmp_path).frames) == 6
 
 
+def test_a_disk_that_is_full_later_is_believed(tmp_path: Path, monkeypatch):
+    """Some disks take what they have no room for and say so when asked to keep it."""
+    frames, synced = frames_of(["H"] * 5), []
+    keep = os.fsync
+
+    def sync(descriptor: int) -> None:
+        synced.append(descriptor)
+        if len(synced) > 2:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        keep(descriptor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("mlipkit.labelling.records.os.fsync", sync)
+        patch.setattr("mlipkit.labelling.records.SYNC_S", 0.05)
+        with pytest.raises(RunError, match=r"No space left on device.*The 1 frames before are safe"):
+            label_frames(frames, Toy(seconds=0.06), tmp_path)
+    assert len(rows_of(tmp_path)) == 1
+    assert len(label_frames(frames, Toy(seconds=0.06), tmp_path).frames) == 5
+
+
 def test_a_disk_full_at_the_end_loses_nothing(tmp_path: Path, monkeypatch):
     frames = frames_of(["H"] * 3)
 

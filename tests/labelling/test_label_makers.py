@@ -139,6 +139,17 @@ def test_pyscf_labels_are_the_slopes_of_the_energy(options, structure):
         assert labels.forces[atom, axis] == pytest.approx(slope(maker, atoms, atom, axis), abs=2e-5)
 
 
+def test_pyscf_leaves_no_file_behind_and_no_setting(tmp_path: Path, monkeypatch):
+    scf = pytest.importorskip("pyscf.scf", reason='needs PySCF: pip install "mlipkit[pyscf]"')
+    from pyscf import lib
+
+    monkeypatch.setattr(lib.param, "TMPDIR", str(tmp_path))
+    monkeypatch.setattr("pyscf.lib.NamedTemporaryFile", lambda **_: pytest.fail("a file is made"))
+    before = scf.hf.MUTE_CHKFILE
+    label_maker("pyscf", functional="hf", basis="sto-3g").label(Atoms("H2", [[0, 0, 0], [0, 0, 0.7]]))
+    assert before == scf.hf.MUTE_CHKFILE
+
+
 def test_pyscf_names_what_it_does_and_says_no_in_its_words():
     pytest.importorskip("pyscf", reason='needs PySCF: pip install "mlipkit[pyscf]"')
     maker = label_maker("pyscf", functional="b3lyp", basis="sto-3g", max_cycles=1)
