@@ -113,7 +113,7 @@ def test_training_sets(study) -> None:
 def tables(shared_data: Path):
     import bias_table
 
-    bias_table.DRAWS = 400
+    bias_table.DRAWS = 150
     return bias_table
 
 

@@ -86,8 +86,7 @@ def ours(record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> dict[s
         "matrix without shared": matrix_table([x for x in found["matrix_without_shared"] if x["test_set"] in ARMS]),
         "density": density_table(largest(found["density_bins"])),
         "verdicts": verdict_table([row for row in found["verdicts"] if row["claim"] == "iterative beats naive"]),
-        "trainings": f"{sum(bool(row['arm']) for row in rows)} trainings, of {record.get('planned_trainings', 0)} in the "
-        f"plan.\n\n{training_table(rows)}",
+        "trainings": training_table(rows, record.get("planned_trainings", 0)),
     }
 
 
@@ -180,7 +179,7 @@ def verdict_table(rows: Sequence[Mapping[str, Any]]) -> str:
     )  # fmt: skip
 
 
-def training_table(rows: Sequence[Mapping[str, Any]]) -> str:
+def training_table(rows: Sequence[Mapping[str, Any]], planned: int) -> str:
     head = ("arm", "frames", "seed", "frame-gradients", "best epoch", "chosen", "offset meV/atom", "spread it leaves",
             "minutes", "forces MAE meV/Å on validation, before and after")  # fmt: skip
     lines = []
@@ -193,7 +192,7 @@ def training_table(rows: Sequence[Mapping[str, Any]]) -> str:
                 f"{row['shifts']['spread_mev']:.2f}", f"{row['training_s'] / 60:.0f}",
                 " / ".join(f"{1000 * one:.0f}" for one in forces),
             ))  # fmt: skip
-    return markdown(head, lines) if lines else NOT_YET
+    return f"{len(lines)} trainings; the plan has {planned}.\n\n{markdown(head, lines)}" if lines else NOT_YET
 
 
 def ranged(figure: Sequence[float | None] | None, digits: int = 2) -> str:

@@ -339,10 +339,9 @@ def constants_sentence(models: Sequence[Model]) -> str:
     if not sizes:
         return "Not measured yet."
     untouched, size, both = models[0], max(sizes), shared_frames()
-    pairs = {
-        left_out: [offset_model(untouched, arm, size, left_out) for arm in ("iterative", "naive")]
-        for left_out in (None, both)
-    }
+
+    def pair(leave_out: FrameSet | None = None) -> list[Model]:
+        return [offset_model(untouched, arm, size, leave_out) for arm in ("iterative", "naive")]
 
     def compared(chain: Model, naive: Model, name: str) -> str:
         verdict = judge_cure(
@@ -355,13 +354,20 @@ def constants_sentence(models: Sequence[Model]) -> str:
             f"{verdict.upper:.2f})"
         )
 
-    return (
+    def places(two: Sequence[Model]) -> str:
+        return (
+            f"on the frames of the test simulations {compared(*two, 'self-MD')}; on the independent structures "
+            f"{compared(*two, 'independent')}"
+        )
+
+    text = (
         f"The untouched potential plus the constant of the {size} iterative frames, against the same plus that of the "
-        f"{size} naive ones: on the frames of the test simulations {compared(*pairs[None], 'self-MD')}; on the "
-        f"independent structures {compared(*pairs[None], 'independent')}. Without the {len(both)} frames of both arms: "
-        f"{compared(*pairs[both], 'self-MD')}; {compared(*pairs[both], 'independent')}. Nothing was trained for "
-        "this."
+        f"{size} naive ones: {places(pair())}."
     )
+    # The ten frames of the first round are all shared.
+    if not is_in(fitted_on("iterative", size), both).all():
+        text += f" Without the {len(both)} frames of both arms: {places(pair(both))}."
+    return f"{text} Nothing was trained for this."
 
 
 def hidden(models: Sequence[Model]) -> list[dict[str, Any]]:
