@@ -10,6 +10,7 @@ from mlipkit.labelling.engine_tblite import XTBLabels
 from mlipkit.labelling.job import LABELLED, TIMEOUT_S, FailedLabel, Labelled, label_frames
 from mlipkit.labelling.makers import ENGINES, NAMES, build, label_maker, options_of, recipe_of
 from mlipkit.labelling.protocol import MAX_FORCE, LabelMaker, LabelMakerError, Labels, Recipe
+from mlipkit.labelling.records import read_records
 
 __all__ = [
     "ENGINES",
@@ -32,5 +33,6 @@ __all__ = [
     "label_frames",
     "label_maker",
     "options_of",
+    "read_records",
     "recipe_of",
 ]

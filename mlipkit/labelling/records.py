@@ -105,20 +105,9 @@ class LabelLog:
         whole = content.rfind(b"\n") + 1
         if whole < len(content):
             os.ftruncate(self._file, whole)
-        for number, line in enumerate(content[:whole].splitlines()):
-            try:
-                record = json.loads(line)
-                if number == 0:
-                    if record.get("format") != FORMAT:
-                        raise RunError("holds no labels of mlipkit", where=str(self.path), expected=FORMAT)
-                    self.head = record
-                else:
-                    self.rows[record["uid"]] = record
-            except (ValueError, KeyError, AttributeError, TypeError):
-                self.torn += 1
-        if self.rows and not self.head:
-            raise RunError("the first line cannot be read", where=str(self.path),
-                           hint="Label into a new folder")  # fmt: skip
+        self.head, self.rows, self.torn = _parse(content[:whole], self.path)
+        if not self.head:  # begun by a process that came no further
+            os.ftruncate(self._file, 0)
 
     def _write(self, record: dict[str, Any]) -> None:
         line = memoryview(json.dumps(record).encode() + b"\n")
@@ -136,3 +125,39 @@ class LabelLog:
             f"labels cannot be written ({error.strerror})", where=str(self.path),
             hint=f"The {n_frames} frames before are safe; make room and start the same again: it goes on",
         ) from None  # fmt: skip
+
+
+def read_records(folder: Path | str) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """First line and the latest line of each uid of a folder, also while another process labels there; empty before.
+
+    Raises:
+        RunError: the file is not one of ours.
+    """
+    path = Path(folder) / LOG
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return {}, {}
+    head, rows, _ = _parse(content[: content.rfind(b"\n") + 1], path)
+    return head, rows
+
+
+def _parse(content: bytes, path: Path) -> tuple[dict[str, Any], dict[str, dict[str, Any]], int]:
+    """Head, rows by uid, and how many lines cannot be read."""
+    head: dict[str, Any] = {}
+    rows: dict[str, dict[str, Any]] = {}
+    torn = 0
+    for number, line in enumerate(content.splitlines()):
+        try:
+            record = json.loads(line)
+            if number == 0:
+                if record.get("format") != FORMAT:
+                    raise RunError("holds no labels of mlipkit", where=str(path), expected=FORMAT)
+                head = record
+            else:
+                rows[record["uid"]] = record
+        except (ValueError, KeyError, AttributeError, TypeError):
+            torn += 1
+    if rows and not head:
+        raise RunError("the first line cannot be read", where=str(path), hint="Label into a new folder")
+    return head, rows, torn

@@ -191,6 +191,37 @@ def test_a_torn_line_costs_its_frame_only(tmp_path: Path, tail: str):
     assert len(label_frames(frames, TOY, tmp_path).frames) == 4
 
 
+def test_records_are_read_while_they_grow(tmp_path: Path):
+    from mlipkit.labelling import read_records
+
+    seen = []
+
+    def sink(event):
+        if isinstance(event, Progress):
+            head, rows = read_records(tmp_path)
+            seen.append((head["maker"]["name"], len(rows), sum("failed" in row for row in rows.values())))
+
+    assert read_records(tmp_path) == ({}, {})
+    label_frames(frames_of(["H", toys.NAN, "H"]), Toy(), tmp_path, sink=sink)
+    assert seen == [("toy springs", 1, 0), ("toy springs", 2, 1), ("toy springs", 3, 1)]
+    with open(tmp_path / LOG, "a") as file:
+        file.write('{"uid": "torn')
+    assert len(read_records(tmp_path)[1]) == 3
+
+
+@pytest.mark.parametrize("first", ['{"format": 3', '{"format": "else"}', "[]"])
+def test_a_first_line_that_is_not_ours_is_refused(tmp_path: Path, first: str):
+    (tmp_path / LOG).write_text(f'{first}\n{{"uid": "1"}}\n')
+    with pytest.raises(RunError, match=r"first line cannot be read|holds no labels of mlipkit"):
+        label_frames(frames_of(["H"]), Toy(), tmp_path)
+
+
+def test_a_first_line_that_was_torn_is_written_anew(tmp_path: Path):
+    (tmp_path / LOG).write_bytes(b"\x00\x00\n")
+    for _ in range(2):
+        assert len(label_frames(frames_of(["H"] * 2), Toy(), tmp_path).frames) == 2
+
+
 def test_a_file_of_somebody_else_is_refused(tmp_path: Path):
     (tmp_path / LOG).write_text('{"a": 1}\n')
     with pytest.raises(RunError, match="holds no labels of mlipkit"):
