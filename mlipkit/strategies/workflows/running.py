@@ -173,7 +173,8 @@ class Work:
         for stage in self.plan.stages:
             record = read_record(self.folder_of(stage.name))
             if record is not None:
-                self.records[stage.name], self.seconds[stage.name] = record["facts"], record["seconds"]
+                self.records[stage.name] = record["facts"]
+                self.seconds[stage.name] = 0.0 if record["reused"] else record["seconds"]
 
     def done(self, stage: Stage, facts: Mapping[str, Any], seconds: float, reused: str = "") -> None:
         """Note that a stage is done: from here on it stays as it is."""
@@ -182,7 +183,9 @@ class Work:
             "seconds": round(seconds, 3), "reused": reused, "facts": dict(facts),
         }  # fmt: skip
         write_whole(self.folder_of(stage.name) / "stage.json", json.dumps(record, indent=1).encode())
-        self.records[stage.name], self.seconds[stage.name] = json.loads(json.dumps(dict(facts))), seconds
+        self.records[stage.name] = json.loads(json.dumps(dict(facts)))
+        # What was taken over cost nothing here.
+        self.seconds[stage.name] = 0.0 if reused else seconds
         if stage.does in ("pick", "review", "label", "finetune"):
             provenance.write(self.folder, self.plan, self.records)
         said = facts.get("sentence") or f"{stage.does} done"

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from mlipkit.strategies.finetuning import FinetuneRecipe
     from mlipkit.training import TrainSettings
 
+MOST_SEED = 2_000_000_000
 OWN = ("steps", "stride", "timestep", "temperature", "index", "density", "failure", "ensemble", "checks")
 """Options of a simulation that are not the ensemble's."""
 FROM_PLAN = ("validation", "epochs", "gradients", "size", "choose")
@@ -90,7 +91,8 @@ class StandardTools:
             order = np.random.default_rng(seed).permutation(len(self.given))
             images = [_bare(self.given[int(order[k % len(order)])].copy()) for k in range(count)]
             return FrameSet.from_atoms(images, source="start structure")
-        seeds = np.random.SeedSequence(seed).generate_state(count, np.uint32)
+        # Packmol's seeds are signed 32-bit integers.
+        seeds = np.random.SeedSequence(seed).generate_state(count, np.uint32) % MOST_SEED
         return FrameSet.from_atoms([self.make_start(int(one)) for one in seeds], source="start structure")
 
     def relax(self, model: Model, frames: FrameSet, folder: Path, sink: EventSink, control: Control) -> FrameSet:
