@@ -150,6 +150,21 @@ def test_candidates_wait_for_the_user_and_the_run_goes_on_after_approval(toy):
     assert next(row for row in lines if row["uid"] == struck)["outcome"] == "struck out by the user"
 
 
+def test_start_structures_are_packed_by_seed_or_drawn_from_given_ones(toy):
+    from mlipkit.runs.building_workflow import tools_of
+
+    given = tools_of(WorkflowSpec(**FIELDS), toy)  # type: ignore[arg-type]
+    drawn = [given.structures(4, seed, toy) for seed in (1, 1, 2)]
+    assert len(set(drawn[0].structure_hashes.tolist())) == 4  # none twice while there are enough
+    assert drawn[0] == drawn[1] != drawn[2]
+    pytest.importorskip("packmol", reason="Packmol is not installed (pip install packmol)")
+    packed = tools_of(WorkflowSpec(**{**FIELDS, "start": {"molecules": {"water": 3}, "density": 0.4}}), toy)  # type: ignore[arg-type]
+    boxes = packed.structures(2, 3_999_999_999, toy)
+    assert boxes == packed.structures(2, 3_999_999_999, toy)
+    assert boxes.n_atoms.tolist() == [9, 9]
+    assert boxes.structure_hashes[0] != boxes.structure_hashes[1]
+
+
 @pytest.mark.full
 def test_a_stopped_run_goes_on(toy):
     import time

@@ -136,6 +136,14 @@ def test_interrupted_anywhere_it_ends_with_the_same_bits(done, tmp_path):
     assert bits(tmp_path) == bits(done)
 
 
+def test_a_pause_between_stages_is_waited_out(done, tmp_path):
+    asked = iter(["pause", "pause", "run", "stop"])
+    outcome = run_workflow(ITERATIVE, tmp_path, toys(), control=lambda: next(asked))  # type: ignore[arg-type,return-value]
+    assert outcome.state == "stopped"
+    assert outcome.facts["stages"] == 1
+    assert next(asked, "none left") == "none left"
+
+
 @pytest.mark.full
 def test_a_full_disk_is_said_and_nothing_is_lost(done, tmp_path, monkeypatch):
     from mlipkit.strategies.workflows import stages

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mlipkit.data import FrameSet
 
 FRAMES, LABELLED = "frames.extxyz", "labelled.extxyz"
+PAUSE_S = 0.1
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -116,7 +117,9 @@ def _go(work: Work, others: Sequence[_Other]) -> Outcome:
     for number, stage in enumerate(plan.stages):
         if stage.name in work.records:
             continue
-        if work.control() == "stop":
+        while (request := work.control()) == "pause":
+            time.sleep(PAUSE_S)
+        if request == "stop":
             return Outcome("stopped", f"stopped by the user before stage {stage.name}", stage.name, work.figures())
         work.sink(Progress(number, total, "stage"))
         begin, work.at = time.monotonic(), stage.name
