@@ -12,8 +12,14 @@ from .first_cell import kernel_check
 from .launcher import Launcher
 from .md_view import MDView
 from .plot import Plot
+from .review_pane import ReviewPane
 from .run_list import RunList
 from .shift_explorer import ShiftExplorer
+from .strategy_comparison import StrategyComparison
 from .training_monitor import TrainingMonitor
+from .workflow_view import WorkflowView
 
-__all__ = ["Launcher", "MDView", "Plot", "RunList", "ShiftExplorer", "TrainingMonitor", "kernel_check"]
+__all__ = [
+    "Launcher", "MDView", "Plot", "ReviewPane", "RunList", "ShiftExplorer", "StrategyComparison", "TrainingMonitor",
+    "WorkflowView", "kernel_check",
+]  # fmt: skip

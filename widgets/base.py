@@ -20,7 +20,7 @@ from mlipkit.errors import MlipkitError
 from mlipkit.runs import Run
 
 from .header import Header
-from .states import look
+from .states import look, state_of
 from .ticker import Ticker, on_loop
 
 log = logging.getLogger(__name__)
@@ -72,6 +72,8 @@ class RunView(w.VBox):
     """
 
     EMPTY = "Nothing is open yet."
+    REVIEWS = True
+    """Whether candidate frames that wait are opened by a button; views that show them by themselves have none."""
     _views: ClassVar[weakref.WeakSet[RunView]] = weakref.WeakSet()
 
     def __init__(self, run: Run | str | os.PathLike[str] | None = None) -> None:
@@ -82,8 +84,10 @@ class RunView(w.VBox):
         self.pause_button = button("‖ Pause", lambda: self._ask("pause"), tip="Pause; the process keeps its memory")
         self.resume_button = button("▶ Resume", lambda: self._ask("resume"), tip="Go on from the same step")
         self.stop_button = button("■ Stop", lambda: self._ask("stop"), tip="End after this step, with a checkpoint")
-        self.toolbar = row(self.pause_button, self.resume_button, self.stop_button)
-        self.problem = w.HTML()
+        self.review_button = button("◆ Review frames", self._review, kind="warning", hidden=True,
+                                    tip="Look at the frames that wait to be labelled")  # fmt: skip
+        self.toolbar = row(self.pause_button, self.resume_button, self.stop_button, self.review_button)
+        self.problem, self.review_box = w.HTML(), w.VBox()
         self.body = w.VBox()
         self.panel = w.HTML()
         self._panel_kind = ""
@@ -97,7 +101,9 @@ class RunView(w.VBox):
         self._asked = ""
         self._closed = False
         self._state = ""
-        super().__init__([self.header, self.toolbar, self.problem, self.body, self.panel_buttons, self.panel])
+        super().__init__([
+            self.header, self.toolbar, self.problem, self.review_box, self.body, self.panel_buttons, self.panel,
+        ])  # fmt: skip
         self.add_class("mlipkit-view")
         self._ticker = Ticker(self._tick)
         self._build()
@@ -114,6 +120,9 @@ class RunView(w.VBox):
         """
         self.run = run if isinstance(run, Run) or run is None else Run(run)
         self._asked, self._state = "", ""
+        for child in self.review_box.children:
+            close_all(child)
+        self.review_box.children = []
         self._say("")
         self._toggle("")
         self._reset()
@@ -129,7 +138,7 @@ class RunView(w.VBox):
             self.header.title, self.header.detail, self.header.age, self.header.done = "", "", -1.0, -1.0
             self.header.sentence = ""
             return "empty"
-        state = self.run.state
+        state = state_of(self.run)
         self._show_state(state)
         self._update(self.run, state)
         self._head(self.run, state)
@@ -222,11 +231,33 @@ class RunView(w.VBox):
         show(self.toolbar, state != "empty")
         show(self.panel_buttons, state != "empty")
         show(self.pause_button, state == "running")
+        self._show_review(state)
         show(self.resume_button, state in ("paused", "stopped", "crashed", "lost"))
         show(self.stop_button, state in ("waiting", "queued", "running", "paused"))
         self.resume_button.button_style = "primary" if state in ("paused", "crashed", "lost") else ""
         for made in (self.pause_button, self.resume_button, self.stop_button):
             made.disabled = False
+
+    # Candidate frames that wait for the user
+
+    def _show_review(self, state: str) -> None:
+        show(self.review_button, state == "review" and self.REVIEWS)
+        if state != "review" and self.review_box.children:
+            self.review_box.children[0].refresh_all()  # type: ignore[attr-defined]
+
+    def _review(self) -> None:
+        """Open the candidate frames of this run, or close them."""
+        from .review_pane import ReviewPane
+        from .workflow_folder import WorkflowFolder
+
+        if self.review_box.children:
+            for child in self.review_box.children:
+                close_all(child)
+            self.review_box.children = []
+        elif self.run is not None:
+            pane = ReviewPane(WorkflowFolder(self.run), self._ticker.hurry)
+            pane.set_dark(self.header.dark)
+            self.review_box.children = [pane]
 
     # Wishes
 

@@ -13,10 +13,10 @@ from mlipkit.events import Judged
 from mlipkit.runs import MDSpec, Run
 from mlipkit.runs.replicas import Replicas
 
-from .base import close_all, sentence_case
+from .base import button, close_all, row, sentence_case
 from .header import Header
 from .md_view import simulated
-from .states import chip, duration, look
+from .states import chip, duration, look, state_of
 from .ticker import Ticker
 
 LIVE_S, IDLE_S = 0.5, 5.0
@@ -39,9 +39,13 @@ class RunList(w.VBox):
         columns: dict[str, Sequence[str]] | None = None,
     ) -> None:
         self.header, self.table = Header(), w.HTML()
+        self.reviews = w.VBox()
+        self._reviewed: Path | None = None
+        self._offered: list[Path] = []
         self._closed = False
         self._ticker = Ticker(self._tick)
-        super().__init__([self.header, self.table])
+        self.review_row = row()
+        super().__init__([self.header, self.table, self.review_row, self.reviews])
         self.add_class("mlipkit-view")
         self._folder = Path(runs) if isinstance(runs, str | os.PathLike) else None
         self.runs = [] if self._folder else [run if isinstance(run, Run) else Run(run) for run in runs]  # type: ignore[union-attr]
@@ -57,9 +61,10 @@ class RunList(w.VBox):
             found = sorted(self._folder.glob("*/spec.yaml")) if self._folder.is_dir() else []
             self.runs += [Run(path.parent) for path in found if path.parent.resolve() not in known]
             self.runs = [run for run in self.runs if run.files.spec.is_file()]
-        states = [run.state for run in self.runs]
+        states = [state_of(run) for run in self.runs]
+        self._offer_reviews([run for run, state in zip(self.runs, states, strict=True) if state == "review"])
         head = ["run", *self.columns, "state", "how far", "what came of it"]
-        rows = [
+        lines = [
             [
                 escape(run.name),
                 *(escape(str(column[i])) for column in self.columns.values()),
@@ -70,7 +75,7 @@ class RunList(w.VBox):
             for i, (run, state) in enumerate(zip(self.runs, states, strict=True))
         ]
         text = "".join(f"<th scope='col'>{name}</th>" for name in head)
-        body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+        body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in line) + "</tr>" for line in lines)
         html = f"<table class='mk-table mk-runs'><thead><tr>{text}</tr></thead><tbody>{body}</tbody></table>"
         if html != self.table.value:
             self.table.value = html
@@ -86,8 +91,38 @@ class RunList(w.VBox):
         replicas.refresh()
         return escape(sentence_case(replicas.sentence))
 
+    def _offer_reviews(self, runs: list[Run]) -> None:
+        """A button for each workflow that waits for its user."""
+        folders = [run.folder for run in runs]
+        if folders != self._offered:
+            self._offered = folders
+            old = list(self.review_row.children)
+            self.review_row.children = [
+                button(f"◆ Review {run.name}", lambda one=run: self.review(one), kind="warning",
+                       tip="Look at the frames that wait to be labelled") for run in runs
+            ]  # fmt: skip
+            for child in old:
+                close_all(child)
+        for child in self.reviews.children:
+            child.refresh_all()  # type: ignore[attr-defined]
+
+    def review(self, run: Run) -> None:
+        """Show the candidate frames of a workflow below the table, or hide them."""
+        from .review_pane import ReviewPane
+        from .workflow_folder import WorkflowFolder
+
+        for child in self.reviews.children:
+            close_all(child)
+        opened = self._reviewed
+        self._reviewed, self.reviews.children = None, []
+        if opened == run.folder:
+            return
+        pane = ReviewPane(WorkflowFolder(run), self._ticker.hurry)
+        pane.set_dark(self.header.dark)
+        self._reviewed, self.reviews.children = run.folder, [pane]
+
     def _summarise(self, states: list[str]) -> None:
-        live = [state for state in ("running", "queued", "waiting") if state in states]
+        live = [state for state in ("running", "review", "queued", "waiting") if state in states]
         self.header.state = live[0] if live else ("completed" if states else "empty")
         self.header.title = f"{len(states)} run{'s' if len(states) != 1 else ''}"
         self.header.detail = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))

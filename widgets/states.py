@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from html import escape
 
+from mlipkit.runs import Run
+
 
 @dataclass(frozen=True)
 class Look:
@@ -31,6 +33,8 @@ LOOKS: dict[str, Look] = {
     "running": Look("●", "RUNNING", "#0072b2", "", live=True),
     "paused": Look("‖", "PAUSED", "#8a6100", "Paused by you. Resume goes on from the same step."),
     "stopped": Look("■", "STOPPED", "#4b5563", "Stopped by you. Resume goes on from where it stopped.", final=True),
+    "review": Look("◆", "WAITING FOR YOU", "#8a6100", "Candidate frames wait for you to look at them."),
+    "resting": Look("■", "AT REST", "#4b5563", "Nothing was written for a while; it can go on where it stands."),
     "completed": Look("✓", "COMPLETED", "#007a5a", "Done.", final=True),
     "failed": Look("✖", "FAILED", "#c04f00", "The simulation failed a stability check.", final=True),
     "crashed": Look("!", "CRASHED", "#a3437a", "An error ended the worker.", final=True),
@@ -57,6 +61,16 @@ FATES: dict[str, tuple[str, str, str]] = {
 def look(state: str) -> Look:
     """The look of a state; an unknown one (from a newer version) is shown by its name."""
     return LOOKS.get(state) or Look("·", state.upper(), "#6b7280", "")
+
+
+def state_of(run: Run) -> str:
+    """State of a run; "review" where a workflow has ended its work for now because the user has to look at frames."""
+    state = run.state
+    if run.kind == "workflow":
+        from .workflow_folder import wants_review
+
+        return "review" if wants_review(run, state) else state
+    return state
 
 
 def duration(seconds: float) -> str:

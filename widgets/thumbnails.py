@@ -26,9 +26,11 @@ class Thumbnails(anywidget.AnyWidget):
 
     Args:
         on_pick: called with the number of the picture.
+        on_act: called with the number of the picture whose second button was pressed.
 
     Attributes:
-        items: what the page draws: ``{"svg", "text", "told"}`` each.
+        items: what the page draws: ``{"svg", "text", "told"}`` each, with ``picked``, and where there is something to
+            be done with it ``action`` (text of a second button) and ``out`` (it was taken out).
         more: words behind the last picture.
     """
 
@@ -37,14 +39,16 @@ class Thumbnails(anywidget.AnyWidget):
     items = t.List().tag(sync=True)
     more = t.Unicode("").tag(sync=True)
 
-    def __init__(self, on_pick: Callable[[int], None]) -> None:
+    def __init__(self, on_pick: Callable[[int], None], on_act: Callable[[int], None] | None = None) -> None:
         super().__init__()
-        self._on_pick = on_pick
+        self._on_pick, self._on_act = on_pick, on_act
         self.on_msg(self._message)
 
     def _message(self, _widget: object, content: dict, _buffers: object) -> None:
         if content.get("type") == "pick":
             on_loop(self._on_pick, int(content["index"]))
+        elif content.get("type") == "act" and self._on_act is not None:
+            on_loop(self._on_act, int(content["index"]))
 
     def show(self, items: Sequence[dict[str, Any]], more: str = "") -> None:
         """Draw these; nothing is sent when nothing has changed."""

@@ -1,9 +1,10 @@
-// Small pictures of frames in a row. A click, or Enter on a focused one, picks it.
+// Small pictures of frames in a row. A click, or Enter on a focused one, picks it; one that has something that can be done
+// with it carries a second button.
 
 function render({ model, el }) {
   el.classList.add("mlipkit-thumbnails");
   const draw = () => {
-    const focused = [...el.children].indexOf(document.activeElement);
+    const focused = [...el.querySelectorAll("button")].indexOf(document.activeElement);
     el.replaceChildren();
     model.get("items").forEach((item, index) => {
       const button = document.createElement("button");
@@ -16,7 +17,23 @@ function render({ model, el }) {
       text.textContent = item.text;
       button.append(text);
       button.onclick = () => model.send({ type: "pick", index });
-      el.append(button);
+      if (item.picked) button.setAttribute("aria-current", "true");
+      if (!item.action) {
+        el.append(button);
+        return;
+      }
+      const holder = document.createElement("div");
+      holder.className = "mk-acted";
+      if (item.out) holder.classList.add("mk-out");
+      const act = document.createElement("button");
+      act.className = "mk-act";
+      act.textContent = item.action;
+      act.setAttribute("aria-pressed", String(Boolean(item.out)));
+      act.setAttribute("aria-label", `${item.action}: ${item.told}`);
+      act.dataset.lmSuppressShortcuts = "true";
+      act.onclick = () => model.send({ type: "act", index });
+      holder.append(button, act);
+      el.append(holder);
     });
     if (model.get("more")) {
       const more = document.createElement("span");
@@ -24,7 +41,7 @@ function render({ model, el }) {
       more.textContent = model.get("more");
       el.append(more);
     }
-    if (focused >= 0) el.children[focused]?.focus?.({ preventScroll: true });
+    if (focused >= 0) el.querySelectorAll("button")[focused]?.focus?.({ preventScroll: true });
   };
   model.on("change:items", draw);
   model.on("change:more", draw);

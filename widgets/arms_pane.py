@@ -1,0 +1,297 @@
+"""Arms side by side: verdict, errors beside controls, budgets, one axis of rounds, maps, bonds, residuals."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from html import escape
+
+import ipywidgets as w
+import numpy as np
+import plotly.graph_objects as go
+
+from mlipkit.plots import workflows as pictures
+from mlipkit.plots.bonds import bond_distributions
+from mlipkit.plots.runs import COLOURS
+from mlipkit.strategies.workflows import Comparison
+from mlipkit.strategies.workflows.evaluating import INDEPENDENT
+
+from .arms_data import ArmsData, Bonds, Maps
+from .base import row, show
+from .budget_meter import budget_html
+from .computed import Computed
+from .plot import Plot
+from .review_pane import ReviewPane
+
+BINS = 60
+TEST = "test set"
+HIGHEST = 3.0
+"""A test set of relaxed frames has peaks far higher than any simulation: they are cut so much above the others."""
+NO_ERRORS = "Errors appear when a workflow has been evaluated."
+NO_FRAMES = "Maps and bond lengths appear with the first labelled frames."
+
+
+class ArmsPane(w.VBox):
+    """Everything of a comparison below its head. The chosen round is one number for all pictures.
+
+    Args:
+        on_round: called when another round was chosen here.
+        on_approve: called when candidates were approved here.
+        viewer: of candidate frames.
+    """
+
+    def __init__(
+        self, on_round: Callable[[int], object] = lambda round: None, on_approve: Callable[[], object] = lambda: None,
+        viewer: str = "auto",
+    ) -> None:  # fmt: skip
+        self.data = ArmsData([])
+        self.round = 0
+        self._on_round, self._on_approve, self._viewer = on_round, on_approve, viewer
+        self._moving = self._closed = self._dark = False
+        self._following = True
+        self.compared: Computed[Comparison] = Computed(self._computed)
+        self.mapped: Computed[Maps] = Computed(self._computed)
+        self.bonded: Computed[Bonds] = Computed(self._computed)
+        self.verdict, self.notes, self.budget = w.HTML(), w.HTML(), w.HTML()
+        self.reviews = w.VBox()
+        self._reviews: list[ReviewPane] = []
+        self.test_set = w.Dropdown(options=["-"], description="test set", layout={"width": "340px"})
+        self.rounds = w.ToggleButtons(options=[], style={"button_width": "auto"})
+        self.pair = w.Dropdown(options=["-"], description="bond", layout={"width": "170px"})
+        self.errors = Plot(go.Figure(), height=500, label="Errors of every model beside its controls, with intervals",
+                           on_click=self._error_clicked)  # fmt: skip
+        self.timeline = Plot(go.Figure(), height=260, label="What became of the frames of each round",
+                             on_click=lambda x, _y, _trace: self.choose(round(x)))  # fmt: skip
+        self.map = Plot(go.Figure(), height=340, label="Score space of the training sets up to the chosen round")
+        self.bonds = Plot(go.Figure(), height=340, label="Bond lengths of the chosen round beside the test set")
+        self.residuals = Plot(go.Figure(), height=320, label="Energy residuals along each model's own simulation")
+        self.map.add_class("mlipkit-pane-half")
+        self.no_errors = w.HTML(f'<div class="mk-empty">{escape(NO_ERRORS)}</div>')
+        self.no_frames = w.HTML(f'<div class="mk-empty">{escape(NO_FRAMES)}</div>')
+        self.said = w.HTML()
+        self.error_box = w.VBox([row(self.test_set), self.errors])
+        self.frame_box = row(self.map, w.VBox([row(self.pair), self.bonds]).add_class("mlipkit-pane-half"),
+                             kind="mlipkit-panes")  # fmt: skip
+        self.round_row = row(w.Label("round"), self.rounds)
+        super().__init__([
+            self.verdict, self.notes, self.reviews, self.no_errors, self.error_box, self.budget, self.round_row,
+            self.timeline, self.said, self.no_frames, self.frame_box, self.residuals,
+        ])  # fmt: skip
+        self.test_set.observe(lambda _change: self._drawn_again(), "value")
+        self.pair.observe(lambda _change: self._draw_bonds(), "value")
+        self.rounds.observe(self._round_picked, "value")
+        self._drawn: dict[str, object] = {}
+        self.watch(self.data)
+
+    def watch(self, data: ArmsData) -> None:
+        """Show other workflows."""
+        self.data, self.round, self._following, self._drawn = data, 0, True, {}
+        for one in self._reviews:
+            one.close()
+        for part in (self.compared, self.mapped, self.bonded):
+            part.close()
+        self.compared, self.mapped, self.bonded = (Computed(self._computed) for _ in range(3))
+        self._reviews = [ReviewPane(one, self._on_approve, self._viewer) for one in data.workflows]
+        for one in self._reviews:
+            one.set_dark(self._dark)
+        self.reviews.children = self._reviews
+        self.update()
+
+    def update(self) -> None:
+        """Draw what has changed; the caller has refreshed the data."""
+        data = self.data
+        for one in self._reviews:
+            one.refresh()
+        if not data.workflows:
+            for part in self.children:
+                show(part, False)
+            return
+        self.compared.want(data.compared_key() or None, data.compare)
+        key = data.frames_key()
+        if key:
+            self.mapped.want(key, data.maps)
+            self.bonded.want(key, data.bonds)
+        self._offer()
+        self._draw()
+
+    @property
+    def busy(self) -> bool:
+        return self.compared.busy or self.mapped.busy or self.bonded.busy
+
+    def choose(self, round: int) -> None:
+        """Show a round everywhere; out of range means the first or last."""
+        if self.data.n_rounds == 0:
+            return
+        self._following = False
+        self._set_round(int(np.clip(round, 1, self.data.n_rounds)))
+
+    def set_dark(self, dark: bool) -> None:
+        """Follow the theme of the page."""
+        self._dark = dark
+        for one in self._reviews:
+            one.set_dark(dark)
+
+    def close(self) -> None:
+        self._closed = True
+        for part in (self.compared, self.mapped, self.bonded):
+            part.close()
+        super().close()
+
+    # What is on show
+
+    def _set_round(self, round: int) -> None:
+        if round == self.round:
+            return
+        self.round = round
+        self._moving = True
+        try:
+            if round in dict(self.rounds.options).values():
+                self.rounds.value = round
+        finally:
+            self._moving = False
+        self._draw()
+        self._on_round(round)
+
+    def _offer(self) -> None:
+        """The choices: rounds, test sets, bonds."""
+        data = self.data
+        self._moving = True
+        try:
+            options = [(str(k), k) for k in range(1, data.n_rounds + 1)]
+            if list(self.rounds.options) != options:
+                self.rounds.options = options
+            sets = list(data.test_sets()) or ["-"]
+            if list(self.test_set.options) != sets:
+                self.test_set.options = sets
+            pairs = list(self.bonded.value.arms) if self.bonded.value is not None else ["-"]
+            if list(self.pair.options) != pairs:
+                self.pair.options = pairs
+        finally:
+            self._moving = False
+        show(self.pair, len(self.pair.options) > 1)
+        if self._following and data.n_rounds:
+            newest = max((k for one in data.rounds().values() for k in _begun(one)), default=1)
+            self._set_round(newest)
+
+    def _draw(self) -> None:
+        data, compared = self.data, self.compared.value
+        answer = self.compared.problem or data.sentence(compared)
+        tone = "#c04f00" if self.compared.problem else "#6b7280" if compared is None else "#0072b2"
+        if self.compared.busy:
+            answer = "Comparing …"
+        if "learned an offset" in answer:
+            tone = "#c04f00"
+        _write(self.verdict, f'<div class="mk-verdict mk-answer" role="status" style="--mk-tone:{tone}">'
+                             f"{escape(answer)}</div>")  # fmt: skip
+        notes = data.warnings(compared)
+        _write(self.notes, "".join(f'<div class="mk-note">{escape(note)}</div>' for note in notes))
+        tones = {
+            data.label(one): COLOURS[k % len(COLOURS)] for k, some in enumerate(data.arms.values()) for one in some
+        }
+        _write(self.budget, budget_html(data.budgets(), tones))
+        for part, there in ((self.verdict, True), (self.notes, bool(notes)), (self.budget, True), (self.reviews, True)):
+            show(part, there)
+        self._draw_errors()
+        rounds = data.rounds()
+        show(self.round_row, bool(data.n_rounds))
+        show(self.timeline, bool(rounds))
+        if rounds and self._changed("timeline", (rounds, data.n_rounds, self.round)):
+            self.timeline.show(pictures.iteration_timeline(rounds, data.n_rounds, chosen=self.round or None))
+        self._draw_maps()
+        self._draw_bonds()
+        runs = data.own_runs(self.round)
+        show(self.residuals, bool(runs))
+        if runs and self._changed("residuals", (self.round, data.compared_key())):
+            self.residuals.show(pictures.own_residuals(runs))
+
+    def _draw_errors(self) -> None:
+        compared = self.compared.value
+        key = self.data.test_sets().get(str(self.test_set.value), "")
+        arms = self.data.errors(compared, key, self.round) if compared is not None else {}
+        show(self.error_box, bool(arms))
+        show(self.no_errors, not arms)
+        self._arms = arms
+        if arms and self._changed("errors", (arms, self.round, key)):
+            self.errors.show(pictures.arm_errors(arms, chosen=self.round, title=str(self.test_set.value)))
+
+    def _draw_maps(self) -> None:
+        maps = self.mapped.value
+        there = maps is not None or self.bonded.value is not None
+        show(self.frame_box, there)
+        busy = self.mapped.busy or self.bonded.busy
+        show(self.no_frames, not there and not busy)
+        problem = self.mapped.problem or self.bonded.problem
+        words = "Placing the training frames on a map …" if busy and not there else problem
+        _write(self.said, f'<div class="mk-quiet" role="status">{escape(words)}</div>' if words else "")
+        show(self.said, bool(words))
+        show(self.map, maps is not None)
+        if maps is not None and self._changed("map", (id(maps), self.round)):
+            self.map.show(pictures.growth_of_arms(maps.arms, maps.width, chosen=self.round, axes=maps.axes))
+
+    def _draw_bonds(self) -> None:
+        found, pair = self.bonded.value, str(self.pair.value)
+        there = found is not None and pair in found.arms
+        show(self.bonds, there)
+        if found is None or not there or not self._changed("bonds", (id(found), pair, self.round, self._test)):
+            return
+        sets = {
+            arm: lengths[rounds == self.round] for arm, (lengths, rounds) in found.arms[pair].items()
+            if (rounds == self.round).any()
+        }  # fmt: skip
+        test = found.test.get(self._test, {}).get(pair)
+        if not sets and test is None:
+            self.bonds.show(go.Figure())
+            return
+        every = {**sets, **({TEST: test} if test is not None else {})}
+        low, high = min(one.min() for one in every.values()), max(one.max() for one in every.values())
+        edges = np.linspace(low, max(high, low + 1e-6), BINS + 1)
+        named = {f"{name}: std {one.std():.4f} Å": one for name, one in every.items()}
+        density = {name: np.histogram(one, edges, density=True)[0] for name, one in named.items()}
+        figure = bond_distributions(
+            edges, density, pair=pair, means={name: float(one.mean()) for name, one in named.items()}
+        )
+        tops = [values.max() for values in density.values()]
+        if sets and test is not None and tops[-1] > HIGHEST * max(tops[:-1]):
+            figure.update_yaxes(range=[0, 0.6 * HIGHEST * max(tops[:-1])])
+        self.bonds.show(figure)
+
+    @property
+    def _test(self) -> str:
+        """Key of the test set whose bonds are drawn."""
+        return self.data.test_sets().get(str(self.test_set.value), INDEPENDENT)
+
+    def _changed(self, part: str, key: object) -> bool:
+        if self._drawn.get(part) == key:
+            return False
+        self._drawn[part] = key
+        return True
+
+    # What the reader does
+
+    def _error_clicked(self, x: float, _y: float, _trace: int) -> None:
+        for place, _, one in pictures.model_places(self._arms):
+            if place == round(x) and one.kind == "finetuned":
+                self.choose(one.round)
+
+    def _round_picked(self, change: dict) -> None:
+        if not self._moving and change["new"] is not None:
+            self.choose(int(change["new"]))
+
+    def _drawn_again(self) -> None:
+        if not self._moving:
+            self._draw_errors()
+            self._draw_bonds()
+
+    def _computed(self) -> None:
+        if not self._closed:
+            self.update()
+
+
+def _begun(one: pictures.Rounds) -> list[int]:
+    """Numbers of the rounds that have frames."""
+    n = max((len(column) for column in one.counts.values()), default=0)
+    return [k + 1 for k in range(n) if any(column[k] for column in one.counts.values())]
+
+
+def _write(widget: w.HTML, text: str) -> None:
+    if widget.value != text:
+        widget.value = text

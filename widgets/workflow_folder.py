@@ -1,0 +1,260 @@
+"""A workflow as its folder shows it at this moment: plan, what is done, what became of each frame."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlipkit.errors import MlipkitError, RunError
+from mlipkit.runs import Run
+from mlipkit.strategies.workflows import Plan, provenance
+from mlipkit.strategies.workflows.evaluating import Evaluated
+from mlipkit.strategies.workflows.review import decisions, waiting
+from mlipkit.strategies.workflows.running import LABELLED, read_record
+
+if TYPE_CHECKING:
+    from mlipkit.data import FrameSet
+
+PLAN = "plan.json"
+SILENT_S = 60.0
+"""A folder without a run behind it in which nothing was written for so long counts as at rest."""
+
+
+class WorkflowFolder:
+    """Reads one workflow, alive or ended; `refresh` reads what is new.
+
+    Args:
+        place: a workflow run, or the folder of one.
+
+    Attributes:
+        plan: None before the workflow has begun.
+        records: facts of the stages that are done.
+        rows: provenance of the frames that were picked.
+        evaluated: its evaluation, or None.
+        struck: number of candidates -> uids that were struck out.
+        revision: grows whenever something was new.
+
+    Raises:
+        RunError: the folder holds no workflow.
+    """
+
+    def __init__(self, place: Run | str | os.PathLike[str]) -> None:
+        self.folder = Path(place).expanduser().resolve()
+        self.run: Run | None = place if isinstance(place, Run) else None
+        if self.run is None and (self.folder / "spec.yaml").is_file():
+            self.run = Run(self.folder)
+        if self.run is None and not (self.folder / PLAN).is_file():
+            raise RunError(
+                "holds no workflow" if self.folder.is_dir() else "no such folder", where=str(place),
+                expected=f"a workflow run, or a folder with a {PLAN}",
+            )  # fmt: skip
+        if self.run is not None and self.run.kind != "workflow":
+            raise RunError("not a workflow", where=self.run.name, found=f"a run of kind '{self.run.kind}'")
+        self.plan: Plan | None = None
+        self.records: dict[str, dict[str, Any]] = {}
+        self.rows: list[dict[str, Any]] = []
+        self.evaluated: Evaluated | None = None
+        self.struck: dict[str, Any] = {}
+        self.candidates: list[Path] = []
+        self.revision = 0
+        self._stamps: dict[str, Any] = {}
+        self.refresh()
+
+    @property
+    def arm(self) -> str:
+        return self.plan.arm if self.plan is not None else self.folder.name
+
+    @property
+    def name(self) -> str:
+        """``iterative 0`` once the plan is known."""
+        return f"{self.plan.arm} {self.plan.seed}" if self.plan is not None else self.folder.name
+
+    def refresh(self) -> bool:
+        """Read what is new; True when something was."""
+        before = self.revision
+        if self.plan is None and (self.folder / PLAN).is_file():
+            self.plan = Plan.from_json(json.loads((self.folder / PLAN).read_text(encoding="utf-8")))
+            self.revision += 1
+        if self.plan is None:
+            return False
+        for stage in self.plan.stages:
+            if stage.name not in self.records:
+                record = read_record(self.folder / self.plan.folder(stage.name))
+                if record is not None:
+                    self.records[stage.name] = record["facts"]
+                    self.revision += 1
+        if self._new(provenance.NAME):
+            self.rows = provenance.read(self.folder)
+        if self._new("evaluation.json"):
+            self.evaluated = Evaluated.read(self.folder)
+        if self._new("struck.json"):
+            self.struck = decisions(self.folder)
+        candidates = waiting(self.folder) if (self.folder / "candidates").is_dir() else []
+        if candidates != self.candidates:
+            self.candidates = candidates
+            self.revision += 1
+        return self.revision != before
+
+    def _new(self, name: str) -> bool:
+        try:
+            stat = (self.folder / name).stat()
+        except FileNotFoundError:
+            return False
+        stamp = stat.st_ino, stat.st_mtime_ns, stat.st_size
+        if self._stamps.get(name) == stamp:
+            return False
+        self._stamps[name] = stamp
+        self.revision += 1
+        return True
+
+    # What it does now
+
+    @property
+    def state(self) -> str:
+        """A state of `states.LOOKS`; "review" when it waits for the user to approve candidates."""
+        if self.run is not None:
+            state = self.run.state
+            return "review" if self.candidates and state not in ("running", "queued", "paused", "crashed") else state
+        if self.plan is not None and len(self.records) == len(self.plan.stages):
+            return "completed"
+        if self.candidates:
+            return "review"
+        return "running" if self.age < SILENT_S else "resting"
+
+    @property
+    def age(self) -> float:
+        """Seconds since something was written anywhere in the folder."""
+        places = [self.folder, self.folder / "stages"]
+        if self.plan is not None and self.present:
+            stage = self.folder / self.plan.folder(self.present)
+            places += [stage, *(stage.iterdir() if stage.is_dir() else ())]
+        times = [path.stat().st_mtime for path in places if path.exists()]
+        return max(0.0, time.time() - max(times)) if times else float("inf")
+
+    @property
+    def present(self) -> str:
+        """Name of the stage at hand, "" when all are done."""
+        if self.plan is None:
+            return ""
+        return next((stage.name for stage in self.plan.stages if stage.name not in self.records), "")
+
+    @property
+    def sentence(self) -> str:
+        """Where it stands, for people."""
+        if self.plan is None:
+            return f"{self.name}: has not begun"
+        total = len(self.plan.stages)
+        text = f"{self.name}: {len(self.records)} of {total} stages"
+        if self.state == "review":
+            return f"{text}, waits for you to look at candidate frames"
+        if self.run is not None and self.run.state in ("failed", "crashed", "lost", "stopped"):
+            return f"{text}, {self.run.state}: {self.run.reason or 'no reason was left'}"
+        if self.state == "resting":
+            return f"{text}; nothing was written for a while, run it again to go on at {self.present}"
+        return f"{text}, now {self.present}" if self.present else f"{text}"
+
+    # Rounds
+
+    @property
+    def n_rounds(self) -> int:
+        return len(self.plan.of("finetune")) if self.plan is not None else 0
+
+    def round_of(self, row: dict[str, Any]) -> int:
+        """Round of a frame, from 1: the first fine-tuning that used it; before that, the one it is labelled for."""
+        assert self.plan is not None
+        tunings = [stage.name for stage in self.plan.of("finetune")]
+        entered = [tunings.index(stage) + 1 for stage, _ in row["entered"] if stage in tunings]
+        if entered:
+            return min(entered)
+        picks = self.plan.of("pick", "training")
+        stage = self.plan[row["stage"]]
+        if len({one.round for one in picks}) > 1:
+            return min(stage.round + 1, self.n_rounds)
+        return min(picks.index(stage) + 1, self.n_rounds)
+
+    @property
+    def training_rows(self) -> list[dict[str, Any]]:
+        return [row for row in self.rows if row["purpose"] == "training"]
+
+    def counts(self) -> dict[str, list[int]]:
+        """Outcome -> frames per round."""
+        found = {kind: [0] * self.n_rounds for kind in ("labelled", "waits", "failed", "struck")}
+        for row in self.training_rows:
+            outcome = row["outcome"]
+            kind = "labelled" if outcome == "labelled" else "failed" if outcome.startswith("failed") else "waits"
+            if outcome.startswith("struck"):
+                kind = "struck"
+            found[kind][self.round_of(row) - 1] += 1
+        return found
+
+    def trained(self) -> list[int | None]:
+        """Frames of each round's fine-tuning (validation included), None before it is done."""
+        if self.plan is None:
+            return []
+        facts = [self.records.get(stage.name) for stage in self.plan.of("finetune")]
+        return [None if one is None else len(one["train"]) + len(one["validation"]) for one in facts]
+
+    def spent(self) -> dict[str, float]:
+        """Labels asked for, ps of MD and frame-gradients so far, those of the evaluation left out."""
+        total = {"labels": 0.0, "md_ps": 0.0, "gradients": 0.0}
+        for stage in self.plan.stages if self.plan is not None else ():
+            facts = self.records.get(stage.name)
+            if facts is None or stage.purpose != "training":
+                continue
+            if stage.does == "label":
+                total["labels"] += facts["asked"]
+            elif stage.does == "simulate":
+                total["md_ps"] += (facts["rows"] - 1) * stage.options["stride"] * stage.options["timestep"] / 1000
+            elif stage.does == "finetune":
+                total["gradients"] += facts.get("frame_gradients") or 0
+        return total
+
+    # Frames
+
+    def training_frames(self) -> tuple[FrameSet, list[int]] | None:
+        """Labelled training frames so far and the round of each; None before the first."""
+        from mlipkit.data import FrameSet
+
+        parts, rounds = [], []
+        by_uid = {row["uid"]: row for row in self.training_rows}
+        for stage in self.plan.of("label", "training") if self.plan is not None else ():
+            if not self.records.get(stage.name, {}).get("labelled"):
+                continue
+            frames = self.frames_of(stage.name)
+            if frames is None:
+                continue
+            parts.append(frames)
+            rounds += [
+                self.round_of(by_uid[frames.uid(i)]) if frames.uid(i) in by_uid else 1 for i in range(len(frames))
+            ]
+        if not parts:
+            return None
+        return (FrameSet.concat(parts) if len(parts) > 1 else parts[0]), rounds
+
+    def frames_of(self, stage: str) -> FrameSet | None:
+        """Labelled frames of a stage that is done, or None."""
+        from mlipkit.data import read
+
+        assert self.plan is not None
+        path = self.folder / self.plan.folder(stage) / LABELLED
+        return read(path) if path.is_file() else None
+
+
+def is_workflow(folder: Path) -> bool:
+    """Whether a folder holds a workflow, also one that has not begun."""
+    if (folder / PLAN).is_file():
+        return True
+    try:
+        return (folder / "spec.yaml").is_file() and Run(folder).kind == "workflow"
+    except MlipkitError:
+        return False
+
+
+def wants_review(run: Run, state: str) -> bool:
+    """Whether a run has ended its work for now because the user has to look at candidate frames."""
+    if run.kind != "workflow" or state in ("running", "queued", "paused", "crashed"):
+        return False
+    return (run.folder / "candidates").is_dir() and bool(waiting(run.folder))
