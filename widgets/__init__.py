@@ -9,6 +9,7 @@ Views read run folders only. They can be opened at any time, in any notebook, fo
 from __future__ import annotations
 
 from .first_cell import kernel_check
+from .label_view import LabelView
 from .launcher import Launcher
 from .md_view import MDView
 from .plot import Plot
@@ -20,6 +21,6 @@ from .training_monitor import TrainingMonitor
 from .workflow_view import WorkflowView
 
 __all__ = [
-    "Launcher", "MDView", "Plot", "ReviewPane", "RunList", "ShiftExplorer", "StrategyComparison", "TrainingMonitor",
-    "WorkflowView", "kernel_check",
+    "LabelView", "Launcher", "MDView", "Plot", "ReviewPane", "RunList", "ShiftExplorer", "StrategyComparison",
+    "TrainingMonitor", "WorkflowView", "kernel_check",
 ]  # fmt: skip

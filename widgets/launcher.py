@@ -11,45 +11,74 @@ from typing import Any
 import ipywidgets as w
 
 from mlipkit.errors import MlipkitError
-from mlipkit.runs import MDSpec, Run, TrainSpec, launch
+from mlipkit.runs import Run, launch
 from mlipkit.runs.launching import existing
+from mlipkit.runs.spec import KINDS, AnySpec
 
 from .base import RunView, button, close_all, row, show
 from .form import Form
 from .header import Header
+from .label_view import LabelView
 from .md_view import MDView
 from .measuring import Measuring
 from .ticker import after, in_background
 from .training_monitor import TrainingMonitor
+from .tray_actions import MAKERS
+from .workflow_view import WorkflowView
 
 FIRST = {
     "md": ("potential", "start", "temperature", "time_ps", "replicas", "ensemble", "timestep", "name"),
     "train": ("data", "n_train", "model.encoder", "model.features", "max_epochs", "time_limit_s", "name"),
-}
-START = {"md": {"time_ps": 10.0}, "train": {"data": "sample:ethanol_300K"}}
-WORDS = {"md": "Run MD", "train": "Train a potential"}
-START_TEXT = ("▶ Start", "Measure three steps, then start the run in a process of its own")
-VIEWS: dict[str, type[RunView]] = {"md": MDView, "train": TrainingMonitor}
+    "label": ("data", "maker", "options", "timeout_s", "threads", "name"),
+    "finetune": (
+        "potential", "data", "recipe.train", "recipe.mix", "replay", "max_epochs", "optimiser.learning_rate",
+        "time_limit_s", "name",
+    ),
+    "workflow": (
+        "arm", "potential", "start.molecules", "start.density", "runs", "frames", "sampling.time_ps", "sampling.stride",
+        "sampling.temperature", "label.maker", "tuning.max_epochs", "evaluation.independent", "evaluation.frames",
+        "review", "seed", "name",
+    ),
+}  # fmt: skip
+START: dict[str, dict[str, Any]] = {
+    "md": {"time_ps": 10.0}, "train": {"data": "sample:ethanol_300K"}, "label": {"data": "sample:ethanol_300K@:8"},
+    "finetune": {"data": "sample:ethanol_600K@:40", "max_epochs": 20},
+    # The published scale is five runs of a nanosecond: nobody's first click.
+    "workflow": {
+        "start.molecules": {"water": 8}, "runs": 3, "frames": 5, "sampling.time_ps": 1.0, "sampling.stride": 20,
+        "tuning.max_epochs": 40, "evaluation.independent": 5, "evaluation.frames": 5,
+    },
+}  # fmt: skip
+WORDS = {
+    "md": "Run MD", "train": "Train a potential", "label": "Label frames", "finetune": "Fine-tune",
+    "workflow": "Workflow",
+}  # fmt: skip
+UNITS = {"label": "a frame", "workflow": "one unit of each step"}
+"""What is measured before the start, where it is not three steps."""
+START_TEXT = ("▶ Start", "Measure, then start the run in a process of its own")
+VIEWS: dict[str, type[RunView]] = {
+    "md": MDView, "train": TrainingMonitor, "finetune": TrainingMonitor, "label": LabelView, "workflow": WorkflowView,
+}  # fmt: skip
 QUIET_S = 1.2
 """Pause after the last change before the estimate is measured by itself."""
-HINT = "Three real steps are measured before the start: time, memory, disk."
 
 
 class Launcher(w.VBox):
     """A form for a new run; below it the run that was started.
 
-    Every field is one of `mlipkit.runs.MDSpec` or `TrainSpec`; "Code" and "YAML" show the same run in these words.
+    Every field is one of the specification (`mlipkit.runs`: `MDSpec`, `TrainSpec`, `LabelSpec` ...); "Code" and "YAML"
+    show the same run in these words.
     Before every start three real steps are measured in a process of their own, and what the run will take is shown.
 
     Args:
-        kind: "md" or "train".
+        kind: "md", "train", "label", "finetune" or "workflow".
         root: folder in which runs are kept.
         automatic: measure time, memory and disk by itself after each change by the user.
         **values: fields to begin with; nested ones as ``model__features=32``.
 
     Attributes:
         run: the run that was started or re-opened, or None.
-        view: its MDView or TrainingMonitor, or None.
+        view: its view (MDView, TrainingMonitor, LabelView, WorkflowView), or None.
     """
 
     def __init__(
@@ -60,12 +89,14 @@ class Launcher(w.VBox):
         self.view: RunView | None = None
         self._callbacks: list[Callable[[Run], None]] = []
         self._measuring = Measuring(self._measured)
-        self._wanted: tuple[MDSpec | TrainSpec, bool] | None = None
+        self._wanted: tuple[AnySpec, bool] | None = None
         self._busy = self._closed = False
         self._changes = 0
         self.header = Header(state="empty", title="New run", sentence="")
         self.header.word = self.header.icon = ""
-        self.kinds = w.ToggleButtons(options=[(text, name) for name, text in WORDS.items()], value=kind)
+        self.kinds = w.ToggleButtons(
+            options=[(text, name) for name, text in WORDS.items() if name in KINDS], value=kind
+        )
         self.kinds.style.button_width = "auto"
         self.kinds.observe(lambda change: self._choose(change["new"]), "value")
         self.form_box = w.VBox()
@@ -74,7 +105,7 @@ class Launcher(w.VBox):
         self.start_button = button(START_TEXT[0], self.start, kind="primary", tip=START_TEXT[1])
         self.again_button = button("Run again", lambda: self.start(again=True), hidden=True,
                                    tip="Start a numbered copy of the run that is there")  # fmt: skip
-        self.estimate_button = button("Estimate", self.measure, tip="Measure three real steps: time, memory, disk")
+        self.estimate_button = button("Estimate", self.measure, tip="Measure real steps: time, memory, disk")
         self._panel_kind = ""
         self.buttons = row(
             self.start_button, self.again_button, self.estimate_button,
@@ -93,7 +124,7 @@ class Launcher(w.VBox):
     # For users
 
     @property
-    def spec(self) -> MDSpec | TrainSpec:
+    def spec(self) -> AnySpec:
         """The specification of what is in the form.
 
         Raises:
@@ -117,7 +148,7 @@ class Launcher(w.VBox):
         if self._wanted is not None:
             self._forget_start("Not started.")
             self._measuring.cancel()
-            self._tell(HINT, quiet=True)
+            self._tell(self._hint, quiet=True)
             return
         spec, problem = self.form.check()
         self._say(problem)
@@ -133,7 +164,7 @@ class Launcher(w.VBox):
             return
         self._wanted = (spec, again)
         self.start_button.description, self.start_button.tooltip = "✖ Cancel", "Do not start"
-        self.header.sentence = "Measuring three steps before the start …"
+        self.header.sentence = f"Measuring {self._unit} before the start …"
         show(self.again_button, False)
         self.measure()
 
@@ -143,7 +174,7 @@ class Launcher(w.VBox):
         if spec is None or self._closed or (self._measuring.running and self._measuring.spec == spec):
             self._say(problem)
             return
-        self._tell("Measuring three steps …", quiet=True)
+        self._tell(f"Measuring {self._unit} …", quiet=True)
         self._measuring.start(spec)
 
     def close(self) -> None:
@@ -164,9 +195,9 @@ class Launcher(w.VBox):
 
     def _choose(self, kind: str, values: dict[str, Any] | None = None) -> None:
         self.kind = kind
-        cls = MDSpec if kind == "md" else TrainSpec
+        cls = KINDS[kind]
         old = list(self.form_box.children)
-        start = {**START[kind], **(values or {})}
+        start = {**START[kind], **self._sensible(kind), **(values or {})}
         first = list(FIRST[kind])
         if "steps" in start and "time_ps" not in (values or {}):
             del start["time_ps"]
@@ -179,6 +210,26 @@ class Launcher(w.VBox):
         # A form that only appears starts no process: running all cells of a notebook again must cost nothing.
         self._check()
 
+    @property
+    def _unit(self) -> str:
+        return UNITS.get(self.kind, "three steps")
+
+    @property
+    def _hint(self) -> str:
+        unit = self._unit.replace("a frame", "one real frame").replace("three steps", "three real steps")
+        verb = "are" if unit.startswith("three") else "is"
+        return f"{unit[:1].upper()}{unit[1:]} {verb} measured before the start: time, memory, disk."
+
+    def _sensible(self, kind: str) -> dict[str, Any]:
+        """A first potential that can be computed here."""
+        from mlipkit.data import samples
+        from mlipkit.runs.places import installed_universal
+
+        if kind not in ("finetune", "workflow") or "universal:so3lr" in installed_universal():
+            return {}
+        known = samples.potential_names()
+        return {"potential": f"sample:{known[0]}"} if known else {}
+
     def _suggestions(self) -> dict[str, list[str]]:
         from mlipkit.data import samples
         from mlipkit.runs.places import installed_universal
@@ -187,7 +238,12 @@ class Launcher(w.VBox):
         runs = [str(path.parent) for path in sorted(self.root.glob("*/spec.yaml"))]
         trained = [place for place in runs if (Path(place) / "checkpoints" / "best.safetensors").is_file()]
         potentials = [*(f"sample:{name}" for name in samples.potential_names()), *trained, *installed_universal()]
-        return {"data": data, "start": [f"{name}@0" for name in data], "potential": potentials}
+        labelled = [place for place in runs if (Path(place) / "labelled.extxyz").is_file()]
+        makers = [*MAKERS, *potentials]
+        return {
+            "data": [*data, *labelled], "start": [f"{name}@0" for name in data], "potential": potentials,
+            "maker": makers, "label.maker": makers, "replay": data,
+        }  # fmt: skip
 
     def _changed(self) -> None:
         """The user changed a field."""
@@ -197,7 +253,7 @@ class Launcher(w.VBox):
             mine = self._changes
             after(QUIET_S, lambda: self.measure() if mine == self._changes else None)
 
-    def _check(self) -> MDSpec | TrainSpec | None:
+    def _check(self) -> AnySpec | None:
         """Show what is wrong with the fields, or what they say."""
         spec, problem = self.form.check()
         self._say(problem)
@@ -209,7 +265,7 @@ class Launcher(w.VBox):
             self._forget_start("Changed meanwhile, not started.")
         if spec is None or spec != self._measuring.spec:
             self._measuring.cancel()
-            self._tell(HINT if spec is not None else "", quiet=True)
+            self._tell(self._hint if spec is not None else "", quiet=True)
         return spec
 
     def _toggle_more(self) -> None:
@@ -241,7 +297,7 @@ class Launcher(w.VBox):
         self.start_button.description, self.start_button.tooltip = START_TEXT
         self.header.sentence = sentence
 
-    def _launch(self, spec: MDSpec | TrainSpec, again: bool) -> None:
+    def _launch(self, spec: AnySpec, again: bool) -> None:
         self._busy = self.start_button.disabled = True
         self.header.sentence = "Starting …"
         before = {path.parent.resolve() for path in self.root.glob("*/spec.yaml")}
@@ -260,7 +316,7 @@ class Launcher(w.VBox):
     def _open(self, run: Run, new: bool) -> None:
         self.run = run
         cls = VIEWS[run.kind]
-        if isinstance(self.view, cls):
+        if type(self.view) is cls:
             self.view.watch(run)
         else:
             if self.view is not None:

@@ -11,7 +11,8 @@ from mlipkit.errors import MlipkitError
 from .ticker import in_background
 
 if TYPE_CHECKING:
-    from mlipkit.runs import Estimate, MDSpec, TrainSpec
+    from mlipkit.runs import Estimate
+    from mlipkit.runs.spec import AnySpec
 
 
 class Measuring:
@@ -34,11 +35,11 @@ class Measuring:
     def cancel(self) -> None:
         """End what is under way, and forget it."""
         self._cancelled.set()
-        self.spec: MDSpec | TrainSpec | None = None
+        self.spec: AnySpec | None = None
         self.estimate: Estimate | None = None
         self.error: BaseException | None = None
 
-    def start(self, spec: MDSpec | TrainSpec) -> None:
+    def start(self, spec: AnySpec) -> None:
         """Measure this one instead of whatever is under way."""
         from mlipkit.runs import estimate
 

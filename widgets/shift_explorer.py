@@ -381,6 +381,6 @@ class ShiftExplorer(w.VBox):
         self._show_code()
 
     def _show_code(self) -> None:
-        text = code_of(self) if self._code_open else ""
+        text = code_of(self) + self.tray.next.code if self._code_open else ""
         self.panel.value = f'<pre class="mk-code">{escape(text)}</pre>' if text else ""
         show(self.panel, bool(text))

@@ -29,6 +29,7 @@ METRICS = {
 }  # fmt: skip
 
 
+RETENTION = "What is kept: how far the potential has gone from its own old labels of general frames; 0 at the start."
 NO_CURVES = "Curves appear with the first steps."
 
 
@@ -46,7 +47,12 @@ class TrainingMonitor(RunView):
         self.empty = w.HTML(f'<div class="mk-empty">{escape(self.EMPTY)}</div>')
         self.summary = w.HTML()
         self.table = w.HTML()
-        self.body.children = [self.empty, self.plot, row(self.summary), row(self.table)]
+        self.kept = w.HTML(f'<div class="mk-quiet">{escape(RETENTION)}</div>')
+        told = "Distance from the old labels of general frames over the optimiser steps"
+        self.retention = Plot(live.retention_progress(), height=280, label=told)
+        self.body.children = [
+            self.empty, self.plot, row(self.summary), row(self.table), self.kept, self.retention,
+        ]  # fmt: skip
 
     def _reset(self) -> None:
         self.plot.show(_empty())
@@ -54,6 +60,13 @@ class TrainingMonitor(RunView):
         self._epochs = CurveFeed(
             self.plot, EVALUATED, "step", scales={"forces_mae": 1000.0, "energy_mae": 1000.0}, exact=True
         )
+        self.retention.show(live.retention_progress())
+        self._kept = CurveFeed(
+            self.retention, {"retention_forces_mae": 0, "retention_energy_mae": 1}, "step", exact=True,
+            scales={"retention_forces_mae": 1000.0, "retention_energy_mae": 1000.0},
+        )  # fmt: skip
+        for part in (self.kept, self.retention):
+            show(part, False)
         self._seen = 0
         self._best: Evaluated | None = None
         self._latest: Evaluated | None = None
@@ -68,6 +81,10 @@ class TrainingMonitor(RunView):
             if name in names:
                 try:
                     feed.update(run.series(name))
+                    if name == "validation" and "retention_forces_mae" in run.series(name).columns:
+                        self._kept.update(run.series(name))
+                        for part in (self.kept, self.retention):
+                            show(part, True)
                 except MlipkitError:
                     continue  # its header is being written at this moment
         for entry in run.entries(self._seen):
@@ -114,9 +131,12 @@ class TrainingMonitor(RunView):
         if state == "completed":
             seconds = run.facts().get("seconds")
             took = f" in {duration(seconds)}" if isinstance(seconds, (int, float)) else ""
-            why = f" {sentence_case(run.reason)}." if run.reason else ""
+            why = f" {sentence_case(run.reason).removesuffix('.')}." if run.reason else ""
             place = short_path(run.folder)
-            return f"Trained{took}.{why} Next: run MD with potential='{place}' and see whether it lasts."
+            if run.facts().get("worse_than_start"):
+                return f"Fine-tuned{took}.{why} Next: other settings or other frames; the start is still the best."
+            did = "Fine-tuned" if run.kind == "finetune" else "Trained"
+            return f"{did}{took}.{why} Next: run MD with potential='{place}' and see whether it lasts."
         return super()._sentence(run, state)
 
 

@@ -13,8 +13,10 @@ from mlipkit.errors import MlipkitError
 
 from .base import button, row, short_path, show
 from .shift_data import ShiftData
+from .shift_sets import place_of
 from .thumbnails import Thumbnails, thumbnail
 from .ticker import in_background
+from .tray_actions import Exported, TrayActions
 
 MOST_PICTURES = 12
 EMPTY = "Nothing is picked yet: draw a lasso or a box on the map."
@@ -57,7 +59,8 @@ class TrayPane(w.VBox):
         self.export_button = button("Export", self.export, kind="primary", tip="Write extended XYZ with tag and uids")
         self.actions = row(self.undo_button, self.invert_button, self.clear_button, self.export_button)
         self.pictures = Thumbnails(self._picked)
-        super().__init__([row(self.count, self.lasso, self.tag, self.actions), self.pictures, self.text])
+        self.next = TrayActions(self._export_for, self._trained_on, self._file_name)
+        super().__init__([row(self.count, self.lasso, self.tag, self.actions), self.pictures, self.text, self.next])
         self.add_class("mlipkit-tray")
         self.tag.observe(self._tagged, "value")
         self.refresh(force=True)
@@ -85,11 +88,38 @@ class TrayPane(w.VBox):
         ]  # fmt: skip
         self._change(lambda: self.tray.invert(sets))
 
+    def _file_name(self) -> str:
+        """The tag as the name of a file."""
+        tag = self.selection.tag
+        return "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in tag) or self.tray.name
+
+    def _trained_on(self) -> list[str]:
+        """Places of the sets that the map was fitted on: what potentials of this map were trained on."""
+        return [place_of(one) for one in self.data.sets if one.fitted]
+
+    def _export_for(self, then: Exported) -> None:
+        """Write the selected frames without a word of their own."""
+        selection, path = self.selection, self.tray.folder.parent / f"{self._file_name()}.extxyz"
+        try:
+            sets = self.data.frame_sets(selection)
+        except (MlipkitError, OSError) as error:
+            self._say(str(error), wrong=True)
+            then(None)
+            return
+
+        def done(_result: object, error: BaseException | None) -> None:
+            if error is not None:
+                self._say(str(error), wrong=True)
+            else:
+                self.exported = path
+            then(None if error is not None else path)
+
+        in_background(lambda: selection.export(path, sets), done)
+
     def export(self) -> None:
         """Write the selected frames beside the tray, under their tag."""
         selection = self.selection
-        name = "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in selection.tag) or self.tray.name
-        path = self.tray.folder.parent / f"{name}.extxyz"
+        path = self.tray.folder.parent / f"{self._file_name()}.extxyz"
         self.export_button.disabled = True
         self._say("Writing …")
 
@@ -153,6 +183,7 @@ class TrayPane(w.VBox):
         if self.tag.value != chosen.tag:
             self.tag.value = chosen.tag
         show(self.pictures, there)
+        self.next.update(chosen)
         if not there and not self.text.value:
             self._say(EMPTY)
         elif there and EMPTY in self.text.value:

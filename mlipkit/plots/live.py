@@ -52,6 +52,20 @@ def training_progress(
     return styled(figure, 480)
 
 
+def retention_progress() -> go.Figure:
+    """Distance from the old labels of general frames over the steps of a fine-tuning: forces above, energies below."""
+    figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.08)
+    for row, title in enumerate(("forces<br>meV/Å", "energy<br>meV/atom"), start=1):
+        figure.add_trace(
+            go.Scatter(x=[], y=[], name="from the old labels of general frames", showlegend=row == 1,
+                       mode="lines+markers", line={"color": COLOURS[3], "width": 1.8}, marker={"size": 5}),
+            row=row, col=1,
+        )  # fmt: skip
+        figure.update_yaxes(title_text=title, rangemode="tozero", row=row, col=1)
+    figure.update_xaxes(title_text="optimiser step", row=2, col=1)
+    return styled(figure, 280)
+
+
 def best_line(best_step: float | None) -> list[dict]:
     """Shapes that mark the best evaluation; none without one."""
     if best_step is None:
