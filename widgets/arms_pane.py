@@ -16,7 +16,7 @@ from mlipkit.strategies.workflows import Comparison
 from mlipkit.strategies.workflows.evaluating import INDEPENDENT
 
 from .arms_data import ArmsData, Bonds, Maps
-from .base import row, show
+from .base import close_all, row, show
 from .budget_meter import budget_html
 from .computed import Computed
 from .plot import Plot
@@ -86,7 +86,7 @@ class ArmsPane(w.VBox):
         """Show other workflows."""
         self.data, self.round, self._following, self._drawn = data, 0, True, {}
         for one in self._reviews:
-            one.close()
+            close_all(one)
         for part in (self.compared, self.mapped, self.bonded):
             part.close()
         self.compared, self.mapped, self.bonded = (Computed(self._computed) for _ in range(3))

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
+from typing import ClassVar
 
 import ipywidgets as w
 import traitlets as t
@@ -50,6 +52,7 @@ class StrategyComparison(w.VBox):
     """
 
     round = t.Int(0)
+    _views: ClassVar[weakref.WeakSet[StrategyComparison]] = weakref.WeakSet()
 
     def __init__(self, runs: Iterable[Place] | Place | None = None, viewer: str = "auto") -> None:
         self.header = Header(gone="run this cell again. Workflows go on, and their folders hold everything.")
@@ -77,6 +80,7 @@ class StrategyComparison(w.VBox):
         self.add_class("mlipkit-view")
         self._ticker = Ticker(self._tick)
         self.watch(runs)
+        self._close_forgotten()
 
     # For users
 
@@ -119,12 +123,22 @@ class StrategyComparison(w.VBox):
         if self._closed:
             return
         self._closed = True
+        StrategyComparison._views.discard(self)
         self._ticker.stop()
         layout = self.layout
         for child in self.children:
             close_all(child)
         super().close()
         layout.close()
+
+    def _close_forgotten(self) -> None:
+        """End views of these workflows that no page shows any more: their cell was run again."""
+        mine = {one.folder for one in self.workflows}
+        for view in list(StrategyComparison._views):
+            same = mine == {one.folder for one in view.workflows}
+            if same and view._was_shown and not view.header.showing:
+                view.close()
+        StrategyComparison._views.add(self)
 
     # The loop
 

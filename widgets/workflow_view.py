@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from html import escape
+from pathlib import Path
 
 import ipywidgets as w
 
@@ -10,8 +11,8 @@ from mlipkit.runs import Run
 
 from .arms_data import ArmsData
 from .arms_pane import ArmsPane
-from .base import RunView, show
-from .workflow_folder import WorkflowFolder
+from .base import RunView, button, show
+from .workflow_folder import PLAN, WorkflowFolder
 
 
 class WorkflowView(RunView):
@@ -30,9 +31,14 @@ class WorkflowView(RunView):
         self.empty = w.HTML(f'<div class="mk-empty">{escape(self.EMPTY)}</div>')
         self.body.children = [self.empty, self.pane]
         self._workflow: WorkflowFolder | None = None
+        tip = "Set all workflows of this folder side by side, or show this one alone"
+        self.compare_button = button("Compare", self._compare, hidden=True, tip=tip)
+        self.toolbar.children = (*self.toolbar.children, self.compare_button)
+        self._all = False
 
     def _reset(self) -> None:
         self._workflow = WorkflowFolder(self.run) if self.run is not None else None
+        self._all = False
         self.pane.watch(ArmsData([self._workflow] if self._workflow is not None else []))
         show(self.empty, self._workflow is None)
         show(self.pane, self._workflow is not None)
@@ -40,6 +46,24 @@ class WorkflowView(RunView):
     def _update(self, run: Run, state: str) -> None:
         if self._workflow is not None and self.pane.data.refresh():
             self.pane.update()
+        others = len(self._others(run))
+        show(self.compare_button, others > 0)
+        text = "This one alone" if self._all else f"Compare with {others} other{'s' * (others != 1)}"
+        if self.compare_button.description != text:
+            self.compare_button.description = text
+
+    def _others(self, run: Run) -> list[Path]:
+        """Other workflows beside this one."""
+        found = sorted(path.parent for path in run.folder.parent.glob(f"*/{PLAN}"))
+        return [folder for folder in found if folder.resolve() != run.folder]
+
+    def _compare(self) -> None:
+        if self.run is None or self._workflow is None:
+            return
+        self._all = not self._all
+        more = [WorkflowFolder(folder) for folder in self._others(self.run)] if self._all else []
+        self.pane.watch(ArmsData([self._workflow, *more]))
+        self.refresh()
 
     def _sentence(self, run: Run, state: str) -> str:
         if self._workflow is not None and state in ("running", "review"):

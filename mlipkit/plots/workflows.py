@@ -104,11 +104,14 @@ def arm_errors(arms: Mapping[str, Sequence[ModelErrors]], *, chosen: int | None 
     places = model_places(arms)
     if not places:
         raise DataError("no model to draw", where="arm_errors")
-    figure = make_subplots(rows=len(PANELS), cols=1, shared_xaxes=True, vertical_spacing=0.05)
+    panels = {key: name for key, name in PANELS.items() if any(_known(one, key) for _, _, one in places)}
+    if not panels:
+        raise DataError("no figure to draw", where="arm_errors", expected=", ".join(PANELS))
+    figure = make_subplots(rows=len(panels), cols=1, shared_xaxes=True, vertical_spacing=0.05)
     for number, arm in enumerate(arms):
         mine = [(x, one) for x, name, one in places if name == arm]
         colour = COLOURS[number % len(COLOURS)]
-        for row, key in enumerate(PANELS, start=1):
+        for row, key in enumerate(panels, start=1):
             for kinds, tone, symbol, name in (
                 (("untouched", "offset"), STOPPED, "diamond-open", "controls"), (("finetuned",), colour, "circle", arm),
             ):  # fmt: skip
@@ -133,13 +136,13 @@ def arm_errors(arms: Mapping[str, Sequence[ModelErrors]], *, chosen: int | None 
                     ),
                     row=row, col=1,
                 )  # fmt: skip
-    styled(figure, 500)
+    styled(figure, 110 + 130 * len(panels))
     ticks = {"tickmode": "array", "tickvals": [x for x, _, _ in places],
              "ticktext": [one.label for _, _, one in places]}  # fmt: skip
     figure.update_xaxes(**ticks, showgrid=False, range=[-0.7, places[-1][0] + 0.7])
     figure.update_xaxes(title_text="fine-tuned in round" + (f" · test set: {title}" if title else ""),
-                        row=len(PANELS), col=1)  # fmt: skip
-    for row, (key, name) in enumerate(PANELS.items(), start=1):
+                        row=len(panels), col=1)  # fmt: skip
+    for row, (key, name) in enumerate(panels.items(), start=1):
         shown = [one.values[key] for _, _, one in places if _known(one, key)]
         figure.update_yaxes(title_text=name, row=row, col=1, **_axis(shown))
     for number, arm in enumerate(arms):

@@ -53,6 +53,8 @@ def test_errors_that_differ_by_decades_get_a_logarithmic_axis():
     assert arm_errors({"naive": [model("untouched", 0, 2), model("finetuned", 1, 1)]}).layout.yaxis.type is None
     with pytest.raises(DataError):
         arm_errors({})
+    alone = arm_errors({"naive": [ModelErrors("finetuned", 1, {"rmse_e": (1.0, 0.5, 2.0)})]})
+    assert "yaxis2" not in alone.layout.to_plotly_json(), "no panel without a figure"
 
 
 def test_rounds_of_arms_lie_side_by_side_and_outcomes_on_each_other():

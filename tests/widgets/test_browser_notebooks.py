@@ -17,6 +17,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 START, SHIFT = NOTEBOOKS / "00_start_here.ipynb", NOTEBOOKS / "03_explore_a_shift.ipynb"
+ARMS = NOTEBOOKS / "04_naive_vs_iterative.ipynb"
 # The whole notebook in its full length, for the slow tier and for pictures.
 FULL = bool(os.environ.get("MLIPKIT_FULL_NOTEBOOKS"))
 PATIENCE_S = 400 if FULL else 150
@@ -159,3 +160,21 @@ def test_a_shift_is_seen_without_clicks(lab: Lab):
         if os.environ.get("MLIPKIT_SCREENSHOTS"):
             pictures(page, work / SHIFT.name, "shift")
             pictures_in_the_dark(page, work / SHIFT.name, "shift")
+
+
+@pytest.mark.timeout(900)
+def test_arms_are_compared_without_clicks(lab: Lab):
+    address, work = placed(lab, "arms", ARMS)
+    with lab.open(address, width=1100, height=1300) as page:
+        page.run_all(timeout=2 * PATIENCE_S)
+        assert page.cell_errors() == []
+        assert {run.state for run in runs_of(work)} == {"completed"}
+        scroll_to(page, "StrategyComparison(runs)")
+        page.wait_text("Iterative sampling, energies on independent frames", timeout=90)
+        page.page.wait_for_function(
+            "() => [...document.querySelectorAll('.annotation-text')].some(one => one.textContent.includes('bins'))",
+            timeout=90_000,
+        )
+        page.healthy()
+        if os.environ.get("MLIPKIT_SCREENSHOTS"):
+            pictures(page, work / ARMS.name, "naive_vs_iterative")

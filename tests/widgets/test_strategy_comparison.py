@@ -207,3 +207,49 @@ def test_all_struck_out_cannot_be_approved_and_another_answer_wins(tmp_path):
     pane.refresh_all()
     assert pane.box.layout.display == "none"
     pane.close()
+
+
+def test_a_run_that_waits_is_reviewed_from_any_view(tmp_path, monkeypatch):
+    from mlipkit.runs import Run, WorkflowSpec
+    from mlipkit_widgets import MDView, RunList, WorkflowView
+
+    folder = waiting(tmp_path / "runs" / "iterative_0")
+    spec = WorkflowSpec(start={"molecules": {"water": 4}}, review=True)  # type: ignore[arg-type]
+    (folder / "spec.yaml").write_text(spec.to_yaml())
+    resumed: list[str] = []
+    monkeypatch.setattr(Run, "resume", lambda self, executor=None: resumed.append(self.name))
+
+    table = RunList(tmp_path / "runs")
+    assert "WAITING FOR YOU" in table.table.value
+    assert table.header.state == "review"
+    table.review_row.children[0].click()
+    assert "3 frames" in table.reviews.children[0].head.value
+    table.review_row.children[0].click()
+    assert table.reviews.children == ()
+
+    view = MDView(folder, viewer="still")
+    assert view.header.state == "review"
+    assert view.review_button.layout.display is None
+    view.review_button.click()
+    pane = view.review_box.children[0]
+    pane.strike(1)
+    pane.approve()
+    assert resumed == ["iterative_0"]
+    assert "2 frames approved, 1 struck out and recorded. Their labels are being made." in pane.text.value
+    view.refresh()
+    assert view.header.state == "lost", "nobody works on it in this test"
+    assert view.review_button.layout.display == "none"
+    table.refresh()
+    assert table.review_row.children == ()
+    for one in (view, table):
+        one.close()
+
+    waiting(tmp_path / "runs" / "other")
+    alone = WorkflowView(folder)
+    assert alone.review_button.layout.display == "none", "it shows candidates by itself"
+    assert alone.compare_button.description == "Compare with 1 other"
+    alone.compare_button.click()
+    assert len(alone.pane.data.workflows) == 2
+    alone.compare_button.click()
+    assert len(alone.pane.data.workflows) == 1
+    alone.close()
