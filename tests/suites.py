@@ -19,6 +19,7 @@ from ase.build import make_supercell, molecule
 
 from mlipkit.data import FrameSet, Graph, NeighbourCache, collate, graph_of
 from mlipkit.models import (
+    AtomicShifts,
     BasePotential,
     Committee,
     Potential,
@@ -67,6 +68,9 @@ MODELS: dict[str, Callable[[torch.dtype], BasePotential]] = {
     "visnet_self_loops": lambda dtype: small_potential("visnet", dtype, self_loops=True),
     "zbl": small_zbl,
     "sum": lambda dtype: SumPotential([small_potential("painn", dtype, cutoff=3.0), small_zbl(dtype)]),
+    "shifted": lambda dtype: SumPotential([
+        small_potential("schnet", dtype, cutoff=3.0), AtomicShifts({1: 1.5, 6: -0.5, 8: 0.25})
+    ]),
     "committee": lambda dtype: Committee([
         small_potential("schnet", dtype, seed=1), small_potential("schnet", dtype, seed=2, cutoff=3.0)
     ]),

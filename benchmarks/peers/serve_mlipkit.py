@@ -15,7 +15,6 @@ from serving import Batch, Work, ase_md, atoms_of, batch, frames_of, serve, size
 from mlipkit.data import FrameSet
 from mlipkit.data.graph import Graph
 from mlipkit.data.neighbours import neighbour_list
-from mlipkit.md import MlipCalculator, PotentialForces, simulate, state_from_atoms
 from mlipkit.models import ENCODERS, Potential, build_encoder
 from mlipkit.training.batches import FrameSource
 
@@ -38,6 +37,9 @@ def graph(part: Batch) -> Graph:
 
 def own_md(model: Potential, context: dict[str, Any]) -> Work:
     """`simulate` as a run does it: trajectory, series of every step, checks, checkpoints, on disk."""
+    # Here and not above: what a training takes of memory shall not hold what only simulations load.
+    from mlipkit.md import PotentialForces, simulate, state_from_atoms
+
     job, start = context["job"], atoms_of(context)
     # Random forces heat the atoms up; a check that warns at every step is not what a simulation costs.
     model.scale.mul_(0.01)
@@ -100,6 +102,8 @@ def build(context: dict[str, Any]) -> Work:
         raise LookupError(f"mlipkit has no encoder '{job['model']}' yet")
     model = potential(job).to(context["device"])
     if kind == "ase_md":
+        from mlipkit.md import MlipCalculator
+
         return Work(ase_md(atoms_of(context), MlipCalculator(model), job["steps"]), sizes(model))
     if kind == "md":
         return own_md(model, context)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mlipkit.data.columns import Array
-from mlipkit.data.files import write_whole
+from mlipkit.data.whole import write_whole
 from mlipkit.errors import ModelError
 
 

@@ -7,8 +7,6 @@ from pathlib import Path
 
 from ase import Atoms
 
-from mlipkit.data import format_ase
-from mlipkit.data.files import detect, expand
 from mlipkit.data.reading import open_bytes
 from mlipkit.errors import DataError
 
@@ -33,6 +31,10 @@ def refuse_constraints_in(path: str) -> None:
     Raises:
         DataError: a frame with constraints.
     """
+    # ASE's readers are 45 MiB of modules, which a simulation that has its structure never needs.
+    from mlipkit.data import format_ase
+    from mlipkit.data.files import detect, expand
+
     for file, index in expand(path, slice(None)):
         kind = detect(file)
         if kind in _WITHOUT or (kind == "extxyz" and not _has_mask(file)):

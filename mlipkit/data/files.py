@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import glob
-import os
-import tempfile
 import zipfile
 from collections.abc import Iterable, Sequence
 from itertools import islice
@@ -12,6 +10,7 @@ from pathlib import Path
 
 from mlipkit.data import format_ase, format_deepmd
 from mlipkit.data.reading import Index, head, label_of, parse_index, split_index
+from mlipkit.data.whole import write_whole as write_whole
 from mlipkit.errors import DataError, nearest
 
 PathLike = str | Path
@@ -133,18 +132,3 @@ def _listing(folder: Path) -> list[str]:
 
 def _sentence(text: str) -> str:
     return text[0].upper() + text[1:]
-
-
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file that others see whole or not at all, and that a power cut does not undo."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

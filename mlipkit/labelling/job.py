@@ -299,7 +299,7 @@ def _gather(frames: FrameSet, uids: list[str], log: LabelLog) -> Labelled:
 def _write(folder: Path, labelled: Labelled, sink: EventSink) -> None:
     """The labelled frames as a file, and what they are and cost."""
     from mlipkit.data import write
-    from mlipkit.data.files import write_whole
+    from mlipkit.data.whole import write_whole
 
     path = folder / LABELLED
     try:

@@ -180,7 +180,7 @@ class BasePotential(nn.Module):
             energies, encoded = self.evaluate(graph, placed, cell)
             slopes = None
             if derivatives:
-                slopes = torch.autograd.grad(energies, inputs, torch.ones_like(energies), create_graph=create_graph)
+                slopes = torch.autograd.grad(energies.sum(), inputs, create_graph=create_graph)
         if not create_graph:
             energies, encoded = energies.detach(), None if encoded is None else encoded.detach()
         with torch.set_grad_enabled(create_graph):

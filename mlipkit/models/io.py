@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from mlipkit.data.files import write_whole
+from mlipkit.data.whole import write_whole
 from mlipkit.errors import ModelError
 from mlipkit.models import composite, universal, zbl  # noqa: F401 - their kinds register themselves
 from mlipkit.models.contract import BasePotential

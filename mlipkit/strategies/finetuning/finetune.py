@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlipkit.data.files import write_whole
+from mlipkit.data.whole import write_whole
 from mlipkit.errors import RunError, SpecError
 from mlipkit.events import Control, EventSink, Message, always_run, ignore
 from mlipkit.strategies.finetuning.bond_scan import bond_scans, bonded_pairs

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlipkit.data.files import write_whole
+from mlipkit.data.whole import write_whole
 from mlipkit.strategies.workflows.plan import UNTOUCHED, Plan, Stage
 from mlipkit.strategies.workflows.stages import NO_LABELS, training_frames
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlipkit.data.files import write_whole
+from mlipkit.data.whole import write_whole
 from mlipkit.strategies.workflows.plan import Plan
 from mlipkit.strategies.workflows.review import STRUCK
 

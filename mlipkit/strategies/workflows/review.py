@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from mlipkit.data.files import write_whole
+from mlipkit.data.whole import write_whole
 from mlipkit.errors import RunError, nearest
 
 STRUCK = "struck out by the user"

@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from mlipkit.data.files import write_whole
+from mlipkit.data.whole import write_whole
 from mlipkit.errors import RunError
 from mlipkit.events import Control, Event, EventSink, Judged, Message, Progress, Saved, Started, always_run, ignore
 from mlipkit.strategies.workflows import provenance

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlipkit.data.files import write_whole
+from mlipkit.data.whole import write_whole
 from mlipkit.errors import DataError, RunError
 from mlipkit.strategies.workflows import review as reviewing
 from mlipkit.strategies.workflows.picking import density, nested_draw, rattled, strained
