@@ -34,6 +34,8 @@ SLACK = 0.02
 """Å by which Packmol may come closer than the tolerance."""
 NOT_PERFECT = 173
 """Exit code of Packmol when distances remain that are too short."""
+LARGEST_SEED = 2**31 - 1
+"""Packmol keeps seeds in 32 bits."""
 GRID = 0.1
 Molecules = Mapping[str, int] | Iterable[tuple[str | Path | Atoms, int]]
 
@@ -69,8 +71,8 @@ def pack(
         raise DataError("no molecule to pack", where="pack")
     if not (np.isfinite(tolerance) and tolerance > 0):
         raise DataError("no distance", where=("pack", "tolerance"), expected="a number above 0, Å", found=tolerance)
-    if seed < 0:
-        raise DataError("no seed", where=("pack", "seed"), expected="0 or more", found=seed)
+    if not 0 <= seed < LARGEST_SEED:
+        raise DataError("no seed", where=("pack", "seed"), expected=f"0 or more, below {LARGEST_SEED}", found=seed)
     edges = _edges(kinds, density, cell)
     _check_room(kinds, edges, tolerance)
     positions = _run(kinds, edges, tolerance, seed, pbc, timeout)

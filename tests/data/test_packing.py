@@ -110,6 +110,7 @@ def test_molecules_by_name_symbol_file_and_as_they_are(tmp_path: Path):
         ({"water": 4}, {"density": 4.0}, r"do not fit: 2 Å apart they take \d+% of the box"),
         ({"water": 4}, {"density": 1, "tolerance": 0}, "tolerance: no distance"),
         ({"water": 4}, {"density": 1, "seed": -1}, "no seed"),
+        ({"water": 4}, {"density": 1, "seed": 2**31}, "no seed"),
         ({"water": -4}, {"density": 1}, "water: no number of molecules.*found -4"),
         ({"water": 1.5}, {"density": 1}, "no number of molecules"),
         ({"water": 0}, {"density": 1}, "no molecule to pack"),
