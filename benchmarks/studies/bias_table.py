@@ -447,9 +447,47 @@ def write(plan: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> None:
         record[universal] = summary(rows, universal, plan["jobs"])
         if record[universal]:
             print(f"{universal}: {record[universal]['sentence']}", record[universal]["constants_sentence"], sep="\n")
-    (RESULTS / f"{plan['results']}.json").write_text(json.dumps(_short(record), indent=1) + "\n")
+    (RESULTS / f"{plan['results']}.json").write_text(_lines(_short(_lean(record))) + "\n")
     if plan["file"] == "bias.yaml":
         PAGE.write_text(fill(PAGE.read_text(), record, rows))
+
+
+IN_MATRIX = ("n_frames", "rmse_e", "std_e", "rmse_f")
+
+
+def _lean(record: dict[str, Any]) -> dict[str, Any]:
+    """Without what nobody reads in a file: of a cell of a matrix the figures that the page shows, once where equal."""
+
+    def cell(one: dict[str, Any]) -> dict[str, Any]:
+        parts = {name: one[name] and {key: one[name][key] for key in IN_MATRIX} for name in ("everything", "unseen")}
+        if parts["unseen"] == parts["everything"]:
+            del parts["unseen"]
+        return {**one, **parts} if "unseen" in parts else {**{k: v for k, v in one.items() if k != "unseen"}, **parts}
+
+    found = dict(record)
+    for name, value in record.items():
+        if isinstance(value, dict) and "matrix" in value:
+            found[name] = {
+                **value, **{key: [cell(one) for one in value[key]] for key in ("matrix", "matrix_without_shared")}
+            }  # fmt: skip
+    return found
+
+
+def _lines(record: dict[str, Any]) -> str:
+    """JSON with a row of each table on a line."""
+    parts = []
+    for name, value in record.items():
+        if not isinstance(value, dict):
+            parts.append(f"{json.dumps(name)}: {json.dumps(value)}")
+            continue
+        inner = []
+        for key, rows in value.items():
+            text = json.dumps(rows)
+            if isinstance(rows, list) and rows and isinstance(rows[0], dict):
+                text = "[\n" + ",\n".join(json.dumps(row) for row in rows) + "\n]"
+            inner.append(f"{json.dumps(key)}: {text}")
+        parts.append(f"{json.dumps(name)}: {{\n" + ",\n".join(inner) + "\n}")
+    return "{\n" + ",\n".join(parts) + "\n}"
 
 
 def _short(value: Any) -> Any:
