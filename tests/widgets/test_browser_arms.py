@@ -30,6 +30,8 @@ BAR = """round => {
     const { xaxis, yaxis, _size } = plot._fullLayout, place = plot.getBoundingClientRect();
     return [place.left + _size.l + xaxis.d2p(round + 0.2), place.top + _size.t + yaxis.d2p(1)];
 }"""
+NO_WIDER = """() => [...document.querySelectorAll('.js-plotly-plot')].every(
+    one => !one.offsetParent || one._fullLayout.width <= one.parentElement.clientWidth + 1)"""
 PLOTS = "() => [...document.querySelectorAll('.mlipkit-plot')].filter(one => one.offsetParent).length"
 TITLES = "() => [...document.querySelectorAll('.annotation-text')].map(one => one.textContent)"
 
@@ -85,7 +87,8 @@ def test_arms_are_drawn_a_round_is_chosen_and_frames_are_approved(lab: Lab, work
         page.click("Code")
         page.wait_text("compare_arms(")
         page.page.set_viewport_size({"width": 680, "height": 2800})
-        page.page.wait_for_timeout(900)
+        # Five plots are drawn anew, one after the other.
+        page.page.wait_for_function(NO_WIDER, timeout=30_000)
         nothing_cut(page)
         page.shot("arms_narrow")
         assert page.cell_errors() == []
