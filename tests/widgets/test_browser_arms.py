@@ -117,7 +117,8 @@ def test_frames_in_the_tray_are_labelled(lab: Lab, work: Path) -> None:
         run = Run(work / "runs" / "label_tray")
         assert run.wait(30).state == "completed"
         assert len(read(run.folder / "labelled.extxyz")) == 5
-        page.click("Code")
+        # The run below the tray has a button of that name, too.
+        page.page.locator(".mlipkit-view button:visible", has_text="Code").last.click()
         page.wait_text("labelling = mk.launch(mk.LabelSpec(")
         assert page.cell_errors() == []
         page.healthy()
