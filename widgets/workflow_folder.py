@@ -126,8 +126,8 @@ class WorkflowFolder:
 
     @property
     def age(self) -> float:
-        """Seconds since something was written anywhere in the folder."""
-        places = [self.folder, self.folder / "stages"]
+        """Seconds since a stage was begun or wrote something; the user's approvals are no work."""
+        places = [self.folder / "stages"]
         if self.plan is not None and self.present:
             stage = self.folder / self.plan.folder(self.present)
             places += [stage, *(stage.iterdir() if stage.is_dir() else ())]
