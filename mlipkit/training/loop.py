@@ -83,8 +83,8 @@ def train(
 
     Raises:
         LabelError: a weighted label that no training frame has; test frames without any label.
-        DataError: energies that do not belong to the atomic energies; no validation frame; fewer training frames than
-            processes.
+        DataError: energies that do not belong to the atomic energies; no training or validation frame; fewer
+            training frames than processes.
         ModelError: an element outside the potential's domain; a loss that is not finite.
         RunError: the folder's checkpoint belongs to other data or another architecture.
         SpecError: settings that contradict each other, the data or the machine.
@@ -136,6 +136,8 @@ class _Loop:
         self.potential = potential.to(device=processes.device, dtype=dtype).train()
         processes.share(potential)
         source: Source = FrameSource(train, potential.cutoff, dtype) if isinstance(train, FrameSet) else train
+        if len(source.frames) == 0:
+            raise DataError("no frame", where="training frames")
         for frames in (source.frames, validation):
             potential.check_elements(list(frames.elements))
         self.validation_lists = NeighbourCache(validation, potential.cutoff)

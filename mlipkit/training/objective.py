@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import torch
 from torch import Tensor
 
-from mlipkit.errors import ModelError
+from mlipkit.errors import ModelError, SpecError
 
 if TYPE_CHECKING:
     from mlipkit.data.graph import Graph, Targets
@@ -118,6 +118,12 @@ class EnergyForcesStress:
     huber_delta: float = 0.05
 
     name = "labels"
+
+    def __post_init__(self) -> None:
+        if not self.weights:
+            raise SpecError(
+                "every weight is 0", where=("objective", self.name), hint="Weigh energies, forces or stress"
+            )
 
     @classmethod
     def from_settings(cls, settings: TrainSettings) -> EnergyForcesStress:

@@ -14,9 +14,11 @@ if TYPE_CHECKING:
     from mlipkit.data import FrameSet
     from mlipkit.models import BasePotential
 
-NEAREST, FARTHEST, POINTS = 0.5, 6.0, 56
-WALL: Final = 0.6
-"""Of the sum of covalent radii: at this distance every pair of atoms repels."""
+FARTHEST: Final = 6.0
+"""Å."""
+NEAREST, WALL = 0.4, 0.6
+"""Of the sum of covalent radii: from the one to the other every pair of atoms repels."""
+WALL_POINTS, POINTS = 8, 56
 BONDED: Final = 1.25
 """Of the sum of covalent radii: below it a pair counts as bonded."""
 
@@ -73,17 +75,19 @@ def scan(potential: BasePotential, pair: tuple[int, int], distances: Sequence[fl
 
 def bond_scans(before: BasePotential, after: BasePotential, pairs: Sequence[tuple[int, int]]) -> list[BondScan]:
     """Scan each pair with both potentials and say where a wall was lost."""
-    distances = np.linspace(NEAREST, FARTHEST, POINTS)
     found = []
     for pair in pairs:
+        # Of the radii, not in Å: the walls of hydrogen stand where other atoms never come.
+        radii = covalent_radii[pair[0]] + covalent_radii[pair[1]]
+        wall = np.linspace(NEAREST * radii, WALL * radii, WALL_POINTS)
+        distances = np.concatenate([wall, np.linspace(wall[-1], FARTHEST, POINTS - WALL_POINTS + 1)[1:]])
         energies = [scan(potential, pair, distances) for potential in (before, after)]
         symbols = (chemical_symbols[pair[0]], chemical_symbols[pair[1]])
-        near = distances <= WALL * (covalent_radii[pair[0]] + covalent_radii[pair[1]])
-        had, has = (bool(near.sum() < 2 or (np.diff(energy[near]) < 0).all()) for energy in energies)
+        had, has = (bool((np.diff(energy[:WALL_POINTS]) < 0).all()) for energy in energies)
         warning = ""
         if had and not has:
             warning = (
-                f"{'-'.join(symbols)}: below {distances[near][-1]:.2f} Å the fine-tuned potential draws the atoms "
+                f"{'-'.join(symbols)}: below {wall[-1]:.2f} Å the fine-tuned potential draws the atoms "
                 "together, the untouched one did not; a simulation may fall into this hole"
             )
         found.append(BondScan(symbols, distances, energies[0], energies[1], warning))

@@ -36,6 +36,9 @@ class UniversalLoss:
 
     name = "labels"
 
+    def __post_init__(self) -> None:
+        _ = self._plain  # which refuses what cannot be
+
     @property
     def needs(self) -> frozenset[str]:
         return frozenset(self.weights)

@@ -12,6 +12,12 @@ Shifts = Literal["fit", "isolated", "keep"]
 Mix = Literal["none", "loss10", "tool_shuffle", "tool_dup10"]
 Penalty = Literal["universal", "settings"]
 
+ACTS = (
+    ("frozen", "train", "all"), ("lora_rank", "train", "lora"), ("weight", "mix", "loss10"),
+    ("replay_batch", "mix", "loss10"), ("steps_per_epoch", "mix", "loss10"),
+)  # fmt: skip
+"""An option, and the one choice with which it acts."""
+
 
 @dataclass(frozen=True)
 class FinetuneRecipe:
@@ -51,8 +57,12 @@ class FinetuneRecipe:
                 raise SpecError("out of range", where=name, expected=f"at least {lowest}", found=getattr(self, name))
         if not self.weight > 0:
             raise SpecError("out of range", where="weight", expected="above 0", found=self.weight)
-        if self.train != "all" and self.frozen:
-            raise SpecError(f"has no effect with train='{self.train}'", where="frozen", found=self.frozen)
+        if isinstance(self.frozen, str):
+            raise SpecError("not a tuple of patterns", where="frozen", found=repr(self.frozen))
+        for name, choice, acting in ACTS:
+            value, chosen = getattr(self, name), getattr(self, choice)
+            if chosen != acting and value != type(self).__dataclass_fields__[name].default:
+                raise SpecError(f"has no effect with {choice}='{chosen}'", where=name, found=value)
 
     def to_json(self) -> dict[str, Any]:
         """Plain dictionary."""

@@ -44,10 +44,18 @@ def own_labels(
     from mlipkit.models import predict
 
     if not len(frames):
-        raise DataError("no frame", where="replay")
+        raise DataError("no frame", where="general frames")
     stress = bool(frames.pbc.all(1).any())
     bare = frames.with_labels(energy=np.nan, forces=np.nan, stress=np.nan)
-    return moved(predict(potential, bare, batch_size, stress=stress), shifts)
+    found = predict(potential, bare, batch_size, stress=stress)
+    finite = found.has("energy") & found.has("forces")
+    if not finite.all():
+        bad = int(np.flatnonzero(~finite)[0])
+        raise DataError(
+            "the potential gives no finite energy and forces", where=("general frames", frames.uid(bad)),
+            found=f"{int((~finite).sum())} of {len(frames)} frames", hint="Atoms that overlap? Leave these frames out",
+        )  # fmt: skip
+    return moved(found, shifts)
 
 
 def copies(n_new: int, n_replay: int) -> int:
@@ -120,7 +128,7 @@ def scaled(loss: LossTerm, factor: float) -> LossTerm:
     return replace(loss, weights={name: weight * factor for name, weight in loss.weights.items()})
 
 
-@dataclass
+@dataclass(frozen=True)
 class Retention:
     """Validation figures: how far a potential has gone from what it said of general frames before.
 
@@ -132,10 +140,9 @@ class Retention:
     frames: FrameSet
     batch_size: int = 8
 
-    figures: Mapping[str, str] = None  # type: ignore[assignment]
-
-    def __post_init__(self) -> None:
-        self.figures = {"retention_energy_mae": "eV/atom", "retention_forces_mae": "eV/Å"}
+    @property
+    def figures(self) -> Mapping[str, str]:
+        return {"retention_energy_mae": "eV/atom", "retention_forces_mae": "eV/Å"}
 
     def __call__(self, potential: BasePotential) -> Mapping[str, float]:
         from mlipkit.training import evaluate

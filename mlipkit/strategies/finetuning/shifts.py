@@ -45,7 +45,8 @@ class EnergyShifts:
         return {
             "eV": {chemical_symbols[z]: value for z, value in self.values.items()},
             "origin": self.origin, "rank": self.rank, "elements": self.n_elements,
-            "mean_meV_per_atom": self.mean, "spread_meV_per_atom": self.spread, "warning": self.warning,
+            "mean_meV_per_atom": _finite(self.mean), "spread_meV_per_atom": _finite(self.spread),
+            "warning": self.warning,
         }  # fmt: skip
 
 
@@ -108,6 +109,10 @@ def energy_shifts(
         values, origin, rank, len(found.elements), mean=1000 * float(np.mean(found.values / n_atoms)),
         spread=1000 * float(np.std(left)), warning=warning,
     )  # fmt: skip
+
+
+def _finite(value: float) -> float | None:
+    return value if np.isfinite(value) else None
 
 
 def moved(frames: FrameSet, shifts: Mapping[int, float]) -> FrameSet:
