@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from mlipkit.data import Series, samples
+from mlipkit.errors import ModelError
 from mlipkit.models import UNIVERSAL, blocks, load, predict, trainable_blocks
 from mlipkit.strategies.finetuning import FinetuneRecipe, choose_weights, finetune, general_frames
 from mlipkit.training import TrainSettings
@@ -50,6 +51,20 @@ def test_low_rank_additions_change_nothing_before_training(tmp_path: Path):
     free = {name for name, p in potential.named_parameters() if p.requires_grad}
     assert free
     assert all("lora_" in name for name in free)
+
+
+def test_low_rank_additions_are_trained_further_not_doubled():
+    potential, frames = universal("so3lr"), samples.load("ethanol_300K")[:1]
+    choose_weights(potential, FinetuneRecipe(train="lora", lora_rank=2))
+    with torch.no_grad():
+        for name, parameter in potential.named_parameters():
+            if "lora_B" in name:
+                parameter.fill_(0.01)
+    before = predict(potential, frames)
+    choose_weights(potential, FinetuneRecipe(train="lora", lora_rank=2))
+    np.testing.assert_array_equal(predict(potential, frames).forces, before.forces)
+    with pytest.raises(ModelError, match=r"expected rank 2; found rank 3\. lora_rank=2 trains them further"):
+        choose_weights(potential, FinetuneRecipe(train="lora", lora_rank=3))
 
 
 def test_blocks_can_be_frozen_by_pattern():

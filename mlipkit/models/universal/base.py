@@ -105,7 +105,8 @@ class UniversalPotential(BasePotential):
     def add_lora(self, rank: int, seed: int) -> bool:
         """Put low-rank additions (LoRA) beside its weights where its package offers them; False where not.
 
-        They are zero at first: the potential stays what it is until they are trained.
+        They are zero at first: the potential stays what it is until they are trained. Additions of this rank that are
+        there stay as they are.
         """
         return False
 

@@ -59,8 +59,13 @@ class SO3LR(UniversalPotential):
 
     def add_lora(self, rank: int, seed: int) -> bool:
         tools, dtype = self.require("so3krates_torch.tools.finetune"), self.dtype
+        if self._lora == rank:
+            return True
         if self._lora is not None:
-            raise ModelError("has low-rank additions already", where=f"universal:{self.NAME}", found=self._lora)
+            raise ModelError(
+                "has low-rank additions already", where=f"universal:{self.NAME}", expected=f"rank {self._lora}",
+                found=f"rank {rank}", hint=f"lora_rank={self._lora} trains them further, train='all' all weights",
+            )  # fmt: skip
         weights = {name: value.clone() for name, value in self.model.state_dict().items()}
         # The package seeds torch's own generator, and makes blocks anew in the default dtype, which rounds weights.
         with torch.random.fork_rng(devices=[]), process_unchanged():
