@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mlipkit.runs.spec import EngineSpec as EngineSpec
     from mlipkit.runs.spec import EvaluationSpec as EvaluationSpec
     from mlipkit.runs.spec import FinetuneLossSpec as FinetuneLossSpec
+    from mlipkit.runs.spec import FinetuneOptimiserSpec as FinetuneOptimiserSpec
     from mlipkit.runs.spec import FinetuneSpec as FinetuneSpec
     from mlipkit.runs.spec import LabelSpec as LabelSpec
     from mlipkit.runs.spec import LossSpec as LossSpec
@@ -44,6 +45,7 @@ __all__ = [
     "Estimate",
     "EvaluationSpec",
     "FinetuneLossSpec",
+    "FinetuneOptimiserSpec",
     "FinetuneSpec",
     "LabelSpec",
     "LocalExecutor",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from mlipkit.errors import DataError
 from mlipkit.events import Control, EventSink, Finished, Message, Saved
 from mlipkit.runs.building_data import read_frames
 from mlipkit.runs.building_forces import source_of
@@ -63,10 +64,23 @@ def recipe_of(spec: FinetuneSpec) -> FinetuneRecipe:
     return FinetuneRecipe(**{**fields, "frozen": tuple(fields["frozen"])}, loss=penalty)
 
 
+def retention_frames(spec: FinetuneSpec, potential: BasePotential, base: Path, sink: EventSink) -> FrameSet | None:
+    """The general frames that a specification holds out; None where it names none, or none can be made."""
+    from mlipkit.strategies.finetuning import general_frames
+
+    if spec.retention != GENERAL:
+        return read_frames(spec.retention, base, sink, allow_partial=True) if spec.retention else None
+    try:
+        return general_frames(potential.elements)
+    except DataError as error:  # nothing that the user asked for
+        sink(Message(f"No retention column: {error}", "warning"))
+        return None
+
+
 def run_finetuning(spec: FinetuneSpec, files: RunFolder, base: Path, sink: EventSink, control: Control) -> Finished:
     """Fine-tune what the specification says, or go on where the folder stands."""
     from mlipkit.data import isolated_atom_energies
-    from mlipkit.strategies.finetuning import finetune, general_frames
+    from mlipkit.strategies.finetuning import finetune
 
     parts = split_frames(spec, base, sink)
     write_text(files.path / "split.json", json.dumps(parts.to_json()))
@@ -74,14 +88,10 @@ def run_finetuning(spec: FinetuneSpec, files: RunFolder, base: Path, sink: Event
     precision = str(potential.dtype).removeprefix("torch.")
     if precision != spec.dtype:
         sink(Message(f"{spec.potential} computes in {precision}, not in {spec.dtype}"))
-    retention = None
-    if spec.retention == GENERAL:
-        retention = general_frames(potential.elements)
-    elif spec.retention:
-        retention = read_frames(spec.retention, base, sink, allow_partial=True)
     found = finetune(
         potential, parts.train, parts.validation, finetune_settings(spec, parts.train, precision), recipe_of(spec),
-        folder=files.path, sink=sink, control=control, retention=retention,
+        folder=files.path, sink=sink, control=control,
+        retention=retention_frames(spec, potential, base, sink),
         replay=read_frames(spec.replay, base, sink, allow_partial=True) if spec.replay else None,
         test=parts.test if len(parts.test) else None,
         isolated=isolated_atom_energies(read_frames(spec.isolated, base, sink, allow_partial=True))

@@ -135,11 +135,13 @@ class _Clock:
         self.started = 0.0
         self.stopped = 0.0
         self.total = 0
+        self.per_epoch = 1
         self._interrupted = False
 
     def sink(self, event: Event) -> None:
         if isinstance(event, Started):
             self.started, self.total = time.time(), event.total
+            self.per_epoch = event.facts.get("steps_per_epoch", 1)
         elif isinstance(event, Evaluated):
             self.evaluated.append(time.time())
             self._interrupted = True
@@ -189,9 +191,9 @@ def measure(spec: AnySpec, base: Path, begin: float) -> Estimate:
     # After the request to stop: one checkpoint, one evaluation.
     after = max(0.0, end - clock.stopped) if clock.stopped else first
     frames = build.split_frames(spec, base)
-    per_epoch = max(1, -(-len(frames.train) // spec.batch_size))
-    steps = min(spec.max_epochs * per_epoch, spec.max_steps or sys.maxsize)
-    seconds = steps * step + steps / per_epoch * after
+    # As the loop counts them: replay has epochs of its own.
+    steps = clock.total
+    seconds = steps * step + steps / clock.per_epoch * after
     if spec.time_limit_s is not None and seconds > spec.time_limit_s:
         steps, seconds = int(steps * spec.time_limit_s / seconds), spec.time_limit_s
     # At the end all parts are evaluated once, and pictures need one more prediction of validation and test.

@@ -18,6 +18,7 @@ from pydantic import Field
 from mlipkit.errors import SpecError, nearest
 from mlipkit.runs.spec_base import BaseSpec
 from mlipkit.runs.spec_finetune import FinetuneLossSpec as FinetuneLossSpec
+from mlipkit.runs.spec_finetune import FinetuneOptimiserSpec as FinetuneOptimiserSpec
 from mlipkit.runs.spec_finetune import FinetuneSpec
 from mlipkit.runs.spec_finetune import RecipeSpec as RecipeSpec
 from mlipkit.runs.spec_label import LabelSpec

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mlipkit.runs.part import Part, refuse_idle
 from mlipkit.runs.spec_train import FittingSpec, LossSpec, OptimiserSpec
@@ -21,6 +21,19 @@ class FinetuneLossSpec(LossSpec):
     )
     stress: float | None = Field(  # type: ignore[assignment]
         default=None, ge=0, description="weight of the stress term; empty: 10 if the frames have stress, else 0"
+    )
+
+    @model_validator(mode="after")
+    def _every_option_acts(self):
+        return refuse_idle(self, "kind", {"huber_delta": ("huber",), "energy_unit": ("l1", "l2", "huber")})
+
+
+class FinetuneOptimiserSpec(OptimiserSpec):
+    """AdamW with the rate and the patience of fine-tuning, also where only other options are named."""
+
+    learning_rate: float = Field(default=1e-4, gt=0, description="largest learning rate")
+    patience: int | None = Field(
+        default=40, ge=1, description="training ends after so many epochs without improvement; empty: never"
     )
 
 
@@ -47,6 +60,12 @@ class RecipeSpec(Part):
     replay_batch: int = Field(default=4, ge=1, description="loss10: old frames per step")
 
     steps_per_epoch: int = Field(default=200, ge=1, description="loss10: steps between two looks at the validation")
+
+    @field_validator("frozen", mode="before")
+    @classmethod
+    def _one_text(cls, value):
+        # As one types them into a form or on the command line.
+        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
 
     @model_validator(mode="after")
     def _every_option_acts(self):
@@ -77,7 +96,7 @@ class FinetuneSpec(FittingSpec):
     )
     isolated: str | None = Field(default=None, description="isolated atoms with energies, for shifts: isolated")
     loss: FinetuneLossSpec = FinetuneLossSpec()
-    optimiser: OptimiserSpec = OptimiserSpec(learning_rate=1e-4, patience=40)
+    optimiser: FinetuneOptimiserSpec = FinetuneOptimiserSpec()
     batch_size: int = Field(default=4, ge=1, description="frames per step")
     max_epochs: int = Field(default=250, ge=0, description="passes over the training frames at most")
 

@@ -45,11 +45,45 @@ def test_the_specification_is_its_yaml_and_its_code():
         ({"recipe": {"lora_rank": 8}}, "lora_rank has no effect"),
         ({"recipe": {"mix": "loss11"}}, "mix"),
         ({"loss": {"huber_delta": 0.2}}, "huber_delta has no effect"),
+        ({"loss": {"energy_unit": "total"}}, "energy_unit has no effect"),
     ],
 )
 def test_what_cannot_act_is_refused(fields, match):
     with pytest.raises(SpecError, match=match):
         mk.FinetuneSpec(data="sample:ethanol_300K", **fields)
+
+
+def test_one_option_leaves_the_other_defaults_of_fine_tuning():
+    for given in ({}, {"clip_norm": 5.0}, {"warmup_steps": 3}):
+        optimiser = mk.FinetuneSpec(data="sample:ethanol_300K", optimiser=given).optimiser
+        assert (optimiser.learning_rate, optimiser.patience) == (1e-4, 40)
+    assert mk.TrainSpec(data="sample:ethanol_300K", optimiser={"clip_norm": 5.0}).optimiser.learning_rate == 1e-3
+
+
+def test_patterns_may_be_typed_as_one_text():
+    spec = mk.FinetuneSpec(data="x", recipe={"frozen": "*embedding*, encoder.messages.0"})
+    assert spec.recipe.frozen == ["*embedding*", "encoder.messages.0"]
+
+
+def test_where_no_general_frame_can_be_made_there_is_no_retention(tmp_path: Path):
+    """The default must not refuse a potential of an element that the general frames lack."""
+    from mlipkit.events import Message
+    from mlipkit.models import ZBLRepulsion
+    from mlipkit.runs.building_finetune import retention_frames
+
+    heard = []
+    found = retention_frames(mk.FinetuneSpec(data="x"), ZBLRepulsion([22]), tmp_path, heard.append)
+    assert found is None
+    assert [event.text.split(":")[0] for event in heard if isinstance(event, Message)] == ["No retention column"]
+
+
+@pytest.mark.full
+def test_the_estimate_counts_the_epochs_of_replay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    recipe = {"mix": "loss10", "steps_per_epoch": 11}
+    spec = mk.FinetuneSpec(**QUICK, recipe=recipe, replay="sample:ethanol_300K@:6")
+    assert mk.runs.estimate(spec).steps == 22
+    assert mk.runs.estimate(mk.FinetuneSpec(**{**QUICK, "max_epochs": 0})).steps == 0
 
 
 @pytest.mark.full
