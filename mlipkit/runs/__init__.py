@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from mlipkit.runs.spec import SplitSpec as SplitSpec
     from mlipkit.runs.spec import StartSpec as StartSpec
     from mlipkit.runs.spec import TrainSpec as TrainSpec
+    from mlipkit.runs.spec import TuningOptimiserSpec as TuningOptimiserSpec
     from mlipkit.runs.spec import TuningSpec as TuningSpec
     from mlipkit.runs.spec import WorkflowSpec as WorkflowSpec
     from mlipkit.runs.spec import load_spec as load_spec
@@ -60,6 +61,7 @@ __all__ = [
     "SplitSpec",
     "StartSpec",
     "TrainSpec",
+    "TuningOptimiserSpec",
     "TuningSpec",
     "WorkflowSpec",
     "estimate",

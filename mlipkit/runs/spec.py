@@ -36,6 +36,7 @@ from mlipkit.runs.spec_workflow import EngineSpec as EngineSpec
 from mlipkit.runs.spec_workflow import EvaluationSpec as EvaluationSpec
 from mlipkit.runs.spec_workflow import SamplingSpec as SamplingSpec
 from mlipkit.runs.spec_workflow import StartSpec as StartSpec
+from mlipkit.runs.spec_workflow import TuningOptimiserSpec as TuningOptimiserSpec
 from mlipkit.runs.spec_workflow import TuningSpec as TuningSpec
 from mlipkit.runs.spec_workflow import WorkflowSpec
 

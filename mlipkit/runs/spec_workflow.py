@@ -10,10 +10,9 @@ from pydantic import Field, model_validator
 from mlipkit.errors import MlipkitError
 from mlipkit.runs.part import Part, refuse_idle, unit
 from mlipkit.runs.spec_base import BaseSpec
-from mlipkit.runs.spec_finetune import FinetuneLossSpec, RecipeSpec
+from mlipkit.runs.spec_finetune import FinetuneLossSpec, FinetuneOptimiserSpec, RecipeSpec
 from mlipkit.runs.spec_label import LabelSpec
 from mlipkit.runs.spec_md import ENSEMBLE_OPTIONS, MDSpec
-from mlipkit.runs.spec_train import OptimiserSpec
 
 if TYPE_CHECKING:
     from mlipkit.strategies.workflows import Plan, Settings
@@ -108,6 +107,14 @@ class EngineSpec(Part):
     processes: int = Field(default=1, ge=1, description="frames at once, each in a process of its own")
 
 
+class TuningOptimiserSpec(FinetuneOptimiserSpec):
+    """AdamW with the rate of fine-tuning; budgets are equal, so nothing ends early unless asked for."""
+
+    patience: int | None = Field(
+        default=None, ge=1, description="training ends after so many epochs without improvement; empty: never"
+    )
+
+
 class TuningSpec(Part):
     """Every fine-tuning of the workflow."""
 
@@ -121,7 +128,7 @@ class TuningSpec(Part):
     batch_size: int = Field(default=4, ge=1, description="frames per step")
     recipe: RecipeSpec = RecipeSpec()
     loss: FinetuneLossSpec = FinetuneLossSpec()
-    optimiser: OptimiserSpec = OptimiserSpec(learning_rate=1e-4)
+    optimiser: TuningOptimiserSpec = TuningOptimiserSpec()
     replay: str | None = Field(default=None, description="general frames mixed in with the old potential's labels")
 
     @model_validator(mode="after")

@@ -60,6 +60,16 @@ def test_one_option_leaves_the_other_defaults_of_fine_tuning():
     assert mk.TrainSpec(data="sample:ethanol_300K", optimiser={"clip_norm": 5.0}).optimiser.learning_rate == 1e-3
 
 
+def test_one_option_leaves_the_other_defaults_of_a_workflow():
+    from mlipkit.runs.spec import TuningSpec
+
+    for given in ({}, {"clip_norm": 5.0}):
+        tuning = TuningSpec(optimiser=given)
+        assert (tuning.optimiser.learning_rate, tuning.optimiser.patience) == (1e-4, None)
+        alone = mk.FinetuneSpec(data=".", optimiser=tuning.optimiser)
+        assert (alone.optimiser.learning_rate, alone.optimiser.patience) == (1e-4, None)
+
+
 def test_patterns_may_be_typed_as_one_text():
     spec = mk.FinetuneSpec(data="x", recipe={"frozen": "*embedding*, encoder.messages.0"})
     assert spec.recipe.frozen == ["*embedding*", "encoder.messages.0"]
