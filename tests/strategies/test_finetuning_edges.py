@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +17,7 @@ from emt_sets import clusters, make_potential
 
 from mlipkit.data import FrameSet
 from mlipkit.errors import DataError, ModelError, RunError, SpecError
+from mlipkit.events import Control, Request
 from mlipkit.models import CalculatorPotential, Committee, ZBLRepulsion, load, predict, trainable_blocks
 from mlipkit.strategies.finetuning import FinetuneRecipe, bond_scans, finetune, own_labels
 from mlipkit.training import TrainSettings, train
@@ -36,9 +37,9 @@ def taught(tmp_path_factory: pytest.TempPathFactory):
     return potential
 
 
-def stop_after(steps: int) -> Callable[[], str]:
-    waiting = iter(["run"] * steps)
-    return lambda: next(waiting, "stop")
+def stop_after(steps: int) -> Control:
+    asked = count()
+    return lambda: "run" if next(asked) < steps else "stop"
 
 
 @pytest.mark.parametrize(
@@ -75,7 +76,7 @@ def test_training_without_frames_or_weights_is_refused(taught, tmp_path: Path):
 def test_recipes_refuse_options_that_cannot_act():
     for options in ({"weight": 3.0}, {"replay_batch": 8}, {"steps_per_epoch": 9}, {"lora_rank": 8}):
         with pytest.raises(SpecError, match="has no effect with"):
-            FinetuneRecipe(**options)
+            FinetuneRecipe(**options)  # type: ignore[arg-type]
 
 
 # ---- ends
@@ -183,13 +184,13 @@ def test_a_crash_after_a_stop_leaves_the_best_not_what_was_chosen_then(taught, t
 
     class Crash(Exception): ...
 
-    def crash_after(steps: int) -> Callable[[], str]:
-        left = iter(["run"] * steps)
+    def crash_after(steps: int) -> Control:
+        asked = count()
 
-        def control() -> str:
-            if (said := next(left, "")) == "":
+        def control() -> Request:
+            if next(asked) == steps:
                 raise Crash
-            return said
+            return "run"
 
         return control
 
