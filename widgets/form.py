@@ -55,6 +55,11 @@ class Form:
             self._add(path, info, list((suggestions or {}).get(path, ())))
         for path, value in (start or {}).items():
             self.set(path, value)
+        for path in first:
+            # Away from the others of its part a field needs the name of the part.
+            if "." in path:
+                label = self.fields[path].box.children[0]
+                label.value = f"{path.rpartition('.')[0].replace('.', ' ')} {label.value}"
         self.essential = w.Box([self.fields[path].box for path in first])
         self.more = w.Box(self._others(first))
         for box in (self.essential, self.more):

@@ -142,6 +142,8 @@ def test_the_launcher_starts_labels_fine_tuning_and_workflows(launched, here, ki
     assert type(made.spec) is cls
     shown = list(made.form.essential.children)
     assert len(shown) == len(launcher.FIRST[kind])
+    labels = [child.children[0].value for child in shown]
+    assert len(set(labels)) == len(labels), "two fields of one name"
     for path, value in launcher.START[kind].items():
         assert made.form.fields[path].box in shown, f"{path} is set to {value} out of sight"
     compile(made.spec.code(), "code", "exec")
