@@ -316,7 +316,7 @@ class Launcher(w.VBox):
     def _open(self, run: Run, new: bool) -> None:
         self.run = run
         cls = VIEWS[run.kind]
-        if type(self.view) is cls:
+        if self.view is not None and type(self.view) is cls:
             self.view.watch(run)
         else:
             if self.view is not None:

@@ -244,7 +244,7 @@ def _forces(workflow: WorkflowFolder, row: dict[str, Any], atoms: Atoms) -> Any:
     if not path.is_file():
         return None
     with TrajectoryReader(str(path)) as trajectory:
-        stored = trajectory[row["row"]] if row["row"] < len(trajectory) else None
+        stored: Any = trajectory[row["row"]] if row["row"] < len(trajectory) else None
     forces = forces_of(stored) if stored is not None else None
     if forces is None or len(forces) != len(atoms):
         return None

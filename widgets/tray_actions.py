@@ -128,7 +128,7 @@ class TrayActions(w.VBox):
             assert isinstance(run, Run)
             setattr(self, kind, run)
             self._done("")
-            if type(self._view) is view:
+            if self._view is not None and type(self._view) is view:
                 self._view.watch(run)
                 return
             if self._view is not None:
