@@ -157,7 +157,7 @@ def test_unknown_kinds_are_refused(tmp_path):
     class Own(ZBLRepulsion):
         pass
 
-    with pytest.raises(ModelError, match=r"Own cannot be saved\. Saved are: .*committee, potential, sum, .*zbl"):
+    with pytest.raises(ModelError, match=r"Own cannot be saved\. Saved are: .*committee, .*potential, sum, .*zbl"):
         save(Own([1]), tmp_path / "own.safetensors")
     with pytest.raises(ModelError, match=r"unknown kind of potential 'zbI'.*did you mean 'zbl'"):
         io.build({"kind": "zbI"}, {})

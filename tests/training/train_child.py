@@ -5,8 +5,12 @@ python train_child.py FOLDER SETTINGS_JSON
 
 import json
 import sys
+from pathlib import Path
 
 import torch
+
+sys.path.append(str(Path(__file__).resolve().parents[1]))
+
 from emt_sets import clusters, make_potential
 
 from mlipkit.training import TrainSettings, train

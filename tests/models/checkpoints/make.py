@@ -36,7 +36,7 @@ if __name__ == "__main__":
     for name, build in suites.MODELS.items():
         path = HERE / f"v{FORMAT_VERSION}_{name}.safetensors"
         if path.exists():
-            sys.exit(f"{path.name} exists: files of a version are written once")
+            continue  # files of a version are written once
         potential = build(torch.float32)
         if isinstance(potential, Potential):
             potential.auxiliary["hidden_type"] = MLPHead([potential.encoder.width, 4, 3])
