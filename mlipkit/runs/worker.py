@@ -132,8 +132,9 @@ class Worker:
                 raise RunError("a run cannot wait for itself", where=(field, text))
             other = Run(folder)
             if other.state in ACTIVE:
-                self._phase("waiting", on=str(folder))
+                # The event comes first: whoever sees that the run waits shall also see for what.
                 self.log(events.Waiting(other.name))
+                self._phase("waiting", on=str(folder))
                 while other.state in ACTIVE:
                     self._pause_point()
             self._check_output(other, field)
