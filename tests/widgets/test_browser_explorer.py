@@ -104,7 +104,7 @@ def test_lasso_to_training(lab: Lab, work: Path) -> None:
         data = page.js(f"() => document.querySelector('{MAP}')._fullData.map(t => [t.name, t.x.length])")
         assert [count for what, count in data if what == "selected"] == [len(chosen)]
         assert page.page.locator(".mk-thumbnail svg").count() == min(12, len(chosen))
-        tag = page.page.locator(".mlipkit-tray input[type=text]")
+        tag = page.page.locator(".mlipkit-tray input[placeholder='a name for them']")
         tag.fill("far out")
         tag.press("Enter")
         page.page.wait_for_timeout(500)
@@ -135,7 +135,7 @@ def test_lasso_to_training(lab: Lab, work: Path) -> None:
         open_view(page)
         page.wait_text(f"{len(chosen)} frames in the tray")
         assert page.page.locator(".mk-thumbnail svg").count() == min(12, len(chosen))
-        assert page.page.locator(".mlipkit-tray input[type=text]").input_value() == "far out"
+        assert page.page.locator(".mlipkit-tray input[placeholder='a name for them']").input_value() == "far out"
         page.click("Undo")  # the tag
         page.click("Undo")  # the loop
         page.wait_text("Nothing is picked yet")
