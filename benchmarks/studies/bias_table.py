@@ -460,9 +460,10 @@ def _lean(record: dict[str, Any]) -> dict[str, Any]:
 
     def cell(one: dict[str, Any]) -> dict[str, Any]:
         parts = {name: one[name] and {key: one[name][key] for key in IN_MATRIX} for name in ("everything", "unseen")}
+        short = {**one, **parts}
         if parts["unseen"] == parts["everything"]:
-            del parts["unseen"]
-        return {**one, **parts} if "unseen" in parts else {**{k: v for k, v in one.items() if k != "unseen"}, **parts}
+            del short["unseen"]
+        return short
 
     found = dict(record)
     for name, value in record.items():

@@ -10,7 +10,6 @@ from pathlib import Path
 
 from mlipkit.data import format_ase, format_deepmd
 from mlipkit.data.reading import Index, head, label_of, parse_index, split_index
-from mlipkit.data.whole import write_whole as write_whole
 from mlipkit.errors import DataError, nearest
 
 PathLike = str | Path

@@ -157,7 +157,7 @@ class EnergyForcesStress:
         loss: Tensor | None = None
         figures: Figures = {}
         for (name, (residual, _, unit)), total in zip(pairs.items(), totals, strict=True):
-            values = self._penalised(name, residual * unit)
+            values = self._penalised(name, residual * unit, targets)
             part = self.weights[name] * values.sum() / total.clamp(min=1)
             loss = part if loss is None else loss + part.to(loss.dtype)
             figures[f"loss_{name}"] = part.detach()
@@ -165,7 +165,7 @@ class EnergyForcesStress:
         assert loss is not None
         return loss, figures
 
-    def _penalised(self, name: str, values: Tensor) -> Tensor:
+    def _penalised(self, name: str, values: Tensor, targets: Targets) -> Tensor:
         return penalty(values, self.loss, self.huber_delta)
 
     def _residual(

@@ -18,7 +18,7 @@ from mlipkit.strategies.finetuning.masks import choose_weights
 from mlipkit.strategies.finetuning.outcome import CHOSEN, OFFSET, UNTOUCHED, Finetuned, judged, words
 from mlipkit.strategies.finetuning.recipe import FinetuneRecipe
 from mlipkit.strategies.finetuning.record import Record, identity
-from mlipkit.strategies.finetuning.replay import LossTerm, Replay, Retention, copies, own_labels, pool, shared
+from mlipkit.strategies.finetuning.replay import Replay, Retention, copies, own_labels, pool, shared
 from mlipkit.strategies.finetuning.shifts import EnergyShifts, energy_shifts
 from mlipkit.training import EnergyForcesStress, FrameSource, evaluate, train
 from mlipkit.training.metrics import monitored
@@ -81,8 +81,8 @@ def finetune(
     universal = recipe.loss == "universal"
     if universal:
         # The best epoch is then chosen by mean absolute errors with the weights of the loss.
-        settings = replace(settings, loss="huber", huber_delta=UniversalLoss().delta)
-    loss = UniversalLoss(settings.weights()) if universal else EnergyForcesStress.from_settings(settings)
+        settings = replace(settings, loss="huber", huber_delta=UniversalLoss().huber_delta)
+    loss = (UniversalLoss if universal else EnergyForcesStress).from_settings(settings)
     if recipe.mix == "loss10" and settings.points_per_epoch is None:
         settings = replace(settings, points_per_epoch=recipe.steps_per_epoch * settings.batch_size)
     if settings.patience is not None and len(validation) < FEW:
@@ -188,7 +188,7 @@ def _shifts(
 
 
 def _mixed(
-    loss: LossTerm, recipe: FinetuneRecipe, frames: FrameSet, old: FrameSet | None, body: BasePotential,
+    loss: EnergyForcesStress, recipe: FinetuneRecipe, frames: FrameSet, old: FrameSet | None, body: BasePotential,
     settings: TrainSettings,
 ) -> tuple[list[Any], FrameSet]:  # fmt: skip
     """Objective terms, and the frames that the loop draws from."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import torch
@@ -12,9 +12,8 @@ from torch import Tensor
 from mlipkit.training import EnergyForcesStress
 
 if TYPE_CHECKING:
-    from mlipkit.data.graph import Graph, Targets
-    from mlipkit.models import Prediction
-    from mlipkit.training.objective import Figures, StepState
+    from mlipkit.data.graph import Targets
+    from mlipkit.training.settings import Loss
 
 BOUNDS: Final = (100.0, 200.0, 300.0)
 """eV/Å: sizes of the labelled force at which the bound changes."""
@@ -23,7 +22,7 @@ SHARES: Final = (1.0, 0.7, 0.4, 0.1)
 
 
 @dataclass(frozen=True)
-class UniversalLoss:
+class UniversalLoss(EnergyForcesStress):
     """``L = w_E <h(ΔE/n)> + w_F <h_c(ΔF)> + w_S <h(Δσ)>``, h the Huber penalty with bound δ.
 
     For a force component the bound is δ times 1, 0.7, 0.4, 0.1 where the labelled force on the atom is below 100, 200,
@@ -32,51 +31,14 @@ class UniversalLoss:
     """
 
     weights: Mapping[str, float] = field(default_factory=lambda: {"energy": 1.0, "forces": 10.0, "stress": 10.0})
-    delta: float = 0.01
+    loss: Loss = "huber"
+    huber_delta: float = 0.01
 
-    name = "labels"
-
-    def __post_init__(self) -> None:
-        _ = self._plain  # which refuses what cannot be
-
-    @property
-    def needs(self) -> frozenset[str]:
-        return frozenset(self.weights)
-
-    @property
-    def labels(self) -> Mapping[str, float]:
-        return self.weights
-
-    @property
-    def figures(self) -> dict[str, str]:
-        return self._plain.figures
-
-    @property
-    def _plain(self) -> EnergyForcesStress:
-        return EnergyForcesStress(self.weights, "huber", "per_atom", self.delta)
-
-    def scaled(self, factor: float) -> UniversalLoss:
-        """The same with all weights times a factor."""
-        return replace(self, weights={name: weight * factor for name, weight in self.weights.items()})
-
-    def __call__(
-        self, state: StepState, graph: Graph, targets: Targets, prediction: Prediction | None
-    ) -> tuple[Tensor, Figures]:
-        if "forces" not in self.weights:
-            return self._plain(state, graph, targets, prediction)
+    def _penalised(self, name: str, values: Tensor, targets: Targets) -> Tensor:
+        if name != "forces":
+            return super()._penalised(name, values, targets)
         size = torch.nan_to_num(targets.forces).norm(dim=1, keepdim=True)
-        level = sum((size >= bound).long() for bound in BOUNDS)
-        assert isinstance(level, Tensor)
-        shares = torch.tensor(SHARES, dtype=targets.forces.dtype, device=size.device)[level]
+        level = torch.stack([size >= bound for bound in BOUNDS]).sum(0)
+        shares = torch.tensor(SHARES, dtype=values.dtype, device=values.device)[level]
         # h_{cδ}(r) = c² h_δ(r/c): scaled residuals go through the one penalty there is.
-        return _Scaled(self.weights, "huber", "per_atom", self.delta, shares=shares)(state, graph, targets, prediction)
-
-
-@dataclass(frozen=True)
-class _Scaled(EnergyForcesStress):
-    shares: Tensor | None = None
-
-    def _penalised(self, name: str, values: Tensor) -> Tensor:
-        if name != "forces" or self.shares is None:
-            return super()._penalised(name, values)
-        return self.shares**2 * super()._penalised(name, values / self.shares)
+        return shares**2 * super()._penalised(name, values / shares, targets)

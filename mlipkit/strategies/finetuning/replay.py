@@ -14,7 +14,6 @@ import numpy as np
 from torch import Tensor
 
 from mlipkit.errors import DataError
-from mlipkit.strategies.finetuning.losses import UniversalLoss
 from mlipkit.strategies.finetuning.shifts import moved
 from mlipkit.training import EnergyForcesStress
 from mlipkit.training.batches import FrameSource
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
     from mlipkit.strategies.finetuning.recipe import Mix
     from mlipkit.training.objective import Figures, StepState
 
-LossTerm = EnergyForcesStress | UniversalLoss
 SHARE: Final = 10
 """tool_dup10: new frames are copied until they are one in so many of the replay frames."""
 
@@ -87,7 +85,7 @@ class Replay:
     """
 
     source: FrameSource
-    loss: LossTerm
+    loss: EnergyForcesStress
     batch_size: int
 
     name = "replay"
@@ -116,12 +114,12 @@ class Replay:
         return loss, {f"replay_{name}": value for name, value in figures.items()}
 
 
-def shared(loss: LossTerm, weight: float) -> tuple[LossTerm, LossTerm]:
+def shared(loss: EnergyForcesStress, weight: float) -> tuple[EnergyForcesStress, EnergyForcesStress]:
     """The loss of the new and of the replay batch in `(w ℓ_new + ℓ_replay) / (w + 1)`."""
     return scaled(loss, weight / (weight + 1)), scaled(loss, 1 / (weight + 1))
 
 
-def scaled(loss: LossTerm, factor: float) -> LossTerm:
+def scaled(loss: EnergyForcesStress, factor: float) -> EnergyForcesStress:
     """A loss with all weights times a factor."""
     from dataclasses import replace
 
