@@ -40,7 +40,12 @@ def plan(arm: str, settings: Settings | None = None, seed: int = 0) -> Plan:
     draft = _Draft(arm, settings, seed)
     ARMS[arm](draft)
     _evaluation(draft)
-    return Plan(arm, seed, tuple(draft.stages), settings.to_json())
+    made = Plan(arm, seed, tuple(draft.stages), settings.to_json())
+    for stage in made.of("finetune"):
+        if made.trained_on(stage) < 2:
+            raise SpecError("one frame to train on and none to validate with", where=stage.name,
+                            expected="at least 2 labelled frames", hint="Raise frames (per run) or sizes")  # fmt: skip
+    return made
 
 
 class _Draft:

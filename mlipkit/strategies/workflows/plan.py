@@ -6,6 +6,7 @@ A plan is made by a pure function (`mlipkit.strategies.workflows.arms`) and neve
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -153,15 +154,27 @@ class Plan:
 
     def key(self, name: str) -> str:
         """Hash of everything that decides what a stage gives: its own words and those of all it builds on."""
-        stage = self[name]
-        words = {
-            "does": stage.does, "options": dict(stage.options), "seeds": dict(stage.seeds),
-            "inputs": {
-                role: [one if one == UNTOUCHED else self.key(one) for one in names]
-                for role, names in stage.inputs.items()
-            },
-        }  # fmt: skip
-        return hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()[:16]
+        return self._keys[self[name].name]
+
+    @functools.cached_property
+    def _keys(self) -> dict[str, str]:
+        keys = {UNTOUCHED: UNTOUCHED}
+        for stage in self.stages:
+            words = {
+                "does": stage.does, "options": dict(stage.options), "seeds": dict(stage.seeds),
+                "inputs": {role: [keys[one] for one in names] for role, names in stage.inputs.items()},
+            }  # fmt: skip
+            keys[stage.name] = hashlib.sha256(json.dumps(words, sort_keys=True).encode()).hexdigest()[:16]
+        return keys
+
+    @functools.cached_property
+    def by_hand(self) -> frozenset[str]:
+        """Stages that build on frames that a user has approved: what they give does not follow from the plan alone."""
+        found: set[str] = set()
+        for stage in self.stages:
+            if stage.does == "review" or any(not found.isdisjoint(names) for names in stage.inputs.values()):
+                found.add(stage.name)
+        return frozenset(found)
 
     def words(self, stage: Stage) -> str:
         """What a stage will do, for people."""

@@ -264,7 +264,9 @@ class _Other:
 
     def give(self, work: Work, stage: Stage) -> bool:
         """Copy the equal stage of this workflow into another, if there is one."""
-        if self.words != json.loads(json.dumps(work.words)) or stage.does in ("review", "evaluate"):
+        if self.words != json.loads(json.dumps(work.words)) or stage.does == "evaluate":
+            return False
+        if stage.name in work.plan.by_hand:
             return False
         key = work.plan.key(stage.name)
         for mine in self.plan.stages:

@@ -98,6 +98,8 @@ class Settings:
         low, high = self.density
         if not 0 <= low < high:
             raise SpecError("not a range", where="density", expected="low < high in g/cm³", found=self.density)
+        if self.sizes is not None and not self.sizes:
+            raise SpecError("none", where="sizes", hint="Leave it out for the sizes of the iterative rounds")
         if self.sizes is not None and (list(self.sizes) != sorted(set(self.sizes)) or min(self.sizes) < 1):
             raise SpecError("sizes must rise", where="sizes", found=list(self.sizes))
 

@@ -174,14 +174,13 @@ def label(work: Work, stage: Stage, folder: Path) -> dict[str, Any]:
 
 
 def finetune(work: Work, stage: Stage, folder: Path) -> dict[str, Any]:
-    chosen, origin = training_frames(work, stage)
+    chosen, uids = training_frames(work, stage)
     train, validation = split_frames(len(chosen), stage.options["validation"], stage.seeds["split"])
     options = {**stage.options, "epochs": planned_epochs(len(train), stage.options)}
     tuned = work.tools.finetune(
         work.model(stage), chosen.select(train), chosen.select(validation), options, stage.seeds, folder, work.heard,
         work.control,
     )  # fmt: skip
-    uids = [[origin[i], chosen.uid(i)] for i in range(len(chosen))]
     facts = dict(tuned.facts)
     facts.setdefault("sentence", f"fine-tuned on {len(train)} frames")
     return {
@@ -190,8 +189,10 @@ def finetune(work: Work, stage: Stage, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def training_frames(work: Work, stage: Stage) -> tuple[FrameSet, list[str]]:
-    """Labelled frames of a fine-tuning, in the order of the labellings, and the labelling that each is from.
+def training_frames(work: Work, stage: Stage) -> tuple[FrameSet, list[list[str]]]:
+    """Labelled frames of a fine-tuning, in the order of the labellings, with the labelling and the uid of each.
+
+    The uid is that within its labelling: a structure that two of them hold has another one in their sum.
 
     Raises:
         DataError: fewer than two frames are labelled: one for training, one for validation.
@@ -200,7 +201,7 @@ def training_frames(work: Work, stage: Stage) -> tuple[FrameSet, list[str]]:
 
     names = [name for name in stage.inputs["data"] if work.records[name]["labelled"]]
     parts = [work.frames(name) for name in names]
-    origin = [name for name, part in zip(names, parts, strict=True) for _ in range(len(part))]
+    origin = [[name, part.uid(i)] for name, part in zip(names, parts, strict=True) for i in range(len(part))]
     size = stage.options.get("size") or len(origin)
     if len(origin) < 2:
         raise DataError("too few labelled frames to fine-tune on", where=stage.name, expected="at least 2",
