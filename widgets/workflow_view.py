@@ -32,7 +32,7 @@ class WorkflowView(RunView):
         self.body.children = [self.empty, self.pane]
         self._workflow: WorkflowFolder | None = None
         tip = "Set all workflows of this folder side by side, or show this one alone"
-        self.compare_button = button("Compare", self._compare, hidden=True, tip=tip)
+        self.compare_button = button("Compare", self._beside_others, hidden=True, tip=tip)
         self.toolbar.children = (*self.toolbar.children, self.compare_button)
         self._all = False
 
@@ -57,7 +57,7 @@ class WorkflowView(RunView):
         found = sorted(path.parent for path in run.folder.parent.glob(f"*/{PLAN}"))
         return [folder for folder in found if folder.resolve() != run.folder]
 
-    def _compare(self) -> None:
+    def _beside_others(self) -> None:
         if self.run is None or self._workflow is None:
             return
         self._all = not self._all
