@@ -546,6 +546,27 @@ def test_still_picture_without_nglview(lab: Lab, work: Path) -> None:
         page.healthy()
 
 
+def test_plots_are_drawn_although_the_one_that_asked_for_the_script_is_gone(lab: Lab, work: Path) -> None:
+    name = f"{work.name}/script.ipynb"
+    figure = "Plot(go.Figure(go.Scatter(x=[1, 2], y=[1, 3])))"
+    lab.write(
+        name,
+        [
+            "import time\nimport plotly.graph_objects as go\nfrom mlipkit_widgets import Plot",
+            f"first = {figure}\ndisplay(first)",
+            "time.sleep(4)\nfirst.close()",
+            f"{figure}",
+        ],
+    )
+    with lab.open(name) as page:
+        page.run_all()
+        assert page.cell_errors() == []
+        page.page.wait_for_function(
+            "() => document.querySelectorAll('.js-plotly-plot .scatterlayer .trace').length === 1", timeout=20_000
+        )
+        page.healthy()
+
+
 def test_nglview_cure_is_still_needed() -> None:
     """Fails when nglview's two halves agree again: the cure can then go."""
     from mlipkit_widgets import nglview_compat

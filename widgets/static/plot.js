@@ -18,23 +18,33 @@ async function compile(bytes) {
   return module.exports?.newPlot ? module.exports : window.Plotly;
 }
 
+// Any figure may ask, as the one that asked may be gone before the answer comes: its cell was run again, or its kernel.
 function library(model) {
-  if (!window[LIBRARY]) {
-    window[LIBRARY] = new Promise((resolve, reject) => {
-      const ask = () => model.send({ type: "library" });
-      const answer = (message, buffers) => {
-        if (message.type !== "library") return;
-        clearInterval(again);
-        model.off("msg:custom", answer);
-        compile(buffers[0].buffer ?? buffers[0]).then(resolve, reject);
-      };
-      model.on("msg:custom", answer);
-      const again = setInterval(ask, 5000);
-      ask();
-    });
-    window[LIBRARY].catch(() => { delete window[LIBRARY]; });
-  }
-  return window[LIBRARY];
+  const page = (window[LIBRARY] ??= waitingPage());
+  const answer = (message, buffers) => { if (message.type === "library") page.take(buffers[0].buffer ?? buffers[0]); };
+  const leave = () => {
+    model.off("msg:custom", answer);
+    const place = page.askers.indexOf(model);
+    if (place >= 0) page.askers.splice(place, 1);
+    if (place === 0) page.ask();
+  };
+  model.on("msg:custom", answer);
+  if (page.askers.push(model) === 1) page.ask();
+  page.loaded.then(leave, leave);
+  return { loaded: page.loaded, leave };
+}
+
+function waitingPage() {
+  const page = { askers: [], ask: () => page.askers[0]?.send({ type: "library" }) };
+  page.loaded = new Promise((resolve, reject) => {
+    page.take = (bytes) => { page.take = page.ask = () => {}; compile(bytes).then(resolve, reject); };
+  });
+  const again = setInterval(() => {
+    if (page.askers.length) page.askers.push(page.askers.shift());
+    page.ask();
+  }, 5000);
+  page.loaded.then(() => clearInterval(again), () => { clearInterval(again); delete window[LIBRARY]; });
+  return page;
 }
 
 function themed(el) {
@@ -203,7 +213,8 @@ function render({ model, el }) {
   model.on("change:cursor", place);
   model.on("change:label", label);
   label();
-  library(model).then((loaded) => { Plotly = loaded; schedule(); }, (error) => {
+  const script = library(model);
+  script.loaded.then((loaded) => { Plotly = loaded; schedule(); }, (error) => {
     host.textContent = `The plot cannot be drawn: ${error.message}`;
   });
   model.send({ type: "ready" });
@@ -219,6 +230,7 @@ function render({ model, el }) {
   return () => {
     alive = false;
     clearTimeout(timer);
+    script.leave();
     sizer.disconnect();
     theme.disconnect();
     model.off("msg:custom", receive);
