@@ -101,13 +101,10 @@ def main() -> int:
     try:
         for count, (settings, job, names) in enumerate(todo):
             if bench is None or bench.settings != settings:
-                if bench:
-                    bench.end()
                 bench = Bench(
                     settings, pythons, STRUCTURES, 0.05 if args.quick else args.turn, 1 if args.quick else None,
                     command.strip(),
                 )  # fmt: skip
-                bench.start([name for name in names if name in usable])
             measured, trouble = bench.measure(job, names)
             with out.open("a") as file:
                 file.writelines(json.dumps(line) + "\n" for line in measured)

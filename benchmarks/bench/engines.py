@@ -53,7 +53,7 @@ def missing(engine: str, given: dict[str, str]) -> str | None:
 
 
 class Engine:
-    """A running server (`peers/serving.py`).
+    """A running server (`peers/serving.py`), for one job.
 
     Args:
         name: key of `SERVERS`.
@@ -108,9 +108,6 @@ class Engine:
     def turn(self, seconds: float) -> dict[str, Any]:
         """Repeat the opened job for about this long; seconds per repetition and peak memory."""
         return self._ask({"turn": seconds})
-
-    def close_job(self) -> None:
-        self._send({"close": True})
 
     def end(self) -> None:
         """End the process."""

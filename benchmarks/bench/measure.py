@@ -35,7 +35,7 @@ class Settings:
 
 @dataclass
 class Bench:
-    """Running engines of one `Settings`, started when first needed.
+    """Engines of one `Settings`, a process for each job.
 
     Args:
         pythons: interpreter by engine, where given.
@@ -72,20 +72,22 @@ class Bench:
             engine = self.engine(OURS)
             facts = engine.open(PRODUCTS.to_json(), self.structures)["facts"]
             said = engine.turn(0.5)
-            engine.close_job()
+            self._end(OURS)
             self._speed = facts["gflop"] / min(said["cpu" if self.settings.device == "cpu" else "wall"])
         return self._speed
 
     def measure(self, job: Job, names: list[str]) -> tuple[list[dict[str, Any]], list[str]]:
         """Lines of one group, and what went wrong."""
         ready, trouble = {}, []
+        self.start(names)
         for name in names:
             try:
                 ready[name] = self.engine(name).open(job.to_json(), self.structures)
             except EngineError as error:
                 trouble.append(str(error))
-                self._drop(name, error)
+                self._end(name)
                 if name == OURS:
+                    self.end()
                     return [], trouble
         cpu, wall, peak = ({name: [] for name in ready} for _ in range(3))
         slow = max((said["repeat_s"] for said in ready.values()), default=0.0) > SLOW
@@ -95,14 +97,13 @@ class Bench:
                     said = self.engine(name).turn(self.seconds)
                 except EngineError as error:
                     trouble.append(str(error))
-                    self._drop(name, error)
+                    self._end(name)
                     del ready[name]
                     continue
                 cpu[name] += said["cpu"]
                 wall[name] += said["wall"]
                 peak[name].append(said["peak_mib"])
-        for name in ready:
-            self.engine(name).close_job()
+        self.end()
         group = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S}-{os.getpid()}"
         return [self._line(job, name, ready[name], cpu[name], wall[name], peak[name], group) for name in ready], trouble
 
@@ -134,15 +135,12 @@ class Bench:
             "command": self.command,
         }
 
-    def _drop(self, name: str, error: EngineError) -> None:
-        """A process that ended is started again for the next job."""
-        if "ended" in str(error):
-            self._engines.pop(name).end()
+    def _end(self, name: str) -> None:
+        self._engines.pop(name).end()
 
     def end(self) -> None:
-        for engine in self._engines.values():
-            engine.end()
-        self._engines.clear()
+        for name in list(self._engines):
+            self._end(name)
 
 
 def _gflop(job: Job, facts: dict[str, int], structures: Path) -> float | None:

@@ -5,9 +5,9 @@ in on stdin, out on stdout:
 
     {"open": job, "threads": 1, "tuned": true, "device": "cpu", "structures": path}  ->  {"facts": {...}}
     {"turn": seconds}  ->  {"cpu": [s, ...], "wall": [s, ...], "peak_mib": ...}
-    {"close": true}
 
-Each opened job lives in a forked child: libraries are imported once, and peak memory is that of one job.
+A process does one job and ends with its stdin: its peak memory is what a process of a user takes that does this job,
+imports included. (A forked child would be charged for the libraries that it maps itself, not for its parent's.)
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def versions() -> dict[str, str]:
 
 
 def peak_mib() -> float:
-    """Largest resident memory of this process; a child starts with what its parent held at the fork."""
+    """Largest resident memory of this process."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) / 1024
@@ -191,7 +191,7 @@ def turn(work: Work, seconds: float, device: str) -> dict[str, Any]:
 
 
 def _job(request: dict[str, Any], build: Callable[[dict[str, Any]], Work], lines: Any, answer: Callable) -> None:
-    """The life of one opened job, in the child."""
+    """The life of the opened job."""
     torch.set_num_threads(request["threads"])
     torch.set_flush_denormal(request["tuned"])
     torch.manual_seed(0)
@@ -204,17 +204,13 @@ def _job(request: dict[str, Any], build: Callable[[dict[str, Any]], Work], lines
     gc.collect()
     name = torch.cuda.get_device_name() if request["device"] != "cpu" else "cpu"
     answer({"facts": work.facts, "versions": versions(), "device_name": name, "first_s": first, "repeat_s": last})
-    while line := lines.readline():
-        asked = json.loads(line)
-        if "close" in asked:
-            return
-        answer(turn(work, asked["turn"], request["device"]))
+    for line in lines:
+        answer(turn(work, json.loads(line)["turn"], request["device"]))
 
 
 def serve(build: Callable[[dict[str, Any]], Work]) -> None:
-    """Answer requests until stdin ends. `build` makes one job ready from {"job", "device", "structures"}."""
-    # Raw: a child reads on where its parent stopped. What libraries print must not mix with answers.
-    lines = open(0, "rb", buffering=0)  # noqa: SIM115 - lives as long as the process
+    """Answer requests until stdin ends. `build` makes the job ready from {"job", "device", "structures"}."""
+    # What libraries print must not mix with answers.
     out = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
 
@@ -223,18 +219,11 @@ def serve(build: Callable[[dict[str, Any]], Work]) -> None:
         out.flush()
 
     answer({"ready": versions()})
-    while line := lines.readline():
-        request = json.loads(line)
-        if "open" not in request:
-            continue
-        child = os.fork()
-        if child == 0:
-            try:
-                _job(request, build, lines, answer)
-            except BaseException as error:
-                traceback.print_exc()
-                answer({"error": f"{type(error).__name__}: {error}"[:300]})
-            os._exit(0)
-        _, status = os.waitpid(child, 0)
-        if status:
-            answer({"error": f"ended with status {status}"})
+    line = sys.stdin.readline()
+    if not line:
+        return
+    try:
+        _job(json.loads(line), build, sys.stdin, answer)
+    except BaseException as error:
+        traceback.print_exc()
+        answer({"error": f"{type(error).__name__}: {error}"[:300]})
