@@ -40,6 +40,13 @@ class OffsetControl:
     n_frames: int
     residual_std: float
 
+    def determines(self, frames: FrameSet) -> np.ndarray:
+        """bool [F]: frames whose composition the training frames determine the constant of."""
+        known = np.isin(frames.numbers, list(self.per_element))
+        there = np.logical_and.reduceat(known, frames.offsets[:-1])
+        there[there] = ~self._outside(_compositions(frames.select(there), self.elements))
+        return there
+
     def per_atom(self, frames: FrameSet) -> np.ndarray:
         """The constant of each frame, eV/atom [F].
 
@@ -50,14 +57,19 @@ class OffsetControl:
         if unknown:
             raise DataError(f"no constant for {', '.join(unknown)}", where="offset control")
         counts = _compositions(frames, self.elements)
-        row_space = np.linalg.svd(self.counts, full_matrices=False)[2][: np.linalg.matrix_rank(self.counts)]
-        outside = np.abs(counts - counts @ row_space.T @ row_space).max(axis=1, initial=0.0) > 1e-6 * counts.sum(axis=1)
+        outside = self._outside(counts)
         if outside.any():
             raise DataError(
                 "a composition that the training frames do not determine",
                 where=("offset control", f"frame {int(np.argmax(outside))}"), found=f"{int(outside.sum())} frames",
             )  # fmt: skip
         return counts @ np.array([self.per_element[z] for z in self.elements]) / frames.n_atoms
+
+    def _outside(self, counts: np.ndarray) -> np.ndarray:
+        """bool [F]: compositions [F, elements] that are no sums of those of the training frames."""
+        row_space = np.linalg.svd(self.counts, full_matrices=False)[2][: np.linalg.matrix_rank(self.counts)]
+        left = np.abs(counts - counts @ row_space.T @ row_space).max(axis=1, initial=0.0)
+        return left > 1e-6 * counts.sum(axis=1)
 
     def remove(self, found: Residuals) -> Residuals:
         """Residuals of the untouched potential with the constants taken off: those of the control."""

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import time
 
 import pytest
 from workflow_toys import TINY, toys
 
-from mlipkit.data import read
-from mlipkit.errors import SpecError
-from mlipkit.strategies.workflows import Evaluation, approve, plan, provenance, run_workflow
+from mlipkit.data import FrameSet, read
+from mlipkit.errors import RunError, SpecError
+from mlipkit.events import Message
+from mlipkit.strategies.workflows import Evaluation, approve, compare_arms, plan, provenance, run_workflow
+from mlipkit.strategies.workflows.synthetic import box
+from mlipkit.training import TrainSettings
 
 BARE = dataclasses.replace(TINY, evaluation=Evaluation(independent=0, self_md="none"))
 
@@ -65,3 +69,51 @@ def test_the_keys_of_many_rounds_are_soon_known():
     begin = time.process_time()
     assert len({one.key(stage.name) for stage in one.stages}) > 40
     assert time.process_time() - begin < 5
+
+
+def test_a_composition_that_no_arm_was_trained_on_has_no_offset_control(tmp_path):
+    """Start structures of several compositions: the constant of one says nothing of the others."""
+    given = [box(k, 4, 0.4)[: 12 - k] for k in range(2)]
+    one = plan("iterative", dataclasses.replace(TINY, evaluation=Evaluation(independent=2, self_md="none")))
+    assert run_workflow(one, tmp_path, toys(given=given)).state == "completed"
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    assert {row["kind"] for row in found["rows"]} == {"untouched", "finetuned"}
+    assert all("has no offset control" in text for text in found["sentences"])
+    compared = compare_arms([tmp_path])
+    assert set(compared.verdicts["iterative", "independent", "energy"].against) == {"untouched"}
+
+
+def test_settings_of_the_tuning_belong_to_the_workflow(tmp_path):
+    """Resumed with another learning rate, its models would not be comparable with one another."""
+    one = plan("iterative", BARE)
+    tools = toys(settings=TrainSettings(learning_rate=1e-3))
+    run_workflow(one, tmp_path, tools, control=lambda: "stop")
+    run_workflow(one, tmp_path, toys(settings=TrainSettings(learning_rate=1e-3, device="meta", checkpoint_s=1.0)),
+                 control=lambda: "stop")  # fmt: skip
+    with pytest.raises(RunError, match="a workflow with other tools"):
+        run_workflow(one, tmp_path, toys(settings=TrainSettings(learning_rate=1e-4)))
+    with pytest.raises(RunError, match="a workflow with other tools"):
+        run_workflow(one, tmp_path, toys(settings=tools.settings, replay=FrameSet.from_atoms([box(0, 4)])))
+
+
+def test_what_was_spent_is_said_beside_what_was_planned(tmp_path):
+    settings = dataclasses.replace(TINY, runs=2, review=True)
+    one = plan("iterative", settings)
+    for number in (1, 2):
+        assert run_workflow(one, tmp_path, toys()).state == "waiting"
+        approve(tmp_path, number, [read(tmp_path / "candidates" / "01.extxyz").uid(0)] if number == 1 else [])
+    heard: list = []
+    assert run_workflow(one, tmp_path, toys(), heard.append).state == "completed"
+    # One of six candidates struck out; 1 + 4 training frames in two epochs.
+    said = "5 of 6 labels, 0.04 of 0.04 ps of MD, 10 of 14 frame-gradients"
+    assert any(isinstance(event, Message) and said in event.text for event in heard)
+    assert any(said in note for note in compare_arms([tmp_path]).notes)
+
+
+def test_arms_tried_on_other_frames_are_not_compared(tmp_path):
+    test = Evaluation(independent=2, self_md="none")
+    for arm, seed in (("naive", 0), ("iterative", 1)):
+        one = plan(arm, dataclasses.replace(TINY, runs=1, evaluation=dataclasses.replace(test, seed=seed)))
+        assert run_workflow(one, tmp_path / arm, toys()).state == "completed"
+    with pytest.raises(RunError, match=r"other test frames.*label_independent"):
+        compare_arms([tmp_path / "naive", tmp_path / "iterative"])

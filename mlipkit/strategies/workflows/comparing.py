@@ -18,7 +18,7 @@ import numpy as np
 from mlipkit.errors import RunError
 from mlipkit.strategies.workflows import provenance
 from mlipkit.strategies.workflows.evaluating import INDEPENDENT, OFFSET, Evaluated
-from mlipkit.strategies.workflows.plan import UNTOUCHED, equal_budgets
+from mlipkit.strategies.workflows.plan import UNTOUCHED, Budget, equal_budgets
 
 if TYPE_CHECKING:
     from mlipkit.analysis.cures import CureVerdict, Errors
@@ -94,13 +94,14 @@ def compare_arms(
         effect: smallest gain worth having, see `judge_cure`.
 
     Raises:
-        RunError: a workflow that has not been evaluated, other models or label makers.
+        RunError: a workflow that has not been evaluated, other models, label makers or test frames.
         SpecError: unequal budgets, with the difference.
     """
     found = [_evaluated(one) for one in workflows]
     if not found:
         raise RunError("no workflow to compare", where="compare_arms")
     _same_tools(found)
+    _same_tests(found)
     notes: list[str] = []
     plans = [one.plan for one in found]
     if unequal:
@@ -112,7 +113,7 @@ def compare_arms(
     arms = list(dict.fromkeys(one.plan.arm for one in found))
     pooled = _pooled(found, arms, n_draws)
     verdicts = _verdicts(found, arms, effect, n_draws)
-    notes += _shared_frames(found) + _densities(found) + _losses(found)
+    notes += _spent(found) + _shared_frames(found) + _densities(found) + _losses(found)
     return Comparison(rows, pooled, verdicts, _sentence(arms, verdicts), budgets, notes)
 
 
@@ -133,6 +134,18 @@ def _same_tools(found: Sequence[Evaluated]) -> None:
                 f"arms that differ in more than their frames: {', '.join(sorted(differ))}", where=str(one.folder),
                 expected=words[0].get(differ[0]), found=said.get(differ[0]),
             )  # fmt: skip
+
+
+def _same_tests(found: Sequence[Evaluated]) -> None:
+    """Frames on which all models are tried are made alike: those of the untouched model's simulation among them."""
+    for name in (f"label_{INDEPENDENT}", "label_test_md_0"):
+        keys = [one.plan.key(name) if any(s.name == name for s in one.plan.stages) else None for one in found]
+        for one, key in zip(found, keys, strict=True):
+            if key != keys[0]:
+                raise RunError(
+                    f"arms with other test frames ({name} differs)", where=str(one.folder),
+                    expected=f"as in {found[0].folder.name}", hint="Give all of them the same evaluation and sampling",
+                )  # fmt: skip
 
 
 def _set_of(row: Mapping[str, Any]) -> str:
@@ -254,6 +267,18 @@ def _sentence(arms: Sequence[str], verdicts: Mapping[tuple[str, str, str], CureV
                 text += " It does not beat its offset control: it has learned an offset."
             return text
     return "No arm has been evaluated on a test set."
+
+
+def _spent(found: Sequence[Evaluated]) -> list[str]:
+    """Where it is not what was planned: labels less those struck out, epochs less those that were not needed."""
+    parts = []
+    for one in found:
+        # Older evaluations did not keep it.
+        planned = one.plan.budget
+        spent = Budget(**one.record["spent"]) if "spent" in one.record else planned
+        if (spent.labels, spent.md_ps, spent.gradients) != (planned.labels, planned.md_ps, planned.gradients):
+            parts.append(f"{one.plan.arm} {one.plan.seed} {spent.of(planned)}")
+    return [f"Spent otherwise than planned: {'; '.join(parts)}."] if parts else []
 
 
 def _shared_frames(found: Sequence[Evaluated]) -> list[str]:

@@ -6,6 +6,7 @@ model was trained on (`mlipkit.analysis.offset_control`). One that does not beat
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,11 +69,13 @@ def evaluate_models(work: Work, stage: Stage, folder: Path) -> dict[str, Any]:
         }  # fmt: skip
         for name in sets:
             more = {"n_training": len(trained)}
-            keep(f"{OFFSET}_{number}", OFFSET, number, model, name, control.remove(found[UNTOUCHED, name]), more)
+            if control.determines(sets[name]).all():
+                keep(f"{OFFSET}_{number}", OFFSET, number, model, name, control.remove(found[UNTOUCHED, name]), more)
             keep(model, "finetuned", number, model, name, found[model, name], more)
     said = sentences(rows)
     record = {
         "arm": work.plan.arm, "seed": work.plan.seed, "rows": rows, "offsets": offsets, "sentences": said,
+        "spent": dataclasses.asdict(work.plan.spent(work.records)),
         "sets": {name: {"frames": len(frames), "labels": f"{_place(work, name)}"} for name, frames in sets.items()},
         "simulations": {
             one.name: {key: work.records[one.name][key] for key in
@@ -92,14 +95,24 @@ def sentences(rows: list[dict[str, Any]]) -> list[str]:
         if row["kind"] != "finetuned" or "rmse_e" not in row:
             continue
         control = next(
-            one for one in rows
-            if one["kind"] == OFFSET and one["of"] == row["model"] and one["test_set"] == row["test_set"]
+            (
+                one for one in rows
+                if one["kind"] == OFFSET and one["of"] == row["model"] and one["test_set"] == row["test_set"]
+            ), None,
         )  # fmt: skip
-        ours, theirs = row["rmse_e"][0], control["rmse_e"][0]
+        ours = row["rmse_e"][0]
         figures = (
             f"RMSE of energies {ours:.3g} meV/atom (mean {row['mean_e'][0]:+.3g}, standard deviation "
-            f"{row['std_e'][0]:.3g}), offset control {theirs:.3g}, {row['n_frames']} frames"
+            f"{row['std_e'][0]:.3g}), "
         )
+        if control is None:
+            said.append(
+                f"{row['model']} on {row['test_set']} has no offset control, as it was not trained on all compositions "
+                f"there ({figures}{row['n_frames']} frames)."
+            )
+            continue
+        theirs = control["rmse_e"][0]
+        figures += f"offset control {theirs:.3g}, {row['n_frames']} frames"
         what = "has learned an offset at most, it does not beat its control"
         if ours < theirs:
             what = "has learned more than an offset"

@@ -79,6 +79,13 @@ class Budget:
             text += f"; evaluation: {self.test_labels} labels, {self.test_md_ps:g} ps of MD"
         return text
 
+    def of(self, planned: Budget) -> str:
+        """What was spent of a plan: ``5 of 6 labels, 0.04 of 0.04 ps of MD, 10 of 14 frame-gradients``."""
+        return (
+            f"{self.labels} of {planned.labels} labels, {self.md_ps:g} of {planned.md_ps:g} ps of MD, "
+            f"{self.gradients} of {planned.gradients} frame-gradients"
+        )
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -151,6 +158,27 @@ class Plan:
             labels=int(spent["labels"]), md_ps=round(spent["md_ps"], 9), gradients=gradients,
             test_labels=int(spent["test_labels"]), test_md_ps=round(spent["test_md_ps"], 9),
         )  # fmt: skip
+
+    def spent(self, records: Mapping[str, Mapping[str, Any]]) -> Budget:
+        """What the stages that are done have cost: labels asked for, MD up to where it ended, gradients computed.
+
+        Args:
+            records: facts of the stages that are done, by name.
+        """
+        spent: dict[str, float] = {"labels": 0, "md_ps": 0.0, "gradients": 0, "test_labels": 0, "test_md_ps": 0.0}
+        for stage in self.stages:
+            facts, test = records.get(stage.name), "test_" if stage.purpose == "evaluation" else ""
+            if facts is None:
+                continue
+            if stage.does == "label":
+                spent[f"{test}labels"] += facts["asked"]
+            elif stage.does == "simulate":
+                steps = (facts["rows"] - 1) * stage.options["stride"]
+                spent[f"{test}md_ps"] += steps * stage.options["timestep"] / 1000
+            elif stage.does == "finetune":
+                spent["gradients"] += facts.get("frame_gradients") or 0
+        whole = {name: round(value, 9) if "md" in name else int(value) for name, value in spent.items()}
+        return Budget(**whole)  # type: ignore[arg-type]
 
     def key(self, name: str) -> str:
         """Hash of everything that decides what a stage gives: its own words and those of all it builds on."""

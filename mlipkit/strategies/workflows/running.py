@@ -140,6 +140,7 @@ def _go(work: Work, others: Sequence[_Other]) -> Outcome:
             return Outcome("failed", str(error), stage.name, work.figures())
         work.done(stage, facts, time.monotonic() - begin)
     work.sink(Progress(total, total, "stage"))
+    work.sink(Message(f"Spent: {plan.spent(work.records).of(plan.budget)}"))
     return Outcome("completed", f"all {total} stages done", "", work.figures())
 
 

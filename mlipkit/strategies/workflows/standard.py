@@ -33,6 +33,9 @@ OWN = ("steps", "stride", "timestep", "temperature", "index", "density", "failur
 FROM_PLAN = ("validation", "epochs", "gradients", "size", "choose")
 """Options of a fine-tuning that the plan uses itself; the others are fields of `TrainSettings`."""
 
+WHERE_AND_WHEN = ("device", "num_processes", "checkpoint_s", "checkpoint_steps", "evaluation_batch_size")
+"""Settings of a fine-tuning that may differ between two attempts at it."""
+
 
 @dataclass
 class StandardTools:
@@ -71,9 +74,11 @@ class StandardTools:
 
     def describe(self) -> dict[str, Any]:
         recipe = self.recipe.to_json() if self.recipe is not None else {}
+        settings = {} if self.settings is None else self.settings.to_json()
         return {
-            **self.words, "recipe": recipe, "fmax": self.fmax, "relax_steps": self.relax_steps,
-            "relax_cell": self.relax_cell,
+            **self.words, "recipe": recipe, "replay": None if self.replay is None else self.replay.hash,
+            "settings": {key: value for key, value in settings.items() if key not in WHERE_AND_WHEN},
+            "fmax": self.fmax, "relax_steps": self.relax_steps, "relax_cell": self.relax_cell,
         }  # fmt: skip
 
     def load(self, model: Model) -> BasePotential:
