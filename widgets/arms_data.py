@@ -94,7 +94,7 @@ class ArmsData:
                 for k, count in enumerate(one.trained()):
                     if count is not None:
                         trained[k] = (trained[k] or 0) + count
-            found[arm] = Rounds({kind: column.tolist() for kind, column in counts.items()}, trained)
+            found[arm] = Rounds({kind: column.tolist() for kind, column in counts.items()}, trained, len(some))
         return found
 
     def budgets(self) -> dict[str, dict[str, tuple[float, float]]]:
@@ -174,8 +174,7 @@ class ArmsData:
                     continue
                 time, untouched = self._along(one, start)
                 _, left = self._along(one, offset)
-                taken = float(np.mean(untouched - left))
-                controls.append(OwnRun(f"offset control of {one.name}, {taken:+.3g} removed", -1, time, left))
+                controls.append(OwnRun(f"offset control of {one.name}", -1, time, left))
                 if len(seen) == 1:
                     controls.append(OwnRun("untouched", -1, time, untouched, hidden=True))
         return [*runs, *controls]

@@ -21,6 +21,7 @@ from .budget_meter import budget_html
 from .computed import Computed
 from .plot import Plot
 from .review_pane import ReviewPane
+from .standing import standing_html
 
 BINS = 60
 TEST = "test set"
@@ -37,7 +38,12 @@ class ArmsPane(w.VBox):
         on_round: called when another round was chosen here.
         on_approve: called when candidates were approved here.
         viewer: of candidate frames.
+
+    Attributes:
+        alone: the head above tells state and reason of the one workflow.
     """
+
+    alone = False
 
     def __init__(
         self, on_round: Callable[[int], object] = lambda round: None, on_approve: Callable[[], object] = lambda: None,
@@ -51,7 +57,7 @@ class ArmsPane(w.VBox):
         self.compared: Computed[Comparison] = Computed(self._computed)
         self.mapped: Computed[Maps] = Computed(self._computed)
         self.bonded: Computed[Bonds] = Computed(self._computed)
-        self.verdict, self.notes, self.budget = w.HTML(), w.HTML(), w.HTML()
+        self.verdict, self.standing, self.notes, self.budget = (w.HTML() for _ in range(4))
         self.reviews = w.VBox()
         self._reviews: list[ReviewPane] = []
         self.test_set = w.Dropdown(options=["-"], description="test set", layout={"width": "340px"})
@@ -66,15 +72,16 @@ class ArmsPane(w.VBox):
         self.residuals = Plot(go.Figure(), height=320, label="Energy residuals along each model's own simulation")
         self.map.add_class("mlipkit-pane-half")
         self.no_errors = w.HTML(f'<div class="mk-empty">{escape(NO_ERRORS)}</div>')
+        self.no_bonds = w.HTML()
         self.no_frames = w.HTML(f'<div class="mk-empty">{escape(NO_FRAMES)}</div>')
         self.said = w.HTML()
         self.error_box = w.VBox([row(self.test_set), self.errors])
-        self.frame_box = row(self.map, w.VBox([row(self.pair), self.bonds]).add_class("mlipkit-pane-half"),
-                             kind="mlipkit-panes")  # fmt: skip
+        bond_box = w.VBox([row(self.pair), self.bonds, self.no_bonds]).add_class("mlipkit-pane-half")
+        self.frame_box = row(self.map, bond_box, kind="mlipkit-panes")
         self.round_row = row(w.Label("round"), self.rounds)
         super().__init__([
-            self.verdict, self.notes, self.reviews, self.no_errors, self.error_box, self.budget, self.round_row,
-            self.timeline, self.said, self.no_frames, self.frame_box, self.residuals,
+            self.verdict, self.standing, self.notes, self.reviews, self.no_errors, self.error_box, self.budget,
+            self.round_row, self.timeline, self.said, self.no_frames, self.frame_box, self.residuals,
         ])  # fmt: skip
         self.test_set.observe(lambda _change: self._drawn_again(), "value")
         self.pair.observe(lambda _change: self._draw_bonds(), "value")
@@ -112,6 +119,12 @@ class ArmsPane(w.VBox):
             self.bonded.want(key, data.bonds)
         self._offer()
         self._draw()
+
+    def tell(self) -> None:
+        """Say where the workflows stand; states change without news in their folders."""
+        text = standing_html({self.data.label(one): one for one in self.data.workflows}, not self.alone)
+        _write(self.standing, text)
+        show(self.standing, bool(text))
 
     @property
     def busy(self) -> bool:
@@ -201,7 +214,9 @@ class ArmsPane(w.VBox):
         runs = data.own_runs(self.round)
         show(self.residuals, bool(runs))
         if runs and self._changed("residuals", (self.round, data.compared_key())):
-            self.residuals.show(pictures.own_residuals(runs))
+            figure = pictures.own_residuals(runs)
+            self.residuals.height = int(figure.layout.height)
+            self.residuals.show(figure)
 
     def _draw_errors(self) -> None:
         compared = self.compared.value
@@ -229,17 +244,16 @@ class ArmsPane(w.VBox):
 
     def _draw_bonds(self) -> None:
         found, pair = self.bonded.value, str(self.pair.value)
-        there = found is not None and pair in found.arms
-        show(self.bonds, there)
-        if found is None or not there or not self._changed("bonds", (id(found), pair, self.round, self._test)):
-            return
+        arms = found.arms.get(pair, {}) if found is not None else {}
         sets = {
-            arm: lengths[rounds == self.round] for arm, (lengths, rounds) in found.arms[pair].items()
+            arm: lengths[rounds == self.round] for arm, (lengths, rounds) in arms.items()
             if (rounds == self.round).any()
         }  # fmt: skip
-        test = found.test.get(self._test, {}).get(pair)
-        if not sets and test is None:
-            self.bonds.show(go.Figure())
+        test = found.test.get(self._test, {}).get(pair) if found is not None else None
+        show(self.bonds, bool(sets) or test is not None)
+        show(self.no_bonds, bool(arms) and not sets and test is None)
+        self.no_bonds.value = f'<div class="mk-empty">No frame of round {self.round} has labels yet.</div>'
+        if not (sets or test is not None) or not self._changed("bonds", (id(found), pair, self.round, self._test)):
             return
         every = {**sets, **({TEST: test} if test is not None else {})}
         low, high = min(one.min() for one in every.values()), max(one.max() for one in every.values())
@@ -251,7 +265,7 @@ class ArmsPane(w.VBox):
         )
         tops = [values.max() for values in density.values()]
         if sets and test is not None and tops[-1] > HIGHEST * max(tops[:-1]):
-            figure.update_yaxes(range=[0, 0.6 * HIGHEST * max(tops[:-1])])
+            figure.update_yaxes(range=[0, 0.6 * HIGHEST * max(tops[:-1])], title_text="density (1/Å), top cut off")
         self.bonds.show(figure)
 
     @property

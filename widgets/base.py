@@ -320,8 +320,9 @@ class RunView(w.VBox):
 
 
 def sentence_case(sentence: str) -> str:
-    """With a capital letter in front."""
-    return sentence[:1].upper() + sentence[1:]
+    """With a capital letter in front, unless it begins with a name of the code."""
+    first = sentence.partition(" ")[0]
+    return sentence if "_" in first else sentence[:1].upper() + sentence[1:]
 
 
 def short_path(folder: Path) -> str:

@@ -75,7 +75,7 @@ class Form:
                 parts.setdefault(path.rpartition(".")[0], []).append(field.box)
         for name, boxes in parts.items():
             if name:
-                boxes.insert(0, w.Label(name).add_class("mlipkit-part"))
+                boxes.insert(0, w.Label(name.replace(".", ": ")).add_class("mlipkit-part"))
         return [box for boxes in parts.values() for box in boxes]
 
     def values(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from .arms_data import ArmsData, problem_of
 from .arms_pane import ArmsPane
 from .base import HIDDEN_S, IDLE_S, LIVE_S, button, close_all, row, short_path, show
 from .header import Header
+from .standing import counted
 from .states import look
 from .ticker import Ticker, on_loop
 from .workflow_folder import WorkflowFolder, is_workflow
@@ -112,6 +113,8 @@ class StrategyComparison(w.VBox):
         elif self.pane.data.refresh() or self._known != self._revisions:
             self._known = self._revisions
             self.pane.update()
+        self.pane.alone = len(self.workflows) == 1
+        self.pane.tell()
         return self._head()
 
     def choose(self, round: int) -> None:
@@ -171,7 +174,7 @@ class StrategyComparison(w.VBox):
         n = len(states)
         head.detail = f"{len(arms)} arm{'s' * (len(arms) != 1)}, {n} workflow{'s' * (n != 1)}" if n else ""
         waits = [one for one in self.workflows if one.state != "completed"]
-        head.sentence = " · ".join(one.sentence for one in waits[:4]) + (" · …" if len(waits) > 4 else "")
+        head.sentence = waits[0].sentence if n == 1 and waits else counted(states)
         planned = sum(len(one.plan.stages) for one in self.workflows if one.plan is not None)
         done = sum(len(one.records) for one in self.workflows)
         head.done = round(done / planned, 4) if planned and waits else -1.0

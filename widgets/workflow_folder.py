@@ -9,16 +9,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlipkit.errors import MlipkitError, RunError
-from mlipkit.runs import Run
+from mlipkit.runs import Run, WorkflowSpec
 from mlipkit.strategies.workflows import Plan, provenance
 from mlipkit.strategies.workflows.evaluating import Evaluated
 from mlipkit.strategies.workflows.review import decisions, waiting
 from mlipkit.strategies.workflows.running import LABELLED, read_record
 
+from .base import sentence_case, short_path
+
 if TYPE_CHECKING:
     from mlipkit.data import FrameSet
 
 PLAN = "plan.json"
+UNDONE = ("failed", "crashed", "lost", "stopped", "resting")
+"""States of a workflow that does not go on by itself."""
 SILENT_S = 60.0
 """A folder without a run behind it in which nothing was written for so long counts as at rest."""
 
@@ -65,12 +69,20 @@ class WorkflowFolder:
 
     @property
     def arm(self) -> str:
-        return self.plan.arm if self.plan is not None else self.folder.name
+        return self._asked.arm if self._asked is not None else self.folder.name
 
     @property
     def name(self) -> str:
-        """``iterative 0`` once the plan is known."""
-        return f"{self.plan.arm} {self.plan.seed}" if self.plan is not None else self.folder.name
+        """``iterative 0``."""
+        return f"{self._asked.arm} {self._asked.seed}" if self._asked is not None else self.folder.name
+
+    @property
+    def _asked(self) -> Plan | WorkflowSpec | None:
+        """What names arm and seed, also before the workflow has begun."""
+        if self.plan is not None or self.run is None:
+            return self.plan
+        assert isinstance(self.run.spec, WorkflowSpec)
+        return self.run.spec
 
     def refresh(self) -> bool:
         """Read what is new; True when something was."""
@@ -142,19 +154,56 @@ class WorkflowFolder:
         return next((stage.name for stage in self.plan.stages if stage.name not in self.records), "")
 
     @property
+    def stages(self) -> str:
+        """How far it is, for people."""
+        if self.plan is None:
+            return "has not begun"
+        text = f"{len(self.records)} of {len(self.plan.stages)} stages"
+        words = f" ({self.plan.words(self.plan[self.present])})" if self.present else ""
+        return f"{text}, now {self.present}{words}" if self.state in ("running", "paused") and self.present else text
+
+    @property
+    def reason(self) -> str:
+        """Why it waits or has ended, "" while there is nothing to say."""
+        state = self.state
+        if state == "review":
+            return "waits for you to look at candidate frames"
+        if state == "resting":
+            return "nothing was written for a while"
+        return sentence_case(self.run.reason) if self.run is not None else ""
+
+    @property
+    def kept(self) -> str:
+        """What is there when it goes no further by itself."""
+        if self.state not in UNDONE or not self.records:
+            return ""
+        spent = self.spent()
+        return f"Kept: {len(self.records)} stages, {spent['labels']:g} labels, {spent['md_ps']:.3g} ps of MD."
+
+    @property
+    def next_step(self) -> str:
+        """What the user does next; "" when it goes on by itself or is completed."""
+        state, place = self.state, short_path(self.folder)
+        if state == "review":
+            return "look at the candidate frames and approve them."
+        if state == "failed":
+            look_at = ""
+            if self.plan is not None and self.present:
+                path = self.folder / self.plan.folder(self.present) / "trajectory.traj"
+                look_at = f"look at it with ShiftExplorer({short_path(path)!r}), then " if path.is_file() else ""
+            return f"{look_at}launch the arm with another start, time step or seed; this folder stays as it is."
+        if state in UNDONE:
+            first = "mend what the reason names, then " if state == "crashed" else ""
+            at = f"; it goes on at {self.present}" if self.present else ""
+            if self.run is None:
+                return f"{first}run it again{at}."
+            return f"{first}Resume, or 'mlipkit open {place} --resume'{at}."
+        return ""
+
+    @property
     def sentence(self) -> str:
         """Where it stands, for people."""
-        if self.plan is None:
-            return f"{self.name}: has not begun"
-        total = len(self.plan.stages)
-        text = f"{self.name}: {len(self.records)} of {total} stages"
-        if self.state == "review":
-            return f"{text}, waits for you to look at candidate frames"
-        if self.run is not None and self.run.state in ("failed", "crashed", "lost", "stopped"):
-            return f"{text}, {self.run.state}: {self.run.reason or 'no reason was left'}"
-        if self.state == "resting":
-            return f"{text}; nothing was written for a while, run it again to go on at {self.present}"
-        return f"{text}, now {self.present}" if self.present else f"{text}"
+        return f"{self.name}: {self.stages}" + (f"; {self.reason}" if self.reason else "")
 
     # Rounds
 

@@ -46,6 +46,8 @@ class WorkflowView(RunView):
     def _update(self, run: Run, state: str) -> None:
         if self._workflow is not None and self.pane.data.refresh():
             self.pane.update()
+        self.pane.alone = not self._all
+        self.pane.tell()
         others = len(self._others(run))
         show(self.compare_button, others > 0)
         text = "This one alone" if self._all else f"Compare with {others} other{'s' * (others != 1)}"
@@ -66,7 +68,7 @@ class WorkflowView(RunView):
         self.refresh()
 
     def _sentence(self, run: Run, state: str) -> str:
-        if self._workflow is not None and state in ("running", "review"):
+        if self._workflow is not None and state in ("running", "paused", "review"):
             return self._workflow.sentence
         return super()._sentence(run, state)
 

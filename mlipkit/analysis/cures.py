@@ -230,7 +230,7 @@ def _sentence(
 ) -> str:  # fmt: skip
     (lower, upper), (best, binding) = ends, who
     held = (
-        f"{confidence:.0%} interval {lower:.3g} to {upper:.3g}, half-width {(upper - lower) / 2:.2g}; "
+        f"{confidence:.0%} interval {lower:.3g} to {upper:.3g}, half-width {(upper - lower) / 2:.3g}; "
         f"{counts[0]} seed{'s' if counts[0] != 1 else ''}, {counts[1]} frames"
     )
     start = {"works": "Works", "does not": "Does not work", "undecided": "Undecided"}[answer]

@@ -20,13 +20,15 @@ from mlipkit.plots.runs import COLOURS, FAILURE, STOPPED, styled
 
 PANELS = {
     "rmse_e": "energy RMSE<br>meV/atom",
-    "std_e": "energy, mean<br>removed, meV/atom",
+    "std_e": "energy, mean<br>removed<br>meV/atom",
     "rmse_f": "force RMSE<br>eV/Å",
 }
 """Figures of an error picture, one panel each."""
 OUTCOMES = {"labelled": "labelled", "waits": "no label yet", "failed": "labelling failed", "struck": "struck out"}
 """What became of picked frames, in the order in which bars are stacked."""
 TONES = {"waits": "rgba(128,128,128,0.45)", "failed": FAILURE, "struck": "#CC79A7"}
+LEGEND_ROW = 22
+"""Height in px of a line of a legend; in a narrow page it holds two long names."""
 BAR = 0.8
 """Share of a round's width that its bars take."""
 
@@ -76,10 +78,12 @@ class Rounds:
     Attributes:
         counts: key of `OUTCOMES` -> [R] frames.
         trained: [R] frames of the round's fine-tuning, None before it is done.
+        seeds: workflows that were added up.
     """
 
     counts: Mapping[str, Sequence[int]]
     trained: Sequence[int | None] = field(default_factory=list)
+    seeds: int = 1
 
 
 def model_places(arms: Mapping[str, Sequence[ModelErrors]]) -> list[tuple[int, str, ModelErrors]]:
@@ -121,7 +125,7 @@ def arm_errors(arms: Mapping[str, Sequence[ModelErrors]], *, chosen: int | None 
                 figure.add_trace(
                     go.Scatter(
                         x=[x for x, _ in some], y=[value for value, _, _ in values], name=name, legendgroup=name,
-                        mode="markers", showlegend=row == 1 and (name == arm or number == 0),
+                        mode="markers", cliponaxis=False, showlegend=row == 1 and (name == arm or number == 0),
                         marker={"color": tone, "symbol": symbol, "opacity": 1,
                                 "size": [13 if one else 8 for one in picked]},
                         error_y={
@@ -168,6 +172,7 @@ def iteration_timeline(arms: Mapping[str, Rounds], n_rounds: int, *, chosen: int
     top = 1.0
     for number, (arm, one) in enumerate(arms.items()):
         colour = COLOURS[number % len(COLOURS)]
+        together = f", {one.seeds} seeds" if one.seeds > 1 else ""
         height = np.zeros(n_rounds)
         x = 1 + np.arange(n_rounds) + (number - (len(arms) - 1) / 2) * width
         for kind, words in OUTCOMES.items():
@@ -180,7 +185,7 @@ def iteration_timeline(arms: Mapping[str, Rounds], n_rounds: int, *, chosen: int
             figure.add_trace(
                 go.Bar(
                     x=x, y=counts, base=height.copy(), width=0.92 * width, showlegend=first,
-                    name=f"{arm}: {words}" if kind == "labelled" else words,
+                    name=f"{arm}{together}: {words}" if kind == "labelled" else words,
                     legendgroup=arm if kind == "labelled" else kind,
                     marker={"color": colour if kind == "labelled" else TONES[kind], "line": {"width": 0}},
                     hovertemplate="%{y} " + words + "<extra>" + arm + "</extra>",
@@ -271,7 +276,8 @@ def own_residuals(runs: Sequence[OwnRun]) -> go.Figure:
         look: dict[str, Any] = {"legendgroup": one.name, "visible": "legendonly" if one.hidden else True}
         figure.add_trace(
             go.Scatter(
-                x=time, y=values, mode="markers+lines", name=f"{one.name}: mean {mean:+.3g}, std {spread:.2g}", **look,
+                x=time, y=values, mode="markers+lines", **look,
+                name=f"{one.name}: mean {_short(mean, '+')}, std {_short(spread)}",
                 line={"width": 1, "color": colour}, marker={
                     "size": 7, "color": colour, "symbol": "diamond-open" if control else "circle"
                 },
@@ -284,7 +290,8 @@ def own_residuals(runs: Sequence[OwnRun]) -> go.Figure:
                 line={"width": 2, "color": colour, "dash": "dash"},
             )
         )  # fmt: skip
-    styled(figure, 320)
+    names = sum(bool(trace.name) for trace in figure.data)
+    styled(figure, 250 + LEGEND_ROW * -(-names // 2))
     figure.update_xaxes(title_text="time of the simulation (ps)")
     figure.update_yaxes(title_text="energy residual<br>meV/atom", zeroline=True, zerolinecolor=STOPPED)
     return figure.update_layout(hovermode="closest")
@@ -318,6 +325,13 @@ def _axis(values: Sequence[tuple[float | None, float | None, float | None]]) -> 
         "type": "log", "tickmode": "array", "tickvals": shown, "ticktext": [f"{tick:g}" for tick in shown],
         "range": [1.06 * a - 0.06 * b, 1.06 * b - 0.06 * a],
     }  # fmt: skip
+
+
+def _short(value: float, sign: str = "") -> str:
+    """Three digits without a power of ten; what is far below a thousandth is zero."""
+    if abs(value) < 5e-4:
+        return "0"
+    return f"{value:{sign}.0f}" if abs(value) >= 100 else f"{value:{sign}.3g}"
 
 
 def _padded(counts: Sequence[int], n: int) -> np.ndarray:

@@ -79,6 +79,22 @@ def test_rounds_of_arms_lie_side_by_side_and_outcomes_on_each_other():
     assert not iteration_timeline({"naive": Rounds({"labelled": [1]}, [None])}, 1).layout.shapes
 
 
+def test_seeds_that_are_added_up_are_named():
+    figure = iteration_timeline(
+        {"naive": Rounds({"labelled": [6]}, [6], seeds=2), "longrun": Rounds({"labelled": [3]})}, 1
+    )
+    assert [trace.name for trace in figure.data if trace.type == "bar"] == [
+        "naive, 2 seeds: labelled",
+        "longrun: labelled",
+    ]
+
+
+def test_residuals_of_many_models_leave_room_for_their_names():
+    runs = [OwnRun(f"arm {k}", k, [0.0, 1.0], [1.0, 2.0]) for k in range(9)]
+    one, many = own_residuals(runs[:1]).layout.height, own_residuals(runs).layout.height
+    assert many - one >= 4 * 20
+
+
 def test_growth_shows_nothing_of_later_rounds():
     bins, born = np.array([[0, 0], [1, 0], [2, 2]]), np.array([1, 2, 3])
     first, second = (growth_of_arms({"naive": (bins, born)}, 0.5, chosen=k) for k in (1, 2))
@@ -100,7 +116,7 @@ def test_residuals_carry_their_mean():
         OwnRun("nothing", 1, [0.0], [np.nan]),
     ])  # fmt: skip
     assert [trace.name for trace in figure.data if trace.showlegend is not False] == [
-        "naive 0: mean -5, std 1", "untouched: mean +1e+03, std 0"
+        "naive 0: mean -5, std 1", "untouched: mean +1000, std 0"
     ]  # fmt: skip
     line = figure.data[1]
     assert list(line.y) == [-5.0, -5.0]

@@ -10,6 +10,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "strategies"))
 
 from workflow_toys import TINY, toys
 
+from mlipkit.events import Event
+from mlipkit.runs import WorkflowSpec
+from mlipkit.runs.folder import RunFolder
+from mlipkit.runs.log import EventLog
 from mlipkit.strategies.workflows import Evaluation, Outcome, plan, run_workflow
 
 SMALL = dataclasses.replace(
@@ -41,3 +45,15 @@ def waiting(folder: Path) -> Path:
     """Iterative; the frames of its first round wait for the user."""
     assert workflow(folder, "iterative", review=True).state == "waiting"
     return folder
+
+
+def recorded(folder: Path, *said: Event, **fields: object) -> RunFolder:
+    """Make such a folder a run that has said so much; no process computes it."""
+    spec = WorkflowSpec(start={"molecules": {"water": 4}}, **fields)  # type: ignore[arg-type]
+    files = RunFolder(folder)
+    files.spec.write_text(spec.to_yaml())
+    log = EventLog(files.events)
+    for event in said:
+        log(event)
+    log.close()
+    return files

@@ -301,7 +301,7 @@ def _densities(found: Sequence[Evaluated]) -> list[str]:
         rows = [row for row in provenance.read(one.folder) if row["purpose"] == "training" and row["density"]]
         if rows:
             values = [row["density"] for row in rows]
-            parts.append(f"{one.plan.arm} {one.plan.seed} {np.mean(values):.3g} ± {np.std(values):.2g}")
+            parts.append(f"{one.plan.arm} {one.plan.seed}: {np.mean(values):.3g} ± {np.std(values):.2g}")
     return [f"Density of the training frames, g/cm³: {'; '.join(parts)}."] if parts else []
 
 
