@@ -8,6 +8,7 @@ import numpy as np
 from ase import units
 
 from mlipkit.errors import SpecError, require
+from mlipkit.labelling.electrons import check_above_zero, check_charge, check_electrons, check_multiplicity
 from mlipkit.labelling.protocol import LabelMakerError, Labels, periodicity
 
 if TYPE_CHECKING:
@@ -38,8 +39,10 @@ class PySCFLabels:
         self, functional: str = "pbe", basis: str = "def2-svp", charge: int = 0, multiplicity: int | None = None,
         grid_level: int = 3, convergence: float = 1e-9, max_cycles: int = 50,
     ) -> None:  # fmt: skip
-        if multiplicity is not None and multiplicity < 1:
-            raise SpecError("no multiplicity", where="multiplicity", expected="1 or more", found=multiplicity)
+        check_charge(charge, whole=True)
+        check_multiplicity(multiplicity)
+        check_above_zero("Hartree", convergence=convergence)
+        check_above_zero("", max_cycles=max_cycles)
         if not 0 <= grid_level <= 9:
             raise SpecError("no such grid", where="grid_level", expected="0 to 9", found=grid_level)
         self._pyscf = require("pyscf", "pyscf", "labelling with PySCF")
@@ -71,6 +74,7 @@ class PySCFLabels:
     def label(self, atoms: Atoms) -> Labels:
         if (axes := periodicity(atoms)) != "none":
             raise LabelMakerError(f"PySCF labels molecules only; this is periodic along {axes}")
+        check_electrons(atoms, self.charge, self.multiplicity)
         electrons = int(atoms.numbers.sum()) - self.charge
         spin = electrons % 2 if self.multiplicity is None else self.multiplicity - 1
         heavy = self.basis.lower().startswith("def2")

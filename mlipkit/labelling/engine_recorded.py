@@ -71,12 +71,12 @@ class RecordedLabels:
         return Labels(frame["energy"], np.array(frame["forces"]), stress if np.isfinite(stress).all() else None)
 
     def _find(self, atoms: Atoms) -> int | None:
-        alike = self._alike.get(_kind(atoms.numbers, atoms.pbc), [])
+        alike: list[int] = self._alike.get(_kind(atoms.numbers, atoms.pbc), [])
         if not alike:
             return None
         row = self._by_uid.get(_number(atoms.info.get("uid")))
         # The repetition of a structure has a uid that depends on what else is in its set.
-        if row is not None and self._equal(row, atoms):
+        if row in alike and self._equal(row, atoms):
             return row
         return next((row for row in alike if self._equal(row, atoms)), None)
 

@@ -8,6 +8,7 @@ import numpy as np
 from ase import units
 
 from mlipkit.errors import SpecError, nearest, require
+from mlipkit.labelling.electrons import check_above_zero, check_charge, check_electrons, check_multiplicity
 from mlipkit.labelling.protocol import LabelMakerError, Labels, periodicity
 
 if TYPE_CHECKING:
@@ -44,8 +45,10 @@ class XTBLabels:
     ) -> None:  # fmt: skip
         if method not in METHODS:
             raise SpecError("unknown method", where="tblite", found=method, hint=nearest(method, METHODS))
-        if multiplicity is not None and multiplicity < 1:
-            raise SpecError("no multiplicity", where="multiplicity", expected="1 or more", found=multiplicity)
+        check_charge(charge, whole=False)
+        check_multiplicity(multiplicity)
+        check_above_zero("K", electronic_temperature=electronic_temperature)
+        check_above_zero("", accuracy=accuracy, max_iterations=max_iterations)
         self._interface = require("tblite.interface", "label", "labelling with xTB")
         from importlib.metadata import version
 
@@ -70,6 +73,7 @@ class XTBLabels:
         if axes not in ("none", "all"):
             # tblite would take it as periodic along all three, without a word.
             raise LabelMakerError(f"{self.method} takes molecules and cells periodic along all axes, not along {axes}")
+        check_electrons(atoms, self.charge, self.multiplicity)
         cell = {}
         if axes == "all":
             cell = {"lattice": atoms.cell.array / units.Bohr, "periodic": np.ones(3, bool)}

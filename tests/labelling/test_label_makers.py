@@ -200,7 +200,7 @@ def test_xtb_says_no_in_its_own_words():
         gfn1().label(Atoms("H2", [[0, 0, 0], [0, 0, 0.7]], cell=[9, 9, 9], pbc=[True, True, False]))
     with pytest.raises(LabelMakerError, match="Z >86"):
         gfn1().label(Atoms("U"))
-    with pytest.raises(LabelMakerError, match="unpaired electrons"):
+    with pytest.raises(LabelMakerError, match="multiplicity 2 does not fit 10 electrons"):
         gfn1(multiplicity=2).label(water())
     with pytest.raises(LabelMakerError, match="Too close"):
         gfn1().label(Atoms("H2"))
