@@ -324,7 +324,10 @@ def _columns(table: _Table, reduce: Reduce) -> np.ndarray:
 def _variance(
     design: Design, part: Component, columns: np.ndarray, function: Any, n_draws: int, rng: np.random.Generator
 ) -> np.ndarray:
-    """Corrected variance [k] of one component. Sums over each group first: draws then touch groups, not rows."""
+    """Corrected variance [k] of one component. Sums over each group first: draws then touch groups, not rows.
+
+    Draws that hold no row of some arm, which lacks a frame of the others, do not count.
+    """
     n_groups = len(design.factors[part.factor][part.level].parent)
     size = max(1, 4_000_000 // n_groups)
     found, sums = [], None
@@ -332,5 +335,6 @@ def _variance(
         counts, of_row = design.level_counts(part, min(size, n_draws - start), rng)
         if sums is None:
             sums = np.stack([np.bincount(of_row, column, minlength=n_groups) for column in columns.T], axis=1)
-        found.append(function(counts @ sums))
-    return np.var(np.concatenate(found), axis=0) * part.groups / (part.groups - part.parents)
+        with np.errstate(invalid="ignore"):
+            found.append(function(counts @ sums))
+    return np.nanvar(np.concatenate(found), axis=0) * part.groups / (part.groups - part.parents)

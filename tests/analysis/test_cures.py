@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 
@@ -233,3 +235,17 @@ def test_a_misspelt_reduction_is_not_the_mean() -> None:
     table = Errors.table(np.ones((3, 4)))
     with pytest.raises(DataError, match=r"reduce: no such choice.*'rmse'.*did you mean 'rms'"):
         judge_cure(table, {"off": table}, reduce="rmse")  # type: ignore[arg-type]
+
+
+def test_an_arm_that_lacks_a_frame_has_an_interval_all_the_same():
+    """Some draws hold none of the frames that it has: they do not count, and the others say how wide."""
+    rng = np.random.default_rng(3)
+    cure = Errors.table(rng.uniform(0.4, 0.6, (3, 3)), frames=["a", "b", "c"])
+    control = Errors.table(rng.uniform(0.9, 1.1, (3, 1)), frames=["a"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        verdict = judge_cure(cure, {"untouched": control})
+    assert np.isfinite([verdict.lower, verdict.upper]).all()
+    assert verdict.lower < verdict.ratio < verdict.upper
+    whole = judge_cure(cure, {"untouched": Errors.table(rng.uniform(0.9, 1.1, (3, 3)), frames=["a", "b", "c"])})
+    assert verdict.half_width > whole.half_width / 2
