@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mlipkit.labelling.children import Children
 from mlipkit.labelling.engine_calculator import CalculatorLabels
 from mlipkit.labelling.engine_potential import PotentialLabels
 from mlipkit.labelling.engine_pyscf import PySCFLabels
@@ -19,6 +20,7 @@ __all__ = [
     "NAMES",
     "TIMEOUT_S",
     "CalculatorLabels",
+    "Children",
     "FailedLabel",
     "LabelMaker",
     "LabelMakerError",

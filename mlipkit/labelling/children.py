@@ -53,19 +53,25 @@ Ready = Callable[[dict[str, Any]], None]
 
 def through_children(
     tasks: deque[Task], recipe: Recipe, *, processes: int, threads: int, timeout: float | None, control: Control,
-    ready: Ready,
+    ready: Ready, kept: Children | None = None,
 ) -> Generator[Answer, None, None]:  # fmt: skip
     """Answers as they come; tasks appended meanwhile are done too. Ends early when `control` says stop.
 
     Args:
-        ready: told once what the engine is.
+        ready: told what the engine is, whenever one is there.
+        kept: where engines are taken from and left; None: they end with this.
 
     Raises:
         RunError: the engine cannot be built.
     """
-    children = [_Child(recipe, threads) for _ in range(min(processes, len(tasks)))]
+    pool = Children() if kept is None else kept
+    children: list[_Child] = []
     stopped = 0.0
     try:
+        for _ in range(min(processes, len(tasks))):
+            children.append(pool.take(recipe, threads))
+            if children[-1].ready:
+                ready(children[-1].words)
         while tasks or any(child.task for child in children):
             request = control()
             if request == "stop":
@@ -77,13 +83,51 @@ def through_children(
                     continue
                 if child.ended:
                     child.close()
-                    children[number] = _Child(recipe, threads)
+                    children[number] = pool.take(recipe, threads)
                 elif child.ready:
                     child.give(tasks.popleft(), timeout)
             yield from _listen(children, ready)
     finally:
         for child in children:
+            pool.leave(child)
+        if kept is None:
+            pool.close()
+
+
+class Children:
+    """Engines that outlive a labelling: the next one with the same recipe finds them built.
+
+    Building one may take far longer than a label. They end when this is closed, and with the process at the latest.
+    """
+
+    def __init__(self) -> None:
+        self._idle: list[_Child] = []
+
+    def take(self, recipe: Recipe, threads: int) -> _Child:
+        """An engine of this recipe, one that is there or a new one."""
+        for child in self._idle:
+            if (child.recipe, child.threads) == (recipe, threads) and child.process.poll() is None:
+                self._idle.remove(child)
+                return child
+        return _Child(recipe, threads)
+
+    def leave(self, child: _Child) -> None:
+        """Keep an engine that is well and has nothing to do; end any other."""
+        if child.ready and not child.ended and child.task is None:
+            self._idle.append(child)
+        else:
             child.close()
+
+    def close(self) -> None:
+        """End all of them; new ones may be taken afterwards."""
+        while self._idle:
+            self._idle.pop().close()
+
+    def __enter__(self) -> Children:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
 
 def _listen(children: list[_Child], ready: Ready) -> Iterator[Answer]:
@@ -101,7 +145,7 @@ def _listen(children: list[_Child], ready: Ready) -> Iterator[Answer]:
             elif "error" in record:
                 raise RunError(f"the engine cannot be built: {record['error']}")
             else:
-                child.ready = True
+                child.ready, child.words = True, record
                 ready(record)
         if child.ended and not child.ready:
             raise RunError(f"the engine cannot be built: {child.death()}")
@@ -124,13 +168,14 @@ def _patience(children: list[_Child]) -> float:
 
 @dataclass(eq=False)
 class _Child:
-    """One process with one engine. `begin`: when it was started or got its frame (monotonic s)."""
+    """One process with one engine. `words`: what it is; `begin`: when it was started or got its frame (monotonic s)."""
 
     recipe: Recipe
     threads: int
     task: Task | None = None
     ready: bool = False
     ended: bool = False
+    words: dict[str, Any] = field(default_factory=dict)
     begin: float = field(default_factory=time.monotonic)
     deadline: float = float("inf")
 

@@ -16,7 +16,7 @@ import numpy as np
 
 from mlipkit.errors import DataError, RunError, SpecError
 from mlipkit.events import Control, EventSink, Message, Progress, Saved, Started, always_run, ignore
-from mlipkit.labelling.children import Answer, Task, through_children
+from mlipkit.labelling.children import Answer, Children, Task, through_children
 from mlipkit.labelling.protocol import MAX_FORCE, LabelMaker, Labels, Recipe, fault_of
 from mlipkit.labelling.records import LabelLog
 
@@ -99,7 +99,7 @@ class Labelled:
 def label_frames(
     frames: FrameSet, maker: Recipe | LabelMaker, folder: Path | str, *, timeout: float | None = None,
     processes: int = 1, threads: int = 1, retries: int = 0, retry_failed: bool = False, max_force: float = MAX_FORCE,
-    sink: EventSink = ignore, control: Control = always_run,
+    sink: EventSink = ignore, control: Control = always_run, kept: Children | None = None,
 ) -> Labelled:  # fmt: skip
     """Label frames into a folder, or go on where the folder stands: what it holds is not labelled again.
 
@@ -116,6 +116,7 @@ def label_frames(
         retries: how often a frame that failed is tried again, after all others.
         retry_failed: try frames again that failed in an earlier call.
         max_force: eV/Å; a label with a larger force counts as nonsense.
+        kept: engines of earlier calls, which are used again and left there; None: they end with this call.
 
     Raises:
         DataError: no frames.
@@ -142,8 +143,9 @@ def label_frames(
             answers = _in_this_process(tasks, maker, control, ready)  # type: ignore[arg-type]
         else:
             answers = through_children(
-                tasks, recipe, processes=processes, threads=threads, timeout=timeout, control=control, ready=ready
-            )
+                tasks, recipe, processes=processes, threads=threads, timeout=timeout, control=control, ready=ready,
+                kept=kept,
+            )  # fmt: skip
         begin = time.monotonic()
         with closing(answers):
             for number, answer in enumerate(answers, 1):

@@ -6,14 +6,16 @@ import dataclasses
 import json
 import time
 
+import psutil
 import pytest
 from workflow_toys import TINY, toys
 
 from mlipkit.data import FrameSet, read
 from mlipkit.errors import RunError, SpecError
 from mlipkit.events import Message
+from mlipkit.labelling import Recipe
 from mlipkit.strategies.workflows import Evaluation, approve, compare_arms, plan, provenance, run_workflow
-from mlipkit.strategies.workflows.synthetic import box
+from mlipkit.strategies.workflows.synthetic import box, synthetic_tools
 from mlipkit.training import TrainSettings
 
 BARE = dataclasses.replace(TINY, evaluation=Evaluation(independent=0, self_md="none"))
@@ -117,3 +119,14 @@ def test_arms_tried_on_other_frames_are_not_compared(tmp_path):
         assert run_workflow(one, tmp_path / arm, toys()).state == "completed"
     with pytest.raises(RunError, match=r"other test frames.*label_independent"):
         compare_arms([tmp_path / "naive", tmp_path / "iterative"])
+
+
+@pytest.mark.full
+def test_an_engine_is_built_once_for_all_labellings_of_a_workflow(tmp_path):
+    log = tmp_path / "built.txt"
+    tools = synthetic_tools(n=4, density=0.4, maker=Recipe("workflow_toys:counted_labels", {"log": str(log)}))
+    test = Evaluation(independent=2, self_md="none")
+    one = plan("iterative", dataclasses.replace(TINY, runs=2, train={"validation": 0.3, "epochs": 1}, evaluation=test))
+    assert run_workflow(one, tmp_path / "it", tools).state == "completed"
+    assert log.read_text().count("built") == 1
+    assert not [child for child in psutil.Process().children() if "mlipkit.labelling.child" in child.cmdline()]

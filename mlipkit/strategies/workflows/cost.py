@@ -75,7 +75,12 @@ def dry_run(plan: Plan, tools: Tools | None = None, folder: Path | str | None = 
         predictions += held * epochs
     for stage in plan.of("evaluate"):
         predictions += len(stage.inputs["models"]) * sum(plan.frames_of(name) for name in stage.inputs["sets"])
-    rates = None if tools is None else tools.measure(Path(folder or "."))
+    rates = None
+    if tools is not None:
+        try:
+            rates = tools.measure(Path(folder or "."))
+        finally:
+            tools.close()
     return Cost(plan, steps, labels, gradients, relaxations, predictions, rates, relax_steps)
 
 

@@ -94,6 +94,8 @@ def run_workflow(
             "the disk is full", where=str(full.filename or folder),
             hint="What is done stays as it is: free some space and resume",
         ) from error  # fmt: skip
+    finally:
+        tools.close()
 
 
 def disk_full(error: BaseException | None) -> OSError | None:

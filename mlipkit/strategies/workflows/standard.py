@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from ase import Atoms
 
     from mlipkit.data import FrameSet
-    from mlipkit.labelling import LabelMaker, Recipe
+    from mlipkit.labelling import Children, LabelMaker, Recipe
     from mlipkit.models import BasePotential
     from mlipkit.strategies.finetuning import FinetuneRecipe
     from mlipkit.training import TrainSettings
@@ -71,6 +71,7 @@ class StandardTools:
     retention: FrameSet | None = None
     skin: float = 0.5
     checkpoint_every: int = 1000
+    _kept: Children | None = field(default=None, init=False, repr=False, compare=False)
 
     def describe(self) -> dict[str, Any]:
         recipe = self.recipe.to_json() if self.recipe is not None else {}
@@ -152,11 +153,24 @@ class StandardTools:
         from mlipkit.labelling import label_frames
 
         found: Any = label_frames(
-            frames, self.maker, folder, timeout=self.timeout, processes=self.processes, sink=sink, control=control
-        )
+            frames, self.maker, folder, timeout=self.timeout, processes=self.processes, sink=sink, control=control,
+            kept=self._engines(),
+        )  # fmt: skip
         if len(found.frames) + len(found.failed) < found.n_asked:
             raise Stopped
         return found
+
+    def _engines(self) -> Children:
+        from mlipkit.labelling import Children
+
+        if self._kept is None:
+            self._kept = Children()
+        return self._kept
+
+    def close(self) -> None:
+        """End the engines that were kept between labellings."""
+        if self._kept is not None:
+            self._kept.close()
 
     def finetune(
         self, model: Model, train: FrameSet, validation: FrameSet, options: Mapping[str, Any], seeds: Mapping[str, int],

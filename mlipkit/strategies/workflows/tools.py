@@ -104,3 +104,7 @@ class Tools(Protocol):
     def measure(self, folder: Path) -> Rates:
         """Time one unit of each deed."""
         ...
+
+    def close(self) -> None:
+        """Let go of what is kept between calls; nothing is lost by it."""
+        ...
