@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from mlipkit.data.graph import Targets as Targets
     from mlipkit.data.graph import collate as collate
     from mlipkit.data.graph import graph_of as graph_of
+    from mlipkit.data.jobs import export_jobs as export_jobs
     from mlipkit.data.neighbours import NeighbourCache as NeighbourCache
     from mlipkit.data.neighbours import neighbour_list as neighbour_list
     from mlipkit.data.packing import pack as pack
@@ -60,6 +61,7 @@ _HOMES = {
     "fit_atomic_energies": "atomic_energies",
     "isolated_atom_energies": "atomic_energies",
     "choose_atomic_energies": "atomic_energies",
+    "export_jobs": "jobs",
     "pack": "packing",
     "read": "read",
     "read_source": "read",

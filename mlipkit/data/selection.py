@@ -15,11 +15,14 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from mlipkit.data.frameset import FrameSet
 from mlipkit.data.store import _replace_text
 from mlipkit.errors import DataError
+
+if TYPE_CHECKING:
+    from mlipkit.data.jobs import Exported
 
 FORMAT: Final = "mlipkit-selection"
 VERSION: Final = 1
@@ -211,6 +214,23 @@ class Selection:
         write(path, frames)
         self.save(path.with_name(path.name.split(".")[0] + ".json"))
         return path
+
+    def export_jobs(
+        self, folder: str | Path, sets: Sets, template: str | Path, format: str | None = None,
+        species: Sequence[str] | None = None,
+    ) -> Exported:  # fmt: skip
+        """One folder per selected frame with the user's own inputs of VASP or CP2K; `mlipkit.labelling.collect` reads
+        what becomes of them. See `mlipkit.data.jobs.export_jobs`.
+
+        Args:
+            sets: where the frames are.
+
+        Raises:
+            DataError: as `frames` and `export_jobs`.
+        """
+        from mlipkit.data.jobs import export_jobs
+
+        return export_jobs(self.frames(sets), folder, template, format, None if species is None else tuple(species))
 
     # ---- on disk
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from mlipkit.labelling.children import Children
+from mlipkit.labelling.collecting import Collected, CollectedJob, collect
 from mlipkit.labelling.engine_calculator import CalculatorLabels
 from mlipkit.labelling.engine_potential import PotentialLabels
 from mlipkit.labelling.engine_pyscf import PySCFLabels
@@ -21,6 +22,8 @@ __all__ = [
     "TIMEOUT_S",
     "CalculatorLabels",
     "Children",
+    "Collected",
+    "CollectedJob",
     "FailedLabel",
     "LabelMaker",
     "LabelMakerError",
@@ -32,6 +35,7 @@ __all__ = [
     "RecordedLabels",
     "XTBLabels",
     "build",
+    "collect",
     "label_frames",
     "label_maker",
     "options_of",

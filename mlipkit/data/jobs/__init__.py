@@ -1,0 +1,7 @@
+"""Calculations that the user runs elsewhere: frames as folders of inputs, and what their outputs say."""
+
+from __future__ import annotations
+
+from mlipkit.data.jobs.export import Exported, export_jobs
+
+__all__ = ["Exported", "export_jobs"]

@@ -1,0 +1,389 @@
+"""Labels from calculations that the user ran elsewhere, out of the folder that `export_jobs` made.
+
+>>> found = collect("dft")
+>>> print(found)
+>>> found.frames                       # labelled, with the uids they were exported with
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlipkit.errors import DataError, RunError, SpecError, check_choice
+from mlipkit.labelling.job import FailedLabel, Labelled, _write
+from mlipkit.labelling.protocol import MAX_FORCE, Labels, fault_of
+from mlipkit.labelling.records import FORMAT, LOG
+
+if TYPE_CHECKING:
+    from mlipkit.data import FrameSet
+    from mlipkit.data.jobs.folder import Manifest
+    from mlipkit.data.jobs.outputs import Output
+
+COLLECTED = "collected.json"
+STATES = ("done", "missing", "unconverged", "wrong structure", "other settings", "failed")
+ENERGIES = ("free_energy", "energy")
+TOLERANCE = 1e-3
+_FUNCTIONALS = {"PE": "PBE", "PS": "PBEsol", "RP": "RPBE", "RE": "revPBE", "CA": "LDA", "91": "PW91", "AM": "AM05"}
+
+
+@dataclass
+class CollectedJob:
+    """What became of one job.
+
+    Attributes:
+        folder: its name; uid: of its frame.
+        state: one of `STATES`.
+        reason: why it is not "done".
+        files: outputs that were read.
+        program: name and version.
+        settings: what it was computed with.
+        energy: eV, as in the frames; other_energy: eV, the one that was not taken (NaN when not said).
+        seconds: wall time that the program reports.
+        notes: one sentence each.
+    """
+
+    folder: str
+    uid: str
+    state: str
+    reason: str = ""
+    files: tuple[str, ...] = ()
+    program: str = ""
+    settings: dict[str, float | str] = field(default_factory=dict)
+    energy: float = float("nan")
+    other_energy: float = float("nan")
+    seconds: float = 0.0
+    notes: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; NaN is None."""
+        record = dict(vars(self))
+        for name in ("energy", "other_energy"):
+            record[name] = record[name] if np.isfinite(record[name]) else None
+        return record | {"files": list(self.files)}
+
+
+@dataclass
+class Collected:
+    """What came of a folder of calculations.
+
+    Attributes:
+        folder: that folder.
+        frames: those that are done, in the order of export; uids, source, trajectory, time, tags and velocities as they
+            were exported, positions and cells bit for bit.
+        jobs: all of them.
+        settings: what the labels of `frames` were made with.
+        maker: what the engine is, as `LabelMaker.describe` says it, with "name".
+        notes: one sentence each.
+    """
+
+    folder: Path
+    frames: FrameSet
+    jobs: list[CollectedJob]
+    settings: dict[str, float | str]
+    maker: dict[str, Any]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def level_of_theory(self) -> str:
+        """For people: ``PBE, cutoff 400 eV, k-points 2×2×2 with Γ``."""
+        return str(self.maker["level_of_theory"])
+
+    @property
+    def other_energy(self) -> np.ndarray:
+        """float64 [F], eV: of each of `frames` the energy that was not taken, NaN where the output has only one."""
+        return np.array([job.other_energy for job in self.jobs if job.state == "done"])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """State -> how many jobs, states without any left out."""
+        found = Counter(job.state for job in self.jobs)
+        return {state: found[state] for state in STATES if found[state]}
+
+    @property
+    def labelled(self) -> Labelled:
+        """The same as other label makers give it; jobs that are missing count as not begun."""
+        failed = [
+            FailedLabel(index, job.uid, f"{job.state}: {job.reason}", job.seconds)
+            for index, job in enumerate(self.jobs)
+            if job.state not in ("done", "missing")
+        ]
+        seconds = sum(job.seconds for job in self.jobs)
+        return Labelled(self.frames, failed, seconds, len(self.jobs), seconds, self.maker)
+
+    @property
+    def sentence(self) -> str:
+        """For people: ``15 of 20 jobs done, 3 missing, 1 unconverged, 1 other settings; PBE, cutoff 400 eV, ...``."""
+        counts = self.counts
+        parts = [f"{counts.get('done', 0)} of {len(self.jobs)} job{'s' * (len(self.jobs) != 1)} done"]
+        parts += [f"{count} {state}" for state, count in counts.items() if state != "done"]
+        return f"{', '.join(parts)}; {self.level_of_theory}"
+
+    def table(self) -> str:
+        """The sentence, a line for each job that is not done or has a note, and the notes."""
+        rows = [(job.folder, job.state, _why(job)) for job in self.jobs if job.state != "done" or job.notes]
+        wide = [max((len(row[k]) for row in rows), default=0) for k in (0, 1)]
+        lines = [f"{a:<{wide[0]}}  {b:<{wide[1]}}  {c}" for a, b, c in rows]
+        return "\n".join([self.sentence, *lines, *(f"note: {text}" for text in self.notes)])
+
+    def __str__(self) -> str:
+        return self.table()
+
+    def __repr__(self) -> str:
+        return f"<Collected: {self.sentence}>"
+
+    def _repr_html_(self) -> str:
+        """The sentence and a table of all jobs, those that are not done first."""
+        style = "style='text-align:left'"
+        order = sorted(self.jobs, key=lambda job: job.state == "done")
+        rows = "".join(
+            f"<tr><td {style}>{escape(job.folder)}</td><td {style}>{escape(job.state)}</td>"
+            f"<td {style}>{f'{job.energy:.4f}' if job.state == 'done' else ''}</td>"
+            f"<td {style}>{escape(_why(job))}</td></tr>"
+            for job in order
+        )
+        notes = "".join(f"<li>{escape(text)}</li>" for text in self.notes)
+        head = "".join(f"<th {style}>{name}</th>" for name in ("job", "state", "energy (eV)", "why"))
+        return f"<p>{escape(self.sentence)}</p><table><tr>{head}</tr>{rows}</table><ul>{notes}</ul>"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data."""
+        return {
+            "format": "mlipkit-collected-1", "sentence": self.sentence, "counts": self.counts, "maker": self.maker,
+            "settings": self.settings, "notes": self.notes, "jobs": [job.to_json() for job in self.jobs],
+        }  # fmt: skip
+
+
+def _why(job: CollectedJob) -> str:
+    return "; ".join(text for text in (job.reason, *job.notes) if text)
+
+
+def collect(
+    folder: Path | str, *, energy: str = "free_energy", settings: str = "template", tolerance: float = TOLERANCE,
+    max_force: float = MAX_FORCE, write: bool = True,
+) -> Collected:  # fmt: skip
+    """Labels of the calculations in a folder, as far as they have come; to be called again whenever more are done.
+
+    A job is done when its output came to its end, its electrons converged, its structure is the exported one (in any
+    image of the cell), and its settings are those of the others. Of several ionic steps the first is taken. Everything
+    is read anew each time: the answer follows from what lies in the folder, and nothing is ever added twice.
+
+    Args:
+        folder: as `export_jobs` made it.
+        energy: "free_energy", to which the forces belong, or "energy", extrapolated to no smearing. The other one
+            stands in `Collected.other_energy`.
+        settings: "template": what the exported inputs state counts, and of the rest what most jobs have; "majority":
+            what most jobs have, whatever the template says.
+        tolerance: Å, of a position and of a component of a cell vector.
+        max_force: eV/Å; a larger force is nonsense.
+        write: leave `labelled.extxyz`, `labels.jsonl`, `labelled.json` (as label runs do) and `collected.json` in the
+            folder. One that cannot be written is no error but a note.
+
+    Raises:
+        SpecError: an argument out of range.
+        DataError: no folder of jobs, or its manifest or structures are damaged.
+    """
+    from mlipkit.data.jobs.folder import MANIFEST, exported_frames, read_manifest
+
+    folder = Path(folder)
+    check_choice(energy, ENERGIES, "energy")
+    check_choice(settings, ("template", "majority"), "settings")
+    if not tolerance > 0:
+        raise SpecError("no tolerance", where="tolerance", expected="more than 0, Å", found=tolerance)
+    manifest = read_manifest(folder)
+    if manifest is None:
+        raise DataError("holds no exported jobs", where=str(folder), expected=f"a folder with {MANIFEST}",
+                        hint="export_jobs makes one")  # fmt: skip
+    frames = exported_frames(folder).select_uids(list(manifest.jobs.values()))
+    read = [_read_job(folder / name, uid, frames, row, manifest, tolerance, max_force)
+            for row, (name, uid) in enumerate(manifest.jobs.items())]  # fmt: skip
+    expected = _judge_settings([job for job, _ in read], manifest, settings)
+    rows = [row for row, (job, _) in enumerate(read) if job.state == "done"]
+    labelled = _labelled(frames, rows, [read[row] for row in rows], energy)
+    jobs = [job for job, _ in read]
+    done = [job for job in jobs if job.state == "done"]
+    found = Collected(folder, labelled, jobs, expected, _maker(manifest, done, expected, energy))
+    found.notes += _notes(jobs, done, expected, manifest, settings)
+    if write:
+        _keep(found, max_force)
+    return found
+
+
+def _read_job(
+    folder: Path, uid: str, frames: FrameSet, row: int, manifest: Manifest, tolerance: float, max_force: float
+) -> tuple[CollectedJob, Labels | None]:
+    """A job by itself, its labels in the frame's order of atoms; whether it fits the others is judged later."""
+    from mlipkit.data.jobs.compare import structure_fault
+    from mlipkit.data.jobs.cp2k_output import read_cp2k
+    from mlipkit.data.jobs.folder import read_order
+    from mlipkit.data.jobs.vasp_output import read_vasp
+
+    job = CollectedJob(folder.name, uid, "missing")
+    if not folder.is_dir():
+        return replace(job, reason="its folder is not there (export again to make it anew)"), None
+    frame = frames.frame(row)
+    try:
+        order = read_order(folder, uid, manifest, len(frame["numbers"]))
+    except DataError as error:
+        return replace(job, state="failed", reason=str(error)), None
+    output = (read_vasp if manifest.code == "vasp" else read_cp2k)(folder)
+    job = replace(
+        job, state=output.state, reason=output.reason, files=output.files, program=output.program,
+        settings=output.settings, seconds=output.seconds, notes=list(output.notes),
+    )  # fmt: skip
+    if output.state not in ("done", "unconverged") or not len(output.numbers):
+        return job, None
+    fault = structure_fault(
+        frame, order, output.numbers, output.positions, output.cell, tolerance, output.cell_rounding
+    )
+    if fault:
+        return replace(job, state="wrong structure", reason=fault), None
+    if output.state != "done":
+        return job, None
+    return _labels_of(job, output, order, bool(frame["pbc"].all()), max_force)
+
+
+def _labels_of(
+    job: CollectedJob, output: Output, order: np.ndarray, periodic: bool, max_force: float
+) -> tuple[CollectedJob, Labels | None]:
+    fault = "no forces in the output" if len(output.forces) != len(order) else ""
+    if not fault:
+        forces = np.empty_like(output.forces)
+        forces[order] = output.forces
+        labels = Labels(output.energy, forces, output.stress if periodic else None)
+        fault = fault_of(labels, len(order), max_force)
+        if not fault:
+            return replace(job, energy=output.energy, other_energy=output.energy_zero), labels
+    return replace(job, state="failed", reason=fault), None
+
+
+def _judge_settings(jobs: list[CollectedJob], manifest: Manifest, rule: str) -> dict[str, float | str]:
+    """What the labels shall agree on; jobs that are done with other settings are marked in place."""
+    from mlipkit.data.jobs.compare import differences, expected_settings, unsaid
+    from mlipkit.data.jobs.vasp_input import BY_LENGTH
+
+    done = [job for job in jobs if job.state == "done"]
+    for job in done:
+        if manifest.expected.get("k-points") == BY_LENGTH and "k-points" in job.settings:
+            job.settings["k-points"] = BY_LENGTH
+    stated = manifest.expected if rule == "template" else {}
+    expected = expected_settings(stated, [job.settings for job in done])
+    for job in done:
+        silent = unsaid(job.settings, manifest.code)
+        differs = differences(job.settings, expected)
+        if silent or differs:
+            job.state = "other settings"
+            job.reason = "; ".join([*differs, *(f"the output does not say its {name}" for name in silent)])
+            job.energy = job.other_energy = float("nan")
+    return expected
+
+
+def _labelled(
+    frames: FrameSet, rows: list[int], read: list[tuple[CollectedJob, Labels | None]], energy: str
+) -> FrameSet:
+    chosen = frames.select(rows)
+    if not rows:
+        return chosen
+    values, stresses, forces = [], [], []
+    for job, labels in read:
+        assert labels is not None
+        if energy == "energy" and np.isfinite(job.other_energy):
+            job.energy, job.other_energy = job.other_energy, job.energy
+        values.append(job.energy)
+        forces.append(labels.forces)
+        stresses.append(np.full((3, 3), np.nan) if labels.stress is None else labels.stress)
+    known = any(np.isfinite(one).all() for one in stresses)
+    return chosen.with_labels(
+        energy=values, forces=np.concatenate(forces), stress=np.stack(stresses) if known else float("nan")
+    )
+
+
+def _maker(
+    manifest: Manifest, done: list[CollectedJob], expected: dict[str, float | str], energy: str
+) -> dict[str, Any]:
+    programs = list(dict.fromkeys(job.program for job in done if job.program))
+    level = _level(expected, manifest.code)
+    return {
+        "name": f"{' and '.join(programs) or manifest.code.upper()}, {level}", "engine": manifest.code,
+        "version": ", ".join(programs), "method": _functional(expected), "level_of_theory": level,
+        "settings": {**expected, "energy": energy, "template": manifest.hash}, "elements": None,
+    }  # fmt: skip
+
+
+def _functional(expected: dict[str, float | str]) -> str:
+    code = str(expected.get("functional", "functional not said"))
+    meta = str(expected.get("METAGGA", "none"))
+    name = _FUNCTIONALS.get(code, code) if meta == "none" else meta
+    if expected.get("hybrid functional") == "T":
+        name += f" hybrid (AEXX {expected.get('AEXX', '?')}, HFSCREEN {expected.get('HFSCREEN', '?')})"
+    if expected.get("DFT+U") == "T":
+        name += "+U"
+    dispersion = expected.get("IVDW", expected.get("dispersion", 0.0))
+    if dispersion not in (0.0, "none"):
+        name += f" with dispersion ({f'IVDW {dispersion:g}' if isinstance(dispersion, float) else dispersion})"
+    return name
+
+
+def _level(expected: dict[str, float | str], code: str) -> str:
+    unit = "eV" if code == "vasp" else "hartree"
+    cutoff = expected.get(f"cutoff ({unit})")
+    parts = [_functional(expected)]
+    if isinstance(cutoff, int | float):
+        parts.append(f"cutoff {cutoff:g} {unit}")
+    if "k-points" in expected:
+        parts.append(f"k-points {expected['k-points']}")
+    return ", ".join(parts)
+
+
+def _notes(
+    jobs: list[CollectedJob], done: list[CollectedJob], expected: dict[str, float | str], manifest: Manifest, rule: str
+) -> list[str]:
+    from mlipkit.data.jobs.compare import differences
+
+    notes = []
+    odd = [job for job in jobs if job.state == "other settings"]
+    if odd and not done and rule == "template":
+        notes.append("no job was computed with what the template states; settings='majority' takes what most jobs have")
+    if rule == "majority":
+        notes += [f"not as in the template: {text}" for text in differences(expected, manifest.expected)]
+    programs = sorted({job.program for job in done if job.program})
+    if len(programs) > 1:
+        notes.append(f"several versions of the program: {', '.join(programs)}")
+    if any(not np.isfinite(job.other_energy) for job in done) and manifest.code == "vasp":
+        notes.append("some outputs hold one energy only")
+    return notes
+
+
+def _keep(found: Collected, max_force: float) -> None:
+    """Records as label runs leave them, whole and the same whenever the folder is the same."""
+    from mlipkit.data.whole import write_whole
+    from mlipkit.events import ignore
+
+    lines = [{"format": FORMAT, "recipe": None, "maker": found.maker, "max_force": max_force}]
+    at = {found.frames.uid(row): row for row in range(len(found.frames))}
+    for index, job in enumerate(found.jobs):
+        if job.state == "missing":
+            continue
+        line = {"index": index, "uid": job.uid, "attempt": 1, "seconds": job.seconds, "cpu_s": job.seconds}
+        if job.state == "done":
+            frame = found.frames.frame(at[job.uid])
+            stress = frame["stress"]
+            line |= {"energy": frame["energy"], "forces": frame["forces"].tolist(),
+                     "stress": stress.tolist() if np.isfinite(stress).all() else None}  # fmt: skip
+        else:
+            line["failed"] = f"{job.state}: {job.reason}"
+        lines.append(line)
+    try:
+        write_whole(found.folder / LOG, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        _write(found.folder, found.labelled, ignore)
+        text = json.dumps(found.to_json(), indent=1, ensure_ascii=False) + "\n"
+        write_whole(found.folder / COLLECTED, text.encode())
+    except (OSError, RunError) as error:
+        reason = getattr(error, "strerror", "") or str(error)
+        found.notes.append(f"records could not be written ({reason}); the labels are here all the same")
