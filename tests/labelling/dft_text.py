@@ -142,7 +142,8 @@ def _outcar_step(run: Run, step: int) -> list[str]:
               for p, f in zip(moved, run.forces, strict=True)]  # fmt: skip
     free, zero = run.energy - step, run.zero - step
     drift = "".join(f"{0.0:14.6f}" for _ in "xyz")
-    return [*lines, " " + "-" * 83, f"    total drift:                          {drift}", "", RULE, "", "", "  FREE ENERGIE OF THE ION-ELECTRON SYSTEM (eV)",
+    return [*lines, " " + "-" * 83, f"    total drift:                          {drift}",
+            "", RULE, "", "", "  FREE ENERGIE OF THE ION-ELECTRON SYSTEM (eV)",
             "  ---------------------------------------------------", f"  free  energy   TOTEN  = {free:18.8f} eV", "",
             f"  energy  without entropy={free:18.8f}  energy(sigma->0) ={zero:18.8f}", "", ""]  # fmt: skip
 
