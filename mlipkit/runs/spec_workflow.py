@@ -38,6 +38,9 @@ class StartSpec(Part):
     def _one_source(self):
         if bool(self.molecules) == (self.place is not None):
             raise ValueError("either molecules, from which boxes are packed, or the place of given structures")
+        for name in ("density", "tolerance"):
+            if self.place is not None and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no effect with given structures, only with molecules")
         for name, count in self.molecules.items():
             if not isinstance(count, int) or isinstance(count, bool) or count < 1:
                 raise ValueError(f"molecules: {name}: expected a whole number of molecules; found {count!r}")
@@ -135,6 +138,8 @@ class TuningSpec(Part):
     def _parts_fit(self):
         if (self.recipe.mix == "none") != (self.replay is None):
             raise ValueError("recipe.mix and replay go together: one says how, the other which frames")
+        if self.gradients is not None and self.max_epochs != type(self).model_fields["max_epochs"].default:
+            raise ValueError("either max_epochs or gradients, which decide the epochs")
         if self.recipe.shifts == "isolated":
             raise ValueError("recipe.shifts: a workflow fits its constants or keeps the old ones")
         return self
@@ -263,13 +268,16 @@ class WorkflowSpec(BaseSpec):
             "as_published": ("longrun",),
             "rattle": ("high_force",), "strain": ("high_force",), "hot": ("high_force",),
             "base": ("iterative", "hybrid", "packmol_first"),
+            "share_first_run": ("naive", "iterative", "longrun", "hybrid"),
         }  # fmt: skip
         return refuse_idle(self, "arm", acting)
 
     @model_validator(mode="after")
     def _plan_can_be_made(self):
         try:
-            _ = self.plan, self.labelling
+            _ = self.plan
+            if self.start.molecules and self.labelling.engine == "pyscf":
+                raise ValueError("label.maker: PySCF labels molecules only, but boxes of molecules are periodic")
         except MlipkitError as error:
             raise ValueError(str(error)) from None
         return self

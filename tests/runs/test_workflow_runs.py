@@ -78,6 +78,13 @@ def test_a_form_of_it_can_be_filled_in():
         ({"label": {"maker": "gfn3"}}, "unknown label maker 'gfn3'"),
         ({"tuning": {"recipe": {"mix": "loss10"}}}, "recipe.mix and replay go together"),
         ({"sampling": {"time_ps": 5.0, "stride": 1000}}, "fewer rows than frames wanted"),
+        ({"frames": 1}, "finetune_1: one frame to train on and none to validate with"),
+        ({"arm": "naive", "sizes": []}, "sizes: none"),
+        ({"start": {"place": "a.xyz", "density": 1.2}}, "density has no effect with given structures"),
+        ({"start": {"place": "a.xyz", "tolerance": 1.5}}, "tolerance has no effect with given structures"),
+        ({"arm": "high_force", "share_first_run": True}, "share_first_run has no effect with arm 'high_force'"),
+        ({"tuning": {"gradients": 100, "max_epochs": 7}}, "either max_epochs or gradients"),
+        ({"label": {"maker": "pyscf"}}, "PySCF labels molecules only"),
     ],
 )
 def test_what_cannot_be_is_refused_in_one_line(fields, problem):
