@@ -31,8 +31,10 @@ if TYPE_CHECKING:
     from mlipkit.runs import Run as Run
     from mlipkit.runs import TrainSpec as TrainSpec
     from mlipkit.runs import WorkflowSpec as WorkflowSpec
+    from mlipkit.runs import before_failure as before_failure
     from mlipkit.runs import launch as launch
     from mlipkit.runs import open as open
+    from mlipkit.runs import survival_change as survival_change
 
 try:
     __version__ = version("mlipkit")
@@ -56,8 +58,10 @@ _HOMES = {
     "TrainSpec": "mlipkit.runs",
     "WorkflowSpec": "mlipkit.runs",
     "Run": "mlipkit.runs",
+    "before_failure": "mlipkit.runs",
     "launch": "mlipkit.runs",
     "open": "mlipkit.runs",
+    "survival_change": "mlipkit.runs",
 }
 
 __all__ = [
@@ -71,6 +75,7 @@ __all__ = [
     "TrainSpec",
     "WorkflowSpec",
     "__version__",
+    "before_failure",
     "launch",
     "load",
     "open",
@@ -78,6 +83,7 @@ __all__ = [
     "read",
     "samples",
     "split",
+    "survival_change",
     "write",
 ]
 

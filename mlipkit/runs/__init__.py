@@ -9,13 +9,27 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mlipkit.runs.before_failure import Picked as Picked
+    from mlipkit.runs.before_failure import before_failure as before_failure
     from mlipkit.runs.estimating import Estimate as Estimate
     from mlipkit.runs.estimating import estimate as estimate
     from mlipkit.runs.executors import DaskExecutor as DaskExecutor
     from mlipkit.runs.executors import LocalExecutor as LocalExecutor
+    from mlipkit.runs.family import delete as delete
+    from mlipkit.runs.family import duplicate as duplicate
+    from mlipkit.runs.family import restore as restore
+    from mlipkit.runs.family import runs_in as runs_in
     from mlipkit.runs.label_parts import gather_parts as gather_parts
     from mlipkit.runs.label_parts import label_in_parts as label_in_parts
     from mlipkit.runs.launching import launch as launch
+    from mlipkit.runs.loop import SurvivalChange as SurvivalChange
+    from mlipkit.runs.loop import hotter_step as hotter_step
+    from mlipkit.runs.loop import label_step as label_step
+    from mlipkit.runs.loop import simulate_step as simulate_step
+    from mlipkit.runs.loop import survival_change as survival_change
+    from mlipkit.runs.loop import train_step as train_step
+    from mlipkit.runs.next_step import NextStep as NextStep
+    from mlipkit.runs.next_step import next_step as next_step
     from mlipkit.runs.run import Run as Run
     from mlipkit.runs.run import open_run as open
     from mlipkit.runs.spec import EngineSpec as EngineSpec
@@ -53,36 +67,64 @@ __all__ = [
     "LossSpec",
     "MDSpec",
     "ModelSpec",
+    "NextStep",
     "OptimiserSpec",
+    "Picked",
     "RecipeSpec",
     "RelaxSpec",
     "Run",
     "SamplingSpec",
     "SplitSpec",
     "StartSpec",
+    "SurvivalChange",
     "TrainSpec",
     "TuningOptimiserSpec",
     "TuningSpec",
     "WorkflowSpec",
+    "before_failure",
+    "delete",
+    "duplicate",
     "estimate",
     "gather_parts",
+    "hotter_step",
     "label_in_parts",
+    "label_step",
     "launch",
     "load_spec",
+    "next_step",
     "open",
     "parse_spec",
+    "restore",
+    "runs_in",
+    "simulate_step",
+    "survival_change",
+    "train_step",
 ]
 
 _MODULES = {
     "DaskExecutor": "executors",
     "Estimate": "estimating",
     "LocalExecutor": "executors",
+    "NextStep": "next_step",
+    "Picked": "before_failure",
     "Run": "run",
+    "SurvivalChange": "loop",
+    "before_failure": "before_failure",
+    "delete": "family",
+    "duplicate": "family",
     "estimate": "estimating",
     "gather_parts": "label_parts",
+    "hotter_step": "loop",
     "label_in_parts": "label_parts",
+    "label_step": "loop",
     "launch": "launching",
+    "next_step": "next_step",
     "open": "run",
+    "restore": "family",
+    "runs_in": "family",
+    "simulate_step": "loop",
+    "survival_change": "loop",
+    "train_step": "loop",
 }
 
 

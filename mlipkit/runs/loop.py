@@ -1,0 +1,194 @@
+"""The closed loop as specifications: label what led to a failure, train on, simulate again, hotter.
+
+>>> picked = before_failure(run)                             # at most ten frames
+>>> picked.selection.export("selections/hot.extxyz", picked.frames)
+>>> labelled = launch(label_step(run, "selections/hot.extxyz"))
+>>> trained = launch(train_step(run, labelled))
+>>> again = launch(simulate_step(run, trained))
+>>> survival_change(run, again).sentence
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlipkit.errors import RunError
+from mlipkit.runs.replicas import FS_PER_PS, Replicas
+from mlipkit.runs.run import Run
+from mlipkit.runs.spec import FinetuneSpec, FittingSpec, LabelSpec, MDSpec, parse_spec
+from mlipkit.runs.spec_md import listed
+
+if TYPE_CHECKING:
+    from mlipkit.analysis.survival import Survival
+
+HOTTER = 1.25
+"""A stable simulation is repeated at a temperature so much higher."""
+MAKERS = {"GFN1-xTB": "gfn1-xtb", "GFN2-xTB": "gfn2-xtb"}
+"""Level of theory of packaged sets -> label maker that gives the same."""
+
+
+def trained_on(potential: str) -> list[str]:
+    """Places of the frames that a potential learned from: of a training run its data, of a packaged one its set."""
+    spec = fitting_of(potential)
+    return listed(spec.data) if spec is not None else []
+
+
+def maker_of(potential: str) -> str | None:
+    """Label maker whose level of theory is that of the potential's training frames; None when it is not known."""
+    from mlipkit.data import samples
+
+    for place in trained_on(potential):
+        name = place.removeprefix("sample:").partition("@")[0]
+        if place.startswith("sample:") and name in samples.names():
+            return MAKERS.get(str(samples.card(name).get("level_of_theory", "")).partition(" ")[0].rstrip(","))
+        folder = Path(place)
+        if (folder / "spec.yaml").is_file():
+            spec = Run(folder).spec
+            if isinstance(spec, LabelSpec):
+                return spec.maker
+    return None
+
+
+def label_step(run: Run, frames: str | os.PathLike[str], maker: str | None = None) -> LabelSpec:
+    """Label frames that were picked from a simulation, at the level of theory of its potential where that is known."""
+    spec = _md(run)
+    return LabelSpec(
+        data=_short(frames), maker=maker or maker_of(spec.potential) or LabelSpec.model_fields["maker"].default,
+        name=f"label_{Path(frames).stem}"[:80], threads=spec.threads,
+    )  # fmt: skip
+
+
+def train_step(run: Run, labelled: Run | str, **changes: object) -> FinetuneSpec:
+    """Train the simulation's potential on: from its last checkpoint, on its old frames and the new ones.
+
+    The energy zero stays: the new labels have that of the old frames.
+
+    Args:
+        run: the simulation.
+        labelled: run that labelled the new frames, or their file.
+        changes: fields that shall differ.
+    """
+    spec = _md(run)
+    place = labelled if isinstance(labelled, str) else _short(labelled.folder)
+    old = [one for one in trained_on(spec.potential) if one != place]
+    before = fitting_of(spec.potential)
+    fields: dict[str, object] = {
+        "potential": spec.potential, "data": [*old, place], "name": f"train_on_{_stem(place)}"[:80],
+        "recipe": {"shifts": "keep"}, "retention": None, "threads": spec.threads, "device": spec.device,
+    }  # fmt: skip
+    if before is not None:
+        # Judged on the frames that it was judged on before, where these are a set of their own.
+        fields |= {"batch_size": before.batch_size, "validation": before.validation, "test": before.test}
+    return FinetuneSpec(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def simulate_step(run: Run, potential: Run | str) -> MDSpec:
+    """The same simulation with another potential: equal starts, seeds, temperatures and checks."""
+    place = potential if isinstance(potential, str) else _short(potential.folder)
+    spec = run.current_spec
+    assert isinstance(spec, MDSpec)
+    return spec.changed(potential=place, name=f"{spec.name or spec.default_name}_{_stem(place)}"[:80])
+
+
+def hotter_step(run: Run, factor: float = HOTTER) -> MDSpec:
+    """The same simulation at a higher temperature, rounded to 10 K."""
+    spec = run.current_spec
+    assert isinstance(spec, MDSpec)
+    temperatures = [max(round(one * factor, -1), one + 10) for one in listed(spec.temperature)]
+    made = spec.changed(temperature=temperatures if len(temperatures) > 1 else temperatures[0])
+    return made.changed(name=f"{_stem(spec.potential)}_{made.default_name}"[:80])
+
+
+@dataclass(frozen=True)
+class SurvivalChange:
+    """Survival of equal simulations with two potentials.
+
+    Attributes:
+        before, after: survival curves, fs.
+        p_value: log-rank test of equal survival; 1 when nothing failed.
+        sentence: in words, with the exact intervals of the shares that held.
+    """
+
+    before: Survival
+    after: Survival
+    p_value: float
+    sentence: str
+
+
+def survival_change(before: Run, after: Run, confidence: float = 0.95) -> SurvivalChange:
+    """Compare how long equal simulations hold with two potentials.
+
+    Raises:
+        RunError: simulations that differ in more than the potential, or that have not ended.
+    """
+    from mlipkit.analysis.survival import clopper_pearson, kaplan_meier, log_rank, restricted_mean
+
+    one, two = _md(before), _md(after)
+    for name in ("temperature", "timestep", "steps", "ensemble", "replicas", "start", "friction", "checks", "seed"):
+        if getattr(one, name) != getattr(two, name):
+            raise RunError(
+                "not the same simulation", where=(after.name, name), expected=getattr(one, name),
+                found=getattr(two, name), hint="simulate_step() repeats a simulation with another potential",
+            )  # fmt: skip
+    curves, shares = [], []
+    for run in (before, after):
+        if run.active:
+            raise RunError(f"is {run.state}", where=run.name, hint="Wait for its end")
+        members = [each for each in Replicas(run) if each.time > 0 or each.failed]
+        if not members:
+            raise RunError("no simulation has begun", where=run.name)
+        curves.append(
+            kaplan_meier([m.time for m in members], [m.failed for m in members], reasons=[m.why for m in members])
+        )
+        held = sum(not m.failed for m in members)
+        low, high = clopper_pearson([held], [len(members)], confidence)
+        shares.append(f"{held} of {len(members)} held [{low[0]:.0%}, {high[0]:.0%}]")
+    p_value = log_rank(curves[0], curves[1])
+    end = max(curve.longest for curve in curves) / FS_PER_PS
+    said = f"Over {end:.3g} ps {shares[0]} before, {shares[1]} after"
+    if p_value < 1 - confidence:
+        until = min(curve.longest for curve in curves)
+        longer = restricted_mean(curves[1], until) > restricted_mean(curves[0], until)
+        said += f": simulations hold {'longer' if longer else 'less long'} than before (log-rank p = {p_value:.2g})."
+    else:
+        said += f": undecided, a difference like this comes by chance (log-rank p = {p_value:.2g})."
+    return SurvivalChange(curves[0], curves[1], p_value, said)
+
+
+def _md(run: Run) -> MDSpec:
+    if not isinstance(run.spec, MDSpec):
+        raise RunError("is no simulation", where=run.name, expected="an MD run", found=run.kind)
+    spec = run.current_spec
+    assert isinstance(spec, MDSpec)
+    return spec
+
+
+def fitting_of(potential: str) -> FittingSpec | None:
+    """The specification by which a potential was trained: of a run, of a packaged one; None of all others."""
+    if potential.startswith("sample:"):
+        from mlipkit.data import samples
+
+        record = samples.potential_card(potential.removeprefix("sample:"))["training"]["specification"]
+        spec = parse_spec(record, potential)
+    elif (Path(potential) / "spec.yaml").is_file():
+        spec = Run(potential).spec
+    else:
+        return None
+    return spec if isinstance(spec, FittingSpec) else None
+
+
+def _stem(place: str | os.PathLike[str]) -> str:
+    """Last word of a place, as part of a name: ``ethanol_50`` of ``sample:ethanol_50``."""
+    text = os.fspath(place).rstrip("/").rpartition("/")[2].rpartition(":")[2]
+    for suffix in (".extxyz", ".xyz", ".safetensors"):
+        text = text.removesuffix(suffix)
+    return "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in text).strip("._-") or "run"
+
+
+def _short(path: str | os.PathLike[str]) -> str:
+    """Relative to the working folder where it lies in it."""
+    whole = Path(path).resolve()
+    return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else str(whole)

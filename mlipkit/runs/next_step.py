@@ -1,0 +1,173 @@
+"""The one obvious next step of a folder of runs: what to do with the latest thing that happened there.
+
+The latest run decides: a trained potential is simulated, a failure is looked at, its frames are picked, labelled and
+trained on, and the simulation is repeated; a stable simulation goes hotter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from mlipkit.data import Selection
+from mlipkit.errors import MlipkitError
+from mlipkit.runs.loop import hotter_step, simulate_step, train_step, trained_on
+from mlipkit.runs.replicas import Replicas
+from mlipkit.runs.run import ACTIVE, Run
+from mlipkit.runs.spec import AnySpec, FittingSpec, LabelSpec, MDSpec, TrainSpec
+from mlipkit.runs.spec_md import listed
+
+Action = Literal[
+    "begin", "watch", "resume", "look", "go_to_failure", "select", "label", "train_on", "simulate", "compare",
+    "hotter",
+]  # fmt: skip
+SAMPLE = "sample:ethanol_300K"
+
+
+@dataclass(frozen=True)
+class NextStep:
+    """What to do next.
+
+    Attributes:
+        action: what a view does when the step is taken.
+        words: what stands on the button.
+        why: what led to it, in one sentence.
+        run: the run that it is about, or None.
+        other: with compare the earlier simulation.
+        spec: what is launched, for steps that launch something and need nothing else.
+    """
+
+    action: Action
+    words: str
+    why: str = ""
+    run: Run | None = None
+    other: Run | None = None
+    spec: AnySpec | None = None
+
+    @property
+    def code(self) -> str:
+        """Python that does it; "" for steps that only look."""
+        if self.spec is not None:
+            return self.spec.code()
+        place = f"mk.open({str(self.run.folder)!r})" if self.run is not None else ""
+        match self.action:
+            case "resume":
+                return f"import mlipkit as mk\n\n{place}.resume()\n"
+            case "select":
+                return f"import mlipkit as mk\n\npicked = mk.before_failure({place})\n"
+            case "compare" if self.other is not None:
+                return (
+                    "import mlipkit as mk\n\n"
+                    f"mk.survival_change(mk.open({str(self.other.folder)!r}), {place}).sentence\n"
+                )
+        return ""
+
+
+def next_step(
+    runs: Sequence[Run],
+    selection: Selection | None = None,
+    seen: Collection[Path] = (),
+    compared: Collection[Path] = (),
+) -> NextStep:
+    """The one next step.
+
+    Args:
+        runs: in the order of their launch (`runs_in`).
+        selection: frames that lie in the tray.
+        seen: folders of simulations whose failure is on show, or was.
+        compared: folders of simulations whose survival was compared with an earlier one.
+    """
+    if not runs:
+        return NextStep(
+            "begin", "Use sample", "No run yet: a first potential, trained for a minute on sample data.",
+            spec=TrainSpec(data=SAMPLE, time_limit_s=60.0, max_epochs=10000, name="first_potential"),
+        )  # fmt: skip
+    active = next((run for run in reversed(runs) if run.state in ACTIVE), None)
+    if active is not None:
+        return NextStep("watch", f"Watch {active.name}", f"It is {active.state}.", active)
+    latest = runs[-1]
+    if latest.state in ("crashed", "lost"):
+        return NextStep("resume", f"Resume {latest.name}", latest.reason, latest)
+    if isinstance(latest.spec, MDSpec):
+        return _of_simulation(latest, runs, selection, seen, compared)
+    if isinstance(latest.spec, LabelSpec):
+        return _of_labels(latest, runs)
+    if isinstance(latest.spec, FittingSpec):
+        return _of_potential(latest, runs)
+    return NextStep("look", f"Look at {latest.name}", latest.reason, latest)
+
+
+def _of_simulation(
+    run: Run, runs: Sequence[Run], selection: Selection | None, seen: Collection[Path], compared: Collection[Path]
+) -> NextStep:
+    replicas = Replicas(run)
+    earlier = _same_simulation(run, runs)
+    if earlier is not None and run.folder not in compared:
+        why = f"{earlier.name} is the same simulation with another potential."
+        return NextStep("compare", "Compare survival", why, run, earlier)
+    if replicas.n_failed:
+        sentence = f"{replicas.sentence[:1].upper()}{replicas.sentence[1:]}."
+        if selection:
+            words = f"Label {len(selection)} frame{'s' * (len(selection) != 1)}"
+            return NextStep("label", words, selection.describe(), run)
+        if run.folder in seen:
+            return NextStep("select", "Select frames", "At most ten sound ones from before the failure.", run)
+        return NextStep("go_to_failure", "Go to failure", sentence, run)
+    if run.state == "stopped":
+        return NextStep("resume", f"Resume {run.name}", "You stopped it.", run)
+    spec = hotter_step(run)
+    kelvin = ", ".join(f"{one:g}" for one in listed(spec.temperature))
+    return NextStep("hotter", f"Go hotter: {kelvin} K", "Nothing failed.", run, spec=spec)
+
+
+def _of_labels(run: Run, runs: Sequence[Run]) -> NextStep:
+    simulation = _latest_simulation(runs)
+    if simulation is None:
+        return NextStep("look", f"Look at {run.name}", "Labelled frames; no simulation here uses a potential.", run)
+    try:
+        spec = train_step(simulation, run)
+    except MlipkitError as error:
+        return NextStep("look", f"Look at {run.name}", str(error), run)
+    potential = spec.potential.rpartition("/")[2]
+    old = len(trained_on(spec.potential))
+    beside = "its old training set" if old else "nothing else: its old training set is not known"
+    return NextStep("train_on", f"Train {potential} on", f"The new labels go beside {beside}.", simulation, spec=spec)
+
+
+def _of_potential(run: Run, runs: Sequence[Run]) -> NextStep:
+    if run.state == "stopped" and not (run.files.checkpoints / "best.safetensors").is_file():
+        return NextStep("resume", f"Resume {run.name}", "You stopped it before the first look at its errors.", run)
+    simulation = _latest_simulation(runs)
+    if simulation is not None:
+        return NextStep(
+            "simulate", "Run again", f"{simulation.name} with the new potential.", run,
+            spec=simulate_step(simulation, run),
+        )  # fmt: skip
+    assert isinstance(run.spec, FittingSpec)
+    place = listed(run.spec.data)[0].partition("@")[0]
+    spec = MDSpec(potential=_place(run), start=f"{place}@0", name=f"md_{run.name}"[:80], time_ps=5.0)
+    return NextStep("simulate", "Run MD", "Errors on a test set say little about a simulation.", run, spec=spec)
+
+
+def _latest_simulation(runs: Sequence[Run]) -> Run | None:
+    return next((run for run in reversed(runs) if isinstance(run.spec, MDSpec)), None)
+
+
+def _same_simulation(run: Run, runs: Sequence[Run]) -> Run | None:
+    """The latest earlier simulation that differs in nothing but the potential, when this one's came out of it."""
+    blank = {"potential": "", "name": ""}
+    mine = run.current_spec.model_dump(mode="json") | blank
+    before = runs[: runs.index(run)]
+    for other in reversed(before):
+        if not isinstance(other.spec, MDSpec) or other.current_spec.model_dump(mode="json") | blank != mine:
+            continue
+        if other.spec.potential != run.spec.potential and other.verdict is not None:  # type: ignore[union-attr]
+            return other
+    return None
+
+
+def _place(run: Run) -> str:
+    cwd = Path.cwd()
+    return str(run.folder.relative_to(cwd) if run.folder.is_relative_to(cwd) else run.folder)
