@@ -73,6 +73,10 @@ class SamplingSpec(Part):
     density_high: float = Field(
         default=3.0, gt=0, description="a box above this has collapsed", json_schema_extra=unit("g/cm³")
     )
+    failure: Literal["stop", "keep"] = Field(
+        default="stop",
+        description="a run that fails: stop flags the workflow; keep labels what came before and goes on from there",
+    )
     checks: dict[str, Any] = Field(
         default_factory=dict, description="limits of stability checks, for example {max_force: 50}"
     )
@@ -247,6 +251,7 @@ class WorkflowSpec(BaseSpec):
             sizes=None if self.sizes is None else tuple(self.sizes), run_by_run=self.run_by_run,
             share_first_run=self.share_first_run, longrun_as_published=self.as_published, rattle=self.rattle,
             strain=self.strain, hot=self.hot, review=self.review, density=(one.density_low, one.density_high),
+            failure=one.failure,
             train=train,
             evaluation=Evaluation(
                 independent=test.independent, self_md=test.self_md, frames=test.frames, seed=test.seed,

@@ -8,13 +8,16 @@ import time
 
 import psutil
 import pytest
+from ase.io.trajectory import Trajectory
 from workflow_toys import TINY, toys
 
 from mlipkit.data import FrameSet, read
 from mlipkit.errors import RunError, SpecError
-from mlipkit.events import Message
+from mlipkit.events import Message, Verdict
 from mlipkit.labelling import Recipe
-from mlipkit.strategies.workflows import Evaluation, approve, compare_arms, plan, provenance, run_workflow
+from mlipkit.strategies.workflows import Evaluation, approve, compare_arms, plan, provenance, run_workflow, waiting
+from mlipkit.strategies.workflows.running import read_record
+from mlipkit.strategies.workflows.standard import StandardTools
 from mlipkit.strategies.workflows.synthetic import box, synthetic_tools
 from mlipkit.training import TrainSettings
 
@@ -130,3 +133,55 @@ def test_an_engine_is_built_once_for_all_labellings_of_a_workflow(tmp_path):
     assert run_workflow(one, tmp_path / "it", tools).state == "completed"
     assert log.read_text().count("built") == 1
     assert not [child for child in psutil.Process().children() if "mlipkit.labelling.child" in child.cmdline()]
+
+
+@pytest.mark.full
+def test_a_training_run_that_fails_may_be_kept_up_to_its_last_good_row(tmp_path, monkeypatch):
+    real = StandardTools.simulate
+
+    def failing(self, model, start, options, seeds, folder, sink, control):
+        verdict = real(self, model, start, options, seeds, folder, sink, control)
+        if folder.name.endswith("_md_1"):
+            return Verdict("failed", "max_force", step=1, last_good=-1, sentence="Force too large.")
+        return verdict
+
+    monkeypatch.setattr(StandardTools, "simulate", failing)
+    settings = dataclasses.replace(TINY, frames=4, equilibration=0.4, failure="keep", review=True)
+    one = plan("hybrid", dataclasses.replace(settings, runs=4, share_first_run=True))
+    outcome, asked = run_workflow(one, tmp_path, toys()), 0
+    while outcome.state == "waiting":
+        asked += 1
+        approve(tmp_path, waiting(tmp_path)[0].stem)
+        outcome = run_workflow(one, tmp_path, toys())
+    # The first run gave no frame to look at.
+    assert (outcome.state, asked) == ("completed", 3)
+    first = read_record(tmp_path / one.folder("md_1"))
+    assert first is not None
+    assert (first["facts"]["rows"], first["facts"]["planned_rows"]) == (1, 11)
+    notes = " ".join(compare_arms([tmp_path]).notes)
+    assert "md_1 failed after 1 of 11 rows: Force too large." in notes
+    assert "12 of 16 labels" in notes
+    stopped = plan("hybrid", dataclasses.replace(settings, runs=4, share_first_run=True, failure="stop"))
+    assert run_workflow(stopped, tmp_path / "stopped", toys()).state == "failed"
+
+
+@pytest.mark.full
+def test_the_run_after_a_kept_one_starts_from_its_last_good_row(tmp_path, monkeypatch):
+    real = StandardTools.simulate
+
+    def failing(self, model, start, options, seeds, folder, sink, control):
+        verdict = real(self, model, start, options, seeds, folder, sink, control)
+        if folder.name.endswith("_md_2"):
+            return Verdict("failed", "max_force", step=16, last_good=14, sentence="Force too large.")
+        return verdict
+
+    monkeypatch.setattr(StandardTools, "simulate", failing)
+    one = plan("iterative", dataclasses.replace(BARE, failure="keep"))
+    assert run_workflow(one, tmp_path, toys()).state == "completed"
+    with Trajectory(str(tmp_path / one.folder("md_2") / "trajectory.traj")) as before:
+        good = before[7]
+    with Trajectory(str(tmp_path / one.folder("md_3") / "trajectory.traj")) as after:
+        first = after[0]
+    assert (good.positions == first.positions).all()
+    rows = [row["row"] for row in provenance.read(tmp_path) if row["trajectory"] == "md_2"]
+    assert rows == [6]

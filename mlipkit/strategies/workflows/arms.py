@@ -90,7 +90,7 @@ class _Draft:
         options = {
             "steps": steps or one.steps, "timestep": one.timestep, "stride": one.stride,
             "temperature": one.temperature if temperature is None else temperature, "index": index,
-            "density": list(one.density), "failure": "stop", **dict(one.md), **more.pop("options", {}),
+            "density": list(one.density), "failure": one.failure, **dict(one.md), **more.pop("options", {}),
         }  # fmt: skip
         seeds = more.pop("seeds", None) or {
             purpose: self.seed_of(purpose, name, shared) for purpose in ("velocities", "thermostat")

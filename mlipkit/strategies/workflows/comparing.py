@@ -315,7 +315,8 @@ def _losses(found: Sequence[Evaluated]) -> list[str]:
             notes.append(f"{name}: {len(lost)} of {len(rows)} frames lost, the first: {lost[0]['outcome']}.")
         for run, facts in one.record["simulations"].items():
             if facts["outcome"] == "failed":
-                notes.append(f"{name}: {run} failed: {facts['sentence']}")
+                reached = f"after {facts['rows']} of {facts['planned_rows']} rows"
+                notes.append(f"{name}: {run} failed {reached}: {facts['sentence']}")
     return notes
 
 

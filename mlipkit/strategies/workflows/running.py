@@ -44,7 +44,7 @@ class Outcome:
 
     Attributes:
         state: completed; stopped (by the user); waiting (for the approval of candidates); failed (a simulation left
-            the range of densities or another check failed: flagged, nothing is built on it).
+            the range of densities or another check failed: flagged, nothing is built on it unless it is to be kept).
         reason: one sentence.
         stage: the stage at hand, "" when completed.
         facts: figures of the whole: seconds per deed, labels, failures.

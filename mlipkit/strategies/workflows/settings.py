@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from mlipkit.errors import SpecError
+from mlipkit.errors import SpecError, check_choice
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,8 @@ class Settings:
         hot: high_force: K of its simulations.
         review: candidate frames wait for the user before they are labelled.
         density: g/cm³: a simulation that leaves this range is stopped and the workflow flagged.
+        failure: what becomes of a training run whose simulation fails: "stop" flags the workflow and builds nothing on
+            it; "keep" labels the rows up to the last good one, and the next run starts there.
         train: options of every fine-tuning: validation (share), epochs or gradients (frame-gradients per fine-tuning),
             and what else the tools take.
         evaluation: see `Evaluation`.
@@ -83,6 +85,7 @@ class Settings:
     hot: float = 600.0
     review: bool = False
     density: tuple[float, float] = (0.3, 3.0)
+    failure: Literal["stop", "keep"] = "stop"
     train: Mapping[str, Any] = field(default_factory=lambda: {"validation": 0.2, "epochs": 250})
     evaluation: Evaluation = field(default_factory=Evaluation)
 
@@ -95,6 +98,7 @@ class Settings:
                 "the last step would not be stored, from which the next run starts", where=("steps", "stride"),
                 expected=f"steps divisible by {self.stride}", found=self.steps,
             )  # fmt: skip
+        check_choice(self.failure, ("stop", "keep"), "failure")
         low, high = self.density
         if not 0 <= low < high:
             raise SpecError("not a range", where="density", expected="low < high in g/cm³", found=self.density)

@@ -67,7 +67,8 @@ def simulate(work: Work, stage: Stage, folder: Path) -> dict[str, Any]:
     if verdict.outcome == "failed":
         if stage.options["failure"] != "keep":
             raise Flagged(
-                f"{stage.name}: {verdict.sentence} Nothing is built on this run; the workflow stops here"
+                f"{stage.name}: {verdict.sentence} Nothing is built on this run; the workflow stops here "
+                "(failure: keep goes on with the rows before)"
             )  # fmt: skip
         rows = max(verdict.last_good, 0) // stride + 1
     final = _row(folder, rows - 1)
@@ -132,6 +133,8 @@ def pick(work: Work, stage: Stage, folder: Path) -> dict[str, Any]:
 def review(work: Work, stage: Stage, folder: Path) -> dict[str, Any]:
     from mlipkit.data import write
 
+    if not (work.folder_of(stage.inputs["frames"][0]) / FRAMES).is_file():
+        return {"sentence": "no frame to approve", "struck": []}
     number = f"{work.plan.of('review').index(stage) + 1:02d}"
     frames = work.frames(stage.inputs["frames"][0])
     path = work.folder / "candidates" / f"{number}.extxyz"
