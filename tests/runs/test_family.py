@@ -89,7 +89,7 @@ def test_an_active_run_is_not_deleted(work):
     copy = duplicate(run, steps=3)
     copy.wait()
     assert copy.name != run.name
-    assert copy.spec.steps == 3
+    assert copy.spec.steps == 3  # type: ignore[union-attr]
     assert copy.state == "completed"
     with pytest.raises(SpecError):
         duplicate(run, steps=-3)
