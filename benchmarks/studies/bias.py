@@ -31,16 +31,15 @@ import yaml
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
-from bias_data import published_name, read_set, training_set
+from bias_data import kept, published_name, read_set, training_set
 from records import RESULTS, keep
 
 from mlipkit.analysis.residuals import Residuals, residuals
-from mlipkit.data import FrameSet, split
+from mlipkit.data import split
 from mlipkit.events import Evaluated, Event, Message
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1] / "build" / "studies"
-DIGITS = 6
 
 
 def read_plan(name: str) -> dict[str, Any]:
@@ -73,27 +72,6 @@ def take(plan: dict[str, Any], file: Path) -> None:
     new = {key(json.loads(text)): text for text in texts}
     with (RESULTS / f"{plan['results']}.jsonl").open("a") as stream:
         stream.writelines(text + "\n" for job, text in new.items() if job not in done)
-
-
-def rounded(value: float) -> float | None:
-    return float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None
-
-
-def kept(found: Residuals) -> dict[str, list]:
-    """Residuals of a set as they stand in a line: meV/atom [F], (eV/Å)² [F,3], eV/Å³ [F,6]."""
-    return {
-        "energy_mev": [rounded(1000 * x) for x in found.energy.tolist()],
-        "force_squares": [[rounded(x) for x in row] for row in found.force_squares.tolist()],
-        "stress": [[rounded(x) for x in row] for row in found.stress.tolist()],
-    }  # fmt: skip
-
-
-def restored(record: dict[str, list], frames: FrameSet) -> Residuals:
-    """The opposite of `kept`."""
-    columns = {name: np.array(values, dtype=float) for name, values in record.items()}
-    return Residuals(
-        frames, columns["energy_mev"] / 1000, columns["force_squares"], np.asarray(frames.n_atoms), columns["stress"]
-    )
 
 
 def log(event: Event) -> None:

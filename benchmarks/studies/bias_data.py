@@ -16,8 +16,11 @@ from typing import Any
 import ase.io
 import numpy as np
 
+from mlipkit.analysis.residuals import Residuals
 from mlipkit.data import FrameSet, read
 
+DIGITS = 6
+"""Significant digits of recorded residuals."""
 ARMS = {"naive": "naive_50", "iterative": "periodic_50", "longrun": "nonperiodic_50"}
 FAMILIES = {"naive": "naive", "periodic": "iterative", "nonperiodic": "longrun"}
 SHORT = {"naive": "N", "iterative": "FT", "longrun": "NP"}
@@ -91,3 +94,24 @@ def training_set(name: str, size: int) -> FrameSet:
 def published_name(arm_name: str, size: int) -> str:
     """Name of the published model with this training set."""
     return SIZES[size][1] if arm_name == "iterative" else f"{SHORT[arm_name]}-{size}"
+
+
+def rounded(value: float) -> float | None:
+    return float(f"{value:.{DIGITS}g}") if np.isfinite(value) else None
+
+
+def kept(found: Residuals) -> dict[str, list]:
+    """Residuals of a set as they stand in a line: meV/atom [F], (eV/Å)² [F,3], eV/Å³ [F,6]."""
+    return {
+        "energy_mev": [rounded(1000 * x) for x in found.energy.tolist()],
+        "force_squares": [[rounded(x) for x in row] for row in found.force_squares.tolist()],
+        "stress": [[rounded(x) for x in row] for row in found.stress.tolist()],
+    }  # fmt: skip
+
+
+def restored(record: dict[str, list], frames: FrameSet) -> Residuals:
+    """The opposite of `kept`."""
+    columns = {name: np.array(values, dtype=float) for name, values in record.items()}
+    return Residuals(
+        frames, columns["energy_mev"] / 1000, columns["force_squares"], np.asarray(frames.n_atoms), columns["stress"]
+    )

@@ -11,8 +11,7 @@ from typing import Any
 
 import numpy as np
 import yaml
-from bias import restored
-from bias_data import ARMS, Told, published_name, read_set, training_set
+from bias_data import ARMS, Told, published_name, read_set, restored, training_set
 
 from mlipkit.analysis.bootstrap import Design, Level, bootstrap
 from mlipkit.analysis.cross_evaluation import Cell, cross_evaluation, density_pairs, is_in
