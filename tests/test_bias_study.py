@@ -120,7 +120,7 @@ def tables(shared_data: Path):
 def line(arm: str, size: int, seed: int, mean: float, std: float, rng: np.random.Generator) -> dict:
     """What a potential with residuals of this mean and standard deviation (meV/atom) would have left behind."""
     import bias
-    from bias_data import read_set
+    from bias_data import kept, read_set
 
     sets = {}
     for name in bias.read_plan("bias.yaml")["evaluate"]:
@@ -128,7 +128,7 @@ def line(arm: str, size: int, seed: int, mean: float, std: float, rng: np.random
         n = len(frames)
         found = Residuals(frames, (mean + rng.normal(0, std, n)) / 1000, rng.uniform(1, 2, (n, 3)),
                           np.asarray(frames.n_atoms), rng.normal(0, 0.001, (n, 6)))  # fmt: skip
-        sets[name] = bias.kept(found)
+        sets[name] = kept(found)
     forces = {"validation": {"forces_mae": 0.1}}
     return {
         "model": "chgnet", "arm": arm, "size": size, "seed": seed, "sets": sets, "chosen": "fine-tuned" if arm else "",
@@ -208,10 +208,10 @@ def test_constants_alone_can_make_one_arm_look_better(tables) -> None:
 
 
 def test_a_line_keeps_what_the_tables_need(tables) -> None:
-    import bias
+    from bias_data import kept, restored
 
     [found] = tables.models_of([line("", 0, 0, -190.0, 6.0, np.random.default_rng(0))], "chgnet")[0].on("independent")
-    again = bias.restored(bias.kept(found), found.frames)
+    again = restored(kept(found), found.frames)
     assert again.energy == pytest.approx(found.energy, rel=1e-5)
     assert again.stress == pytest.approx(found.stress, rel=1e-5)
     row, slipped = tables.table_row(found), tables.table_row(tables._slipped(found))
