@@ -217,7 +217,7 @@ class Selection:
 
     def export_jobs(
         self, folder: str | Path, sets: Sets, template: str | Path, format: str | None = None,
-        species: Sequence[str] | None = None,
+        species: Sequence[str] | None = None, box: float | Sequence[float] | None = None,
     ) -> Exported:  # fmt: skip
         """One folder per selected frame with the user's own inputs of VASP or CP2K; `mlipkit.labelling.collect` reads
         what becomes of them. See `mlipkit.data.jobs.export_jobs`.
@@ -230,7 +230,7 @@ class Selection:
         """
         from mlipkit.data.jobs import export_jobs
 
-        return export_jobs(self.frames(sets), folder, template, format, None if species is None else tuple(species))
+        return export_jobs(self.frames(sets), folder, template, format, species, box)
 
     # ---- on disk
 

@@ -221,7 +221,7 @@ def _read_job(
     """A job by itself, its labels in the frame's order of atoms; whether it fits the others is judged later."""
     from mlipkit.data.jobs.compare import structure_fault
     from mlipkit.data.jobs.cp2k_output import read_cp2k
-    from mlipkit.data.jobs.folder import read_order
+    from mlipkit.data.jobs.folder import boxed, read_order
     from mlipkit.data.jobs.vasp_output import read_vasp
 
     job = CollectedJob(folder.name, uid, "missing")
@@ -240,7 +240,13 @@ def _read_job(
     if output.state not in ("done", "unconverged") or not len(output.numbers):
         return job, None
     fault = structure_fault(
-        frame, order, output.numbers, output.positions, output.cell, tolerance, output.cell_rounding
+        boxed(frame, manifest.box),
+        order,
+        output.numbers,
+        output.positions,
+        output.cell,
+        tolerance,
+        output.cell_rounding,
     )
     if fault:
         return replace(job, state="wrong structure", reason=fault), None

@@ -18,7 +18,7 @@ from ase.constraints import FixAtoms
 from ase.io import read as ase_read
 from dft_text import CP2K_INPUT, INCAR, KPOINTS, Run, cp2k_log, cp2k_template, outcar, potcar, vasp_template, vasprun
 
-from mlipkit.data import FrameSet, Selection, export_jobs, read
+from mlipkit.data import FrameSet, Selection, export_jobs, read, write
 from mlipkit.data.jobs import vasp_input
 from mlipkit.data.jobs.folder import JOB, MANIFEST
 from mlipkit.errors import DataError
@@ -384,6 +384,19 @@ def test_the_same_functional_said_otherwise_is_the_same(exported: Path) -> None:
     assert found.notes == ["several versions of the program: VASP 5.4.4, VASP 6.3.0"]
 
 
+def test_what_outputs_print_with_few_digits_is_no_difference(tmp_path: Path, frames: FrameSet) -> None:
+    incar = INCAR.replace("SIGMA = 0.05", "SIGMA = 0.0472").replace("400", "400.04") + "IVDW = 12\n"
+    export_jobs(frames, tmp_path / "dft", vasp_template(tmp_path / "t", INCAR=incar))
+    first, second, *_ = jobs_of(tmp_path / "dft")
+    text = outcar(run_of(first, 0))
+    (first / "OUTCAR").write_text(text.replace("  FORCE on cell", "  Edisp (eV)   -0.12345\n  FORCE on cell"))
+    (second / "OUTCAR").write_text(outcar(run_of(second, 1)))
+    found = collect(tmp_path / "dft")
+    assert found.jobs[0].state == "done", found.jobs[0].reason
+    assert found.jobs[1].reason == "IVDW: expected 12, found 0"
+    assert found.level_of_theory.startswith("PBE with dispersion (IVDW 12), cutoff 400")
+
+
 def test_template_or_majority(exported: Path) -> None:
     for row, path in enumerate(jobs_of(exported)):
         (path / "OUTCAR").write_text(outcar(run_of(path, row).but(encut=400.0 if row == 2 else 520.0)))
@@ -412,6 +425,17 @@ def test_kspacing_gives_each_cell_its_mesh(tmp_path: Path) -> None:
     found = collect(tmp_path / "dft")
     assert found.counts == {"done": 2}, str(found)
     assert found.settings["k-points"] == "KSPACING 0.4"
+
+
+def test_the_incar_that_vasp_6_copies_is_no_setting(exported: Path) -> None:
+    first, second, *_ = jobs_of(exported)
+    copied = " INCAR:\n   ENCUT = 400 ! was 520\n   LREAL = Auto\n   SIGMA = 0.5d-1\n   PREC = Accurate\n"
+    (first / "OUTCAR").write_text(outcar(run_of(first, 0)).replace(" INCAR:\n", copied))
+    (second / "OUTCAR").write_text(outcar(run_of(second, 1)).replace("ENCUT  =  400.0 eV", "ENCUT  = ****** eV"))
+    found = collect(exported)
+    assert found.jobs[0].state == "done", found.jobs[0].reason
+    assert found.jobs[1].state == "failed"
+    assert "could not convert string to float: '******'" in found.jobs[1].reason
 
 
 def test_wrong_structures(exported: Path, frames: FrameSet) -> None:
@@ -486,16 +510,38 @@ def test_outputs_that_are_cut_short(exported: Path) -> None:
 
 
 def test_one_whole_file_beside_a_broken_one_is_enough(exported: Path) -> None:
-    first, second, *_ = jobs_of(exported)
+    first, second, third, _ = jobs_of(exported)
     (first / "OUTCAR").write_text(outcar(run_of(first, 0)))
     (first / "vasprun.xml").write_text(vasprun(run_of(first, 0).but(ended=False)))
     (second / "OUTCAR").write_text(outcar(run_of(second, 1)))
-    (second / "vasprun.xml").write_text(vasprun(run_of(second, 1).but(energy=-20.0)))
+    (second / "vasprun.xml").write_text(vasprun(run_of(second, 1).but(forces=forces_of(5, 6))))
+    (third / "OUTCAR").write_text(outcar(run_of(third, 2)))
+    (third / "vasprun.xml").write_text(vasprun(run_of(third, 2).but(energy=-16.0, zero=-15.9)))
     found = collect(exported)
     assert found.jobs[0].state == "done"
     assert found.jobs[0].notes == ["vasprun.xml not used: not finished: vasprun.xml ends before the calculation did"]
     assert found.jobs[1].state == "failed"
-    assert found.jobs[1].reason.startswith("OUTCAR and vasprun.xml are of different runs: energies of -20.0")
+    assert found.jobs[1].reason == "OUTCAR and vasprun.xml hold different atoms or forces"
+    assert found.jobs[2].notes == ["the energy is that of the OUTCAR; the vasprun.xml differs by 0.2000 eV"]
+    assert found.frames.energy.tolist() == [-14.2, -16.2]
+
+
+def test_hubbard_u_is_compared_by_element(exported: Path) -> None:
+    said = """ LDA+U is selected, type is set to LDAUTYPE =  2
+   angular momentum for each species LDAUL =     1   -1
+   U (eV)           for each species LDAUU =   {}  0.0
+   J (eV)           for each species LDAUJ =   0.0  0.0
+ k-points in reciprocal"""
+    for row, path in enumerate(jobs_of(exported)):
+        text = outcar(run_of(path, row))
+        if row < 3:
+            text = text.replace(" k-points in reciprocal", said.format("4.0" if row == 1 else "5.0"))
+        (path / "OUTCAR").write_text(text)
+    found = collect(exported)
+    assert [job.state for job in found.jobs] == ["done", "other settings", "done", "other settings"]
+    assert found.jobs[1].reason == "U (eV) of O: expected 5, found 4"
+    assert found.jobs[3].reason == "DFT+U: expected T, found F"
+    assert found.level_of_theory.startswith("PBE+U, cutoff 400 eV")
 
 
 def test_unconverged_in_every_way_it_can_be_told(exported: Path) -> None:
@@ -573,6 +619,40 @@ def test_frames_that_are_not_periodic_get_no_stress(tmp_path: Path) -> None:
     found = collect(tmp_path / "dft")
     assert found.counts == {"done": 1}
     assert not found.frames.has("stress").any()
+
+
+@pytest.mark.parametrize("code", ["vasp", "cp2k"])
+def test_molecules_without_a_cell_are_computed_in_a_box_and_stay_as_they_are(tmp_path: Path, code: str) -> None:
+    places = np.array([[0.8, 0.6, 30.0], [0.0, 0.0, 30.0], [-0.8, 0.6, 30.0]])
+    frames = FrameSet.from_atoms([Atoms("HOH", places), Atoms("HOH", places * 1.01)])
+    template = vasp_template(tmp_path / "t") if code == "vasp" else cp2k_template(tmp_path / "t")
+    folder = tmp_path / "dft"
+    with pytest.raises(DataError, match=r"no cell, and \w+ needs one.* Give molecules a box: box=15"):
+        export_jobs(frames, folder, template)
+    with pytest.raises(DataError, match="box: the molecule does not fit"):
+        export_jobs(frames, folder, template, box=1.0)
+    with pytest.raises(DataError, match="one or three edges in Å"):
+        export_jobs(frames, folder, template, box=(1.0, 2.0))
+    export_jobs(frames, folder, template, box=12.0)
+    with pytest.raises(DataError, match="holds jobs with another box"):
+        export_jobs(frames, folder, template, box=13.0)
+    for row, path in enumerate(jobs_of(folder)):
+        if code == "vasp":
+            run = run_of(path, row)
+            (path / "OUTCAR").write_text(outcar(run))
+            assert run.positions.mean(0) == pytest.approx([6.0, 6.0, 6.0], abs=0.2)
+        else:
+            assert "PERIODIC NONE" in (path / "water.inp").read_text()
+            shifted = places * (1.01 if row else 1.0)
+            shifted = shifted - (shifted.min(0) + shifted.max(0)) / 2 + 6.0
+            run = Run(frames.frame(row)["numbers"], shifted, 12.0 * np.eye(3), forces_of(row, 3))
+            (path / "water.out").write_text(cp2k_log(run))
+    found = collect(folder)
+    assert found.counts == {"done": 2}, str(found)
+    assert np.array_equal(found.frames.positions, frames.positions)
+    assert not found.frames.cell.any()
+    assert np.array_equal(found.frames.uids, frames.uids), "they join the selection"
+    assert found.frames.forces == pytest.approx(np.concatenate([forces_of(0, 3), forces_of(1, 3)]), abs=1e-6)
 
 
 # ---- CP2K
@@ -691,6 +771,49 @@ def test_kpoints_files() -> None:
     assert words("x\n0\nmonkhorst\n3 3 1\n0 0 0\n") == "3×3×1 with Γ"
     assert words("x\n0\nAuto\n20\n") == vasp_input.BY_LENGTH
     assert words("x\n2\nReciprocal\n0 0 0 1\n0.5 0 0 1\n") is None
+
+
+# ---- the shell
+
+
+def test_from_the_shell(tmp_path: Path, frames: FrameSet, capsys) -> None:
+    from mlipkit import cli
+
+    def run(*arguments: object) -> int:
+        with pytest.raises(SystemExit) as caught:
+            cli.main([str(argument) for argument in arguments])
+        return int(caught.value.code or 0)
+
+    folder, template = tmp_path / "dft", vasp_template(tmp_path / "t")
+    write(tmp_path / "picked.extxyz", frames)
+    told = tmp_path / "told.json"
+    export = ("jobs", "export", tmp_path / "picked.extxyz", "--template", template, "-o", folder, "--json", told)
+    assert run(*export) == 0
+    assert json.loads(told.read_text())["figures"]["new"]["value"] == 4
+    for row, path in enumerate(jobs_of(folder)[:3]):
+        (path / "OUTCAR").write_text(outcar(run_of(path, row)))
+    capsys.readouterr()
+    assert run("jobs", "collect", folder, "--json", told) == 0
+    shown = capsys.readouterr().out
+    assert "3 of 4 jobs done, 1 missing; PBE, cutoff 400 eV" in shown
+    assert "not started: neither OUTCAR nor vasprun.xml" in shown
+    assert json.loads(told.read_text())["figures"] == {
+        "done": {"value": 3, "unit": "jobs"}, "missing": {"value": 1, "unit": "jobs"},
+    }  # fmt: skip
+    assert run("jobs", "collect", tmp_path / "t") == 1
+    assert "holds no exported jobs" in capsys.readouterr().err
+    assert run("jobs", "collect", folder, "--energy", "free") == 1
+    assert "no such choice" in capsys.readouterr().err
+
+
+def test_the_page_of_the_documentation(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    vasp_template(tmp_path / "inputs", ("C", "H", "O"))
+    page = (Path(__file__).resolve().parents[2] / "docs/labelling.md").read_text()
+    code = page.split("## By your own VASP or CP2K")[1].split("```python\n")[1].split("```")[0]
+    names: dict = {}
+    exec(code, names)
+    assert names["found"].counts == {"missing": 2}
 
 
 # ---- outputs of real programs, which ASE ships for its own tests

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ase.data import atomic_numbers, chemical_symbols
+from ase.data import chemical_symbols
 
 from mlipkit.data.jobs.vasp_input import Settings
 from mlipkit.errors import DataError
@@ -120,7 +120,7 @@ class Cp2kTemplate:
         """
         if abs(float(np.linalg.det(frame["cell"]))) < 1e-6:
             raise DataError("no cell, and CP2K needs one", where="cell",
-                            hint="Give molecules a box: atoms.center(vacuum=8)")  # fmt: skip
+                            hint="Give molecules a box: box=15 (Å)")  # fmt: skip
         if "DEFAULT" in self.kinds:
             return
         for z in dict.fromkeys(int(z) for z in frame["numbers"]):
@@ -171,25 +171,11 @@ def _settings(lines: list[Line]) -> Settings:
         elif section == "KPOINTS" and line.keyword == "SCHEME":
             words = line.value.split()
             found["k-points"] = "Γ" if words[0] == "GAMMA" else _scheme(words)
-        elif section == "KIND" and line.keyword in ("BASIS_SET", "POTENTIAL") and line.value:
-            name = _kind_of(lines, line)
-            if name in atomic_numbers and len(line.value.split()) == 1:
-                found[f"{'basis set' if line.keyword == 'BASIS_SET' else 'potential'} of {name}"] = line.value
     return found
 
 
 def _scheme(words: list[str]) -> str:
     return f"{words[0].lower()} {'×'.join(words[1:4])}"
-
-
-def _kind_of(lines: list[Line], wanted: Line) -> str:
-    name = ""
-    for line in lines:
-        if line.keyword == "&KIND":
-            name = line.value.capitalize()
-        if line is wanted:
-            return name
-    return ""
 
 
 def _number(text: str) -> float | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -67,7 +67,7 @@ class Exported:
 
 def export_jobs(
     frames: FrameSet, folder: Path | str, template: Path | str, format: str | None = None,
-    species: tuple[str, ...] | list[str] | None = None,
+    species: Sequence[str] | None = None, box: float | Sequence[float] | None = None,
 ) -> Exported:  # fmt: skip
     """Write one folder per frame with the files of a template and the structure of the frame.
 
@@ -81,6 +81,7 @@ def export_jobs(
             whose &CELL and &COORD are replaced. Files whose names begin with a dot are left out.
         format: "vasp" or "cp2k"; found from the template when omitted.
         species: order of elements in the POSCAR where the template has no POTCAR; by atomic number when omitted.
+        box: Å, edge or edges of a box in whose middle frames without a cell are computed; the frames stay as they are.
 
     Raises:
         DataError: no frames, a template that cannot be used, a frame that cannot be computed with it, a folder that
@@ -91,13 +92,14 @@ def export_jobs(
         raise DataError("no frames to export")
     files, hashed = _template_files(source)
     plan = _plan(source, files, format, None if species is None else tuple(species))
+    edges = _edges(box)
     before = read_manifest(folder)
-    _check_folder(folder, before, plan, source, hashed)
-    _check_frames(frames, plan)
+    _check_folder(folder, before, plan, source, hashed, edges)
+    _check_frames(frames, plan, edges)
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with _alone(folder):
-            return _write(frames, folder, source, plan, hashed)
+            return _write(frames, folder, source, plan, hashed, edges)
     except OSError as error:
         raise DataError(
             f"cannot be written ({error.strerror or error})", where=str(folder),
@@ -148,7 +150,18 @@ def _has_input(files: dict[str, Path]) -> bool:
     return any(name.endswith(".inp") for name in files)
 
 
-def _check_folder(folder: Path, before: Manifest | None, plan: Any, source: Path, hashed: str) -> None:
+def _edges(box: float | Sequence[float] | None) -> tuple[float, ...]:
+    if box is None:
+        return ()
+    edges = np.broadcast_to(np.asarray(box, float), (3,)) if np.size(box) in (1, 3) else np.zeros(3)
+    if not (edges > 0).all():
+        raise DataError("no box", where="box", expected="one or three edges in Å", found=box)
+    return tuple(edges.tolist())
+
+
+def _check_folder(
+    folder: Path, before: Manifest | None, plan: Any, source: Path, hashed: str, edges: tuple[float, ...]
+) -> None:
     if before is None:
         own = {LOCK, FRAMES}
         if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - own):
@@ -161,16 +174,22 @@ def _check_folder(folder: Path, before: Manifest | None, plan: Any, source: Path
             found=f"{source.name} ({plan.code}, {hashed[:12]})",
             hint="Labels of two templates do not mix: export into another folder",
         )  # fmt: skip
+    if before.box != edges:
+        raise DataError("holds jobs with another box", where=(str(folder), "box"), expected=before.box or "none",
+                        found=edges or "none")  # fmt: skip
     if before.species != plan.species:
         raise DataError("holds jobs with another order of elements", where=(str(folder), "species"),
                         expected=" ".join(before.species), found=" ".join(plan.species))  # fmt: skip
 
 
-def _check_frames(frames: FrameSet, plan: Any) -> None:
+def _check_frames(frames: FrameSet, plan: Any, edges: tuple[float, ...]) -> None:
     for row in range(len(frames)):
         frame = frames.frame(row)
         try:
-            plan.check(frame)
+            if edges and not frame["cell"].any() and (np.ptp(frame["positions"], axis=0) >= edges).any():
+                raise DataError("the molecule does not fit", where="box", expected=f"less than {edges} Å",
+                                found=f"{np.ptp(frame['positions'], axis=0).round(2).tolist()} Å")  # fmt: skip
+            plan.check(kept.boxed(frame, edges))
         except DataError as error:
             raise DataError(error.what, where=(f"frame {row} (uid {frame['uid']})", *error.where),
                             expected=error.expected, found=error.found, hint=error.hint) from None  # fmt: skip
@@ -186,9 +205,9 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
 
 
-def _write(frames: FrameSet, folder: Path, source: Path, plan: Any, hashed: str) -> Exported:
-    before = read_manifest(folder) or Manifest(plan.code, source.name, hashed, plan.settings, plan.species)
-    _check_folder(folder, read_manifest(folder), plan, source, hashed)
+def _write(frames: FrameSet, folder: Path, source: Path, plan: Any, hashed: str, edges: tuple[float, ...]) -> Exported:
+    before = read_manifest(folder) or Manifest(plan.code, source.name, hashed, plan.settings, plan.species, edges)
+    _check_folder(folder, read_manifest(folder), plan, source, hashed, edges)
     everything = _with_frames(folder, frames)
     known = set(before.jobs.values())
     jobs = dict(before.jobs)
@@ -238,7 +257,7 @@ def _write_job(folder: Path, name: str, frame: dict[str, Any], plan: Any, manife
     part = folder / f".{name}{PART}"
     part.mkdir()
     try:
-        made, order = plan.job(frame)
+        made, order = plan.job(kept.boxed(frame, manifest.box))
         made[JOB] = kept.job_record(frame, manifest, np.asarray(order))
         for file, path in plan.files.items():
             if file not in made:

@@ -38,6 +38,7 @@ class Manifest:
         hash: of all its files.
         expected: settings that its inputs ask for in so many words.
         species: order of elements in the POSCAR; empty for CP2K.
+        box: Å, edges of the box that molecules without a cell are put in; empty for none.
         jobs: folder -> uid, in the order of export.
     """
 
@@ -46,6 +47,7 @@ class Manifest:
     hash: str
     expected: Settings = field(default_factory=dict)
     species: tuple[str, ...] = ()
+    box: tuple[float, ...] = ()
     jobs: dict[str, str] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
@@ -53,7 +55,8 @@ class Manifest:
         record = {
             "format": FORMAT, "version": VERSION, "code": self.code,
             "template": {"name": self.template, "hash": self.hash}, "expected": self.expected,
-            "species": list(self.species), "jobs": [{"folder": f, "uid": u} for f, u in self.jobs.items()],
+            "species": list(self.species), "box": list(self.box),
+            "jobs": [{"folder": f, "uid": u} for f, u in self.jobs.items()],
         }  # fmt: skip
         return (json.dumps(record, indent=1, ensure_ascii=False) + "\n").encode()
 
@@ -75,7 +78,7 @@ def read_manifest(folder: Path) -> Manifest | None:
     try:
         return Manifest(
             str(record["code"]), str(record["template"]["name"]), str(record["template"]["hash"]),
-            dict(record["expected"]), tuple(record["species"]),
+            dict(record["expected"]), tuple(record["species"]), tuple(map(float, record["box"])),
             {str(job["folder"]): str(job["uid"]) for job in record["jobs"]},
         )  # fmt: skip
     except (KeyError, TypeError, ValueError) as error:
@@ -89,6 +92,15 @@ def exported_frames(folder: Path) -> FrameSet:
         DataError: they are not there, or damaged.
     """
     return FrameSet.open(folder / FRAMES, mmap=False)
+
+
+def boxed(frame: dict[str, Any], box: tuple[float, ...]) -> dict[str, Any]:
+    """A frame as it is computed: without any cell in the middle of the box, else as it is. The frame itself stays."""
+    if not box or np.asarray(frame["cell"]).any():
+        return frame
+    positions = np.asarray(frame["positions"])
+    middle = (positions.min(0) + positions.max(0)) / 2
+    return {**frame, "cell": np.diag(box), "positions": positions - middle + np.array(box) / 2}
 
 
 def job_record(frame: Mapping[str, Any], manifest: Manifest, order: np.ndarray) -> bytes:

@@ -49,15 +49,14 @@ def read_vasp(folder: Path) -> Output:
     if len(read) == 1:
         return read[0]
     xml, out = read
-    if len(xml.numbers) and len(out.numbers) and (clash := _clash(xml, out)):
-        return replace(
-            out, files=names, state="failed", reason=f"OUTCAR and vasprun.xml are of different runs: {clash}"
-        )
+    if len(xml.numbers) and len(out.numbers) and _clash(xml, out):
+        return replace(out, files=names, state="failed", reason="OUTCAR and vasprun.xml hold different atoms or forces")
     ended = [one for one in read if one.state in ("done", "unconverged")]
     if len(ended) < 2:
         best = ended[0] if ended else out
         other = out if best is xml else xml
         return replace(best, notes=[*best.notes, f"{other.files[0]} not used: {other.reason}"] if ended else best.notes)
+    xml = _with_energy_of(out, xml)
     # Only the OUTCAR says why the electronic loop was left; a loop may converge in its very last step.
     return replace(xml, files=names, state=out.state, reason=out.reason, settings={**xml.settings, **out.settings},
                    program=out.program or xml.program, seconds=out.seconds, notes=_unique(xml.notes + out.notes),
@@ -84,16 +83,23 @@ def _guarded(read: Callable[[Path, str | None], Output], path: Path, spacing: st
         return Output((path.name,), "failed", f"{path.name} is not text")
     except OSError as error:
         return Output((path.name,), "failed", f"{path.name} cannot be read ({error.strerror or error})")
+    except (ValueError, IndexError) as error:
+        return Output((path.name,), "failed", f"{path.name} cannot be read ({type(error).__name__}: {error})")
 
 
-def _clash(xml: Output, out: Output) -> str:
-    if len(xml.numbers) != len(out.numbers) or not np.array_equal(xml.numbers, out.numbers):
-        return "other atoms"
-    if abs(xml.energy - out.energy) > SAME_ENERGY:
-        return f"energies of {xml.energy:.6f} and {out.energy:.6f} eV"
-    if np.abs(xml.forces - out.forces).max(initial=0.0) > SAME_FORCE:
-        return "other forces"
-    return ""
+def _clash(xml: Output, out: Output) -> bool:
+    """Whether two files cannot be of one run."""
+    if not np.array_equal(xml.numbers, out.numbers):
+        return True
+    return xml.forces.shape == out.forces.shape and bool((np.abs(xml.forces - out.forces) > SAME_FORCE).any())
+
+
+def _with_energy_of(out: Output, xml: Output) -> Output:
+    """Some versions leave the dispersion out of the energy in the vasprun.xml; the forces were found to be equal."""
+    if abs(xml.energy - out.energy) <= SAME_ENERGY:
+        return xml
+    note = f"the energy is that of the OUTCAR; the vasprun.xml differs by {xml.energy - out.energy:.4f} eV"
+    return replace(xml, energy=out.energy, energy_zero=out.energy_zero, notes=[*xml.notes, note])
 
 
 def _unique(notes: list[str]) -> list[str]:
@@ -157,7 +163,7 @@ class _OutcarHead:
         self.titles: list[str] = []
         self.mesh: list[int] = []
         self.points: list[list[float]] = []
-        self.spacing = self._in_points = self._gamma = self._dispersion = False
+        self.spacing = self._in_points = self._in_incar = self._dispersion = False
 
     def value(self, name: str, default: str = "") -> str:
         """A tag as it is printed first."""
@@ -185,6 +191,16 @@ class _OutcarHead:
                 self.points.append([float(word) for word in words[:3]])
                 return
             self._in_points = False
+        if line.startswith(" INCAR:"):
+            self._in_incar = True
+        elif line.lstrip().startswith("POTCAR:"):
+            self._in_incar = False
+        if self._in_incar:
+            # VASP 6 copies the INCAR as it was written; what became of its tags follows below.
+            for name, value in _VALUE.findall(line):
+                if name in ("KSPACING", "IVDW"):
+                    self.values.setdefault(name, value)
+            return
         if "TITEL" in line and "=" in line:
             self.titles.append(" ".join(line.split("=", 1)[1].split()))
         elif line.lstrip().startswith("POTCAR:"):

@@ -70,7 +70,7 @@ class VaspTemplate:
         volume = float(np.linalg.det(frame["cell"]))
         if abs(volume) < 1e-6:
             raise DataError("no cell, and VASP needs one", where="cell", found=f"a volume of {volume:g} Å³",
-                            hint="Give molecules a box: atoms.center(vacuum=8)")  # fmt: skip
+                            hint="Give molecules a box: box=15 (Å)")  # fmt: skip
         if volume < 0:
             raise DataError("a left-handed cell, which VASP refuses", where="cell", found=f"volume {volume:.6g} Å³",
                             hint="Exchange two cell vectors")  # fmt: skip
