@@ -201,22 +201,29 @@ def collect(
         raise DataError("holds no exported jobs", where=str(folder), expected=f"a folder with {MANIFEST}",
                         hint="export_jobs makes one")  # fmt: skip
     frames = exported_frames(folder).select_uids(list(manifest.jobs.values()))
-    read = [_read_job(folder / name, uid, frames, row, manifest, tolerance, max_force)
+    read = [_read_job(folder / name, uid, frames, row, manifest, tolerance, max_force, energy)
             for row, (name, uid) in enumerate(manifest.jobs.items())]  # fmt: skip
     expected = _judge_settings([job for job, _ in read], manifest, settings)
     rows = [row for row, (job, _) in enumerate(read) if job.state == "done"]
-    labelled = _labelled(frames, rows, [read[row] for row in rows], energy)
+    labelled = _labelled(frames, rows, [read[row] for row in rows])
     jobs = [job for job, _ in read]
     done = [job for job in jobs if job.state == "done"]
     found = Collected(folder, labelled, jobs, expected, _maker(manifest, done, expected, energy))
-    found.notes += _notes(jobs, done, expected, manifest, settings)
+    found.notes += _notes(jobs, labelled, expected, manifest, settings)
     if write:
         _keep(found, max_force)
     return found
 
 
 def _read_job(
-    folder: Path, uid: str, frames: FrameSet, row: int, manifest: Manifest, tolerance: float, max_force: float
+    folder: Path,
+    uid: str,
+    frames: FrameSet,
+    row: int,
+    manifest: Manifest,
+    tolerance: float,
+    max_force: float,
+    energy: str,
 ) -> tuple[CollectedJob, Labels | None]:
     """A job by itself, its labels in the frame's order of atoms; whether it fits the others is judged later."""
     from mlipkit.data.jobs.compare import structure_fault
@@ -252,11 +259,11 @@ def _read_job(
         return replace(job, state="wrong structure", reason=fault), None
     if output.state != "done":
         return job, None
-    return _labels_of(job, output, order, bool(frame["pbc"].all()), max_force)
+    return _labels_of(job, output, order, bool(frame["pbc"].all()), max_force, energy)
 
 
 def _labels_of(
-    job: CollectedJob, output: Output, order: np.ndarray, periodic: bool, max_force: float
+    job: CollectedJob, output: Output, order: np.ndarray, periodic: bool, max_force: float, energy: str
 ) -> tuple[CollectedJob, Labels | None]:
     fault = "no forces in the output" if len(output.forces) != len(order) else ""
     if not fault:
@@ -264,8 +271,11 @@ def _labels_of(
         forces[order] = output.forces
         labels = Labels(output.energy, forces, output.stress if periodic else None)
         fault = fault_of(labels, len(order), max_force)
-        if not fault:
+        if not fault and energy == "free_energy":
             return replace(job, energy=output.energy, other_energy=output.energy_zero), labels
+        if not fault and np.isfinite(output.energy_zero):
+            return replace(job, energy=output.energy_zero, other_energy=output.energy), labels
+        fault = fault or "the output says no energy extrapolated to no smearing"
     return replace(job, state="failed", reason=fault), None
 
 
@@ -290,17 +300,13 @@ def _judge_settings(jobs: list[CollectedJob], manifest: Manifest, rule: str) -> 
     return expected
 
 
-def _labelled(
-    frames: FrameSet, rows: list[int], read: list[tuple[CollectedJob, Labels | None]], energy: str
-) -> FrameSet:
+def _labelled(frames: FrameSet, rows: list[int], read: list[tuple[CollectedJob, Labels | None]]) -> FrameSet:
     chosen = frames.select(rows)
     if not rows:
         return chosen
     values, stresses, forces = [], [], []
     for job, labels in read:
         assert labels is not None
-        if energy == "energy" and np.isfinite(job.other_energy):
-            job.energy, job.other_energy = job.other_energy, job.energy
         values.append(job.energy)
         forces.append(labels.forces)
         stresses.append(np.full((3, 3), np.nan) if labels.stress is None else labels.stress)
@@ -348,11 +354,12 @@ def _level(expected: dict[str, float | str], code: str) -> str:
 
 
 def _notes(
-    jobs: list[CollectedJob], done: list[CollectedJob], expected: dict[str, float | str], manifest: Manifest, rule: str
+    jobs: list[CollectedJob], frames: FrameSet, expected: dict[str, float | str], manifest: Manifest, rule: str
 ) -> list[str]:
     from mlipkit.data.jobs.compare import differences
 
     notes = []
+    done = [job for job in jobs if job.state == "done"]
     odd = [job for job in jobs if job.state == "other settings"]
     if odd and not done and rule == "template":
         notes.append("no job was computed with what the template states; settings='majority' takes what most jobs have")
@@ -361,9 +368,13 @@ def _notes(
     programs = sorted({job.program for job in done if job.program})
     if len(programs) > 1:
         notes.append(f"several versions of the program: {', '.join(programs)}")
-    if any(not np.isfinite(job.other_energy) for job in done) and manifest.code == "vasp":
-        notes.append("some outputs hold one energy only")
-    return notes
+    return notes + _stress_note(frames)
+
+
+def _stress_note(frames: FrameSet) -> list[str]:
+    """Frames that could have stress, and do not."""
+    lacking = int((frames.pbc.all(1) & ~frames.has("stress")).sum()) if len(frames) else 0
+    return [f"no stress in the outputs of {lacking} of {len(frames)} frames"] if lacking else []
 
 
 def _keep(found: Collected, max_force: float) -> None:

@@ -611,6 +611,22 @@ def test_a_force_that_is_nonsense(exported: Path) -> None:
     assert "nonsense: a force of" in job.reason
 
 
+def test_energies_of_two_kinds_are_never_mixed(cp2k: Path, frames: FrameSet) -> None:
+    (jobs_of(cp2k)[0] / "water.out").write_text(cp2k_log(cp2k_run(frames, 0)))
+    assert collect(cp2k).counts == {"done": 1, "missing": 3}
+    job = collect(cp2k, energy="energy").jobs[0]
+    assert (job.state, job.reason) == ("failed", "the output says no energy extrapolated to no smearing")
+
+
+def test_stress_that_is_not_in_an_output_is_said(exported: Path) -> None:
+    for row, path in enumerate(jobs_of(exported)[:2]):
+        text = outcar(run_of(path, row))
+        (path / "OUTCAR").write_text(text.replace("  in kB", "  in  B") if row else text)
+    found = collect(exported)
+    assert found.frames.has("stress").tolist() == [True, False]
+    assert found.notes == ["no stress in the outputs of 1 of 2 frames"]
+
+
 def test_frames_that_are_not_periodic_get_no_stress(tmp_path: Path) -> None:
     frames = FrameSet.from_atoms([Atoms("HOH", np.eye(3), cell=CELL, pbc=False)])
     export_jobs(frames, tmp_path / "dft", vasp_template(tmp_path / "t"))

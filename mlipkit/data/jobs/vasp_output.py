@@ -285,7 +285,8 @@ def _common(
         found["k-points"] = mesh
     if counts and len(counts) == len(valences) and "NELECT" in values:
         charge = sum(n * z for n, z in zip(counts, valences, strict=True)) - float(values["NELECT"])
-        found["charge"] = round(charge, 3) + 0.0
+        # Valences are printed with two decimals, and fractional hydrogens add up.
+        found["charge"] = round(charge, 1) + 0.0
     return found
 
 
