@@ -6,6 +6,7 @@ import dataclasses
 import json
 import time
 
+import numpy as np
 import psutil
 import pytest
 from ase.io.trajectory import Trajectory
@@ -13,7 +14,7 @@ from workflow_toys import TINY, toys
 
 from mlipkit.data import FrameSet, read
 from mlipkit.errors import RunError, SpecError
-from mlipkit.events import Message, Verdict
+from mlipkit.events import Message, Verdict, always_run, ignore
 from mlipkit.labelling import Recipe
 from mlipkit.strategies.workflows import Evaluation, approve, compare_arms, plan, provenance, run_workflow, waiting
 from mlipkit.strategies.workflows.running import read_record
@@ -26,12 +27,14 @@ BARE = dataclasses.replace(TINY, evaluation=Evaluation(independent=0, self_md="n
 
 def test_a_structure_that_two_runs_hold_is_told_apart_by_its_run(tmp_path):
     """Without equilibration the first row of a run is the last one of the run before."""
-    one = plan("iterative", dataclasses.replace(BARE, equilibration=0.0))
+    one = plan("iterative", dataclasses.replace(BARE, equilibration=0.0, timestep=0.5))
     assert run_workflow(one, tmp_path, toys()).state == "completed"
     rows = provenance.read(tmp_path)
     twice = [row for row in rows if (row["trajectory"], row["row"]) in (("md_1", 10), ("md_2", 0))]
     assert len({row["uid"] for row in twice}) == 1
     assert [len(row["entered"]) for row in rows] == [3, 3, 3, 2, 2, 2, 1, 1, 1]
+    # Five rows, of two steps of half a femtosecond each.
+    assert [row["time_fs"] for row in rows[:3]] == [0.0, 5.0, 10.0]
 
 
 def test_labels_chosen_by_one_user_are_not_taken_over_for_another(tmp_path):
@@ -185,3 +188,22 @@ def test_the_run_after_a_kept_one_starts_from_its_last_good_row(tmp_path, monkey
     assert (good.positions == first.positions).all()
     rows = [row["row"] for row in provenance.read(tmp_path) if row["trajectory"] == "md_2"]
     assert rows == [6]
+
+
+def test_velocities_and_thermostat_follow_their_own_seeds(tmp_path):
+    """Else the runs of an arm, and its repetitions, would be one run several times."""
+    options = {"steps": 4, "stride": 2, "timestep": 1.0, "temperature": 300.0, "density": [0.3, 3.0], "friction": 0.05}
+
+    def run(name: str, velocities: int, thermostat: int) -> list:
+        (tmp_path / name).mkdir()
+        seeds = {"velocities": velocities, "thermostat": thermostat}
+        StandardTools.simulate(toys(), None, box(0, 4), options, seeds, tmp_path / name, ignore, always_run)
+        with Trajectory(str(tmp_path / name / "trajectory.traj")) as images:
+            return [images[k].get_velocities() for k in (0, -1)]
+
+    first, again, moved, kicked = run("a", 1, 2), run("b", 1, 2), run("c", 3, 2), run("d", 1, 4)
+    assert (first[0] == again[0]).all()
+    assert (first[1] == again[1]).all()
+    assert not np.isclose(first[0], moved[0]).any()
+    assert (first[0] == kicked[0]).all()
+    assert not np.isclose(first[1], kicked[1]).any()

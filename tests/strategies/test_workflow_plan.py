@@ -115,6 +115,14 @@ def test_hybrid_needs_two_rounds():
         plan("hybrid", Settings(runs=3, starts=2))
 
 
+@pytest.mark.parametrize("arm", ARMS)
+@pytest.mark.parametrize("relaxed", [True, False])
+def test_starts_are_relaxed_in_every_arm_alike(arm, relaxed):
+    one = plan(arm, dataclasses.replace(FOUR, relax_starts=relaxed))
+    first = [one[run.inputs["start"][0]].does for run in one.of("simulate")]
+    assert set(first) - {"simulate"} == {"relax" if relaxed else "structures"}
+
+
 def test_arms_share_no_seed_unless_asked_to():
     apart, shared = FOUR, dataclasses.replace(FOUR, share_first_run=True)
 

@@ -215,7 +215,8 @@ def _packmol_first(draft: _Draft) -> None:
     left = one.labels - one.frames
     for k in range(one.runs):
         count = left // one.runs + (k < left % one.runs)
-        md = draft.simulate(f"md_{k + 1}", model, packed, k % one.frames, round=1)
+        start = relaxed if one.relax_starts else packed
+        md = draft.simulate(f"md_{k + 1}", model, start, k % one.frames, round=1)
         if count:
             labels.append(draft.label(str(k + 1), md, draft.rows(count), count, 1))
     draft.finetune(labels, 2)
@@ -237,7 +238,8 @@ def _high_force(draft: _Draft) -> None:
             labels.append(draft.label(how, moved, None, count))
     for k in range(one.runs):
         count = hot // one.runs + (k < hot % one.runs)
-        md = draft.simulate(f"hot_{k + 1}", UNTOUCHED, relaxed, k, temperature=one.hot)
+        start = relaxed if one.relax_starts else starts
+        md = draft.simulate(f"hot_{k + 1}", UNTOUCHED, start, k, temperature=one.hot)
         if count:
             labels.append(draft.label(f"hot_{k + 1}", md, draft.rows(count), count))
     draft.finetune(labels, 1)
