@@ -27,6 +27,8 @@ from mlipkit.runs.spec import AnySpec, FinetuneSpec, LabelSpec, MDSpec, RelaxSpe
 
 WARM_UP, STEPS, SECONDS = 2, 3, 1.0
 """Steps that do not count, steps that do at least, and how long small ones go on."""
+LABEL_PATIENCE_S = 10.0
+"""Frames that take longer are labelled alone for an estimate, others in threes."""
 PATIENCE_S = 600
 POLL_S = 0.05
 
@@ -204,12 +206,13 @@ def measure(spec: AnySpec, base: Path, begin: float) -> Estimate:
 
 
 def _measure_labelling(spec: LabelSpec, base: Path, begin: float) -> Estimate:
-    """One frame of middle size is labelled; the others are taken to cost as much."""
-    import resource
+    """A frame of each third of the sizes is labelled; the others are taken to cost as much on average.
 
+    Where a frame takes long only the first of them is, of middle size.
+    """
     import numpy as np
 
-    from mlipkit.labelling import LABELLED, label_frames
+    from mlipkit.labelling import LABELLED, label_frames, read_records
     from mlipkit.labelling.records import LOG
     from mlipkit.runs import process
     from mlipkit.runs.building_label import frames_to_label, recipe_for
@@ -217,22 +220,29 @@ def _measure_labelling(spec: LabelSpec, base: Path, begin: float) -> Estimate:
     frames = frames_to_label(spec, base)
     if not len(frames):
         return Estimate(0.0, process.peak_memory(), 0, 0, 0.0, time.time() - begin, "frame")
-    middle = int(np.argsort(frames.n_atoms, kind="stable")[len(frames) // 2])
-    options = {"threads": max(1, spec.threads // spec.n_processes), "max_force": spec.max_force}
+    order = np.argsort(frames.n_atoms, kind="stable")
+    chosen = list(dict.fromkeys(int(order[len(frames) * sixth // 6]) for sixth in (3, 1, 5)))
+    options: dict[str, Any] = {"threads": max(1, spec.threads // spec.n_processes), "max_force": spec.max_force}
     with tempfile.TemporaryDirectory(prefix="mlipkit-estimate-") as folder:
-        found = label_frames(frames[[middle]], recipe_for(spec, base), folder, **options)
+
+        def control(place: str = folder) -> Request:
+            rows = read_records(place)[1].values()
+            long = sum(row["seconds"] for row in rows) > LABEL_PATIENCE_S
+            return "stop" if long and any("energy" in row for row in rows) else "run"
+
+        found = label_frames(frames[chosen], recipe_for(spec, base), folder, control=control, **options)
         files = [path for path in (Path(folder, LOG), Path(folder, LABELLED)) if path.is_file()]
         # Without the first line of the log, which says what the engine is.
         disk = sum(path.stat().st_size for path in files) - len(files[0].read_bytes().partition(b"\n")[0])
-    if found.failed:
-        raise RunError(f"frame {middle}, which was measured, has no label: {found.failed[0].reason}")
+    measured = len(found.frames) + len(found.failed)
+    if not len(found.frames):
+        failed = found.failed[0]
+        raise RunError(f"frame {chosen[failed.index]}, which was measured, has no label: {failed.reason}")
     n_processes = min(spec.n_processes, len(frames))
-    setup = time.time() - begin - found.seconds
-    # Of children that have ended, in KiB (bytes on macOS).
-    unit = 1 if sys.platform == "darwin" else 1024
-    peak = process.peak_memory() + n_processes * resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * unit
-    seconds = setup + found.seconds * -(-len(frames) // n_processes)
-    return Estimate(seconds, peak, disk * len(frames), len(frames), found.seconds, setup, "frame")
+    setup, each = time.time() - begin - found.seconds, found.seconds / measured
+    seconds = setup + each * -(-len(frames) // n_processes)
+    peak = process.peak_memory() + n_processes * _children_peak()
+    return Estimate(seconds, peak, disk * len(frames) // measured, len(frames), each, setup, "frame")
 
 
 def _measure_workflow(spec: WorkflowSpec, base: Path, begin: float) -> Estimate:
@@ -247,7 +257,17 @@ def _measure_workflow(spec: WorkflowSpec, base: Path, begin: float) -> Estimate:
     setup = time.time() - begin
     # Positions, velocities, forces and a little more per stored frame and atom.
     disk = cost.stored_frames * cost.rates.atoms * 80
-    return Estimate(setup + cost.seconds, process.peak_memory(), disk, cost.md_steps, cost.rates.md_step or 0.0, setup)
+    # Engines stay beside the simulations and trainings.
+    peak = process.peak_memory() + spec.label.processes * _children_peak()
+    return Estimate(setup + cost.seconds, peak, disk, cost.md_steps, cost.rates.md_step or 0.0, setup)
+
+
+def _children_peak() -> int:
+    """Bytes that the largest child took of those that have ended."""
+    import resource
+
+    # In KiB, on macOS in bytes.
+    return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
 def _lists(spec: TrainSpec | FinetuneSpec, frames: Any) -> int:

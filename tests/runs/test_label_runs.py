@@ -275,7 +275,7 @@ def test_parts_on_a_dask_cluster(work: Path, moods: Path):
 
 
 @pytest.mark.full
-def test_the_cost_is_measured_on_one_frame(work: Path, moods: Path):
+def test_the_cost_is_measured_on_a_few_frames(work: Path, moods: Path):
     found = estimate(LabelSpec(data="sample:ethanol_300K@:500", maker="bad.py:moody", threads=2), timeout=60)
     assert (found.steps, found.unit) == (500, "frame")
     assert 0.05 < found.seconds_per_step < 1.0
@@ -283,6 +283,22 @@ def test_the_cost_is_measured_on_one_frame(work: Path, moods: Path):
     assert "(500 frames of " in found.sentence
     with pytest.raises(RunError, match=r"frame 0, which was measured, has no label: nonsense: energy is nan"):
         estimate(LabelSpec(data="bad.xyz@4", maker="bad.py:moody"))
+    # The middle one of these kills the engine; another one is as good.
+    assert estimate(LabelSpec(data="bad.xyz@1:4", maker="bad.py:moody")).steps == 3
+
+
+@pytest.mark.full
+def test_the_cost_of_frames_of_different_sizes_is_that_of_more_than_the_middle_one(work: Path):
+    from ase import Atoms
+    from ase.io import write
+
+    code = "import time\nfrom ase.calculators.emt import EMT\n\nclass Slow(EMT):\n"
+    code += "    def calculate(self, atoms, *args, **kwargs):\n        time.sleep(0.02 * len(atoms))\n"
+    (work / "slow.py").write_text(code + "        super().calculate(atoms, *args, **kwargs)\n")
+    sizes = [2] * 6 + [40] * 4
+    write(work / "sizes.xyz", [Atoms(f"Cu{n}", [[2.5 * k, 0, 0.01 * n] for k in range(n)]) for n in sizes])
+    found = estimate(LabelSpec(data="sizes.xyz", maker="slow.py:Slow"))
+    assert found.seconds_per_step == pytest.approx(0.02 * np.mean(sizes), rel=0.35)
 
 
 @pytest.mark.full
