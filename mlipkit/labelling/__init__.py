@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from mlipkit.labelling.children import Children
-from mlipkit.labelling.collecting import Collected, CollectedJob, collect
+from mlipkit.labelling.collected import Collected, CollectedJob
+from mlipkit.labelling.collecting import collect
 from mlipkit.labelling.engine_calculator import CalculatorLabels
 from mlipkit.labelling.engine_potential import PotentialLabels
 from mlipkit.labelling.engine_pyscf import PySCFLabels
