@@ -8,6 +8,7 @@ Views read run folders only. They can be opened at any time, in any notebook, fo
 
 from __future__ import annotations
 
+from .exporting import export
 from .first_cell import kernel_check
 from .label_view import LabelView
 from .launcher import Launcher
@@ -22,5 +23,5 @@ from .workflow_view import WorkflowView
 
 __all__ = [
     "LabelView", "Launcher", "MDView", "Plot", "ReviewPane", "RunList", "ShiftExplorer", "StrategyComparison",
-    "TrainingMonitor", "WorkflowView", "kernel_check",
+    "TrainingMonitor", "WorkflowView", "export", "kernel_check",
 ]  # fmt: skip

@@ -11,7 +11,7 @@ from ase import Atoms
 
 from . import drawing
 from .base import row
-from .scene import Picture, make_scene
+from .scene import Picture, StillScene, make_scene
 from .ticker import on_loop
 
 FAR_FROM_LOADED = 2.5
@@ -89,12 +89,27 @@ class AtomsPane(w.VBox):
             numbers: name of a scale -> one number per atom.
         """
         self._shown = atoms, marked, numbers or {}
+        self.scene.show(self._picture())
+
+    def still(self) -> str:
+        """SVG of the frame on show, from a fixed point of view; "" when there is none."""
+        if self._shown is None or self._loaded is None:
+            return ""
+        drawn = StillScene()
+        drawn.load(self._loaded)
+        drawn.show(self._picture())
+        drawn.close()
+        return drawn.widget.value
+
+    def _picture(self) -> Picture:
+        assert self._shown is not None
+        atoms, marked, numbers = self._shown
         values, domain = None, (0.0, self.force_top)
         if (scale := self._scales.get(str(self.colour.value))) is not None:
-            values, domain = self._shown[2].get(scale.name), (scale.low, scale.high)
+            values, domain = numbers.get(scale.name), (scale.low, scale.high)
         elif self.colour.value == "force" and (forces := forces_of(atoms)) is not None:
             values = np.linalg.norm(forces, axis=1)
-        self.scene.show(Picture(self._beside(atoms), values, domain, marked))
+        return Picture(self._beside(atoms), values, domain, marked)
 
     def _beside(self, atoms: Atoms) -> np.ndarray:
         """Positions [N,3] where the structure on load lies: a free molecule wanders off.

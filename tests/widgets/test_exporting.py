@@ -1,0 +1,71 @@
+"""Views as files that open without Python."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+
+import pytest
+
+from mlipkit.errors import MissingPackageError, RunError
+from mlipkit.runs.replicas import Replicas
+from mlipkit_widgets import MDView, RunList, ShiftExplorer, TrainingMonitor, export
+
+from made_up import two_sets
+from recorded import RecordedMD, RecordedReplicas, recorded_training
+
+LOADS = re.compile(r"""(?:src|href)\s*=\s*["'](?:https?:)?//|@import|url\(\s*["']?https?:""")
+
+
+def figures(text: str) -> list[dict]:
+    return [json.loads(one) for one in re.findall(r'<script type="application/json">(.*?)</script>', text, re.DOTALL)]
+
+
+def test_a_failed_simulation_is_a_file_with_its_verdict_curves_and_atoms(tmp_path):
+    made = RecordedMD(tmp_path / "hot", fails_at=900)
+    verdict = made.fail()
+    view = MDView(tmp_path / "hot", viewer="still")
+    view.go_to_failure()
+    (path,) = export(view, tmp_path / "deep" / "hot.html")
+    text = path.read_text()
+    body = text[text.rindex("</script></head>") :]
+    assert verdict.sentence in body
+    assert "FAILED" in body
+    assert body.count("<circle") >= 9, "the atoms of the frame on show"
+    assert any(len(trace["x"]) > 100 for one in figures(text) for trace in one["data"] if trace.get("x"))
+    assert not LOADS.search(re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)), "nothing from elsewhere"
+    assert "▶ Resume" not in body
+    view.close()
+
+
+def test_every_view_can_be_exported(tmp_path):
+    RecordedReplicas(tmp_path / "runs" / "many", 3, fails={1: 300}).finish()
+    recorded_training(tmp_path / "runs" / "training")
+    views = [
+        MDView(tmp_path / "runs" / "many", viewer="still"), TrainingMonitor(tmp_path / "runs" / "training"),
+        RunList(tmp_path / "runs"), ShiftExplorer(two_sets(), tray=tmp_path / "tray", viewer="still"), MDView(),
+    ]  # fmt: skip
+    for number, view in enumerate(views):
+        (path,) = export(view, tmp_path / f"{number}.html")
+        text = path.read_text()
+        assert "<header>" in text, type(view)
+        for figure in figures(text):
+            assert set(figure) >= {"data", "layout"}
+        view.close()
+    many = (tmp_path / "0.html").read_text()
+    assert "1 of" in many
+    assert str(len(Replicas(views[0].run))) in many  # type: ignore[arg-type]
+
+
+def test_what_cannot_be_exported_says_so(tmp_path, monkeypatch):
+    RecordedMD(tmp_path / "run").advance(100)
+    view = MDView(tmp_path / "run", viewer="still")
+    with pytest.raises(RunError, match=r"expected \.html, \.svg or \.png; found \.pdf"):
+        export(view, tmp_path / "x.pdf")
+    with pytest.raises(RunError, match="no figure is on show"):
+        export(MDView(), tmp_path / "x.svg")
+    monkeypatch.setitem(sys.modules, "kaleido", None)
+    with pytest.raises(MissingPackageError, match=r"camera.*kaleido"):
+        export(view, tmp_path / "x.svg")
+    view.close()

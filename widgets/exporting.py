@@ -1,0 +1,136 @@
+"""What a view shows at this moment as one HTML file, or its figures as pictures.
+
+The file holds everything it needs: it opens offline, in any browser, without Python. Figures stay alive in it (zoom,
+hover, saving as SVG), atoms are the still picture of the frame on show.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from html import escape
+from pathlib import Path
+
+import ipywidgets as w
+import plotly.graph_objects as go
+
+from mlipkit.data.whole import write_whole
+from mlipkit.errors import RunError, require
+from mlipkit.runs.page import figure_html, page
+
+from .atoms_pane import AtomsPane
+from .header import STATIC, Header
+from .plot import Plot
+from .replica_list import ReplicaList
+from .states import chip
+from .thumbnails import Thumbnails
+
+PICTURES = (".svg", ".png")
+COLOURS = """
+.mlipkit-view { --jp-ui-font-color1: var(--fg); --jp-ui-font-color2: var(--fg); --jp-border-color2: var(--line);
+  --jp-layout-color1: var(--bg); --jp-layout-color2: var(--soft); border: 0; padding: 0; overflow: visible; }
+.mk-still { flex: 1 1 320px; min-width: 0; } body { max-width: 1240px; }
+"""
+
+
+def export(view: w.Widget, path: str | os.PathLike[str]) -> list[Path]:
+    """Write what a view shows: `.html` for one file with everything, `.svg` or `.png` for one picture per figure.
+
+    Args:
+        view: any view of this package.
+        path: file to write; of several pictures the numbered ones get ``-2``, ``-3`` ... before the suffix.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        RunError: another suffix, or nothing to draw.
+        MissingPackageError: pictures without a browser need kaleido; the camera of each figure saves one as well.
+    """
+    place = Path(path).expanduser().resolve()
+    if place.suffix in PICTURES:
+        return _pictures(view, place)
+    if place.suffix not in (".html", ".htm"):
+        raise RunError("cannot be exported to", where=str(place), expected=".html, .svg or .png", found=place.suffix)
+    title = next((one.title for one in _walk(view) if isinstance(one, Header) and one.title), "mlipkit")
+    style = f"<style>{(STATIC / 'view.css').read_text(encoding='utf-8')}{COLOURS}</style>"
+    text = page(title, f'{style}<div class="mlipkit-view">{still(view)}</div>')
+    place.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(place, text.encode())
+    return [place]
+
+
+def still(widget: w.Widget) -> str:
+    """HTML of what a widget shows; "" of what is hidden and of controls."""
+    layout = getattr(widget, "layout", None)
+    if layout is not None and layout.display == "none":
+        return ""
+    match widget:
+        case Header():
+            return _head(widget)
+        case Plot():
+            return f'<div class="mk-still">{figure_html(figure_of(widget))}</div>'
+        case AtomsPane():
+            return f'<div class="mk-still">{widget.still()}{widget.colour_bar.value}{widget.text.value}</div>'
+        case Thumbnails():
+            items = (
+                f"<figure>{one['svg']}<figcaption>{escape(one['text'])}</figcaption></figure>" for one in widget.items
+            )
+            return f'<div class="mlipkit-row">{"".join(items)}{escape(widget.more)}</div>'
+        case ReplicaList():
+            return "".join(_replicas(group) for group in widget.groups)
+        case w.HTML() | w.HTMLMath():
+            return f"<div>{widget.value}</div>" if widget.value else ""
+        case w.Box():
+            inner = "".join(still(child) for child in widget.children)
+            return f'<div class="{" ".join(widget._dom_classes)}">{inner}</div>' if inner else ""
+    return ""
+
+
+def figure_of(plot: Plot) -> go.Figure:
+    """The figure as the page has it."""
+    data, layout = plot.shown
+    return go.Figure({"data": data, "layout": {**layout, "height": plot.height}}, skip_invalid=True)
+
+
+def _head(head: Header) -> str:
+    detail = f" <span>{escape(head.detail)}</span>" if head.detail else ""
+    sentence = f"<p>{escape(head.sentence)}</p>" if head.sentence else ""
+    state = chip(head.state) if head.word else ""
+    return f"<header>{state} <b>{escape(head.title)}</b>{detail}{sentence}</header>"
+
+
+def _replicas(group: dict) -> str:
+    labels = "".join(
+        f'<span class="mk-chip" style="--mk-tone:{one["tone"]}" title="{escape(one["told"])}">'
+        f"{one['icon']} {one['index']} {escape(one['text'])}</span> "
+        for one in group["members"]
+    )
+    return f"<p><b>{escape(group['name'])}</b> {escape(group['count'])}<br>{labels}</p>"
+
+
+def _walk(widget: w.Widget) -> Iterator[w.Widget]:
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from _walk(child)
+
+
+def _visible(widget: w.Widget) -> Iterator[w.Widget]:
+    layout = getattr(widget, "layout", None)
+    if layout is None or layout.display != "none":
+        yield widget
+        for child in getattr(widget, "children", ()):
+            yield from _visible(child)
+
+
+def _pictures(view: w.Widget, place: Path) -> list[Path]:
+    plots = [one for one in _visible(view) if isinstance(one, Plot) and one.shown[0]]
+    if not plots:
+        raise RunError("no figure is on show", where=type(view).__name__, hint="Export to .html, or open a run first")
+    require("kaleido", "", "a picture without a browser", "Press the camera of the figure, or: pip install kaleido")
+    written = []
+    for number, plot in enumerate(plots, start=1):
+        target = place if number == 1 else place.with_stem(f"{place.stem}-{number}")
+        write_whole(target, figure_of(plot).to_image(format=place.suffix[1:], width=1000, height=plot.height))
+        written.append(target)
+    return written
