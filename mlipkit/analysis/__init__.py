@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+import time
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -166,6 +167,7 @@ _HOMES = {
 }
 
 __all__ = [*sorted(_HOMES)]
+PATIENCE_S = 30.0
 
 
 class _Package(ModuleType):
@@ -187,7 +189,12 @@ def __getattr__(name: str) -> Any:
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
-    value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
+    module = importlib.import_module(f"{__name__}.{home}")
+    # Where two threads import in circles, Python hands out a module that is still being filled.
+    end = time.monotonic() + PATIENCE_S
+    while not hasattr(module, name) and getattr(module.__spec__, "_initializing", False) and time.monotonic() < end:
+        time.sleep(0.01)
+    value = getattr(module, name)
     globals()[name] = value
     return value
 
