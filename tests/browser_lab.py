@@ -202,11 +202,15 @@ class LabPage:
         self.js("() => { window.jupyterapp.commands.execute('notebook:run-all-cells'); }")
         if wait:
             self.page.wait_for_timeout(300)
-            self.page.wait_for_function(
-                f"""() => {STATUS} === 'idle' &&
-                    ![...document.querySelectorAll('.jp-InputArea-prompt')].some(n => n.textContent.includes('[*]'))""",
-                timeout=timeout * 1000,
-            )
+            self.wait_idle(timeout)
+
+    def wait_idle(self, timeout: float = 120) -> None:
+        """Wait until the kernel is idle and no cell is left to run."""
+        self.page.wait_for_function(
+            f"""() => {STATUS} === 'idle' &&
+                ![...document.querySelectorAll('.jp-InputArea-prompt')].some(n => n.textContent.includes('[*]'))""",
+            timeout=timeout * 1000,
+        )
 
     def restart_kernel(self) -> None:
         """Restart the kernel without asking."""

@@ -19,9 +19,10 @@ from .run_list import RunList
 from .shift_explorer import ShiftExplorer
 from .strategy_comparison import StrategyComparison
 from .training_monitor import TrainingMonitor
+from .waiting import ended
 from .workflow_view import WorkflowView
 
 __all__ = [
     "LabelView", "Launcher", "MDView", "Plot", "ReviewPane", "RunList", "ShiftExplorer", "StrategyComparison",
-    "TrainingMonitor", "WorkflowView", "export", "kernel_check",
+    "TrainingMonitor", "WorkflowView", "ended", "export", "kernel_check",
 ]  # fmt: skip

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from browser_lab import KERNEL, Lab, LabPage
+from browser_lab import KERNEL, STATUS, Lab, LabPage
 
 from mlipkit.data import Tray
 from mlipkit.runs import Run
@@ -166,7 +166,13 @@ def test_a_shift_is_seen_without_clicks(lab: Lab):
 def test_arms_are_compared_without_clicks(lab: Lab):
     address, work = placed(lab, "arms", ARMS)
     with lab.open(address, width=1100, height=1300) as page:
-        page.run_all(timeout=2 * PATIENCE_S)
+        page.run_all(wait=False)
+        # A cell waits for the runs; the view goes on all the while.
+        page.page.wait_for_selector(".mlipkit-view")
+        scroll_to(page, "StrategyComparison(runs)")
+        page.wait_text("stages, now ", timeout=60)
+        assert page.js(f"() => {STATUS}") == "busy"
+        page.wait_idle(2 * PATIENCE_S)
         assert page.cell_errors() == []
         assert {run.state for run in runs_of(work)} == {"completed"}
         scroll_to(page, "StrategyComparison(runs)")
@@ -178,3 +184,4 @@ def test_arms_are_compared_without_clicks(lab: Lab):
         page.healthy()
         if os.environ.get("MLIPKIT_SCREENSHOTS"):
             pictures(page, work / ARMS.name, "naive_vs_iterative")
+            pictures_in_the_dark(page, work / ARMS.name, "naive_vs_iterative")
