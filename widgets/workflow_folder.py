@@ -177,8 +177,8 @@ class WorkflowFolder:
         """What is there when it goes no further by itself."""
         if self.state not in UNDONE or not self.records:
             return ""
-        spent = self.spent()
-        return f"Kept: {len(self.records)} stages, {spent['labels']:g} labels, {spent['md_ps']:.3g} ps of MD."
+        n, spent = len(self.records), self.spent()
+        return f"Kept: {n} stage{'s' * (n != 1)}, {spent['labels']:g} labels, {spent['md_ps']:.3g} ps of MD."
 
     @property
     def next_step(self) -> str:

@@ -78,12 +78,12 @@ class Rounds:
     Attributes:
         counts: key of `OUTCOMES` -> [R] frames.
         trained: [R] frames of the round's fine-tuning, None before it is done.
-        seeds: workflows that were added up.
+        workflows: how many were added up.
     """
 
     counts: Mapping[str, Sequence[int]]
     trained: Sequence[int | None] = field(default_factory=list)
-    seeds: int = 1
+    workflows: int = 1
 
 
 def model_places(arms: Mapping[str, Sequence[ModelErrors]]) -> list[tuple[int, str, ModelErrors]]:
@@ -172,7 +172,7 @@ def iteration_timeline(arms: Mapping[str, Rounds], n_rounds: int, *, chosen: int
     top = 1.0
     for number, (arm, one) in enumerate(arms.items()):
         colour = COLOURS[number % len(COLOURS)]
-        together = f", {one.seeds} seeds" if one.seeds > 1 else ""
+        together = f", {one.workflows} workflows" if one.workflows > 1 else ""
         height = np.zeros(n_rounds)
         x = 1 + np.arange(n_rounds) + (number - (len(arms) - 1) / 2) * width
         for kind, words in OUTCOMES.items():

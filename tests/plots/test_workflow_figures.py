@@ -79,12 +79,12 @@ def test_rounds_of_arms_lie_side_by_side_and_outcomes_on_each_other():
     assert not iteration_timeline({"naive": Rounds({"labelled": [1]}, [None])}, 1).layout.shapes
 
 
-def test_seeds_that_are_added_up_are_named():
+def test_workflows_that_are_added_up_are_counted():
     figure = iteration_timeline(
-        {"naive": Rounds({"labelled": [6]}, [6], seeds=2), "longrun": Rounds({"labelled": [3]})}, 1
+        {"naive": Rounds({"labelled": [6]}, [6], workflows=2), "longrun": Rounds({"labelled": [3]})}, 1
     )
     assert [trace.name for trace in figure.data if trace.type == "bar"] == [
-        "naive, 2 seeds: labelled",
+        "naive, 2 workflows: labelled",
         "longrun: labelled",
     ]
 
