@@ -6,24 +6,16 @@ notebook, or lose its kernel at any time without harm to the run.
 
 from __future__ import annotations
 
-import logging
 import os
-import weakref
-from collections.abc import Callable
-from html import escape
 from pathlib import Path
-from typing import ClassVar
 
 import ipywidgets as w
 
 from mlipkit.errors import MlipkitError
 from mlipkit.runs import Run
 
-from .header import Header
+from .live_view import PanelView, button, close_all, row, show
 from .states import look, state_of
-from .ticker import Ticker, on_loop
-
-log = logging.getLogger(__name__)
 
 LIVE_S, IDLE_S, HIDDEN_S = 0.2, 1.5, 5.0
 """Seconds between two looks at the folder: while news are expected, otherwise, and while no page shows the view."""
@@ -31,38 +23,7 @@ MOST_HIDDEN = 3
 """Views of one run that no page shows any more (their cell was run again) before the oldest is closed."""
 
 
-def button(text: str, action: Callable[[], object], *, tip: str = "", kind: str = "", hidden: bool = False) -> w.Button:
-    """A button that runs `action` on the kernel's loop. `kind`: "", "primary", "danger"."""
-    made = w.Button(description=text, tooltip=tip or text, button_style=kind)
-    made.on_click(lambda _button: on_loop(action))
-    show(made, not hidden)
-    return made
-
-
-def show(widget: w.DOMWidget, visible: bool) -> None:
-    """Show or hide a widget; a hidden one takes no room."""
-    widget.layout.display = None if visible else "none"
-
-
-def row(*widgets: w.Widget, kind: str = "mlipkit-row") -> w.Box:
-    """Widgets side by side that wrap into further lines when the page is narrow."""
-    box = w.Box(list(widgets))
-    box.add_class(kind)
-    return box
-
-
-def close_all(widget: w.Widget) -> None:
-    """Close a widget and everything inside it."""
-    for child in getattr(widget, "children", ()):
-        close_all(child)
-    layout, style = getattr(widget, "layout", None), getattr(widget, "style", None)
-    widget.close()
-    for part in (layout, style):
-        if isinstance(part, w.Widget):
-            part.close()
-
-
-class RunView(w.VBox):
+class RunView(PanelView):
     """Base of the views of one run.
 
     Args:
@@ -74,40 +35,21 @@ class RunView(w.VBox):
     EMPTY = "Nothing is open yet."
     REVIEWS = True
     """Whether candidate frames that wait are opened by a button; views that show them by themselves have none."""
-    _views: ClassVar[weakref.WeakSet[RunView]] = weakref.WeakSet()
 
     def __init__(self, run: Run | str | os.PathLike[str] | None = None) -> None:
         self.run: Run | None = None
-        self.header = Header()
-        self.header.on_shown(self._shown)
-        self.header.observe(self._theme_changed, "dark")
+        self.header = self._head()
         self.pause_button = button("‖ Pause", lambda: self._ask("pause"), tip="Pause; the process keeps its memory")
         self.resume_button = button("▶ Resume", lambda: self._ask("resume"), tip="Go on from the same step")
         self.stop_button = button("■ Stop", lambda: self._ask("stop"), tip="End after this step, with a checkpoint")
         self.review_button = button("◆ Review frames", self._review, kind="warning", hidden=True,
                                     tip="Look at the frames that wait to be labelled")  # fmt: skip
         self.toolbar = row(self.pause_button, self.resume_button, self.stop_button, self.review_button)
-        self.problem, self.review_box = w.HTML(), w.VBox()
-        self.body = w.VBox()
-        self.panel = w.HTML()
-        self._panel_kind = ""
-        self.panel_buttons = row(
-            button("Code", lambda: self._toggle("code"), tip="Python that does the same"),
-            button("YAML", lambda: self._toggle("yaml"), tip="The specification of this run"),
-            button("Folder", lambda: self._toggle("folder"), tip="Where the run is kept"),
-        )
-        show(self.problem, False)
-        show(self.panel, False)
-        self._asked = ""
-        self._closed = False
-        self._state = ""
-        super().__init__([
-            self.header, self.toolbar, self.problem, self.review_box, self.body, self.panel_buttons, self.panel,
-        ])  # fmt: skip
-        self.add_class("mlipkit-view")
-        self._ticker = Ticker(self._tick)
+        self.review_box, self.body = w.VBox(), w.VBox()
+        self._make_panels("Python that does the same", "The specification of this run", "Where the run is kept")
+        self._asked = self._state = ""
+        self._begin(self.header, self.toolbar, self.problem, self.review_box, self.body, self.panel_buttons, self.panel)
         self._build()
-        RunView._views.add(self)
         self.watch(run)
 
     # For users
@@ -127,9 +69,8 @@ class RunView(w.VBox):
         self._toggle("")
         self._reset()
         self.refresh()
-        self._close_hidden()
-        self._ticker.start()
-        self._ticker.hurry()
+        self._close_forgotten(keep=MOST_HIDDEN)
+        self._wake()
 
     def refresh(self) -> str:
         """Look at the folder once, now; the run's state. The view does this by itself in a kernel."""
@@ -141,22 +82,9 @@ class RunView(w.VBox):
         state = state_of(self.run)
         self._show_state(state)
         self._update(self.run, state)
-        self._head(self.run, state)
+        self._write_head(self.run, state)
         self.header.beat += 1
         return state
-
-    def close(self) -> None:
-        """End the loop and remove the view with all its parts. The run goes on."""
-        if self._closed:
-            return
-        self._closed = True
-        self._ticker.stop()
-        RunView._views.discard(self)
-        layout = self.layout
-        for child in self.children:
-            close_all(child)
-        super().close()
-        layout.close()
 
     # For subclasses
 
@@ -187,31 +115,17 @@ class RunView(w.VBox):
             return f"{sentence_case(run.reason)}. Starts by itself when that run is done."
         return look(state).sentence if state == "lost" else sentence_case(run.reason) or look(state).sentence
 
-    def _set_dark(self, dark: bool) -> None:
-        """Follow the theme of the page."""
-
     # The loop
 
     def _tick(self) -> float | None:
         if self._closed:
             return None
-        hidden = not self.header.showing and self._was_shown
         state = self.refresh()
-        if hidden:
+        if self._hidden:
             return HIDDEN_S
         return LIVE_S if look(state).live or self._asked else IDLE_S
 
-    _was_shown = False
-
-    def _shown(self) -> None:
-        self._was_shown = True
-        self._ticker.start()
-        self._ticker.hurry()
-
-    def _theme_changed(self, change: dict) -> None:
-        on_loop(self._set_dark, bool(change["new"]))
-
-    def _head(self, run: Run, state: str) -> None:
+    def _write_head(self, run: Run, state: str) -> None:
         header, age = self.header, run.heartbeat_age
         header.title = run.name
         header.detail = self._progress(run)
@@ -277,21 +191,6 @@ class RunView(w.VBox):
             self._say(str(error))
         self._ticker.hurry()
 
-    def _say(self, problem: str) -> None:
-        """Show what went wrong in one line, or nothing."""
-        text = f'<div class="mk-verdict mk-wrong" role="alert">{escape(problem)}</div>' if problem else ""
-        if self.problem.value != text:
-            self.problem.value = text
-            show(self.problem, bool(problem))
-
-    def _toggle(self, kind: str) -> None:
-        self._panel_kind = "" if kind == self._panel_kind else kind
-        text = ""
-        if self.run is not None and self._panel_kind:
-            text = {"code": self._code, "yaml": self.run.yaml, "folder": self._where}[self._panel_kind]()
-        self.panel.value = f'<pre class="mk-code">{escape(text)}</pre>' if text else ""
-        show(self.panel, bool(text))
-
     def _code(self) -> str:
         assert self.run is not None
         name = type(self).__name__
@@ -301,22 +200,14 @@ class RunView(w.VBox):
             f"from mlipkit_widgets import {name}\n{name}({place!r})\n"
         )
 
-    def _where(self) -> str:
-        assert self.run is not None
-        files = sorted(path.name + ("/" if path.is_dir() else "") for path in self.run.folder.iterdir())
-        return f"{self.run.folder}\n" + "  ".join(name for name in files if not name.startswith("."))
+    def _yaml(self) -> str:
+        return self.run.yaml() if self.run is not None else ""
 
-    def _close_hidden(self) -> None:
-        if self.run is None:
-            return
-        same = [
-            view
-            for view in list(RunView._views)
-            if view is not self and type(view) is type(self) and view.run == self.run
-        ]
-        forgotten = [view for view in same if view._was_shown and not view.header.showing]
-        for view in forgotten[: max(0, len(forgotten) - MOST_HIDDEN)]:
-            view.close()
+    def _folder(self) -> str:
+        return listing(self.run.folder) if self.run is not None else ""
+
+    def _shows(self) -> Run | None:
+        return self.run
 
 
 def sentence_case(sentence: str) -> str:
@@ -331,3 +222,9 @@ def short_path(folder: Path) -> str:
         return str(folder.relative_to(Path.cwd()))
     except ValueError:
         return str(folder)
+
+
+def listing(folder: Path) -> str:
+    """The folder and what lies in it."""
+    files = sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir())
+    return f"{folder}\n  " + "  ".join(name for name in files if not name.startswith("."))

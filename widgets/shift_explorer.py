@@ -12,10 +12,10 @@ what was measured and why neither is used.
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Callable, Mapping, Sequence
 from html import escape
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any
 
 import ipywidgets as w
 import numpy as np
@@ -25,23 +25,22 @@ from ase import Atoms
 from mlipkit.data import FrameSet, Selection, Tray
 
 from .atoms_pane import AtomsPane, Scale
-from .base import HIDDEN_S, IDLE_S, LIVE_S, button, close_all, row, show
+from .base import HIDDEN_S, IDLE_S, LIVE_S, button, row, show
 from .frame_bar import FrameBar
-from .header import Header
+from .live_view import LiveView
 from .shift_code import code_of
 from .shift_computing import ShiftComputing
 from .shift_controls import Picks, ShiftControls
 from .shift_curves import FS_PER_PS, BondPane, QSeries
 from .shift_data import ShiftSet
 from .shift_map import Following, ShiftMap
-from .ticker import Ticker, on_loop
 from .tray_pane import TrayPane
 
 EMPTY = "No frames are open yet: ShiftExplorer(['train.extxyz', 'runs/md_300K']), or sample:water_liquid to try it."
 Q_SCALE = Scale("Q / limit", 0.0, 2.0, "0", "≥ 2 × limit of the element")
 
 
-class ShiftExplorer(w.VBox):
+class ShiftExplorer(LiveView):
     """Map, curves, bonds and atoms of frame sets and runs, with one frame and one selection for all.
 
     Args:
@@ -62,10 +61,6 @@ class ShiftExplorer(w.VBox):
     frame = t.Int(0)
     atom = t.Int(-1)
 
-    _closed = True
-    """Until it is built: there is nothing to end when that fails."""
-    _views: ClassVar[weakref.WeakSet[ShiftExplorer]] = weakref.WeakSet()
-
     def __init__(
         self,
         sets: Any = None,
@@ -80,9 +75,7 @@ class ShiftExplorer(w.VBox):
     ) -> None:
         self.computing = ShiftComputing(sets, model, fit_on, components, dict(options or {}), potential)
         self.data = self.computing.data
-        self.header = Header(gone="run this cell again. What lies in the tray is on disk and comes back.")
-        self.header.on_shown(self._appeared)
-        self.header.observe(lambda change: on_loop(self.picture.set_dark, bool(change["new"])), "dark")
+        self.header = self._head(gone="run this cell again. What lies in the tray is on disk and comes back.")
         self.controls = ShiftControls(self._controls_changed, self._embed)
         self.map = ShiftMap(self.go, self._encircled)
         self.picture = AtomsPane(viewer, (Q_SCALE,))
@@ -103,16 +96,12 @@ class ShiftExplorer(w.VBox):
             row(self.series, self.bonds, kind="mlipkit-panes"), row(self.which, self.bar), self.tray,
         ])  # fmt: skip
         self.bar.layout.flex = "1 1 380px"
-        super().__init__([self.header, self.empty, self.body, row(self.code_button), self.panel])
-        self._closed = False
-        self.add_class("mlipkit-view")
+        self._begin(self.header, self.empty, self.body, row(self.code_button), self.panel)
         self.add_class("mlipkit-explorer")
         show(self.panel, False)
         self.which.observe(self._which_changed, "value")
-        self._was_shown = False
         self._state = ""
         self._known = -1
-        self._ticker = Ticker(self._tick)
         self._close_forgotten()
         self.refresh()
         self._ticker.start()
@@ -172,28 +161,16 @@ class ShiftExplorer(w.VBox):
         self._show_state()
         return self._state
 
-    def close(self) -> None:
-        """End everything that this view started. The tray stays on disk."""
-        if self._closed:
-            return
-        self._closed = True
-        ShiftExplorer._views.discard(self)
-        self._ticker.stop()
+    def _end(self) -> None:
         self.bar.halt()
         self.computing.close()
         self.picture.scene.close()
-        layout = self.layout
-        for child in self.children:
-            close_all(child)
-        super().close()
-        layout.close()
 
-    def _close_forgotten(self) -> None:
-        """End views of this tray that no page shows any more: their cell was run again."""
-        for view in list(ShiftExplorer._views):
-            if view.tray.tray.folder == self.tray.tray.folder and view._was_shown and not view.header.showing:
-                view.close()
-        ShiftExplorer._views.add(self)
+    def _set_dark(self, dark: bool) -> None:
+        self.picture.set_dark(dark)
+
+    def _shows(self) -> Path:
+        return self.tray.tray.folder
 
     # The loop
 
@@ -201,14 +178,9 @@ class ShiftExplorer(w.VBox):
         if self._closed:
             return None
         state = self.refresh()
-        if self._was_shown and not self.header.showing:
+        if self._hidden:
             return HIDDEN_S
         return LIVE_S if state == "computing" or self.computing.live else IDLE_S
-
-    def _appeared(self) -> None:
-        self._was_shown = True
-        self._ticker.start()
-        self._ticker.hurry()
 
     def _show_state(self) -> None:
         state, head = self.computing.state, self.header

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
-from typing import ClassVar
 
 import ipywidgets as w
 import traitlets as t
@@ -17,11 +15,10 @@ from mlipkit.runs import Run
 
 from .arms_data import ArmsData, problem_of
 from .arms_pane import ArmsPane
-from .base import HIDDEN_S, IDLE_S, LIVE_S, button, close_all, row, short_path, show
-from .header import Header
+from .base import HIDDEN_S, IDLE_S, LIVE_S, listing, short_path, show
+from .live_view import PanelView
 from .standing import counted
 from .states import look
-from .ticker import Ticker, on_loop
 from .workflow_folder import WorkflowFolder, is_workflow
 
 EMPTY = (
@@ -34,7 +31,7 @@ ORDER = ("running", "review", "queued", "waiting", "paused", "failed", "crashed"
 """Which state of several workflows the head shows."""
 
 
-class StrategyComparison(w.VBox):
+class StrategyComparison(PanelView):
     """Verdict, errors with controls, budgets, rounds, maps, bonds and residuals of several workflows.
 
     A workflow is one arm with one seed. Folders are read only, at any time: of workflows that run, have ended, failed
@@ -53,33 +50,17 @@ class StrategyComparison(w.VBox):
     """
 
     round = t.Int(0)
-    _views: ClassVar[weakref.WeakSet[StrategyComparison]] = weakref.WeakSet()
 
     def __init__(self, runs: Iterable[Place] | Place | None = None, viewer: str = "auto") -> None:
-        self.header = Header(gone="run this cell again. Workflows go on, and their folders hold everything.")
-        self.header.on_shown(self._appeared)
-        self.header.observe(lambda change: on_loop(self.pane.set_dark, bool(change["new"])), "dark")
+        self.header = self._head(gone="run this cell again. Workflows go on, and their folders hold everything.")
         self.pane = ArmsPane(self._round_chosen, self.refresh, viewer)
-        self.empty, self.problem, self.panel = (
-            w.HTML(f'<div class="mk-empty">{escape(EMPTY)}</div>'),
-            w.HTML(),
-            w.HTML(),
-        )
-        self._panel_kind = ""
-        self.buttons = row(
-            button("Code", lambda: self._toggle("code"), tip="Python that draws the same"),
-            button("YAML", lambda: self._toggle("yaml"), tip="Specifications of these workflows"),
-            button("Folder", lambda: self._toggle("folder"), tip="Where they are kept"),
-        )
-        show(self.panel, False)
-        show(self.problem, False)
-        self._closed = self._was_shown = self._moving = False
+        self.empty = w.HTML(f'<div class="mk-empty">{escape(EMPTY)}</div>')
+        self._make_panels("Python that draws the same", "Specifications of these workflows", "Where they are kept")
+        self._moving = False
         self._known: tuple[int, ...] | None = None
         self.workflows: list[WorkflowFolder] = []
         self._root: Path | None = None
-        super().__init__([self.header, self.empty, self.problem, self.pane, self.buttons, self.panel])
-        self.add_class("mlipkit-view")
-        self._ticker = Ticker(self._tick)
+        self._begin(self.header, self.empty, self.problem, self.pane, self.panel_buttons, self.panel)
         self.watch(runs)
         self._close_forgotten()
 
@@ -103,8 +84,7 @@ class StrategyComparison(w.VBox):
         self._look_for_more()
         self._open()
         self.refresh()
-        self._ticker.start()
-        self._ticker.hurry()
+        self._wake()
 
     def refresh(self) -> str:
         """Look once at all folders; the state that the head shows."""
@@ -115,33 +95,17 @@ class StrategyComparison(w.VBox):
             self.pane.update()
         self.pane.alone = len(self.workflows) == 1
         self.pane.tell()
-        return self._head()
+        return self._write_head()
 
     def choose(self, round: int) -> None:
         """Show a round everywhere."""
         self.pane.choose(round)
 
-    def close(self) -> None:
-        """End the loop and remove the view. Workflows go on."""
-        if self._closed:
-            return
-        self._closed = True
-        StrategyComparison._views.discard(self)
-        self._ticker.stop()
-        layout = self.layout
-        for child in self.children:
-            close_all(child)
-        super().close()
-        layout.close()
+    def _shows(self) -> frozenset[Path]:
+        return frozenset(one.folder for one in self.workflows)
 
-    def _close_forgotten(self) -> None:
-        """End views of these workflows that no page shows any more: their cell was run again."""
-        mine = {one.folder for one in self.workflows}
-        for view in list(StrategyComparison._views):
-            same = mine == {one.folder for one in view.workflows}
-            if same and view._was_shown and not view.header.showing:
-                view.close()
-        StrategyComparison._views.add(self)
+    def _set_dark(self, dark: bool) -> None:
+        self.pane.set_dark(dark)
 
     # The loop
 
@@ -164,9 +128,9 @@ class StrategyComparison(w.VBox):
         there = bool(self.workflows)
         show(self.empty, not there)
         show(self.pane, there)
-        show(self.buttons, there)
+        show(self.panel_buttons, there)
 
-    def _head(self) -> str:
+    def _write_head(self) -> str:
         states = [one.state for one in self.workflows]
         state = next((one for one in ORDER if one in states), states[0] if states else "empty")
         head, arms = self.header, self.pane.data.arms
@@ -195,14 +159,9 @@ class StrategyComparison(w.VBox):
         except (OSError, ValueError) as error:
             self._say(problem_of(error))
             return IDLE_S
-        if self._was_shown and not self.header.showing:
+        if self._hidden:
             return HIDDEN_S
         return LIVE_S * 2 if look(state).live else IDLE_S
-
-    def _appeared(self) -> None:
-        self._was_shown = True
-        self._ticker.start()
-        self._ticker.hurry()
 
     def _round_chosen(self, round: int) -> None:
         self._moving = True
@@ -217,18 +176,6 @@ class StrategyComparison(w.VBox):
             self.pane.choose(change["new"])
 
     # Panels
-
-    def _say(self, problem: str) -> None:
-        text = f'<div class="mk-verdict mk-wrong" role="alert">{escape(problem)}</div>' if problem else ""
-        if self.problem.value != text:
-            self.problem.value = text
-            show(self.problem, bool(problem))
-
-    def _toggle(self, kind: str) -> None:
-        self._panel_kind = "" if kind == self._panel_kind else kind
-        text = {"": str, "code": self._code, "yaml": self._yaml, "folder": self._where}[self._panel_kind]()
-        self.panel.value = f'<pre class="mk-code">{escape(text)}</pre>' if text else ""
-        show(self.panel, bool(text))
 
     def _code(self) -> str:
         places = [short_path(one.folder) for one in self.workflows]
@@ -254,10 +201,5 @@ class StrategyComparison(w.VBox):
             parts.append(f"# {one.name}\n{text}")
         return "---\n".join(parts)
 
-    def _where(self) -> str:
-        return "\n".join(
-            f"{one.name}: {one.folder}\n  "
-            + "  ".join(sorted(path.name + ("/" if path.is_dir() else "") for path in one.folder.iterdir()
-                               if not path.name.startswith(".")))
-            for one in self.workflows
-        )  # fmt: skip
+    def _folder(self) -> str:
+        return "\n".join(f"{one.name}: {listing(one.folder)}" for one in self.workflows)

@@ -1,0 +1,165 @@
+"""What every view of something alive shares: a head, a loop that looks again and again, panels of code, one end."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Hashable
+from html import escape
+from typing import ClassVar
+
+import ipywidgets as w
+
+from .header import Header
+from .ticker import Ticker, on_loop
+
+
+def button(text: str, action: Callable[[], object], *, tip: str = "", kind: str = "", hidden: bool = False) -> w.Button:
+    """A button that runs `action` on the kernel's loop. `kind`: "", "primary", "danger"."""
+    made = w.Button(description=text, tooltip=tip or text, button_style=kind)
+    made.on_click(lambda _button: on_loop(action))
+    show(made, not hidden)
+    return made
+
+
+def show(widget: w.DOMWidget, visible: bool) -> None:
+    """Show or hide a widget; a hidden one takes no room."""
+    widget.layout.display = None if visible else "none"
+
+
+def row(*widgets: w.Widget, kind: str = "mlipkit-row") -> w.Box:
+    """Widgets side by side that wrap into further lines when the page is narrow."""
+    box = w.Box(list(widgets))
+    box.add_class(kind)
+    return box
+
+
+def close_all(widget: w.Widget) -> None:
+    """Close a widget and everything inside it."""
+    for child in getattr(widget, "children", ()):
+        close_all(child)
+    layout, style = getattr(widget, "layout", None), getattr(widget, "style", None)
+    widget.close()
+    for part in (layout, style):
+        if isinstance(part, w.Widget):
+            part.close()
+
+
+class LiveView(w.VBox):
+    """Base of views with a head and a loop. A subclass makes `header` by `_head`, its parts, and calls `_begin`.
+
+    Subclasses have `_tick`, what to do in the loop and the seconds until the next time, and may have `_set_dark`,
+    `_end`, `_shows`, and for panels `_code`, `_yaml` and `_folder`.
+    """
+
+    header: Header
+    _closed = True
+    """Until it is built: there is nothing to end when that fails."""
+    _was_shown = False
+    _views: ClassVar[weakref.WeakSet[LiveView]] = weakref.WeakSet()
+
+    def _head(self, **values: object) -> Header:
+        """A head that tells when the page shows this view, and its theme."""
+        made = Header(**values)
+        made.on_shown(self._appeared)
+        made.observe(lambda change: on_loop(self._set_dark, bool(change["new"])), "dark")
+        return made
+
+    def _begin(self, *parts: w.Widget) -> None:
+        """Put the parts together; from here on there is something to close."""
+        super().__init__(list(parts))
+        self.add_class("mlipkit-view")
+        self._ticker = Ticker(self._tick)
+        self._closed = False
+        LiveView._views.add(self)
+
+    def close(self) -> None:
+        """End the loop and remove the view with all its parts. Runs go on, and what lies on disk stays."""
+        if self._closed:
+            return
+        self._closed = True
+        LiveView._views.discard(self)
+        self._ticker.stop()
+        self._end()
+        layout = self.layout
+        for child in self.children:
+            close_all(child)
+        super().close()
+        layout.close()
+
+    # For subclasses
+
+    def _tick(self) -> float | None:
+        raise NotImplementedError
+
+    def _set_dark(self, dark: bool) -> None:
+        """Follow the theme of the page."""
+
+    def _end(self) -> None:
+        """Stop what the view has begun besides its loop."""
+
+    def _shows(self) -> Hashable:
+        """What is on show: views of one kind that show the same replace each other. None: nothing yet."""
+        return None
+
+    # Where it is
+
+    @property
+    def _hidden(self) -> bool:
+        """On no page any more; one that was never shown does not count."""
+        return self._was_shown and not self.header.showing
+
+    def _appeared(self) -> None:
+        self._was_shown = True
+        self._wake()
+
+    def _wake(self) -> None:
+        """Look at once, and again and again from now on."""
+        self._ticker.start()
+        self._ticker.hurry()
+
+    def _close_forgotten(self, keep: int = 0) -> None:
+        """Close older views of the same that no page shows any more: their cell was run again."""
+        mine = self._shows()
+        same = [one for one in list(LiveView._views) if type(one) is type(self) and one is not self and one._hidden]
+        forgotten = [one for one in same if mine is not None and one._shows() == mine]
+        for view in forgotten[: max(0, len(forgotten) - keep)]:
+            view.close()
+
+
+class PanelView(LiveView):
+    """A live view with a line for problems, and code, specification and folder on request."""
+
+    def _make_panels(self, code: str, yaml: str, folder: str) -> None:
+        """`problem`, `panel_buttons` and `panel`; the arguments are what the buttons say of themselves."""
+        self.problem, self.panel = w.HTML(), w.HTML()
+        self._panel_kind = ""
+        self.panel_buttons = row(
+            button("Code", lambda: self._toggle("code"), tip=code),
+            button("YAML", lambda: self._toggle("yaml"), tip=yaml),
+            button("Folder", lambda: self._toggle("folder"), tip=folder),
+        )
+        show(self.problem, False)
+        show(self.panel, False)
+
+    def _say(self, problem: str) -> None:
+        """Show what went wrong in one line, or nothing."""
+        text = f'<div class="mk-verdict mk-wrong" role="alert">{escape(problem)}</div>' if problem else ""
+        if self.problem.value != text:
+            self.problem.value = text
+            show(self.problem, bool(problem))
+
+    def _toggle(self, kind: str) -> None:
+        """Open a panel, or close it when it is open; "" closes all."""
+        self._panel_kind = "" if kind == self._panel_kind else kind
+        text = {"": str, "code": self._code, "yaml": self._yaml, "folder": self._folder}[self._panel_kind]()
+        self.panel.value = f'<pre class="mk-code">{escape(text)}</pre>' if text else ""
+        show(self.panel, bool(text))
+
+    def _code(self) -> str:
+        raise NotImplementedError
+
+    def _yaml(self) -> str:
+        raise NotImplementedError
+
+    def _folder(self) -> str:
+        raise NotImplementedError
