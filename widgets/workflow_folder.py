@@ -13,7 +13,7 @@ from mlipkit.runs import Run, WorkflowSpec
 from mlipkit.strategies.workflows import Plan, provenance
 from mlipkit.strategies.workflows.evaluating import Evaluated
 from mlipkit.strategies.workflows.review import decisions, waiting
-from mlipkit.strategies.workflows.running import LABELLED, read_record
+from mlipkit.strategies.workflows.work import LABELLED, read_record
 
 from .base import sentence_case, short_path
 

@@ -31,7 +31,8 @@ function ink() { const colour = getComputedStyle(document.body).color;
   document.querySelectorAll('.figure').forEach(el => Plotly.relayout(el,
     {'font.color': colour, 'modebar.bgcolor': 'rgba(0,0,0,0)'})); }
 document.querySelectorAll('.figure').forEach(el => { const spec = JSON.parse(el.nextElementSibling.textContent);
-  Plotly.newPlot(el, spec.data, spec.layout, {responsive: true, displaylogo: false}); });
+  Plotly.newPlot(el, spec.data, spec.layout, {responsive: true, displaylogo: false,
+    modeBarButtonsToRemove: ['sendChartToCloud', 'select2d', 'lasso2d'], toImageButtonOptions: {format: 'svg'}}); });
 ink(); dark.addEventListener('change', ink);
 """
 

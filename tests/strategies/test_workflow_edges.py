@@ -17,9 +17,9 @@ from mlipkit.errors import RunError, SpecError
 from mlipkit.events import Message, Verdict, always_run, ignore
 from mlipkit.labelling import Recipe
 from mlipkit.strategies.workflows import Evaluation, approve, compare_arms, plan, provenance, run_workflow, waiting
-from mlipkit.strategies.workflows.running import read_record
 from mlipkit.strategies.workflows.standard import StandardTools
 from mlipkit.strategies.workflows.synthetic import box, synthetic_tools
+from mlipkit.strategies.workflows.work import read_record
 from mlipkit.training import TrainSettings
 
 BARE = dataclasses.replace(TINY, evaluation=Evaluation(independent=0, self_md="none"))

@@ -15,7 +15,7 @@ from workflow_toys import TINY, toys
 from mlipkit.data import read
 from mlipkit.errors import RunError
 from mlipkit.strategies.workflows import ARMS, Evaluation, approve, plan, provenance, run_workflow, waiting
-from mlipkit.strategies.workflows.running import read_record
+from mlipkit.strategies.workflows.work import read_record
 
 ITERATIVE = plan("iterative", TINY, 1)
 

@@ -7,13 +7,12 @@ import re
 import sys
 
 import pytest
+from made_up import two_sets
+from recorded import RecordedMD, RecordedReplicas, recorded_training
 
 from mlipkit.errors import MissingPackageError, RunError
 from mlipkit.runs.replicas import Replicas
 from mlipkit_widgets import MDView, RunList, ShiftExplorer, TrainingMonitor, export
-
-from made_up import two_sets
-from recorded import RecordedMD, RecordedReplicas, recorded_training
 
 LOADS = re.compile(r"""(?:src|href)\s*=\s*["'](?:https?:)?//|@import|url\(\s*["']?https?:""")
 

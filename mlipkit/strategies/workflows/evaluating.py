@@ -16,12 +16,11 @@ import numpy as np
 
 from mlipkit.data.whole import write_whole
 from mlipkit.strategies.workflows.plan import UNTOUCHED, Plan, Stage
-from mlipkit.strategies.workflows.stages import NO_LABELS, training_frames
+from mlipkit.strategies.workflows.work import LABELLED, NO_LABELS, Work, training_frames
 
 if TYPE_CHECKING:
     from mlipkit.analysis.residuals import Residuals
     from mlipkit.data import FrameSet
-    from mlipkit.strategies.workflows.running import Work
 
 NAME = "evaluation.json"
 OFFSET = "offset"
@@ -163,8 +162,6 @@ class Evaluated:
 
 
 def _place(work: Work, name: str) -> Path:
-    from mlipkit.strategies.workflows.running import LABELLED
-
     return Path(work.plan.folder(f"label_{name}")) / LABELLED
 
 

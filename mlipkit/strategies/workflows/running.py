@@ -21,19 +21,15 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-from mlipkit.data.whole import write_whole
 from mlipkit.errors import RunError
-from mlipkit.events import Control, Event, EventSink, Judged, Message, Progress, Saved, Started, always_run, ignore
-from mlipkit.strategies.workflows import provenance
-from mlipkit.strategies.workflows.plan import UNTOUCHED, Plan, Stage
-from mlipkit.strategies.workflows.tools import Model, Stopped, Tools
+from mlipkit.events import Control, EventSink, Message, Progress, Started, always_run, ignore
+from mlipkit.strategies.workflows.plan import Plan, Stage
+from mlipkit.strategies.workflows.stages import DO
+from mlipkit.strategies.workflows.tools import Stopped, Tools
+from mlipkit.strategies.workflows.work import Flagged, Waits, Work, read_record
 
-if TYPE_CHECKING:
-    from mlipkit.data import FrameSet
-
-FRAMES, LABELLED = "frames.extxyz", "labelled.extxyz"
 PAUSE_S = 0.1
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -54,14 +50,6 @@ class Outcome:
     reason: str
     stage: str = ""
     facts: Mapping[str, Any] = field(default_factory=dict)
-
-
-class Flagged(Exception):
-    """A simulation failed, so that what would follow has no meaning."""
-
-
-class Waits(Exception):
-    """The user has to look first."""
 
 
 def run_workflow(
@@ -110,8 +98,6 @@ def disk_full(error: BaseException | None) -> OSError | None:
 
 
 def _go(work: Work, others: Sequence[_Other]) -> Outcome:
-    from mlipkit.strategies.workflows.stages import DO
-
     plan, total = work.plan, len(work.plan.stages)
     done = len(work.records)
     work.sink(Started(f"{plan.arm} workflow, seed {plan.seed}", total, done, {"budget": plan.budget.sentence}))
@@ -144,109 +130,6 @@ def _go(work: Work, others: Sequence[_Other]) -> Outcome:
     work.sink(Progress(total, total, "stage"))
     work.sink(Message(f"Spent: {plan.spent(work.records).of(plan.budget)}"))
     return Outcome("completed", f"all {total} stages done", "", work.figures())
-
-
-class Work:
-    """A plan, its folder, and what of it is done.
-
-    Attributes:
-        records: facts of the stages that are done, by name.
-        at: name of the stage at hand.
-    """
-
-    def __init__(self, plan: Plan, folder: Path, tools: Tools, sink: EventSink, control: Control) -> None:
-        self.plan, self.folder, self.tools, self.sink, self.control = plan, folder, tools, sink, control
-        self.words = tools.describe()
-        self.records: dict[str, dict[str, Any]] = {}
-        self.seconds: dict[str, float] = {}
-        self.at = ""
-
-    def claim(self) -> None:
-        """Write the plan into a new folder, or read what an earlier attempt has done."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path, mine = self.folder / "plan.json", {**self.plan.to_json(), "tools": self.words}
-        mine = json.loads(json.dumps(mine))
-        if not path.is_file():
-            write_whole(path, json.dumps(mine, indent=1).encode())
-            return
-        theirs = json.loads(path.read_text(encoding="utf-8"))
-        for part in ("arm", "seed", "settings", "stages", "tools"):
-            if theirs.get(part) != mine[part]:
-                raise RunError(
-                    f"the folder holds a workflow with other {part}", where=str(self.folder),
-                    hint="Give this one a folder of its own",
-                )  # fmt: skip
-        for stage in self.plan.stages:
-            record = read_record(self.folder_of(stage.name))
-            if record is not None:
-                self.records[stage.name] = record["facts"]
-                self.seconds[stage.name] = 0.0 if record["reused"] else record["seconds"]
-
-    def done(self, stage: Stage, facts: Mapping[str, Any], seconds: float, reused: str = "") -> None:
-        """Note that a stage is done: from here on it stays as it is."""
-        record = {
-            "state": "done", "name": stage.name, "does": stage.does, "key": self.plan.key(stage.name),
-            "seconds": round(seconds, 3), "reused": reused, "facts": dict(facts),
-        }  # fmt: skip
-        write_whole(self.folder_of(stage.name) / "stage.json", json.dumps(record, indent=1).encode())
-        self.records[stage.name] = json.loads(json.dumps(dict(facts)))
-        # What was taken over cost nothing here.
-        self.seconds[stage.name] = 0.0 if reused else seconds
-        if stage.does in ("pick", "review", "label", "finetune"):
-            provenance.write(self.folder, self.plan, self.records)
-        said = facts.get("sentence") or f"{stage.does} done"
-        self.sink(Saved(str(self.folder_of(stage.name)), f"{stage.name}: {said}"))
-
-    def folder_of(self, name: str) -> Path:
-        return self.folder / self.plan.folder(name)
-
-    def frames(self, name: str) -> FrameSet:
-        """Frames that a stage gave (labelled ones of a labelling)."""
-        from mlipkit.data import read
-
-        stage = self.plan[name]
-        return read(self.folder_of(name) / (LABELLED if stage.does == "label" else FRAMES))
-
-    def model(self, stage: Stage, role: str = "model") -> Model:
-        return self.weights(stage.inputs[role][0])
-
-    def weights(self, name: str) -> Model:
-        return None if name == UNTOUCHED else self.folder_of(name) / self.records[name]["best"]
-
-    def heard(self, event: Event) -> None:
-        """What a stage has to say, as messages: progress, verdicts and errors of a part are not those of the whole."""
-        if isinstance(event, Message):
-            self.sink(Message(f"{self.at}: {event.text}", event.level))
-        elif isinstance(event, Judged) and event.verdict.outcome != "ok":
-            self.sink(Message(f"{self.at}: {event.verdict.sentence}", "warning"))
-
-    def figures(self) -> dict[str, Any]:
-        """Seconds per deed, labels and failures so far."""
-        seconds: dict[str, float] = {}
-        asked = failed = gradients = 0
-        for stage in self.plan.stages:
-            facts = self.records.get(stage.name)
-            if facts is None:
-                continue
-            seconds[stage.does] = round(seconds.get(stage.does, 0.0) + self.seconds[stage.name], 3)
-            if stage.does == "label":
-                asked, failed = asked + facts["asked"], failed + len(facts["failed"])
-            gradients += facts.get("frame_gradients") or 0 if stage.does == "finetune" else 0
-        return {
-            "stages": len(self.records), "of": len(self.plan.stages), "seconds": seconds, "labels_asked": asked,
-            "labels_failed": failed, "frame_gradients": gradients,
-        }  # fmt: skip
-
-
-def read_record(folder: Path) -> dict[str, Any] | None:
-    """The record of a stage that is done, else None."""
-    try:
-        record = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except ValueError as error:
-        raise RunError(f"cannot be read: {error}", where=str(folder / "stage.json")) from None
-    return record if record.get("state") == "done" else None
 
 
 @dataclass(frozen=True)

@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlipkit.data.whole import write_whole
-from mlipkit.errors import DataError, RunError
+from mlipkit.errors import RunError
 from mlipkit.strategies.workflows import review as reviewing
-from mlipkit.strategies.workflows.picking import density, nested_draw, rattled, strained
+from mlipkit.strategies.workflows.evaluating import evaluate_models
+from mlipkit.strategies.workflows.picking import density, rattled, strained
 from mlipkit.strategies.workflows.plan import Stage, parts_of, planned_epochs
-from mlipkit.strategies.workflows.running import FRAMES, LABELLED, Flagged, Waits, Work
+from mlipkit.strategies.workflows.work import FRAMES, LABELLED, NO_LABELS, Flagged, Waits, Work, training_frames
 
 if TYPE_CHECKING:
     from ase import Atoms
 
     from mlipkit.data import FrameSet
-
-NO_LABELS: dict[str, float] = dict.fromkeys(("energy", "forces", "stress", "velocities"), float("nan"))
 
 
 def structures(work: Work, stage: Stage, folder: Path) -> dict[str, Any]:
@@ -192,32 +191,6 @@ def finetune(work: Work, stage: Stage, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def training_frames(work: Work, stage: Stage) -> tuple[FrameSet, list[list[str]]]:
-    """Labelled frames of a fine-tuning, in the order of the labellings, with the labelling and the uid of each.
-
-    The uid is that within its labelling: a structure that two of them hold has another one in their sum.
-
-    Raises:
-        DataError: fewer than two frames are labelled: one for training, one for validation.
-    """
-    from mlipkit.data import FrameSet
-
-    names = [name for name in stage.inputs["data"] if work.records[name]["labelled"]]
-    parts = [work.frames(name) for name in names]
-    origin = [[name, part.uid(i)] for name, part in zip(names, parts, strict=True) for i in range(len(part))]
-    size = stage.options.get("size") or len(origin)
-    if len(origin) < 2:
-        raise DataError("too few labelled frames to fine-tune on", where=stage.name, expected="at least 2",
-                        found=len(origin), hint="The reasons lie in failed.json of the labellings")  # fmt: skip
-    together = FrameSet.concat(parts) if len(parts) > 1 else parts[0]
-    # Failures are never replaced: where more frames were planned than there are, all are taken.
-    size = min(size, len(origin))
-    rows = list(range(size))
-    if stage.options.get("choose") == "draw":
-        rows = nested_draw(len(origin), size, stage.seeds["draw"])
-    return together.select(rows), [origin[i] for i in rows]
-
-
 def split_frames(n: int, validation: float, seed: int) -> tuple[list[int], list[int]]:
     """Rows for training and validation, drawn at random."""
     n_train, _ = parts_of(n, validation)
@@ -225,15 +198,9 @@ def split_frames(n: int, validation: float, seed: int) -> tuple[list[int], list[
     return sorted(order[:n_train]), sorted(order[n_train:])
 
 
-def evaluate(work: Work, stage: Stage, folder: Path) -> dict[str, Any]:
-    from mlipkit.strategies.workflows.evaluating import evaluate_models
-
-    return evaluate_models(work, stage, folder)
-
-
 DO: dict[str, Callable[[Work, Stage, Path], dict[str, Any]]] = {
     "structures": structures, "relax": relax, "perturb": perturb, "simulate": simulate, "pick": pick, "review": review,
-    "label": label, "finetune": finetune, "evaluate": evaluate,
+    "label": label, "finetune": finetune, "evaluate": evaluate_models,
 }  # fmt: skip
 
 
