@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from mlipkit.runs import launch as launch
     from mlipkit.runs import open as open
     from mlipkit.runs import survival_change as survival_change
+    from mlipkit.runs import what_applies as what_applies
 
 try:
     __version__ = version("mlipkit")
@@ -62,6 +63,7 @@ _HOMES = {
     "launch": "mlipkit.runs",
     "open": "mlipkit.runs",
     "survival_change": "mlipkit.runs",
+    "what_applies": "mlipkit.runs",
 }
 
 __all__ = [
@@ -84,6 +86,7 @@ __all__ = [
     "samples",
     "split",
     "survival_change",
+    "what_applies",
     "write",
 ]
 

@@ -8,6 +8,7 @@ Views read run folders only. They can be opened at any time, in any notebook, fo
 
 from __future__ import annotations
 
+from .applies_panel import AppliesPanel
 from .exporting import export
 from .first_cell import kernel_check
 from .label_view import LabelView
@@ -23,6 +24,6 @@ from .waiting import ended
 from .workflow_view import WorkflowView
 
 __all__ = [
-    "LabelView", "Launcher", "MDView", "Plot", "ReviewPane", "RunList", "ShiftExplorer", "StrategyComparison",
-    "TrainingMonitor", "WorkflowView", "ended", "export", "kernel_check",
+    "AppliesPanel", "LabelView", "Launcher", "MDView", "Plot", "ReviewPane", "RunList", "ShiftExplorer",
+    "StrategyComparison", "TrainingMonitor", "WorkflowView", "ended", "export", "kernel_check",
 ]  # fmt: skip

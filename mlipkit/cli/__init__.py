@@ -16,6 +16,7 @@ from mlipkit.cli.command import INTERRUPTED, USAGE, UsageProblem, app, complain,
 
 # Help lists the commands in this order.
 from mlipkit.cli import runs as _runs  # noqa: F401  isort: skip
+from mlipkit.cli import what as _what  # noqa: F401  isort: skip
 from mlipkit.cli import data as _data  # noqa: F401  isort: skip
 from mlipkit.cli import jobs as _jobs  # noqa: F401  isort: skip
 from mlipkit.cli import analyse as _analyse  # noqa: F401  isort: skip

@@ -8,6 +8,7 @@ from contextlib import suppress
 import torch
 from torch import Tensor
 
+from mlipkit.machine import memory_available
 from mlipkit.md.forces import ForceFunction, PotentialForces
 from mlipkit.md.state import MDState
 from mlipkit.ops import counted
@@ -53,9 +54,7 @@ def free_memory(device: torch.device) -> float:
     """Bytes that a batch may take on this device now."""
     if device.type == "cuda":
         return SHARE_GPU * torch.cuda.mem_get_info(device)[0]
-    import psutil
-
-    return SHARE_CPU * psutil.virtual_memory().available
+    return SHARE_CPU * memory_available()
 
 
 def most_replicas() -> int:

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from mlipkit.runs.applying import what_applies as what_applies
     from mlipkit.runs.before_failure import Picked as Picked
     from mlipkit.runs.before_failure import before_failure as before_failure
     from mlipkit.runs.estimating import Estimate as Estimate
@@ -99,6 +100,7 @@ __all__ = [
     "simulate_step",
     "survival_change",
     "train_step",
+    "what_applies",
 ]
 
 _MODULES = {
@@ -125,6 +127,7 @@ _MODULES = {
     "simulate_step": "loop",
     "survival_change": "loop",
     "train_step": "loop",
+    "what_applies": "applying",
 }
 
 
