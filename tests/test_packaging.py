@@ -52,6 +52,7 @@ def test_wheel_holds_everything_that_runs(wheel: zipfile.ZipFile):
         ("widgets", "mlipkit_widgets", "*.py"),
         ("widgets/static", "mlipkit_widgets/static", "*.*"),
         ("notebooks", "mlipkit_notebooks", "*.ipynb"),
+        ("notebooks/recorded", "mlipkit_notebooks/recorded", "*.*"),
         ("mlipkit/data/samples/files", "mlipkit/data/samples/files", "*.*"),
     ):
         files = [path.relative_to(ROOT / folder) for path in (ROOT / folder).rglob(pattern)]

@@ -15,6 +15,7 @@ from .label_view import LabelView
 from .launcher import Launcher
 from .md_view import MDView
 from .plot import Plot
+from .recorded import Recorded
 from .review_pane import ReviewPane
 from .run_list import RunList
 from .shift_explorer import ShiftExplorer
@@ -24,6 +25,7 @@ from .waiting import ended
 from .workflow_view import WorkflowView
 
 __all__ = [
-    "AppliesPanel", "LabelView", "Launcher", "MDView", "Plot", "ReviewPane", "RunList", "ShiftExplorer",
-    "StrategyComparison", "TrainingMonitor", "WorkflowView", "ended", "export", "kernel_check",
+    "AppliesPanel", "LabelView", "Launcher", "MDView", "Plot", "Recorded", "ReviewPane", "RunList",
+    "ShiftExplorer", "StrategyComparison", "TrainingMonitor", "WorkflowView", "ended", "export",
+    "kernel_check",
 ]  # fmt: skip

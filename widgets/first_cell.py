@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from types import TracebackType
 
-from mlipkit.errors import MissingPackageError
+from mlipkit.errors import MissingPackageError, MlipkitError
 
 CURE = (
     "Choose the kernel 'mlipkit' (menu Kernel > Change Kernel; 'mlipkit lab' in a terminal adds it to the list) "
@@ -33,7 +34,7 @@ NEEDED = {"ipywidgets": "the widgets need", "anywidget": "the widgets need", "to
 
 
 def kernel_check() -> None:
-    """Check that this kernel can show the widgets and start runs.
+    """Check that this kernel can show the widgets and start runs; from then on errors raised on purpose are one line.
 
     Raises:
         MissingPackageError: one sentence with what is missing and the cure.
@@ -42,3 +43,19 @@ def kernel_check() -> None:
         if importlib.util.find_spec(package) is None:
             what = f"this kernel ({sys.executable}) has no package '{package}', which {purpose}"
             raise MissingPackageError(what, hint=CURE)
+    _short_errors()
+
+
+def _short_errors() -> None:
+    """An `MlipkitError` says where and what to do; forty lines of traceback above it would hide that."""
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython is not None else None
+    if shell is None:
+        return
+
+    def one_line(
+        shell, kind: type[BaseException], error: BaseException, trace: TracebackType, tb_offset: int | None = None
+    ) -> None:
+        shell._showtraceback(kind, error, [f"{kind.__name__}: {error}"])
+
+    shell.set_custom_exc((MlipkitError,), one_line)

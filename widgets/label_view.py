@@ -6,18 +6,25 @@ import json
 import re
 from collections import Counter
 from html import escape
+from pathlib import Path
 from typing import Any
 
 import ipywidgets as w
+import numpy as np
 
+from mlipkit.errors import MlipkitError
 from mlipkit.labelling.job import LABELLED
 from mlipkit.labelling.records import LOG
-from mlipkit.runs import Run
+from mlipkit.plots.runs import parity
+from mlipkit.runs import LabelSpec, Run
 
-from .base import RunView, row, short_path, show
+from .base import RunView, close_all, row, short_path, show
+from .plot import Plot
 from .states import duration, look
 
 MOST_FAILED = 20
+MOST_POINTS = 3000
+BESIDE = "The frames had forces before, such as those of the potential that moved them: here beside the new labels."
 NUMBER = re.compile(r"[-+]?\d[\d.e+-]*")
 
 
@@ -33,12 +40,15 @@ class LabelView(RunView):
     def _build(self) -> None:
         self.empty = w.HTML(f'<div class="mk-empty">{escape(self.EMPTY)}</div>')
         self.summary, self.failures = w.HTML(), w.HTML()
-        self.body.children = [self.empty, row(self.summary), self.failures]
+        self.beside = w.VBox()
+        self.body.children = [self.empty, row(self.summary), self.failures, self.beside]
 
     def _reset(self) -> None:
         self._read_to = 0
         self.rows: dict[str, dict[str, Any]] = {}
         self.maker = ""
+        self._drop_beside()
+        self._compared = False
         self.summary.value = self.failures.value = ""
         show(self.empty, self.run is None)
 
@@ -51,6 +61,33 @@ class LabelView(RunView):
         if self._read(run) or not self.summary.value or not look(state).live:
             self._write(self.summary, self._words(run))
             self._write(self.failures, self._table())
+        if state == "completed" and not self._compared:
+            self._compared = True
+            self._show_beside(run)
+        elif look(state).live:
+            self._compared = False
+            self._drop_beside()
+
+    def _show_beside(self, run: Run) -> None:
+        """Forces that the frames brought along against the new ones, where they brought any."""
+        try:
+            new, before = forces_beside(run, [one["index"] for one in self.rows.values() if "failed" not in one])
+        except (MlipkitError, OSError):
+            return  # what was labelled is gone or was moved: the labels stand for themselves
+        if not len(new):
+            return
+        figure = parity(new, before, quantity="force components", unit="eV/Å", label="before", most=MOST_POINTS)
+        figure.update_layout(hovermode="closest", title_font_size=13)
+        figure.update_xaxes(title_text=f"{self.maker or 'new label'}, eV/Å").update_yaxes(title_text="before, eV/Å")
+        self.beside.children = [
+            w.HTML(f'<div class="mk-quiet">{escape(BESIDE)}</div>'),
+            Plot(figure, height=320, label="Force components before against the new labels"),
+        ]
+
+    def _drop_beside(self) -> None:
+        for child in self.beside.children:
+            close_all(child)
+        self.beside.children = []
 
     def _read(self, run: Run) -> bool:
         """Whole lines that were appended since the last look."""
@@ -119,6 +156,27 @@ class LabelView(RunView):
     def _write(self, widget: w.HTML, text: str) -> None:
         if widget.value != text:
             widget.value = text
+
+
+def forces_beside(run: Run, labelled: list[int]) -> tuple[np.ndarray, np.ndarray]:
+    """New force components and those that the frames had before, flat, eV/Å; empty where they had none.
+
+    Args:
+        labelled: numbers of the labelled frames among those that the run was asked for.
+    """
+    from mlipkit.data import read
+    from mlipkit.runs.building_label import frames_to_label
+
+    assert isinstance(run.spec, LabelSpec)
+    none = np.empty(0), np.empty(0)
+    if not labelled:
+        return none
+    base = Path(run.files.read("launch.json").get("cwd", run.folder))
+    asked = frames_to_label(run.spec, base).select(sorted(labelled))
+    new = read(run.folder / LABELLED)
+    if not asked.has("forces").all() or len(new) != len(asked):
+        return none
+    return np.ravel(new.forces), np.ravel(asked.forces)
 
 
 def _each(seconds: float) -> str:

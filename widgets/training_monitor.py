@@ -13,9 +13,11 @@ import plotly.graph_objects as go
 from mlipkit.errors import MlipkitError
 from mlipkit.events import Evaluated, Message
 from mlipkit.plots import live
+from mlipkit.plots.runs import parity
 from mlipkit.runs import Run
+from mlipkit.runs.parity_file import parity_pairs
 
-from .base import RunView, row, sentence_case, short_path, show
+from .base import RunView, close_all, row, sentence_case, short_path, show
 from .curves import CurveFeed
 from .plot import Plot
 from .states import duration
@@ -31,6 +33,9 @@ METRICS = {
 
 RETENTION = "What is kept: how far the potential has gone from its own old labels of general frames; 0 at the start."
 NO_CURVES = "Curves appear with the first steps."
+PARITY = "Prediction against label on {} frames, which training has not seen; on the dotted line both agree."
+MOST_POINTS = 3000
+"""Points of a parity picture; its errors count all."""
 
 
 class TrainingMonitor(RunView):
@@ -50,8 +55,9 @@ class TrainingMonitor(RunView):
         self.kept = w.HTML(f'<div class="mk-quiet">{escape(RETENTION)}</div>')
         told = "Distance from the old labels of general frames over the optimiser steps"
         self.retention = Plot(live.retention_progress(), height=280, label=told)
+        self.parity = row(kind="mlipkit-panes")
         self.body.children = [
-            self.empty, self.plot, row(self.summary), row(self.table), self.kept, self.retention,
+            self.empty, self.plot, row(self.summary), row(self.table), self.parity, self.kept, self.retention,
         ]  # fmt: skip
 
     def _reset(self) -> None:
@@ -71,6 +77,7 @@ class TrainingMonitor(RunView):
         self._best: Evaluated | None = None
         self._latest: Evaluated | None = None
         self._warning = ""
+        self._drop_parity()
         self.summary.value = self.table.value = ""
         self.empty.value = f'<div class="mk-empty">{escape(self.EMPTY if self.run is None else NO_CURVES)}</div>'
         self._show_curves(False)
@@ -100,6 +107,27 @@ class TrainingMonitor(RunView):
             self.plot.relayout(shapes=live.best_line(self._best.step))
         self._write("summary", self._words(state))
         self._write("table", errors_table(run.metrics()))
+        if state == "completed" and not self.parity.children:
+            self._draw_parity(run)
+        elif state == "running":  # it goes on, for longer
+            self._drop_parity()
+
+    def _draw_parity(self, run: Run) -> None:
+        pictures: list[w.Widget] = []
+        for quantity, unit, split, *pair in parity_pairs(run.files.parity):
+            name = "force components" if quantity == "forces" else quantity
+            figure = parity(*pair, quantity=name, unit=unit, most=MOST_POINTS).update_layout(hovermode="closest")
+            figure.update_layout(title_font_size=13)
+            plot = Plot(figure, height=320, label=f"Predicted against labelled {name} of {split} frames")
+            plot.add_class("mlipkit-pane-half")
+            pictures += [] if pictures else [w.HTML(f'<div class="mk-quiet">{escape(PARITY.format(split))}</div>')]
+            pictures.append(plot)
+        self.parity.children = pictures
+
+    def _drop_parity(self) -> None:
+        for child in self.parity.children:
+            close_all(child)
+        self.parity.children = []
 
     def _write(self, part: str, text: str) -> None:
         widget = getattr(self, part)

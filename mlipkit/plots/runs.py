@@ -153,22 +153,25 @@ def mark_layout(marks: Sequence[Mark] = (), target_temperature: float | None = N
     return {"shapes": shapes, "annotations": annotations}
 
 
-def parity(reference: ArrayLike, predicted: ArrayLike, *, quantity: str, unit: str, label: str = "") -> go.Figure:
+def parity(
+    reference: ArrayLike, predicted: ArrayLike, *, quantity: str, unit: str, label: str = "", most: int | None = None
+) -> go.Figure:
     """Predicted against reference values with the diagonal; MAE and RMSE in the title.
 
     Args:
         reference, predicted: [n], pairs with a missing reference are left out.
         quantity, unit: words on the axes.
         label: name of the set, in the title.
+        most: points drawn at most, evenly taken; the errors in the title count all.
     """
     x, y = np.ravel(np.asarray(reference, dtype=float)), np.ravel(np.asarray(predicted, dtype=float))
     if x.shape != y.shape:
         raise DataError("reference and prediction differ in size", expected=x.shape, found=y.shape)
     there = np.isfinite(x) & np.isfinite(y)
     x, y = x[there], y[there]
-    figure = go.Figure(
-        go.Scatter(x=x, y=y, mode="markers", marker={"size": 4, "opacity": 0.5, "color": COLOURS[0]}, showlegend=False)
-    )
+    few = slice(None, None, -(-len(x) // most) if most and len(x) else None)
+    marker = {"size": 4, "opacity": 0.5, "color": COLOURS[0]}
+    figure = go.Figure(go.Scatter(x=x[few], y=y[few], mode="markers", marker=marker, showlegend=False))
     title = f"{quantity}{f', {label}' if label else ''}"
     if len(x):
         ends = [float(min(x.min(), y.min())), float(max(x.max(), y.max()))]

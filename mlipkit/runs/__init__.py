@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from mlipkit.runs.next_step import next_step as next_step
     from mlipkit.runs.run import Run as Run
     from mlipkit.runs.run import open_run as open
+    from mlipkit.runs.shipped import record as record
+    from mlipkit.runs.shipped import recording as recording
+    from mlipkit.runs.shipped import recordings as recordings
+    from mlipkit.runs.shipped import run_here as run_here
     from mlipkit.runs.spec import EngineSpec as EngineSpec
     from mlipkit.runs.spec import EvaluationSpec as EvaluationSpec
     from mlipkit.runs.spec import FinetuneLossSpec as FinetuneLossSpec
@@ -95,7 +99,11 @@ __all__ = [
     "next_step",
     "open",
     "parse_spec",
+    "record",
+    "recording",
+    "recordings",
     "restore",
+    "run_here",
     "runs_in",
     "simulate_step",
     "survival_change",
@@ -122,7 +130,11 @@ _MODULES = {
     "launch": "launching",
     "next_step": "next_step",
     "open": "run",
+    "record": "shipped",
+    "recording": "shipped",
+    "recordings": "shipped",
     "restore": "family",
+    "run_here": "shipped",
     "runs_in": "family",
     "simulate_step": "loop",
     "survival_change": "loop",

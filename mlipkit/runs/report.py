@@ -19,6 +19,7 @@ from mlipkit.runs.finetune_report import finetune_html
 from mlipkit.runs.folder import write_text
 from mlipkit.runs.label_report import label_html
 from mlipkit.runs.page import details, figure_html, page, table
+from mlipkit.runs.parity_file import parity_pairs
 from mlipkit.runs.places import universal_of
 from mlipkit.runs.replicas import Replicas, curve_of
 from mlipkit.runs.run import Run
@@ -115,16 +116,8 @@ def training_figures(run: Run) -> Iterable[tuple[str, go.Figure]]:
                 errors["away from the old potential"] = kept
             best = run.facts().get("best_epoch")
             yield "Validation errors", plots.validation_errors(table["epoch"], errors, best)
-    if run.files.parity.is_file():
-        with np.load(run.files.parity, allow_pickle=False) as arrays:
-            split = "test" if "test_energy_reference" in arrays.files else "validation"
-            for quantity, unit in (("energy", "eV/atom"), ("forces", "eV/Å")):
-                pair = [arrays[f"{split}_{quantity}_{what}"] for what in ("reference", "predicted")]
-                if np.isfinite(pair[0]).any():
-                    yield (
-                        f"Parity, {quantity}",
-                        plots.parity(*pair, quantity=quantity, unit=unit, label=f"{split} frames"),
-                    )
+    for quantity, unit, split, *pair in parity_pairs(run.files.parity):
+        yield f"Parity, {quantity}", plots.parity(*pair, quantity=quantity, unit=unit, label=f"{split} frames")
 
 
 def md_figures(run: Run) -> Iterable[tuple[str, go.Figure]]:

@@ -148,6 +148,10 @@ class Worker:
                 events.Message(f"{field}: run '{other.name}' was stopped; what it made until then is used", "warning")
             )
             return
+        if state == "failed" and other.kind == "md" and spec_in(self.files).kind == "label":
+            # Where a potential goes wrong is where labels are wanted most.
+            self.log(events.Message(f"{field}: simulation '{other.name}' failed; its frames are labelled", "warning"))
+            return
         raise RunError(
             f"run '{other.name}', on which this one builds, {state}", where=field, found=other.reason,
             hint=f"Repair and resume '{other.name}', then resume this run",
