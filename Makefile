@@ -8,7 +8,7 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 # One thread per test process: two processes share two cores.
 ONE_THREAD := OMP_NUM_THREADS=1 MKL_NUM_THREADS=1 OPENBLAS_NUM_THREADS=1
 
-.PHONY: lab test test-fast test-slow bench bench-peers lint lock clean env
+.PHONY: lab test test-fast test-slow bench bench-peers lint docs lock clean env
 
 lab: $(READY)
 	@$(BIN)/mlipkit lab
@@ -41,6 +41,11 @@ lint: $(READY)
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
+# The pages of docs/ in site/; site/index.html opens in a browser as it is.
+docs: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
 env: $(READY)
 
 $(READY): pyproject.toml constraints.txt
@@ -55,8 +60,9 @@ $(READY): pyproject.toml constraints.txt
 
 # After a deliberate change of versions: writes down what is installed now.
 lock: $(READY)
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip freeze --all --exclude-editable | sed 's/+cpu$$//' | grep -vE '^(pip|wheel)=='; } > constraints.new
 	mv constraints.new constraints.txt
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info
