@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+HERE = Path(__file__).resolve().parent
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
@@ -21,4 +22,6 @@ def keep(name: str, line: Mapping[str, Any]) -> None:
 
 def command() -> str:
     """The command line of this process."""
-    return " ".join([f"python benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]])
+    script = Path(sys.argv[0]).resolve()
+    place = script.relative_to(HERE) if script.is_relative_to(HERE) else script.name
+    return " ".join([f"python benchmarks/{place}", *sys.argv[1:]])

@@ -1,0 +1,118 @@
+"""The data source of dynamic training: sub-sequences from start points, longer stage by stage."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from ase.data import atomic_masses
+
+from mlipkit.data import FrameSet
+from mlipkit.data.graph import collate
+from mlipkit.data.neighbours import NeighbourCache
+from mlipkit.errors import SpecError
+from mlipkit.strategies.dynamic.losses import Sequences
+from mlipkit.strategies.dynamic.runs import AIMDRuns
+from mlipkit.training.batches import Batch
+
+APART = 0.2
+"""Å; roll-outs that end further from the reference on average are not made longer: their edges would be wrong."""
+
+
+class SequenceSource:
+    """Pieces of runs, one per start point.
+
+    Args:
+        runs: AIMD runs in order.
+        cutoff: Å. dtype: of positions and targets.
+        structures: S of each stage, ascending or equal; the start points are those of the longest, in every stage.
+        refresh: edges come from the reference every so many structures; None: from the start frame alone.
+        frozen: bool, per atom of a frame [n] when all frames have the same atoms: these do not move and count in no
+            error.
+        apart_limit: Å, see `APART`; None: no limit.
+
+    Attributes:
+        apart: mean distance from the reference that a validation measured last, Å.
+    """
+
+    def __init__(
+        self, runs: AIMDRuns, cutoff: float, dtype: torch.dtype, structures: Sequence[int] = (1, 2, 4, 8), *,
+        refresh: int | None = 1, frozen: np.ndarray | None = None, apart_limit: float | None = APART,
+    ) -> None:  # fmt: skip
+        if not structures or min(structures) < 1 or any(b < a for a, b in itertools.pairwise(structures)):
+            raise SpecError("not a curriculum", where="structures", expected="numbers of at least 1 that never fall",
+                            found=list(structures))  # fmt: skip
+        if refresh is not None and refresh < 1:
+            raise SpecError("out of range", where="refresh", expected="at least 1, or None", found=refresh)
+        self.runs, self.dtype = runs, dtype
+        self.structures, self.refresh = tuple(structures), refresh
+        self.frozen, self.apart_limit = frozen, apart_limit
+        self.stage, self.apart = 0, 0.0
+        self.points = runs.start_points(max(structures))
+        self._run_of = runs.run_of
+        self._lists = NeighbourCache(runs.frames, cutoff)
+
+    @property
+    def n_structures(self) -> int:
+        """S of the present stage."""
+        return self.structures[self.stage]
+
+    @property
+    def frames(self) -> FrameSet:
+        return self.runs.frames
+
+    @property
+    def fingerprint(self) -> str:
+        mine = (self.runs.frames.hash, self.structures, self.refresh, len(self.points))
+        return hashlib.blake2b(repr(mine).encode(), digest_size=8).hexdigest()
+
+    def __len__(self) -> int:
+        return len(self.points)
+
+    def batch(self, indices: np.ndarray) -> Batch:
+        starts = self.points[indices]
+        length, frames = self.n_structures, self.runs.frames
+        graph, first_targets = collate(frames, starts, self._lists, self.dtype)
+        graphs, forces = [graph], [first_targets.forces]
+        for step in range(1, length):
+            fresh = self.refresh is not None and step % self.refresh == 0
+            if fresh:
+                graph, targets = collate(frames, starts + step, self._lists, self.dtype)
+                forces.append(targets.forces)
+            else:
+                here = frames.select(starts + step)
+                positions = torch.tensor(np.asarray(here.positions), dtype=self.dtype)
+                graph = graph.moved(positions, graph.cell)
+                forces.append(torch.tensor(np.asarray(here.forces), dtype=self.dtype))
+            graphs.append(graph)
+        first = graphs[0]
+        timestep = torch.tensor(self.runs.timestep[self._run_of[starts]], dtype=self.dtype)[first.system]
+        velocities = np.concatenate([self.runs.velocities(int(start)) for start in starts])
+        displacement = torch.tensor(velocities, dtype=self.dtype) * timestep.unsqueeze(1)
+        masses = torch.tensor(atomic_masses[first.numbers.numpy()], dtype=self.dtype)
+        frozen = None
+        if self.frozen is not None:
+            frozen = torch.tensor(np.tile(np.asarray(self.frozen, bool), len(starts)))
+            forces = [torch.where(frozen.unsqueeze(1), torch.nan, one) for one in forces]
+        extra = Sequences(graphs, torch.stack(forces), displacement, masses, timestep, frozen)
+        return Batch(first, first_targets, extra)
+
+    def advance(self) -> str:
+        if self.stage + 1 >= len(self.structures):
+            return ""
+        if self.apart_limit is not None and self.apart > self.apart_limit:
+            return ""
+        self.stage += 1
+        return f"roll-outs of {self.n_structures} structures" + (
+            f" (stage {self.stage + 1})" if self.structures.count(self.n_structures) > 1 else ""
+        )
+
+    def state(self) -> dict[str, Any]:
+        return {"stage": self.stage, "apart": self.apart}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.stage, self.apart = int(state["stage"]), float(state["apart"])
