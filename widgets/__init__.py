@@ -22,10 +22,11 @@ from .shift_explorer import ShiftExplorer
 from .strategy_comparison import StrategyComparison
 from .training_monitor import TrainingMonitor
 from .waiting import ended
+from .workbench import Workbench
 from .workflow_view import WorkflowView
 
 __all__ = [
     "AppliesPanel", "LabelView", "Launcher", "MDView", "Plot", "Recorded", "ReviewPane", "RunList",
-    "ShiftExplorer", "StrategyComparison", "TrainingMonitor", "WorkflowView", "ended", "export",
+    "ShiftExplorer", "StrategyComparison", "TrainingMonitor", "Workbench", "WorkflowView", "ended", "export",
     "kernel_check",
 ]  # fmt: skip

@@ -76,6 +76,13 @@ class MDView(RunView):
         self._frames: RunFrames | None = None
         self._moving = False
 
+    def beside(self, pane: w.Widget) -> None:
+        """Put a pane to the right of the atoms; the curves then go below both, over the whole width."""
+        self.panes.children = [self.picture, pane]
+        parts = [part for part in self.body.children if part is not self.bar]
+        self.body.children = [*parts, self.curves, self.bar]
+        self._show_panes(self._loaded or self.curves.rows > 0)
+
     def _reset(self) -> None:
         if self._frames is not None:
             self._frames.close()
@@ -131,7 +138,7 @@ class MDView(RunView):
 
     def _show_panes(self, there: bool) -> None:
         show(self.empty, not there)
-        for part in (self.panes, self.bar):
+        for part in (self.panes, self.curves, self.bar):
             show(part, there)
 
     # What the user does

@@ -78,6 +78,8 @@ def _sets_of(one: Any, name: str | None) -> list[ShiftSet]:
         return [one]
     if isinstance(one, FrameSet):
         return [ShiftSet(name or _name_of(one), one)]
+    if isinstance(one, ShiftSet):
+        return [one]
     if isinstance(one, Run):
         return _run_sets(one, name)
     if isinstance(one, Atoms):

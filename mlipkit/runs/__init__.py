@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from mlipkit.runs.applying import what_applies as what_applies
-    from mlipkit.runs.before_failure import Picked as Picked
-    from mlipkit.runs.before_failure import before_failure as before_failure
     from mlipkit.runs.estimating import Estimate as Estimate
     from mlipkit.runs.estimating import estimate as estimate
     from mlipkit.runs.executors import DaskExecutor as DaskExecutor
     from mlipkit.runs.executors import LocalExecutor as LocalExecutor
+    from mlipkit.runs.failure_frames import Picked as Picked
+    from mlipkit.runs.failure_frames import before_failure as before_failure
     from mlipkit.runs.family import delete as delete
     from mlipkit.runs.family import duplicate as duplicate
     from mlipkit.runs.family import restore as restore
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from mlipkit.runs.loop import simulate_step as simulate_step
     from mlipkit.runs.loop import survival_change as survival_change
     from mlipkit.runs.loop import train_step as train_step
-    from mlipkit.runs.next_step import NextStep as NextStep
-    from mlipkit.runs.next_step import next_step as next_step
+    from mlipkit.runs.next_steps import NextStep as NextStep
+    from mlipkit.runs.next_steps import next_step as next_step
     from mlipkit.runs.run import Run as Run
     from mlipkit.runs.run import open_run as open
     from mlipkit.runs.shipped import record as record
@@ -115,11 +115,11 @@ _MODULES = {
     "DaskExecutor": "executors",
     "Estimate": "estimating",
     "LocalExecutor": "executors",
-    "NextStep": "next_step",
-    "Picked": "before_failure",
+    "NextStep": "next_steps",
+    "Picked": "failure_frames",
     "Run": "run",
     "SurvivalChange": "loop",
-    "before_failure": "before_failure",
+    "before_failure": "failure_frames",
     "delete": "family",
     "duplicate": "family",
     "estimate": "estimating",
@@ -128,7 +128,7 @@ _MODULES = {
     "label_in_parts": "label_parts",
     "label_step": "loop",
     "launch": "launching",
-    "next_step": "next_step",
+    "next_step": "next_steps",
     "open": "run",
     "record": "shipped",
     "recording": "shipped",

@@ -16,6 +16,7 @@ from mlipkit.runs.building_data import _read
 from mlipkit.runs.folder import RunFolder, write_text
 from mlipkit.runs.places import idle_at
 from mlipkit.runs.spec import FittingSpec, TrainSpec
+from mlipkit.runs.spec_train import places_in
 
 if TYPE_CHECKING:
     from mlipkit.data import FrameSet, Split
@@ -42,14 +43,13 @@ def split_frames(spec: FittingSpec, base: Path, sink: EventSink | None = None) -
         "allow_partial": spec.allow_partial,
         "unconverged": spec.unconverged,
     }
-    data = [spec.data] if isinstance(spec.data, str) else spec.data
     # An option may be meant for the validation file alone, so all places are judged together.
     idle = idle_at(spec.frame_places, base, reading)
-    frames = _read(data, base, sink, reading, idle)
+    frames = _read(places_in(spec.data), base, sink, reading, idle)
     apart = {
-        name: _read([place], base, sink, reading, idle)
-        for name, place in (("validation", spec.validation), ("test", spec.test))
-        if place
+        name: _read(places, base, sink, reading, idle)
+        for name in ("validation", "test")
+        if (places := places_in(getattr(spec, name)))
     }
     parts = split(
         frames, by=spec.split.by, seed=spec.split.seed,
@@ -64,7 +64,7 @@ def split_frames(spec: FittingSpec, base: Path, sink: EventSink | None = None) -
         raise SpecError(
             "more frames than there are", where="n_train", expected=f"at most {len(train)}", found=spec.n_train
         )
-    how = parts.how + "".join(f"; {name} from {getattr(spec, name)}" for name in apart)
+    how = parts.how + "".join(f"; {name} from {', '.join(places_in(getattr(spec, name)))}" for name in apart)
     return Split(
         train=train, validation=apart.get("validation", parts.validation), test=apart.get("test", parts.test),
         how=how, seed=parts.seed, by=parts.by, gap=parts.gap, moved=parts.moved, dropped=parts.dropped,

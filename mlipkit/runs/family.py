@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import shutil
 import time
 from collections.abc import Iterable, Sequence
@@ -13,6 +15,7 @@ from mlipkit.runs.folder import RunFolder
 from mlipkit.runs.launching import launch
 from mlipkit.runs.places import run_of
 from mlipkit.runs.run import Run
+from mlipkit.runs.spec_label import LabelSpec
 
 TRASH = ".trash"
 
@@ -39,6 +42,28 @@ def parents(run: Run) -> list[Path]:
     base = Path(run.files.read("launch.json").get("cwd", run.folder))
     found = (run_of(text, base) for _, text in run.spec.places())
     return list(dict.fromkeys(path.resolve() for path in found if path is not None))
+
+
+def picked_from(run: Run) -> list[Path]:
+    """Folders of the simulations that the frames of a labelling run were picked from, where their file tells."""
+    if not isinstance(run.spec, LabelSpec):
+        return []
+    base = Path(run.files.read("launch.json").get("cwd", run.folder))
+    found: dict[Path, None] = {}
+    for _, text in run.spec.places():
+        record = (base / text.partition("@")[0]).with_suffix(".json")
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            for criterion in _flat(json.loads(record.read_text(encoding="utf-8"))["criterion"]):
+                if "run" in criterion:
+                    found[Path(criterion["run"]).resolve()] = None
+    return list(found)
+
+
+def _flat(criterion: dict[str, Any]) -> list[dict[str, Any]]:
+    """A criterion and all that it was put together from."""
+    inner = criterion.get("of", [])
+    parts = [part for one in (inner if isinstance(inner, list) else [inner]) for part in _flat(one)]
+    return [criterion, *parts]
 
 
 def children(run: Run, others: Iterable[Run]) -> list[Run]:

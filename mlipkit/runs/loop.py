@@ -15,17 +15,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mlipkit.errors import RunError
+from mlipkit.errors import MlipkitError, RunError
 from mlipkit.runs.replicas import FS_PER_PS, Replicas
 from mlipkit.runs.run import Run
 from mlipkit.runs.spec import FinetuneSpec, FittingSpec, LabelSpec, MDSpec, parse_spec
 from mlipkit.runs.spec_md import listed
+from mlipkit.runs.spec_train import places_in
 
 if TYPE_CHECKING:
     from mlipkit.analysis.survival import Survival
 
 HOTTER = 1.25
 """A stable simulation is repeated at a temperature so much higher."""
+HELD_OUT = 5
+"""One new frame of so many is for validation."""
+LEARNING_RATE = 1e-3
+"""Of the training on: that of a first training, as the new frames are far from what is known."""
 MAKERS = {"GFN1-xTB": "gfn1-xtb", "GFN2-xTB": "gfn2-xtb"}
 """Level of theory of packaged sets -> label maker that gives the same."""
 
@@ -44,7 +49,7 @@ def maker_of(potential: str) -> str | None:
         name = place.removeprefix("sample:").partition("@")[0]
         if place.startswith("sample:") and name in samples.names():
             return MAKERS.get(str(samples.card(name).get("level_of_theory", "")).partition(" ")[0].rstrip(","))
-        folder = Path(place)
+        folder = Path(place.partition("@")[0])
         if (folder / "spec.yaml").is_file():
             spec = Run(folder).spec
             if isinstance(spec, LabelSpec):
@@ -64,7 +69,9 @@ def label_step(run: Run, frames: str | os.PathLike[str], maker: str | None = Non
 def train_step(run: Run, labelled: Run | str, **changes: object) -> FinetuneSpec:
     """Train the simulation's potential on: from its last checkpoint, on its old frames and the new ones.
 
-    The energy zero stays: the new labels have that of the old frames.
+    It is judged on one new frame of five, which it does not see: on the frames that it was validated on before, which
+    are like its old training set, whatever it learns of the new ones would count for nothing and the old weights would
+    be kept. Whether it forgets shows on its old test set. The energy zero stays: the new labels have that of the old.
 
     Args:
         run: the simulation.
@@ -73,16 +80,43 @@ def train_step(run: Run, labelled: Run | str, **changes: object) -> FinetuneSpec
     """
     spec = _md(run)
     place = labelled if isinstance(labelled, str) else _short(labelled.folder)
-    old = [one for one in trained_on(spec.potential) if one != place]
+    known = trained_on(spec.potential)
+    # Of frames that were learned from already, nothing is held out a second time.
+    old = [one for one in known if one.partition("@")[0] != place]
     before = fitting_of(spec.potential)
+    apart, new = _held_out(labelled, place)
+    apart += [one for one in places_in(before.validation) if _labels_of_a_run(one)] if before is not None else []
     fields: dict[str, object] = {
-        "potential": spec.potential, "data": [*old, place], "name": f"train_on_{_stem(place)}"[:80],
+        "potential": spec.potential, "data": [*old, new], "name": f"train_on_{_stem(place)}"[:80],
         "recipe": {"shifts": "keep"}, "retention": None, "threads": spec.threads, "device": spec.device,
+        "optimiser": {"learning_rate": LEARNING_RATE},
     }  # fmt: skip
     if before is not None:
-        # Judged on the frames that it was judged on before, where these are a set of their own.
-        fields |= {"batch_size": before.batch_size, "validation": before.validation, "test": before.test}
+        fields |= {"batch_size": before.batch_size, "test": before.test}
+        fields["validation"] = apart or before.validation
+        # Parts of its old data would have been learned from already.
+        fields["split"] = {"test": 0} if before.test is None else {}
     return FinetuneSpec(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def _labels_of_a_run(place: str) -> bool:
+    """Whether frames come out of a run: of an earlier round, not of the potential's first training."""
+    return (Path(place.partition("@")[0]) / "spec.yaml").is_file()
+
+
+def _held_out(labelled: Run | str, place: str) -> tuple[list[str], str]:
+    """(places of new frames for validation, place of the others); of less than five none are held out."""
+    if isinstance(labelled, Run) and "labelled" in labelled.facts():
+        count = int(labelled.facts()["labelled"])
+    else:
+        from mlipkit.runs.building_data import read_frames
+
+        try:
+            count = len(read_frames(place, Path.cwd(), allow_partial=True))
+        except MlipkitError:  # the launch will say what is wrong with it
+            count = 0
+    held = count // HELD_OUT
+    return ([f"{place}@:{held}"], f"{place}@{held}:") if held else ([], place)
 
 
 def simulate_step(run: Run, potential: Run | str) -> MDSpec:
@@ -90,7 +124,7 @@ def simulate_step(run: Run, potential: Run | str) -> MDSpec:
     place = potential if isinstance(potential, str) else _short(potential.folder)
     spec = run.current_spec
     assert isinstance(spec, MDSpec)
-    return spec.changed(potential=place, name=f"{spec.name or spec.default_name}_{_stem(place)}"[:80])
+    return spec.changed(potential=place, name=_next_name(spec.name or spec.default_name))
 
 
 def hotter_step(run: Run, factor: float = HOTTER) -> MDSpec:
@@ -178,6 +212,14 @@ def fitting_of(potential: str) -> FittingSpec | None:
     else:
         return None
     return spec if isinstance(spec, FittingSpec) else None
+
+
+def _next_name(name: str) -> str:
+    """``hot``, ``hot_round2``, ``hot_round3``: one simulation with the potentials of each round."""
+    head, _, number = name.rpartition("_round")
+    if head and number.isdigit():
+        return f"{head}_round{int(number) + 1}"
+    return f"{name[:72]}_round2"
 
 
 def _stem(place: str | os.PathLike[str]) -> str:

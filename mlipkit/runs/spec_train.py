@@ -140,12 +140,21 @@ class OptimiserSpec(Part):
         return refuse_idle(self, "schedule", acting)
 
 
+def places_in(value: str | list[str] | None) -> list[str]:
+    """The places of a field: none, one or several."""
+    return [] if not value else [value] if isinstance(value, str) else list(value)
+
+
 class FittingSpec(BaseSpec):
     """What every run that fits weights to labelled frames has: frames, their parts, loss, optimiser, ends."""
 
     data: str | list[str] = Field(description="labelled frames: sample, file, folder, glob, or a list of them")
-    validation: str | None = Field(default=None, description="separate validation frames; empty: split off from data")
-    test: str | None = Field(default=None, description="separate test frames; empty: split off from data")
+    validation: str | list[str] | None = Field(
+        default=None, description="separate validation frames, as data; empty: split off from data"
+    )
+    test: str | list[str] | None = Field(
+        default=None, description="separate test frames, as data; empty: split off from data"
+    )
     split: SplitSpec = SplitSpec()
     keys: dict[str, str | None] | None = Field(
         default=None,
@@ -187,8 +196,7 @@ class FittingSpec(BaseSpec):
     @property
     def frame_places(self) -> list[str]:
         """Places whose frames are read with the options `keys`, `units` and `unconverged`."""
-        data = [self.data] if isinstance(self.data, str) else self.data
-        return [*data, *filter(None, (self.validation, self.test))]
+        return [text for value in (self.data, self.validation, self.test) for text in places_in(value)]
 
 
 class TrainSpec(FittingSpec):

@@ -25,6 +25,8 @@ from mlipkit.runs import (
     survival_change,
     train_step,
 )
+from mlipkit.runs.failure_frames import _spread
+from mlipkit.runs.family import parents, picked_from
 from mlipkit.runs.loop import maker_of, trained_on
 
 HOT = MDSpec(
@@ -74,6 +76,16 @@ def test_picked_frames_are_sound_late_apart_and_without_labels(hot, home):
     assert before_failure(hot).selection.uids == picked.selection.uids
 
 
+def test_picks_lie_at_many_distances_from_the_failure():
+    """Where a simulation left the known structures nobody knows; its last frames alone are wrecks."""
+    numbers = list(range(100, 140))
+    assert _spread(numbers, 0)[:6] == [139, 138, 136, 132, 124, 108]
+    assert _spread(numbers, 2)[:6] == [136, 132, 124, 108, 139, 138]
+    assert sorted(_spread(numbers, 1)) == numbers
+    assert _spread([], 3) == []
+    assert _spread([7], 3) == [7]
+
+
 def test_fewer_frames_and_one_simulation_alone(hot, home):
     assert len(before_failure(hot, most=2).frames) == 2
     one = before_failure(hot, replica=1)
@@ -117,15 +129,17 @@ def test_the_loop_closes(hot, home):
     told = step()
     assert told.action == "train_on"
     assert isinstance(told.spec, FinetuneSpec)
-    assert told.spec.data == ["sample:ethanol_300K@::20", "runs/label_hot"]
-    assert told.spec.validation == "sample:ethanol_nve@0:4010:80", "judged on what it was judged on before"
-    trained = mk.launch(told.spec.changed(max_epochs=2, validation=None, test=None))
+    assert told.spec.data == ["sample:ethanol_300K@::20", "runs/label_hot@2:"]
+    assert told.spec.validation == ["runs/label_hot@:2"], "judged on new frames that it does not see"
+    assert told.spec.test == "sample:ethanol_nve@4010::40", "and tested on what it was tested on before"
+    trained = mk.launch(told.spec.changed(max_epochs=2, test=None))
     trained.wait()
     assert trained.state == "completed", trained.log_text()
     told = step()
     assert told.action == "simulate"
     assert told.words == "Run again"
     assert told.spec is not None
+    assert told.spec.name == "hot_round2"
     again = mk.launch(told.spec)
     again.wait()
     assert again.spec.potential == "runs/train_on_label_hot"  # type: ignore[union-attr]
@@ -137,6 +151,14 @@ def test_the_loop_closes(hot, home):
     assert "0 of 4 held" in change.sentence
     assert "mk.survival_change(" in told.code
     assert step(compared=[again.folder]).action in ("go_to_failure", "hotter")
+    assert simulate_step(again, "sample:ethanol_1000").name == "hot_round3"
+    assert parents(trained) == [labelled.folder]
+    assert picked_from(labelled) == [hot.folder]
+    # A second round keeps what was held out in the first.
+    second = train_step(again, "selections/hot.extxyz")
+    assert second.data == ["sample:ethanol_300K@::20", "runs/label_hot@2:", "selections/hot.extxyz@2:"]
+    assert second.validation == ["selections/hot.extxyz@:2", "runs/label_hot@:2"]
+    assert maker_of("runs/train_on_label_hot") == "gfn2-xtb"
     delete(again)
     delete(trained)
     delete(labelled)
@@ -174,10 +196,7 @@ def test_the_first_step_and_the_way_from_data_to_a_simulation(work, frames):
     assert next_step([trained, run]).action in ("resume", "go_to_failure")
     assert simulate_step(run, trained).potential == "runs/cu"
     assert isinstance(train_step(run, "more.xyz"), FinetuneSpec)
-    assert train_step(run, "more.xyz").data == [
-        "cu.xyz",
-        "more.xyz",
-    ]
+    assert train_step(run, "more.xyz").data == ["cu.xyz", "more.xyz"]
     assert isinstance(label_step(run, "some.xyz", maker="gfn1-xtb"), LabelSpec)
 
 

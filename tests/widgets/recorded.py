@@ -112,6 +112,7 @@ class RecordedMD(Acted):
         time = self.fails_at * TIMESTEP
         verdict = Verdict(
             "failed", "broken_bonds", self.fails_at, time, 3.1, 2.2, "Å", (3, 2), first_warning=self.fails_at - 15,
+            last_good=self.fails_at - 40,
             sentence=f"Failed at step {self.fails_at} ({time / 1000:.4f} ps): bond H3-O2 broke (3.1 Å, limit 2.2 Å); "
             f"first warning at step {self.fails_at - 15}.",
         )  # fmt: skip

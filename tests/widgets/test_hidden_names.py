@@ -12,7 +12,7 @@ import ipywidgets as w
 import pytest
 
 import mlipkit_widgets
-from mlipkit_widgets import LabelView, MDView, StrategyComparison, TrainingMonitor, WorkflowView
+from mlipkit_widgets import LabelView, MDView, StrategyComparison, TrainingMonitor, Workbench, WorkflowView
 
 MEANT = {"close", "__init__"}
 
@@ -35,7 +35,7 @@ def test_nothing_of_ipywidgets_is_hidden() -> None:
     assert {cls.__name__: names for cls in own_classes() if (names := hidden(cls))} == {}
 
 
-@pytest.mark.parametrize("cls", [LabelView, MDView, StrategyComparison, TrainingMonitor, WorkflowView])
+@pytest.mark.parametrize("cls", [LabelView, MDView, StrategyComparison, TrainingMonitor, Workbench, WorkflowView])
 def test_a_notebook_can_show_an_empty_view(cls: type) -> None:
     view = cls()
     assert cls.__name__ in view._repr_mimebundle_()["text/plain"]

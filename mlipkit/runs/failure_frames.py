@@ -15,6 +15,8 @@ from mlipkit.runs.run import Run
 
 MOST = 10
 """Frames that are picked unless more are asked for."""
+DISTANCES = 4
+"""So many simulations begin their picks at different distances from the failure."""
 
 
 @dataclass(frozen=True)
@@ -31,11 +33,12 @@ class Picked:
 
 
 def before_failure(run: Run, most: int = MOST, replica: int | None = None) -> Picked:
-    """At most `most` frames of the sound part of failed simulations: the latest that no longer remember each other.
+    """At most `most` frames of the sound part of failed simulations, from just before the failure to long before it.
 
-    A frame counts as sound up to the last stored one in which no check had anything to say. Two picks of a simulation
-    are at least one correlation time of its potential energy apart. Several failed simulations share the picks in
-    turns, the earliest failure first.
+    A check speaks late: by then a simulation may have been among wrong structures for hundreds of steps, and its last
+    sound frames are wrecks. Nobody knows when it left the known ones, so the picks lie 1, 2, 4, 8 ... correlation times
+    (of the potential energy) before the last sound frame, the last stored one in which no check had anything to say.
+    Several failed simulations share the picks in turns, the earliest failure first, and begin at different distances.
 
     Args:
         replica: this simulation alone; all that have failed when omitted.
@@ -44,12 +47,12 @@ def before_failure(run: Run, most: int = MOST, replica: int | None = None) -> Pi
         RunError: not an MD run, nothing has failed, or no sound frame was stored.
     """
     failed = _failed(run, replica)
-    found = [(one, *_candidates(one, most)) for one in failed]
+    found = [(one, *_candidates(one)) for one in failed]
     taken = _shares([len(steps) for _, steps, _ in found], most)
     parts, spacings = [], []
-    for (one, numbers, spacing), count in zip(found, taken, strict=True):
+    for turn, ((one, numbers, spacing), count) in enumerate(zip(found, taken, strict=True)):
         if count:
-            parts.append(_read(run, one, numbers[-count:]))
+            parts.append(_read(run, one, sorted(_spread(numbers, turn % DISTANCES)[:count])))
             spacings.append(spacing)
     if not parts:
         first = failed[0]
@@ -65,9 +68,7 @@ def before_failure(run: Run, most: int = MOST, replica: int | None = None) -> Pi
         "spacing_fs": [round(x, 3) for x in spacings],
     }  # fmt: skip
     apart = f"{min(spacings):.3g}" if max(spacings) == min(spacings) else f"{min(spacings):.3g} to {max(spacings):.3g}"
-    words = (
-        f"the last sound frames before {'the failure' if len(names) == 1 else f'{len(names)} failures'} of {run.name}"
-    )
+    words = f"sound frames before {'the failure' if len(names) == 1 else f'{len(names)} failures'} of {run.name}"
     selection = Selection.of(frames, criterion=criterion, sentence=f"{words}, at least {apart} fs apart", tag=run.name)
     return Picked(frames, selection)
 
@@ -99,8 +100,8 @@ def _shares(there: Sequence[int], most: int) -> list[int]:
     return taken
 
 
-def _candidates(one: Replica, most: int) -> tuple[list[int], float]:
-    """Numbers of the latest sound frames of one simulation that no longer remember each other, and the time between."""
+def _candidates(one: Replica) -> tuple[list[int], float]:
+    """Numbers of sound frames of one simulation, each a correlation time after the one before, and that time, fs."""
     from mlipkit.analysis.correlation import correlation_time, decorrelated_rows
 
     frames = RunFrames(one.folder)
@@ -111,9 +112,21 @@ def _candidates(one: Replica, most: int) -> tuple[list[int], float]:
         sound = [i for i in range(frames.first_last_step) if 0 < frames.step(i) <= last_good]
         apart = np.ceil(correlation_time([frames[i].get_potential_energy() for i in sound]))
         pace = frames.time(1) - frames.time(0) if len(frames) > 1 else 0.0
-        return [sound[row] for row in decorrelated_rows(len(sound), apart, most)], float(apart * pace)
+        return [sound[row] for row in decorrelated_rows(len(sound), apart, len(sound))], float(apart * pace)
     finally:
         frames.close()
+
+
+def _spread(numbers: Sequence[int], first: int) -> list[int]:
+    """All frames in the order in which they are picked: 1, 2, 4, 8 ... from the end, then those between, latest first.
+
+    Args:
+        first: how many of the nearest distances come last among these.
+    """
+    distances = [2**power for power in range(len(numbers).bit_length()) if 2**power <= len(numbers)]
+    turn = first % len(distances) if distances else 0
+    order = [len(numbers) - one for one in distances[turn:] + distances[:turn]]
+    return [numbers[i] for i in dict.fromkeys([*order, *reversed(range(len(numbers)))])]
 
 
 def _read(run: Run, one: Replica, numbers: Sequence[int]) -> FrameSet:

@@ -84,12 +84,13 @@ def next_step(
             "begin", "Use sample", "No run yet: a first potential, trained for a minute on sample data.",
             spec=TrainSpec(data=SAMPLE, time_limit_s=60.0, max_epochs=10000, name="first_potential"),
         )  # fmt: skip
-    active = next((run for run in reversed(runs) if run.state in ACTIVE), None)
-    if active is not None:
-        return NextStep("watch", f"Watch {active.name}", f"It is {active.state}.", active)
     latest = runs[-1]
+    if latest.state == "paused":
+        return NextStep("resume", f"Resume {latest.name}", "You paused it.", latest)
+    if latest.state in ACTIVE:
+        return NextStep("watch", f"Watch {latest.name}", f"It is {latest.state}.", latest)
     if latest.state in ("crashed", "lost"):
-        return NextStep("resume", f"Resume {latest.name}", latest.reason, latest)
+        return NextStep("resume", f"Resume {latest.name}", _sentence(latest.reason), latest)
     if isinstance(latest.spec, MDSpec):
         return _of_simulation(latest, runs, selection, seen, compared)
     if isinstance(latest.spec, LabelSpec):
@@ -107,14 +108,13 @@ def _of_simulation(
     if earlier is not None and run.folder not in compared:
         why = f"{earlier.name} is the same simulation with another potential."
         return NextStep("compare", "Compare survival", why, run, earlier)
+    if selection:
+        words = f"Label {len(selection)} frame{'s' * (len(selection) != 1)}"
+        return NextStep("label", words, _sentence(selection.sentence), run)
     if replicas.n_failed:
-        sentence = f"{replicas.sentence[:1].upper()}{replicas.sentence[1:]}."
-        if selection:
-            words = f"Label {len(selection)} frame{'s' * (len(selection) != 1)}"
-            return NextStep("label", words, selection.describe(), run)
         if run.folder in seen:
             return NextStep("select", "Select frames", "At most ten sound ones from before the failure.", run)
-        return NextStep("go_to_failure", "Go to failure", sentence, run)
+        return NextStep("go_to_failure", "Go to failure", _sentence(replicas.sentence), run)
     if run.state == "stopped":
         return NextStep("resume", f"Resume {run.name}", "You stopped it.", run)
     spec = hotter_step(run)
@@ -166,6 +166,11 @@ def _same_simulation(run: Run, runs: Sequence[Run]) -> Run | None:
         if other.spec.potential != run.spec.potential and other.verdict is not None:  # type: ignore[union-attr]
             return other
     return None
+
+
+def _sentence(text: str) -> str:
+    """With a capital letter in front and a full stop behind."""
+    return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""
 
 
 def _place(run: Run) -> str:

@@ -1,0 +1,355 @@
+"""Workbench: the runs of a folder, the one that is open, its map, the tray, and the one obvious next step.
+
+It only reads run folders and launches; what can be clicked here can be typed as well (`mlipkit.runs`: `next_step`,
+`before_failure`, `label_step`, `train_step`, `simulate_step`, `survival_change`). Both see the same folders.
+"""
+
+from __future__ import annotations
+
+import os
+import weakref
+from typing import ClassVar
+
+import ipywidgets as w
+
+from mlipkit.data import FrameSet, Selection, Tray
+from mlipkit.errors import MlipkitError
+from mlipkit.runs import Run, SurvivalChange, next_step
+
+from .base import HIDDEN_S, IDLE_S, LIVE_S, RunView, button, close_all, row, short_path, show
+from .begin_pane import BeginPane
+from .compare_pane import ComparePane
+from .header import Header
+from .launcher import VIEWS, Launcher
+from .map_pane import MapPane
+from .md_view import FS_PER_PS, MDView
+from .next_actions import NextActions
+from .next_bar import NextBar
+from .next_code import code_of
+from .runs_data import RunsData
+from .runs_pane import RunsPane, root_of
+from .ticker import Ticker, on_loop
+from .tray_strip import TrayStrip
+from .workbench_memory import Memory
+
+GONE = "run this cell again. Runs go on, and what was open, seen and picked comes back."
+
+
+class Workbench(w.VBox):
+    """One place for the whole loop: simulate, see the failure, select, label, train on, simulate again.
+
+    Args:
+        root: folder in which runs are kept.
+        viewer: "auto", "nglview", or "still" for pictures without WebGL.
+        tray: folder of the selection.
+
+    Attributes:
+        run: the run that is open, or None.
+        view: its view (MDView, TrainingMonitor, LabelView, WorkflowView), or None.
+        step: the step on the NEXT button.
+    """
+
+    closed = True
+    """Until it is built: there is nothing to end when that fails."""
+    _views: ClassVar[weakref.WeakSet[Workbench]] = weakref.WeakSet()
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str] = "runs",
+        viewer: str = "auto",
+        tray: str | os.PathLike[str] = "selections/tray",
+    ) -> None:
+        self.root = root_of(os.fspath(root))
+        self.viewer = viewer
+        self.data, self.memory = RunsData(self.root), Memory(self.root)
+        self.run: Run | None = None
+        self.view: RunView | None = None
+        self.launcher: Launcher | None = None
+        self._key: object = None
+        self._was_shown = self._dark = self._linking = False
+        self.header = Header(gone=GONE)
+        self.header.on_shown(self._appeared)
+        self.header.observe(lambda change: on_loop(self._set_dark, bool(change["new"])), "dark")
+        self.next = NextBar(lambda: self.actions.act(), self._toggle_begin, self._panel, lambda: self._choice())
+        self.actions = NextActions(self)
+        self.runs_pane = RunsPane(self.data, self.watch, self._toggle_launcher, self._compare, self.next.say)
+        self.map = MapPane(self._map_picked, self._encircled)
+        self.comparison = ComparePane()
+        self.begin = BeginPane(self._train_first)
+        show(self.begin, False)
+        self.empty = w.HTML(
+            '<div class="mk-empty">No run is open. NEXT below begins with a sample or with data of your own; '
+            "+ New run has a form for everything else.</div>"
+        )
+        self.head, self.view_box, self.launcher_box = w.VBox(), w.VBox(), w.VBox()
+        self.middle = w.VBox([self.comparison, self.launcher_box, self.empty, self.view_box])
+        self.middle.add_class("mlipkit-pane-opened")
+        self.tray = TrayStrip(Tray(tray), self._selection_changed, self._thumbnail_picked, self.next.say)
+        super().__init__([
+            self.header, self.head, row(self.runs_pane, self.middle, kind="mlipkit-bench"), self.tray, self.begin,
+            self.next,
+        ])  # fmt: skip
+        self.closed = False
+        self.add_class("mlipkit-view")
+        self.add_class("mlipkit-workbench")
+        self._ticker = Ticker(self._tick)
+        self._close_forgotten()
+        self.data.refresh()
+        runs = self.data.runs
+        self.watch(self.data.run(self.memory.opened) or (runs[-1] if runs else None))
+        self._ticker.start()
+
+    # For users
+
+    @property
+    def step(self):
+        """The one obvious next step."""
+        return self.actions.step
+
+    @property
+    def selection(self) -> Selection:
+        """What lies in the tray."""
+        return self.tray.selection
+
+    def watch(self, run: Run | str | os.PathLike[str] | None) -> None:
+        """Show a run, with all that its folder already holds.
+
+        Raises:
+            RunError: the folder holds no run.
+        """
+        run = run if isinstance(run, Run) or run is None else Run(run)
+        self.data.refresh()
+        run = self.data.run(run.folder) or run if run is not None else None
+        self._close_launcher()
+        if run != self.run or (run is not None and self.view is None):
+            self._show_run(run)
+        self.memory.open(run)
+        self.refresh()
+
+    def act(self) -> None:
+        """Do the step that stands on the NEXT button."""
+        self.actions.act()
+
+    def go_to_failure(self, run: Run) -> None:
+        """Show where a simulation failed, and remember that it was looked at."""
+        self.watch(run)
+        if isinstance(self.view, MDView):
+            self.view.refresh()
+            self.view.go_to_failure()
+            self.memory.see(run)
+            self.refresh()
+
+    def show_change(self, before: Run, after: Run, change: SurvivalChange) -> None:
+        """Show survival before and after, and remember that it was seen."""
+        self.comparison.show_change(before, after, change)
+        self.memory.compare(after)
+        self.refresh()
+
+    def refresh(self) -> bool:
+        """Look at the folder once, now; True while news are expected. In a kernel this goes on by itself."""
+        self.data.refresh()
+        self.tray.refresh()
+        if self.run is not None and self.data.run(self.run.folder) is not self.run:
+            # It was deleted, or is another one by now.
+            self._show_run(self.data.run(self.run.folder))
+            self.memory.open(self.run)
+        self.runs_pane.update(self.run)
+        self._next()
+        self.map.refresh()
+        self._link()
+        self._head()
+        return self.data.live or self.map.live or bool(self.next.busy)
+
+    def close(self) -> None:
+        """End everything that this view started. Runs go on, the tray stays on disk."""
+        if self.closed:
+            return
+        self.closed = True
+        Workbench._views.discard(self)
+        self._ticker.stop()
+        self.actions.close()
+        self._show_run(None)
+        self._close_launcher()
+        self.map.close()
+        self.begin.close()
+        layout = self.layout
+        for child in self.children:
+            close_all(child)
+        super().close()
+        layout.close()
+
+    # The loop
+
+    def _tick(self) -> float | None:
+        if self.closed:
+            return None
+        live = self.refresh()
+        if self._was_shown and not self.header.showing:
+            return HIDDEN_S
+        return 2 * LIVE_S if live else IDLE_S
+
+    def _appeared(self) -> None:
+        self._was_shown = True
+        self._ticker.start()
+        self._ticker.hurry()
+
+    def _close_forgotten(self) -> None:
+        """End those of this folder that no page shows any more: their cell was run again."""
+        for view in list(Workbench._views):
+            if view.root == self.root and view._was_shown and not view.header.showing:
+                view.close()
+        Workbench._views.add(self)
+
+    def _head(self) -> None:
+        self.header.beat += 1
+        show(self.header, self.run is None)
+        if self.run is None:
+            self.header.title, self.header.detail = "Workbench", short_path(self.root)
+            self.header.live = False
+
+    def _set_dark(self, dark: bool) -> None:
+        self._dark = dark
+
+    def _next(self) -> None:
+        """Find the next step when anything has changed that it depends on."""
+        memory = self.memory
+        key = (self.data.revision, self.tray.selection, memory.seen, memory.compared)
+        if key != self._key:
+            self._key = key
+            try:
+                step = next_step(self.data.runs, self.tray.selection, memory.seen, memory.compared)
+            except (MlipkitError, OSError) as error:
+                self._key = None
+                self.next.say(str(error))
+                return
+            if step.action != "begin":
+                show(self.begin, False)
+            self.actions.show(step)
+        elif self.actions.step.action == "watch":
+            self.actions.draw()
+
+    # What is open
+
+    def _show_run(self, run: Run | None) -> None:
+        cls = VIEWS.get(run.kind, RunView) if run is not None else None
+        self.run = run
+        if self.view is not None and cls is not type(self.view):
+            view, self.view = self.view, None
+            self.map.watch(None)
+            self.view_box.children, self.head.children = [], []
+            # The map outlives the view that it stands beside.
+            if isinstance(view, MDView):
+                view.panes.children = [view.picture]
+            view.children = [*view.children, view.header, view.toolbar, view.panel_buttons, view.panel]
+            view.close()
+        if run is not None and cls is not None:
+            if self.view is None:
+                self.view = cls(run, self.viewer) if issubclass(cls, MDView) else cls(run)
+                self._adopt(self.view)
+            else:
+                self.view.watch(run)
+        show(self.empty, run is None and self.launcher is None)
+        self._link()
+
+    def _adopt(self, view: RunView) -> None:
+        """Head and buttons of the view go over the whole width; code and folder are opened from the NEXT bar."""
+        self.head.children = [view.header, view.toolbar]
+        view.children = [view.problem, view.review_box, view.body]
+        self.view_box.children = [view]
+        if isinstance(view, MDView):
+            view.beside(self.map)
+            view.picture.on_atom = self._atom_picked
+            view.observe(lambda _change: self._link(), ["frame", "replica", "marked"])
+
+    # One frame and one selection for all
+
+    def _link(self) -> None:
+        """Tell the map where the reader is."""
+        view = self.view
+        if self._linking or not isinstance(view, MDView):
+            return
+        self.map.watch(self.run, view.replica)
+        atom = int(view.marked[0]) if len(view.marked) == 1 else -1
+        self.map.point_at(view.frame, atom, view._following and self.data.live)
+
+    def _map_picked(self, frame: int, atom: int) -> None:
+        view = self.view
+        if not isinstance(view, MDView):
+            return
+        self._linking = True
+        try:
+            view.marked = (atom,)
+            view.go(frame)
+            if view.picture._shown is not None:
+                view.picture.describe(atom)
+        finally:
+            self._linking = False
+        self._link()
+
+    def _atom_picked(self, atom: int) -> None:
+        if isinstance(self.view, MDView):
+            self.view.marked = (atom,)
+
+    def _encircled(self, frames: FrameSet, selection: Selection) -> None:
+        self.tray.add(frames, selection)
+
+    def _thumbnail_picked(self, name: str, replica: int, time: float) -> None:
+        run = self.data.named(name)
+        if run is None:
+            self.next.say(f"{name} is not in this folder any more; its frames are kept")
+            return
+        self.watch(run)
+        view = self.view
+        if isinstance(view, MDView):
+            view.replica = replica
+            view.refresh()
+            view._curve_clicked(time / FS_PER_PS)
+
+    def _selection_changed(self, selection: Selection) -> None:
+        self.map.choose(selection)
+        if not self.closed:
+            self._next()
+
+    # Other things that can be done
+
+    def _choice(self) -> None:
+        self.actions.choice_changed()
+
+    def _compare(self, before: Run, after: Run) -> None:
+        if not self.next.busy:
+            self.next.say("")
+            self.actions.compare(before, after)
+
+    def _toggle_begin(self) -> None:
+        show(self.begin, self.begin.layout.display == "none")
+
+    def _train_first(self, spec) -> None:
+        show(self.begin, False)
+        self.actions.launch(spec)
+
+    def _toggle_launcher(self) -> None:
+        if self.launcher is not None:
+            self._close_launcher()
+            return
+        self.launcher = Launcher("md", self.root)
+        self.launcher.on_start(self.watch)
+        self.launcher_box.children = [self.launcher, button("✖ Close the form", self._close_launcher)]
+        show(self.empty, False)
+
+    def _close_launcher(self) -> None:
+        launcher, self.launcher = self.launcher, None
+        if launcher is None:
+            return
+        for child in self.launcher_box.children[1:]:
+            close_all(child)
+        self.launcher_box.children = []
+        launcher.close()
+        show(self.empty, self.run is None)
+
+    def _panel(self, kind: str) -> str:
+        if kind == "folder":
+            return self.view._where() if self.view is not None and self.run is not None else str(self.root)
+        if kind == "yaml":
+            spec = self.actions.spec
+            return spec.to_yaml() if spec is not None else self.run.yaml() if self.run is not None else ""
+        return code_of(self)

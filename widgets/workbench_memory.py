@@ -1,0 +1,79 @@
+"""What a Workbench remembers of a folder of runs: which is open, whose failure was seen, which were compared."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from mlipkit.runs import Run
+from mlipkit.runs.folder import write_text
+
+NAME = ".workbench.json"
+
+
+class Memory:
+    """A small file in the folder of runs, written whole. Runs are named by their folder, so that all can be moved.
+
+    Two notebooks on one folder share it: each reads it again before a change.
+
+    Args:
+        root: the folder of runs.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._read()
+
+    def _read(self) -> None:
+        try:
+            record = json.loads((self.root / NAME).read_text(encoding="utf-8"))
+            self._opened = str(record["opened"])
+            self._seen, self._compared = list(map(str, record["seen"])), list(map(str, record["compared"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            # A damaged memory must not lock anybody out: all there is to lose is which steps were looked at.
+            self._opened, self._seen, self._compared = "", [], []
+
+    @property
+    def opened(self) -> Path | None:
+        """Folder of the run that was open last."""
+        return self._folder(self._opened) if self._opened else None
+
+    @property
+    def seen(self) -> set[Path]:
+        """Folders of simulations whose failure was looked at."""
+        return {self._folder(name) for name in self._seen}
+
+    @property
+    def compared(self) -> set[Path]:
+        """Folders of simulations whose survival was compared with an earlier one."""
+        return {self._folder(name) for name in self._compared}
+
+    def open(self, run: Run | None) -> None:
+        """Remember which run is open."""
+        name = run.name if run is not None else ""
+        if name != self._opened:
+            self._read()
+            self._opened = name
+            self._write()
+
+    def see(self, run: Run) -> None:
+        """Remember that the failure of a run was looked at."""
+        self._read()
+        if run.name not in self._seen:
+            self._seen.append(run.name)
+            self._write()
+
+    def compare(self, run: Run) -> None:
+        """Remember that a run was compared with an earlier one."""
+        self._read()
+        if run.name not in self._compared:
+            self._compared.append(run.name)
+            self._write()
+
+    def _folder(self, name: str) -> Path:
+        return self.root.resolve() / name
+
+    def _write(self) -> None:
+        record = {"opened": self._opened, "seen": self._seen, "compared": self._compared}
+        self.root.mkdir(parents=True, exist_ok=True)
+        write_text(self.root / NAME, json.dumps(record, indent=1), durable=False)
