@@ -13,8 +13,8 @@ from mlipkit.data import FrameSet
 from mlipkit.data.report import DataReport
 from mlipkit.runs import TrainSpec
 
-from .base import button, row, show
 from .computed import Computed
+from .live_view import button, row, show
 from .ticker import after
 
 QUIET_S = 0.4

@@ -13,7 +13,7 @@ from mlipkit.data import FrameSet, Selection, Tray
 from mlipkit.data.tray_frames import TrayFrames
 from mlipkit.errors import DataError, MlipkitError
 
-from .base import button, row, show
+from .live_view import button, row, show
 from .thumbnails import Thumbnails, thumbnail
 
 MOST_PICTURES = 12

@@ -7,8 +7,7 @@ It only reads run folders and launches; what can be clicked here can be typed as
 from __future__ import annotations
 
 import os
-import weakref
-from typing import ClassVar
+from pathlib import Path
 
 import ipywidgets as w
 
@@ -16,11 +15,11 @@ from mlipkit.data import FrameSet, Selection, Tray
 from mlipkit.errors import MlipkitError
 from mlipkit.runs import Run, SurvivalChange, next_step
 
-from .base import HIDDEN_S, IDLE_S, LIVE_S, RunView, button, close_all, row, short_path, show
+from .base import HIDDEN_S, IDLE_S, LIVE_S, RunView, short_path
 from .begin_pane import BeginPane
 from .compare_pane import ComparePane
-from .header import Header
 from .launcher import VIEWS, Launcher
+from .live_view import LiveView, button, close_all, row, show
 from .map_pane import MapPane
 from .md_view import FS_PER_PS, MDView
 from .next_actions import NextActions
@@ -28,14 +27,13 @@ from .next_bar import NextBar
 from .next_code import code_of
 from .runs_data import RunsData
 from .runs_pane import RunsPane, root_of
-from .ticker import Ticker, on_loop
 from .tray_strip import TrayStrip
 from .workbench_memory import Memory
 
 GONE = "run this cell again. Runs go on, and what was open, seen and picked comes back."
 
 
-class Workbench(w.VBox):
+class Workbench(LiveView):
     """One place for the whole loop: simulate, see the failure, select, label, train on, simulate again.
 
     Args:
@@ -48,10 +46,6 @@ class Workbench(w.VBox):
         view: its view (MDView, TrainingMonitor, LabelView, WorkflowView), or None.
         step: the step on the NEXT button.
     """
-
-    closed = True
-    """Until it is built: there is nothing to end when that fails."""
-    _views: ClassVar[weakref.WeakSet[Workbench]] = weakref.WeakSet()
 
     def __init__(
         self,
@@ -66,13 +60,11 @@ class Workbench(w.VBox):
         self.view: RunView | None = None
         self.launcher: Launcher | None = None
         self._key: object = None
-        self._was_shown = self._dark = self._linking = False
-        self.header = Header(gone=GONE)
-        self.header.on_shown(self._appeared)
-        self.header.observe(lambda change: on_loop(self._set_dark, bool(change["new"])), "dark")
+        self._linking = False
+        self.header = self._head(gone=GONE)
         self.next = NextBar(lambda: self.actions.act(), self._toggle_begin, self._panel, lambda: self._choice())
         self.actions = NextActions(self)
-        self.runs_pane = RunsPane(self.data, self.watch, self._toggle_launcher, self._compare, self.next.say)
+        self.runs_pane = RunsPane(self.data, self.watch, self._toggle_launcher, self._set_beside, self.next.say)
         self.map = MapPane(self._map_picked, self._encircled)
         self.comparison = ComparePane()
         self.begin = BeginPane(self._train_first)
@@ -85,14 +77,11 @@ class Workbench(w.VBox):
         self.middle = w.VBox([self.comparison, self.launcher_box, self.empty, self.view_box])
         self.middle.add_class("mlipkit-pane-opened")
         self.tray = TrayStrip(Tray(tray), self._selection_changed, self._thumbnail_picked, self.next.say)
-        super().__init__([
+        self._begin(
             self.header, self.head, row(self.runs_pane, self.middle, kind="mlipkit-bench"), self.tray, self.begin,
             self.next,
-        ])  # fmt: skip
-        self.closed = False
-        self.add_class("mlipkit-view")
+        )  # fmt: skip
         self.add_class("mlipkit-workbench")
-        self._ticker = Ticker(self._tick)
         self._close_forgotten()
         self.data.refresh()
         runs = self.data.runs
@@ -157,58 +146,38 @@ class Workbench(w.VBox):
         self._next()
         self.map.refresh()
         self._link()
-        self._head()
+        self._write_head()
         return self.data.live or self.map.live or bool(self.next.busy)
 
-    def close(self) -> None:
-        """End everything that this view started. Runs go on, the tray stays on disk."""
-        if self.closed:
-            return
-        self.closed = True
-        Workbench._views.discard(self)
-        self._ticker.stop()
+    @property
+    def closed(self) -> bool:
+        """Nothing happens here any more."""
+        return self._closed
+
+    # The loop
+
+    def _tick(self) -> float | None:
+        if self._closed:
+            return None
+        live = self.refresh()
+        return HIDDEN_S if self._hidden else 2 * LIVE_S if live else IDLE_S
+
+    def _shows(self) -> Path:
+        return self.root
+
+    def _end(self) -> None:
         self.actions.close()
         self._show_run(None)
         self._close_launcher()
         self.map.close()
         self.begin.close()
-        layout = self.layout
-        for child in self.children:
-            close_all(child)
-        super().close()
-        layout.close()
 
-    # The loop
-
-    def _tick(self) -> float | None:
-        if self.closed:
-            return None
-        live = self.refresh()
-        if self._was_shown and not self.header.showing:
-            return HIDDEN_S
-        return 2 * LIVE_S if live else IDLE_S
-
-    def _appeared(self) -> None:
-        self._was_shown = True
-        self._ticker.start()
-        self._ticker.hurry()
-
-    def _close_forgotten(self) -> None:
-        """End those of this folder that no page shows any more: their cell was run again."""
-        for view in list(Workbench._views):
-            if view.root == self.root and view._was_shown and not view.header.showing:
-                view.close()
-        Workbench._views.add(self)
-
-    def _head(self) -> None:
+    def _write_head(self) -> None:
         self.header.beat += 1
         show(self.header, self.run is None)
         if self.run is None:
             self.header.title, self.header.detail = "Workbench", short_path(self.root)
             self.header.live = False
-
-    def _set_dark(self, dark: bool) -> None:
-        self._dark = dark
 
     def _next(self) -> None:
         """Find the next step when anything has changed that it depends on."""
@@ -307,7 +276,7 @@ class Workbench(w.VBox):
 
     def _selection_changed(self, selection: Selection) -> None:
         self.map.choose(selection)
-        if not self.closed:
+        if not self._closed:
             self._next()
 
     # Other things that can be done
@@ -315,7 +284,7 @@ class Workbench(w.VBox):
     def _choice(self) -> None:
         self.actions.choice_changed()
 
-    def _compare(self, before: Run, after: Run) -> None:
+    def _set_beside(self, before: Run, after: Run) -> None:
         if not self.next.busy:
             self.next.say("")
             self.actions.compare(before, after)
@@ -348,7 +317,7 @@ class Workbench(w.VBox):
 
     def _panel(self, kind: str) -> str:
         if kind == "folder":
-            return self.view._where() if self.view is not None and self.run is not None else str(self.root)
+            return self.view._folder() if self.view is not None and self.run is not None else str(self.root)
         if kind == "yaml":
             spec = self.actions.spec
             return spec.to_yaml() if spec is not None else self.run.yaml() if self.run is not None else ""

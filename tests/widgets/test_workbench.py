@@ -222,7 +222,7 @@ def test_the_loop_up_to_the_label_by_clicks(bench, hot: Run, here: Path) -> None
     assert "selection.export('selections/hot.extxyz'" in view._panel("code")
     view.next.maker.value = "nonsense"
     view.next.button.click()
-    assert "unknown label maker 'nonsense'" in view.next.problem.value
+    assert "unknown label maker &#x27;nonsense" in view.next.problem.value
     assert view.selection.uids == picked.selection.uids
     view.next.maker.value = "sample:ethanol_50"
     assert view.next.problem.value == ""
@@ -234,7 +234,7 @@ def test_the_loop_up_to_the_label_by_clicks(bench, hot: Run, here: Path) -> None
     assert view.step.action == "watch"
     assert view.next.button.disabled
     assert len(view.selection) == 0
-    assert view.tray.undo_steps
+    assert view.tray.tray.undo_steps
     assert labelled.wait(90).state == "completed"
     view.refresh()
     assert view.step.action == "train_on"
