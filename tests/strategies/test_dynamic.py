@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -313,6 +312,7 @@ def test_frames_that_do_not_follow_each_other_are_refused():
     run = frames.select(np.flatnonzero(frames.trajectory == 0))
     with pytest.raises(DataError, match=r"do not follow each other.*more than 0\.5; found"):
         aimd_runs(run.select(np.arange(0, 400, 8)))
+    assert run.velocities is not None
     shuffled = np.random.default_rng(0).permutation(run.velocities[: 9 * 40])
     mixed = _with_velocities(run.select(np.arange(40)), shuffled)
     with pytest.raises(DataError, match=r"velocities do not belong.*found -?0\."):
@@ -387,10 +387,9 @@ def test_the_curriculum_goes_on_where_it_was_interrupted(ethanol, tmp_path):
     class Scripted:
         """Gets worse after the first look of each stage."""
 
-        figures: ClassVar = {"rollout_mepa": "eV/Å"}
-
         def __init__(self, source) -> None:
             self.source, self.last = source, (-1, 0.0)
+            self.figures = {"rollout_mepa": "eV/Å"}
 
         def __call__(self, potential):
             stage, value = self.last
