@@ -16,6 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Literal
 
+from mlipkit import machine
+from mlipkit.runs.hub import hub_warning
 from mlipkit.runs.queue import cores
 
 MIN_PYTHON = (3, 11)
@@ -90,7 +92,13 @@ def _torch(_: Path) -> Iterator[Item]:
 
 def _threads(_: Path) -> Iterator[Item]:
     limit = os.environ.get("OMP_NUM_THREADS")
-    yield Item("threads", "ok", f"runs share {cores()} cores (MLIPKIT_CORES changes that)")
+    quota, memory = machine.cpu_limit(), machine.memory_limit()
+    limit_of = f", of {quota:g} CPUs that the control group allows" if quota is not None else ""
+    yield Item("threads", "ok", f"runs share {cores()} cores{limit_of} (MLIPKIT_CORES changes that)")
+    free = f"{machine.memory_available() / 1e9:.1f} GB free"
+    yield Item("memory", "ok", free + (f" of {memory / 1e9:.1f} GB that the control group allows" if memory else ""))
+    if hub_warning():
+        yield Item("JupyterHub", "note", hub_warning())
     if limit is not None and not (limit.isdigit() and int(limit) >= 1):
         yield Item("OMP_NUM_THREADS", "fix", f"'{limit}' is no number", "unset OMP_NUM_THREADS")
 

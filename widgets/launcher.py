@@ -12,6 +12,7 @@ import ipywidgets as w
 
 from mlipkit.errors import MlipkitError
 from mlipkit.runs import Run, launch
+from mlipkit.runs.hub import hub_warning
 from mlipkit.runs.launching import existing
 from mlipkit.runs.spec import KINDS, AnySpec
 
@@ -102,6 +103,8 @@ class Launcher(w.VBox):
         self.form_box = w.VBox()
         self.more_button = button("More settings", self._toggle_more)
         self.problem, self.estimate_text, self.panel = w.HTML(), w.HTML(), w.HTML()
+        self.hub_note = w.HTML(f'<span class="mk-quiet">{escape(hub_warning())}</span>')
+        show(self.hub_note, bool(hub_warning()))
         self.start_button = button(START_TEXT[0], self.start, kind="primary", tip=START_TEXT[1])
         self.again_button = button("Run again", lambda: self.start(again=True), hidden=True,
                                    tip="Start a numbered copy of the run that is there")  # fmt: skip
@@ -115,7 +118,7 @@ class Launcher(w.VBox):
         self.view_box = w.VBox()
         super().__init__([
             self.header, row(self.kinds), self.form_box, row(self.more_button), self.problem, self.estimate_text,
-            self.buttons, self.panel, self.view_box,
+            self.buttons, self.hub_note, self.panel, self.view_box,
         ])  # fmt: skip
         self.add_class("mlipkit-view")
         self.form: Form

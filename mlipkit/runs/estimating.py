@@ -312,10 +312,11 @@ def main(arguments: list[str]) -> None:
     """Child process: job file in, result file out."""
     import psutil
 
-    from mlipkit.runs.worker import NICENESS, one_line
+    from mlipkit.runs import process
+    from mlipkit.runs.worker import one_line
 
     begin = psutil.Process().create_time()
-    os.nice(NICENESS)
+    process.lower_priority()
     job, result = map(Path, arguments)
     try:
         record = asdict(measure(parse_spec(json.loads(job.read_text())), Path.cwd(), begin))

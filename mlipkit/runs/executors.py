@@ -67,6 +67,8 @@ class LocalExecutor:
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
         record = process.describe(child.pid)
+        process.lower_priority(child.pid)
+        process.session_niceness(process.NICENESS, child.pid)
         # Collects the child when it ends; without this it would stay as a zombie as long as the notebook lives.
         threading.Thread(target=child.wait, name=f"reaper {folder.name}", daemon=True).start()
         return record

@@ -29,6 +29,7 @@ from mlipkit.runs.places import (
     split_place,
     universal_of,
 )
+from mlipkit.runs.queue import reserve
 from mlipkit.runs.run import ACTIVE, Run, spec_in
 from mlipkit.runs.spec import KINDS, AnySpec, BaseSpec, FittingSpec, MDSpec, load_spec, parse_spec
 from mlipkit.runs.spec_label import LabelSpec, check_engine
@@ -128,8 +129,18 @@ def start(run: Run, executor: Executor | None = None) -> Run:
         files.write("pid.json", {**record, "submitted": True})
         submitted = (executor or LocalExecutor()).submit(files.path, base, worker_environment(spec.threads))
         if not submitted.get("submitted"):
+            if not _waits(spec, base):
+                # Before the process is up: its place in the line is that of the launch.
+                path, position = reserve(spec.threads, submitted, files.path)
+                record |= {"ticket": str(path), **({"position": position} if position else {})}
             files.write("pid.json", {**record, **submitted})
     return run
+
+
+def _waits(spec: AnySpec, base: Path) -> bool:
+    """Another run has to end first."""
+    folders = (run_of(text, base) for _, text in spec.places())
+    return any(Run(folder).active for folder in folders if folder is not None)
 
 
 def check_places(spec: AnySpec, base: Path) -> dict[str, str]:

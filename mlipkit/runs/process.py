@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import socket
@@ -50,6 +51,28 @@ def is_alive(record: dict) -> bool | None:
     if not pid or not record.get("identity"):
         return False
     return identity(int(pid)) == record["identity"]
+
+
+NICENESS = 5
+"""Lower priority than the notebook's own process, whose clicks shall stay quick on a full machine."""
+
+
+def lower_priority(pid: int = 0) -> None:
+    """Let others go first, this process when `pid` is 0."""
+    with contextlib.suppress(OSError, AttributeError):
+        if os.getpriority(os.PRIO_PROCESS, pid) < NICENESS:
+            os.setpriority(os.PRIO_PROCESS, pid, NICENESS)
+
+
+def session_niceness(niceness: int, pid: int = 0) -> None:
+    """Niceness of the session that a process leads; nothing happens when it leads none.
+
+    Linux shares the cores among sessions before it looks at the niceness of processes. Each worker leads one: thirty
+    that come up at once would leave a notebook one part of thirty-one.
+    """
+    with contextlib.suppress(OSError):
+        if os.getsid(pid) == (pid or os.getpid()):
+            Path(f"/proc/{pid or 'self'}/autogroup").write_text(str(niceness))
 
 
 def peak_memory() -> int:

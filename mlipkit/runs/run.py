@@ -159,7 +159,7 @@ class Run(os.PathLike):
             return f"waits for {waiting.on}" if waiting else "waits for another run"
         if state == "queued":
             position = self.queue_position
-            return f"number {position} in the line for free cores" if position else "starting"
+            return f"number {position} in the line for free cores{self._wait_words()}" if position else "starting"
         if state == "lost":
             return (
                 "the process is gone without a last word (killed, out of memory or machine restarted); resume() goes on"
@@ -190,6 +190,20 @@ class Run(os.PathLike):
         """Place in the line for free cores (1: next), or None when it is in no line."""
         record = self.files.read("pid.json")
         return record.get("position") if record.get("phase") == "queued" else None
+
+    @property
+    def queue_wait(self) -> float | None:
+        """Expected seconds until it may compute; None when it is in no line, or nothing is known."""
+        record = self.files.read("pid.json")
+        starts = record.get("starts_at") if record.get("phase") == "queued" else None
+        return None if starts is None else max(float(starts) - time.time(), 0.0)
+
+    def _wait_words(self) -> str:
+        """``, about 4 min to wait``; "" before anybody has looked."""
+        from mlipkit.runs.queue import Wait
+
+        record = self.files.read("pid.json")
+        return f", {Wait(self.queue_wait, bool(record.get('assumed'))).sentence}"
 
     @property
     def heartbeat_age(self) -> float | None:

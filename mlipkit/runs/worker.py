@@ -23,16 +23,18 @@ from mlipkit.errors import MlipkitError, RunError
 from mlipkit.runs import process
 from mlipkit.runs.control import FolderControl
 from mlipkit.runs.folder import RunFolder
-from mlipkit.runs.log import EventLog
+from mlipkit.runs.hub import hub_warning
+from mlipkit.runs.log import EventLog, EventTail
 from mlipkit.runs.places import run_of
-from mlipkit.runs.queue import Ticket
+from mlipkit.runs.queue import Ticket, wait_of
 from mlipkit.runs.run import ACTIVE, Run, spec_in
 
 POLL_S = 0.3
 PROGRESS_EVERY_S = 0.4
 PROGRESS_LOGGED_EVERY_S = 30.0
-NICENESS = 5
-"""Lower priority than the notebook's own process, whose clicks shall stay quick on a full machine."""
+MOST_POLLS = 10
+"""The further back in the line, the seldomer a run asks for its turn; its user's wishes are heard all the time."""
+WAIT_EVERY_S = 2.0
 
 PACKAGES = (
     "mlipkit", "torch", "numpy", "ase", "vesin", "lightning-fabric", "pydantic", "safetensors",
@@ -55,17 +57,22 @@ class Worker:
         self.log = EventLog(files.events)
         ours = self.record.get("submitted") or self.record.get("pid") == os.getpid()
         after = self.record.get("after_seq", 0) if ours else self.log.seq
-        self.record = {**process.describe(), "after_seq": after, "since": time.time()}
+        self._here = not self.record.get("submitted")
+        taken, self.record = self.record, {**process.describe(), "after_seq": after, "since": time.time()}
         self.base = Path.cwd()
         self.begin: float | None = None
         self.ticket: Ticket | None = None
+        # The place in the line that the launch has kept for it.
+        self._reserved = Path(taken["ticket"]) if ours and "ticket" in taken else None
         self.control = FolderControl(files, self.log, self._hold, self._go_on)
-        self._next_progress = self._next_logged = 0.0
+        self._next_progress = self._next_logged = self._next_wait = 0.0
+        self._waiting: dict[str, Any] = {"position": taken["position"]} if "position" in taken else {}
         self._progress: events.Progress | None = None
 
     def run(self) -> events.Finished:
         """Compute the run; whatever happens, the returned last word is also in the log."""
-        self._phase("queued")
+        self._phase("queued", **self._waiting)
+        self._warn_of_hub()
         for name in ("SIGTERM", "SIGINT"):
             signal.signal(getattr(signal, name), lambda *_, name=name: setattr(self.control, "signal", name))
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
@@ -107,8 +114,8 @@ class Worker:
 
     def _compute(self) -> events.Finished:
         self.begin = time.monotonic()
-        if hasattr(os, "nice"):
-            os.nice(NICENESS)
+        process.lower_priority()
+        process.session_niceness(0)  # its turn has come: cores are kept for it
         self.files.write("versions.json", versions())
         from mlipkit.runs import build
 
@@ -132,6 +139,7 @@ class Worker:
                 raise RunError("a run cannot wait for itself", where=(field, text))
             other = Run(folder)
             if other.state in ACTIVE:
+                self._free_cores()  # others need not wait as well
                 # The event comes first: whoever sees that the run waits shall also see for what.
                 self.log(events.Waiting(other.name))
                 self._phase("waiting", on=str(folder))
@@ -158,23 +166,49 @@ class Worker:
         )  # fmt: skip
 
     def _wait_for_cores(self) -> None:
-        while self._ask_for_cores():
-            self._pause_point()
+        while position := self._ask_for_cores():
+            for _ in range(min(position, MOST_POLLS)):
+                self._pause_point()
 
     def _ask_for_cores(self) -> int:
         if self.ticket is None:
-            self.ticket = Ticket(spec_in(self.files).threads)
+            reserved, self._reserved = self._reserved, None
+            self.ticket = Ticket(spec_in(self.files).threads, path=reserved, run=self.files.path)
         position = self.ticket.ask()
         if position:
-            self._phase("queued", position=position)
+            self._phase("queued", **self._expect(position))
         else:
             self._phase("running")
         return position
+
+    def _expect(self, position: int) -> dict[str, Any]:
+        """Position and expected start; the latter anew now and then, and only when it has moved."""
+        assert self.ticket is not None
+        now = time.time()
+        if position != self._waiting.get("position") or now >= self._next_wait:
+            self._next_wait = now + WAIT_EVERY_S
+            wait, old = wait_of(self.ticket.path), self._waiting.get("starts_at")
+            said: dict[str, Any] = {"position": position}
+            if wait.seconds is not None:
+                starts = round(now + wait.seconds)
+                moved = old is None or abs(starts - old) > max(3.0, 0.1 * wait.seconds)
+                said |= {"starts_at": starts if moved else old, "assumed": wait.assumed}
+            self._waiting = said
+        return self._waiting
+
+    def _warn_of_hub(self) -> None:
+        text = hub_warning() if self._here else ""
+        said = events.Message(text, "warning")
+        if text and all(entry.event != said for entry in EventTail(self.files.events).read()):
+            self.log(said)
 
     def _free_cores(self) -> None:
         if self.ticket is not None:
             self.ticket.give_back()
             self.ticket = None
+        if self._reserved is not None:
+            self._reserved.unlink(missing_ok=True)
+            self._reserved = None
 
     def _hold(self) -> None:
         self._free_cores()

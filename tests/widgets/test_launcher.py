@@ -280,3 +280,12 @@ def test_no_such_file_is_said_in_the_form(here: Path) -> None:
     assert launcher.run is None
     assert "missing.safetensors" in launcher.problem.value
     launcher.close()
+
+
+def test_under_a_hub_the_form_says_what_may_happen(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("JUPYTERHUB_API_TOKEN", raising=False)
+    assert Launcher("md").hub_note.layout.display == "none"
+    monkeypatch.setenv("JUPYTERHUB_API_TOKEN", "x")
+    launcher = Launcher("md")
+    assert launcher.hub_note.layout.display is None
+    assert "may end with it" in launcher.hub_note.value
