@@ -111,6 +111,14 @@ def test_reference_names_what_is_there(path: Path):
         assert there(re.sub(r"^widgets\b", "mlipkit_widgets", name)), f"{path.name}: ::: {name}"
 
 
+def test_the_page_of_runs_names_every_file_of_a_run_folder():
+    told = importlib.import_module("mlipkit.runs.folder").__doc__.partition("<root>")[2]
+    files = set(re.findall(r"[\w.]+\.(?:yaml|jsonl?|txt|traj|npz|html)|heartbeat|checkpoints|series", told))
+    assert len(files) > 12
+    page = (DOCS / "runs.md").read_text()
+    assert {name for name in files if f"`{name}" not in page and f"{name}`" not in page} == set()
+
+
 def test_a_name_that_is_not_there_is_noticed():
     assert there("mk.launch")
     assert there("mlipkit.runs.MDSpec.replicas")

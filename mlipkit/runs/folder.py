@@ -16,6 +16,7 @@
         log.txt           everything the process printed, tracebacks included
         checkpoints/  series/  trajectory.traj  parity.npz  report.html
         replica_000/ ...  series and trajectory of each of several simulations
+        recorded.json     of a recording that comes with a notebook: the day (see `mlipkit.runs.shipped`)
 """
 
 from __future__ import annotations

@@ -15,7 +15,7 @@ from test_browser_notebooks import NOTEBOOKS, pictures, placed, runs_of, scroll_
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import own_data
 
-pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
+pytestmark = [pytest.mark.browser, pytest.mark.timeout(900)]
 
 OWN = NOTEBOOKS / "01_your_own_potential.ipynb"
 
@@ -64,7 +64,7 @@ def test_three_lines_lead_to_moving_atoms(lab: Lab, kind: str):
     with lab.open(address, width=1000) as page:
         for number, line in enumerate(lines, start=1):
             change(page, f"← {number}:", line)
-        page.run_all()
+        page.run_all(timeout=300)
         assert page.cell_errors() == []
         scroll_to(page, "Recorded(")
         page.wait_text("Recorded on ")
