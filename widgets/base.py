@@ -14,7 +14,7 @@ import ipywidgets as w
 from mlipkit.errors import MlipkitError
 from mlipkit.runs import Run
 
-from .live_view import PanelView, button, close_all, row, show
+from .live_view import PanelView, button, close_all, row, short_path, show
 from .states import look, state_of
 
 LIVE_S, IDLE_S, HIDDEN_S = 0.2, 1.5, 5.0
@@ -214,14 +214,6 @@ def sentence_case(sentence: str) -> str:
     """With a capital letter in front, unless it begins with a name of the code."""
     first = sentence.partition(" ")[0]
     return sentence if "_" in first else sentence[:1].upper() + sentence[1:]
-
-
-def short_path(folder: Path) -> str:
-    """The folder as one would type it here."""
-    try:
-        return str(folder.relative_to(Path.cwd()))
-    except ValueError:
-        return str(folder)
 
 
 def listing(folder: Path) -> str:

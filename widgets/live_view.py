@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import weakref
 from collections.abc import Callable, Hashable
 from html import escape
+from pathlib import Path
 from typing import ClassVar
 
 import ipywidgets as w
+
+from mlipkit.errors import MlipkitError
 
 from .header import Header
 from .ticker import Ticker, on_loop
@@ -42,6 +46,14 @@ def close_all(widget: w.Widget) -> None:
     for part in (layout, style):
         if isinstance(part, w.Widget):
             part.close()
+
+
+def short_path(folder: Path) -> str:
+    """The folder as one would type it here."""
+    try:
+        return str(folder.relative_to(Path.cwd()))
+    except ValueError:
+        return str(folder)
 
 
 class LiveView(w.VBox):
@@ -86,7 +98,29 @@ class LiveView(w.VBox):
         super().close()
         layout.close()
 
+    def export(self, path: str | os.PathLike[str] | None = None) -> Path:
+        """Write what is on show as one HTML file that opens anywhere (see `mlipkit_widgets.export` for pictures).
+
+        Args:
+            path: ``exports/TITLE.html`` when omitted.
+        """
+        from .exporting import export
+
+        title = "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in self.header.title) or "view"
+        return export(self, Path("exports") / f"{title}.html" if path is None else path)[0]
+
     # For subclasses
+
+    def _export_button(self, say: Callable[[str], object]) -> w.Button:
+        """A button that writes the file, and says where it is or what is wrong."""
+
+        def write() -> None:
+            try:
+                say(f"Written: {short_path(self.export())}")
+            except (MlipkitError, OSError) as error:
+                say(str(error))
+
+        return button("Export", write, tip="What is on show, as one HTML file for anybody")
 
     def _tick(self) -> float | None:
         raise NotImplementedError
@@ -137,6 +171,7 @@ class PanelView(LiveView):
             button("Code", lambda: self._toggle("code"), tip=code),
             button("YAML", lambda: self._toggle("yaml"), tip=yaml),
             button("Folder", lambda: self._toggle("folder"), tip=folder),
+            self._export_button(self._put),
         )
         show(self.problem, False)
         show(self.panel, False)
@@ -147,6 +182,12 @@ class PanelView(LiveView):
         if self.problem.value != text:
             self.problem.value = text
             show(self.problem, bool(problem))
+
+    def _put(self, text: str) -> None:
+        """Put a line where code and folder stand."""
+        self._panel_kind = ""
+        self.panel.value = f'<pre class="mk-code">{escape(text)}</pre>'
+        show(self.panel, True)
 
     def _toggle(self, kind: str) -> None:
         """Open a panel, or close it when it is open; "" closes all."""

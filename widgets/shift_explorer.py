@@ -96,7 +96,8 @@ class ShiftExplorer(LiveView):
             row(self.series, self.bonds, kind="mlipkit-panes"), row(self.which, self.bar), self.tray,
         ])  # fmt: skip
         self.bar.layout.flex = "1 1 380px"
-        self._begin(self.header, self.empty, self.body, row(self.code_button), self.panel)
+        self.buttons = row(self.code_button, self._export_button(self._say))
+        self._begin(self.header, self.empty, self.body, self.buttons, self.panel)
         self.add_class("mlipkit-explorer")
         show(self.panel, False)
         self.which.observe(self._which_changed, "value")
@@ -201,7 +202,7 @@ class ShiftExplorer(LiveView):
         self.empty.value = f'<div class="mk-empty">{escape(EMPTY)}</div>' if state == "empty" else ""
         show(self.empty, state == "empty")
         show(self.body, state != "empty")
-        show(self.code_button, state != "empty")
+        show(self.buttons, state != "empty")
 
     def _data_changed(self) -> None:
         first = self._known == -1 or self.set not in self.data.names

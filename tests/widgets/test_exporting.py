@@ -68,3 +68,19 @@ def test_what_cannot_be_exported_says_so(tmp_path, monkeypatch):
     with pytest.raises(MissingPackageError, match=r"camera.*kaleido"):
         export(view, tmp_path / "x.svg")
     view.close()
+
+
+def test_a_view_writes_itself_where_its_button_says(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    RecordedMD(tmp_path / "hot run", fails_at=300).fail()
+    view = MDView(tmp_path / "hot run", viewer="still")
+    next(one for one in view.panel_buttons.children if one.description == "Export").click()
+    assert "Written: exports/hot_run.html" in view.panel.value
+    assert (tmp_path / "exports" / "hot_run.html").stat().st_size > 1_000_000, "the plotting script is in it"
+    (tmp_path / "exports" / "hot_run.html").unlink()
+    (tmp_path / "exports").rmdir()
+    (tmp_path / "exports").write_text("in the way")
+    next(one for one in view.panel_buttons.children if one.description == "Export").click()
+    assert "exports" in view.panel.value
+    assert "Written" not in view.panel.value
+    view.close()

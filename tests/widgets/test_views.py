@@ -279,7 +279,7 @@ def test_crash_shows_its_reason(tmp_path: Path) -> None:
 def test_panels_show_code_yaml_and_folder(tmp_path: Path) -> None:
     run = recorded_training(tmp_path / "train_painn")
     monitor = TrainingMonitor(run)
-    code, spec, folder = (child for child in monitor.panel_buttons.children if isinstance(child, w.Button))
+    code, spec, folder, _export = (child for child in monitor.panel_buttons.children if isinstance(child, w.Button))
     code.click()
     assert "mk.launch(mk.TrainSpec(" in monitor.panel.value
     assert "TrainingMonitor" in monitor.panel.value
