@@ -63,7 +63,8 @@ class MapPane(w.VBox):
         self.map = ShiftMap(self._picked, self._encircled)
         self.close_button = button("✖ Map", self.shut, tip="Close the map")
         self.body = w.VBox([self.controls, self.map])
-        super().__init__([row(self.open_button, self.close_button, self.text), self.body])
+        self.offer = row(self.open_button, self.close_button, self.text)
+        super().__init__([self.offer, self.body])
         self.add_class("mlipkit-pane-side")
         self._show_state("closed")
 
@@ -181,6 +182,7 @@ class MapPane(w.VBox):
         if self.text.value != html:
             self.text.value = html
         show(self.open_button, state in ("closed", "failed"))
+        (self.offer.remove_class if state == "ready" else self.offer.add_class)("mlipkit-offer")
         self.open_button.description = "Try again" if state == "failed" else "Show the map"
         show(self.close_button, state in ("computing", "ready"))
         show(self.body, state == "ready")

@@ -77,10 +77,10 @@ class MDView(RunView):
         self._moving = False
 
     def beside(self, pane: w.Widget) -> None:
-        """Put a pane to the right of the atoms; the curves then go below both, over the whole width."""
+        """Put a pane to the right of the atoms; curves go below both over the whole width, the replicas last."""
         self.panes.children = [self.picture, pane]
-        parts = [part for part in self.body.children if part is not self.bar]
-        self.body.children = [*parts, self.curves, self.bar]
+        self.curves.layout.flex, self.curves.plot.height = "0 0 auto", 330
+        self.body.children = [self.empty, self.verdict, self.panes, self.curves, self.bar, self.overview]
         self._show_panes(self._loaded or self.curves.rows > 0)
 
     def _reset(self) -> None:

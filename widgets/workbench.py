@@ -213,7 +213,7 @@ class Workbench(LiveView):
             view.close()
         if run is not None and cls is not None:
             if self.view is None:
-                self.view = cls(run, self.viewer) if issubclass(cls, MDView) else cls(run)
+                self.view = MDView(run, self.viewer) if cls is MDView else cls(run)
                 self._adopt(self.view)
             else:
                 self.view.watch(run)
