@@ -93,7 +93,7 @@ def test_frames_without_labels_are_labelled_first(place: Path):
         ('data = "mine.xyz"', None, "mine.xyz: no such file"),
         ('data = "mine.xyz"', "", "mine.xyz: the file is empty"),
         ('data = "mine.xyz"', "2\n\nH 0 0 0\nH 0 0 nan\n", "mine.xyz: frame 0"),
-        ('data = "mine.xyz"', "2\n\nH 0 0 0\nH 0 0 0.8\n", "not every frame has energy and forces; name a calculator"),
+        ('data = "mine.xyz"', "2\n\nH 0 0 0\nH 0 0 0.8\n", "mine.xyz: not every frame has energy and forces"),
     ],
 )
 def test_a_wrong_file_is_named_in_one_line(place: Path, line: str, content: str | None, said: str):

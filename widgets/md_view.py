@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from html import escape
+from pathlib import Path
 
 import ipywidgets as w
 import numpy as np
@@ -18,7 +19,7 @@ from mlipkit.runs.frames import RunFrames
 from mlipkit.runs.replicas import Replica, Replicas
 
 from .atoms_pane import AtomsPane
-from .base import RunView, button, row, show
+from .base import RunView, button, row, short_path, show
 from .frame_bar import FrameBar
 from .md_curves import FS_PER_PS, MDCurves
 from .replicas_pane import ReplicasPane
@@ -252,7 +253,7 @@ class MDView(RunView):
         if not isinstance(spec, MDSpec) or state not in ("failed", "completed", "running"):
             return super()._sentence(run, state)
         if state == "running":
-            facts = [str(spec.potential), spec.ensemble, f"{kelvin(spec.temperature)}, {spec.timestep:g} fs steps"]
+            facts = [_place(spec.potential), spec.ensemble, f"{kelvin(spec.temperature)}, {spec.timestep:g} fs steps"]
             if several is not None:
                 facts.insert(0, several.sentence)
             return " · ".join(fact for fact in facts if fact)
@@ -320,6 +321,11 @@ class MDView(RunView):
             self._frames.close()
         self.picture.scene.close()
         super().close()
+
+
+def _place(text: str) -> str:
+    """What a specification names, a folder as one would type it here."""
+    return short_path(Path(text)) if os.path.isabs(text) else text
 
 
 def kelvin(temperature: object) -> str:

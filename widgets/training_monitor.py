@@ -119,9 +119,10 @@ class TrainingMonitor(RunView):
             figure = parity(*pair, quantity=name, unit=unit, most=MOST_POINTS).update_layout(hovermode="closest")
             figure.update_layout(title_font_size=13)
             plot = Plot(figure, height=320, label=f"Predicted against labelled {name} of {split} frames")
-            plot.add_class("mlipkit-pane-half")
+            pane = w.VBox([plot])
+            pane.add_class("mlipkit-pane-half")
             pictures += [] if pictures else [w.HTML(f'<div class="mk-quiet">{escape(PARITY.format(split))}</div>')]
-            pictures.append(plot)
+            pictures.append(pane)
         self.parity.children = pictures
 
     def _drop_parity(self) -> None:
