@@ -111,6 +111,15 @@ def test_reference_names_what_is_there(path: Path):
         assert there(re.sub(r"^widgets\b", "mlipkit_widgets", name)), f"{path.name}: ::: {name}"
 
 
+def test_every_notebook_and_every_view_has_its_words():
+    notebooks, views = (DOCS / "notebooks.md").read_text(), (DOCS / "widgets.md").read_text()
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        assert f"## {path.stem}\n" in notebooks, path.name
+        assert f"| `{path.stem}` |" in notebooks, path.name
+    for name in importlib.import_module("mlipkit_widgets").__all__:
+        assert re.search(rf"\b{name}\b", views), name
+
+
 def test_the_page_of_runs_names_every_file_of_a_run_folder():
     told = importlib.import_module("mlipkit.runs.folder").__doc__.partition("<root>")[2]
     files = set(re.findall(r"[\w.]+\.(?:yaml|jsonl?|txt|traj|npz|html)|heartbeat|checkpoints|series", told))
