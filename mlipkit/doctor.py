@@ -17,11 +17,14 @@ from pathlib import Path
 from typing import Literal
 
 from mlipkit import machine
+from mlipkit.errors import torch_is_there
 from mlipkit.runs.hub import hub_warning
 from mlipkit.runs.queue import cores
 
 MIN_PYTHON = (3, 11)
 MIN_FREE_GB = 2.0
+EXTRAS = ("compute", "view", "lab")
+"""Whose packages are looked for; the others bring single abilities."""
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
@@ -62,11 +65,12 @@ def _packages(_: Path) -> Iterator[Item]:
 
     for text in metadata.requires("mlipkit") or []:
         requirement = Requirement(text)
-        optional = requirement.marker is not None and not requirement.marker.evaluate({"extra": ""})
-        if optional and (requirement.marker is None or not requirement.marker.evaluate({"extra": "lab"})):
+        marker, name = requirement.marker, requirement.name
+        optional = marker is not None and not marker.evaluate({"extra": ""})
+        extras = [one for one in EXTRAS if marker is not None and marker.evaluate({"extra": one})]
+        if name == "mlipkit" or (optional and not extras):  # an extra that names others
             continue
-        name = requirement.name
-        extra = "[lab]" if optional else ""
+        extra = f"[{extras[0]}]" if optional else ""
         cure = f'pip install --upgrade "mlipkit{extra}"'
         try:
             version = metadata.version(name)
@@ -79,6 +83,10 @@ def _packages(_: Path) -> Iterator[Item]:
 
 
 def _torch(_: Path) -> Iterator[Item]:
+    if not torch_is_there():
+        yield Item("computing", "note", "no torch: runs and views open, nothing is computed",
+                   'pip install "mlipkit[compute]"')  # fmt: skip
+        return
     import torch
 
     yield Item("computing", "ok", f"torch {torch.__version__} on {torch.get_num_threads()} threads")

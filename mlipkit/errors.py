@@ -98,3 +98,26 @@ def require(module: str, extra: str, purpose: str, cure: str = ""):
             f"{purpose} needs the package '{module.split('.')[0]}' ({error})",
             hint=cure or f'Install it with: pip install "mlipkit[{extra}]"',
         ) from error
+
+
+def torch_is_there() -> bool:
+    """Whether torch can be imported here, found out without importing it."""
+    import importlib.util
+
+    try:
+        return importlib.util.find_spec("torch") is not None
+    except ValueError:  # a module that was put together by hand
+        return True
+
+
+def check_torch(purpose: str) -> None:
+    """Refuse what computes where torch is missing, as in an installation that only opens runs.
+
+    Raises:
+        MissingPackageError: names the extra that brings it.
+    """
+    if not torch_is_there():
+        raise MissingPackageError(
+            f"{purpose} needs the package 'torch', which is not installed",
+            hint='Install it with: pip install "mlipkit[compute]"',
+        )

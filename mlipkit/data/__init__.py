@@ -94,12 +94,18 @@ class _Package(ModuleType):
 sys.modules[__name__].__class__ = _Package
 
 
+WITH_TORCH = ("graph", "skin_lists")
+"""Modules that compute with torch."""
+
+
 def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return importlib.import_module(f"{__name__}.{name}")
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module '{__name__}' has no attribute '{name}'")
+    if home in WITH_TORCH:
+        importlib.import_module("mlipkit.compute")
     value = getattr(importlib.import_module(f"{__name__}.{home}"), name)
     globals()[name] = value
     return value

@@ -6,6 +6,7 @@
 ...                    options={"temperature": 300.0, "friction": 0.01})
 """
 
+from mlipkit import compute as _compute  # noqa: F401 - says what to install where torch is missing
 from mlipkit.md.batches import endings, simulate_batches
 from mlipkit.md.calculator import MlipCalculator
 from mlipkit.md.checks import Check, Finding

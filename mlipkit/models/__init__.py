@@ -1,5 +1,6 @@
 """Models behind one contract: `Potential` = encoder + head + atomic energies; encoders register in `ENCODERS`."""
 
+from mlipkit import compute as _compute  # noqa: F401 - says what to install where torch is missing
 from mlipkit.models.blocks import blocks, trainable_blocks
 from mlipkit.models.composite import Committee, CommitteePrediction, SumPotential
 from mlipkit.models.contract import BasePotential, Prediction

@@ -1,5 +1,6 @@
 """The few hot operations, each one call with a plain reference and faster versions behind it."""
 
+from mlipkit import compute as _compute  # noqa: F401 - says what to install where torch is missing
 from mlipkit.ops import contracted as _contracted  # noqa: F401 - registers itself
 from mlipkit.ops import fused as _fused  # noqa: F401 - registers itself
 from mlipkit.ops.message import Edges, message, use_version

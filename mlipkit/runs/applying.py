@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import threading
 import time
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlipkit.errors import MlipkitError
+from mlipkit.errors import MlipkitError, torch_is_there
 from mlipkit.runs.applying_potential import choose_maker, maker_of_place, model_of, model_of_object
 from mlipkit.runs.places import factory_of, installed_universal, run_of
 from mlipkit.runs.probing import Probe, measure_model
@@ -55,7 +54,7 @@ def what_applies(
         SpecError, DataError: frames, potential or maker name nothing: no such file, run, sample or factory.
     """
     begin, base = time.monotonic(), Path.cwd()
-    torch = importlib.util.find_spec("torch") is not None
+    torch = torch_is_there()
     object_given = potential is not None and not isinstance(potential, str | os.PathLike)
     model = _model(potential, base)
     place = model.place if model is not None else ""

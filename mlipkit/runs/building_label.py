@@ -10,7 +10,6 @@ from mlipkit.events import Control, EventSink, Finished, Message
 from mlipkit.labelling import CalculatorLabels, Labelled, LabelMaker, PotentialLabels, Recipe, label_frames, recipe_of
 from mlipkit.labelling.makers import RECORDED
 from mlipkit.runs.building_data import file_of, read_frames
-from mlipkit.runs.building_forces import device_of, source_of
 from mlipkit.runs.folder import RunFolder
 from mlipkit.runs.places import PREFIXES, load_factory
 from mlipkit.runs.spec_label import LabelSpec
@@ -36,6 +35,9 @@ def recipe_for(spec: LabelSpec, base: Path) -> Recipe:
         source = text if text.partition(":")[0] in PREFIXES else file_of(text, base)
         return recipe_of(f"{RECORDED}{source}", **spec.options)
     if spec.engine == "potential":
+        # A view of a labelled run reads its frames by this file, and needs no torch.
+        from mlipkit.runs.building_forces import device_of, source_of
+
         return Recipe("potential", {
             "potential": str(source_of(spec.maker, base)), "device": device_of(spec.device), "dtype": spec.dtype,
         })  # fmt: skip

@@ -8,7 +8,7 @@ import re
 import sys
 from pathlib import Path
 
-from mlipkit.errors import SpecError
+from mlipkit.errors import SpecError, check_torch
 
 NOTHING_ELSE = "Leave device on auto, or use cpu"
 NO_DEVICE = 100
@@ -23,7 +23,9 @@ def check_device(name: str) -> None:
 
     Raises:
         SpecError: this torch was built for the CPU alone, there is no driver, or there are fewer devices.
+        MissingPackageError: there is no torch.
     """
+    check_torch("computing a run")
     kind, _, index = name.partition(":")
     if kind != "cuda":
         return

@@ -51,5 +51,5 @@ def check_python(name: str, base: Path) -> None:
         raise SpecError(
             "this Python cannot compute a run", where=where,
             found=said[-1] if said else f"exit code {probe.returncode}",
-            hint=f"Install mlipkit there: {path} -m pip install mlipkit",
+            hint=f"Install mlipkit there: {path} -m pip install \"mlipkit[compute]\"",
         )  # fmt: skip

@@ -1,5 +1,6 @@
 """Training: an explicit loop over objective terms and a data source; see `mlipkit.training.train`."""
 
+from mlipkit import compute as _compute  # noqa: F401 - says what to install where torch is missing
 from mlipkit.training.batches import Batch, FrameSource, Source
 from mlipkit.training.evaluate import evaluate
 from mlipkit.training.loop import train

@@ -1,5 +1,6 @@
 """Fine-tuning of universal and own potentials: a reference step, a choice of weights, replay, around one loop."""
 
+from mlipkit import compute as _compute  # noqa: F401 - says what to install where torch is missing
 from mlipkit.strategies.finetuning.bond_scan import BondScan, bond_scans, bonded_pairs
 from mlipkit.strategies.finetuning.finetune import finetune
 from mlipkit.strategies.finetuning.general import general_frames
