@@ -14,13 +14,12 @@ from mlipkit.strategies.workflows import ARMS, UNTOUCHED, Comparison, compare_ar
 from mlipkit.strategies.workflows.comparing import SELF_MD
 from mlipkit.strategies.workflows.evaluating import INDEPENDENT, OFFSET
 
+from .own_runs import OwnRuns
 from .workflow_folder import WorkflowFolder
 
 if TYPE_CHECKING:
-    from mlipkit.analysis import Residuals
     from mlipkit.data import FrameSet
 
-FS_PER_PS = 1000.0
 MOST_FRAMES = 400
 """Frames of an arm on its map; of more, every second, third ... is taken."""
 SOAP = {"n_max": 6, "l_max": 4}
@@ -51,7 +50,8 @@ class ArmsData:
 
     def __init__(self, workflows: Sequence[WorkflowFolder]) -> None:
         self.workflows = list(workflows)
-        self._residuals: dict[tuple[str, str, int], tuple[np.ndarray, np.ndarray]] = {}
+        self._own = OwnRuns()
+        self.problem = ""
 
     @property
     def arms(self) -> dict[str, list[WorkflowFolder]]:
@@ -71,9 +71,15 @@ class ArmsData:
         return one.name if alone else f"{one.name} ({one.folder.name})"
 
     def refresh(self) -> bool:
-        """Read what is new in all folders; True when something was."""
-        # All of them, not up to the first that has news.
-        return sum(one.refresh() for one in self.workflows) > 0
+        """Read what is new in all folders; True when something was. `problem` names those that cannot be read."""
+        news, problems = False, []
+        for one in self.workflows:
+            try:
+                news = one.refresh() or news
+            except (OSError, ValueError, MlipkitError) as error:
+                problems.append(problem_of(error))
+        self.problem = " · ".join(problems)
+        return news
 
     # Quick
 
@@ -153,40 +159,12 @@ class ArmsData:
 
     def own_runs(self, chosen: int) -> list[OwnRun]:
         """Residuals along each workflow's simulation with the model of a round (or the last one that has one)."""
-        runs, controls, seen = [], [], set()
-        for number, (arm, some) in enumerate(self.arms.items()):
-            for one in some:
-                if one.evaluated is None:
-                    continue
-                rows = [row for row in one.evaluated.rows if row["own"]]
-                rounds = [row["round"] for row in rows if row["kind"] == "finetuned"]
-                if rounds:
-                    round = chosen if chosen in rounds else max(rounds)
-                    row = next(row for row in rows if row["kind"] == "finetuned" and row["round"] == round)
-                    runs.append(OwnRun(f"{one.name}, model {round}", number, *self._along(one, row)))
-                if arm in seen:
-                    continue
-                seen.add(arm)
-                start = next((row for row in rows if row["kind"] == UNTOUCHED), None)
-                round = chosen if any(_is_control(row, chosen) for row in one.evaluated.rows) else one.n_rounds
-                offset = next((row for row in one.evaluated.rows if _is_control(row, round)), None)
-                if start is None or offset is None:
-                    continue
-                time, untouched = self._along(one, start)
-                _, left = self._along(one, offset)
-                controls.append(OwnRun(f"offset control of {one.name}", -1, time, left))
-                if len(seen) == 1:
-                    controls.append(OwnRun("untouched", -1, time, untouched, hidden=True))
-        return [*runs, *controls]
+        return self._own.of(self.arms, chosen)
 
-    def _along(self, one: WorkflowFolder, row: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray]:
-        """Times (ps) and residuals (meV/atom) of a row."""
-        key = (one.name, row["per_frame"], one.revision)
-        if key not in self._residuals:
-            assert one.evaluated is not None
-            found: Residuals = one.evaluated.residuals(dict(row))
-            self._residuals[key] = np.asarray(found.frames.time) / FS_PER_PS, 1000 * found.energy
-        return self._residuals[key]
+    def own_key(self) -> tuple[object, ...]:
+        """Grows with what `own_runs` is made from."""
+        labels = [sum(bool(facts.get("labelled")) for facts in one.records.values()) for one in self.workflows]
+        return (self.compared_key(), tuple(labels))
 
     # What takes longer
 
@@ -212,13 +190,31 @@ class ArmsData:
             found.append((one.name, tuple(labelled), tuple(one.trained())))
         return tuple(found) if any(labelled for _, labelled, _ in found) else ()
 
-    def _training(self) -> dict[str, tuple[FrameSet, np.ndarray]]:
-        """Arm -> labelled training frames of all seeds and the round of each."""
+    def map_key(self) -> tuple[object, ...]:
+        """As `frames_key`, with the frames that have no label yet."""
+        waits = tuple(one.n_waiting for one in self.workflows)
+        return (self.frames_key(), waits) if self.frames_key() or any(waits) else ()
+
+    def unlabelled(self, round: int) -> int:
+        """Frames of a round that were picked and have no label yet."""
+        every = [one.counts()["waits"] for one in self.workflows if one.plan is not None]
+        return sum(counts[round - 1] for counts in every if 0 < round <= len(counts))
+
+    def _training(self, picked: bool = False) -> dict[str, tuple[FrameSet, np.ndarray]]:
+        """Arm -> labelled training frames of all seeds and the round of each.
+
+        Args:
+            picked: also those that have no label yet; all come without labels then.
+        """
         from mlipkit.data import FrameSet
+        from mlipkit.strategies.workflows.work import NO_LABELS
 
         found = {}
         for arm, some in self.arms.items():
             parts = [part for part in (one.training_frames() for one in some) if part is not None]
+            if picked:
+                parts += [part for part in (one.picked_frames() for one in some) if part is not None]
+                parts = [(frames.with_labels(**NO_LABELS), rounds) for frames, rounds in parts]
             if parts:
                 frames = FrameSet.concat([part[0] for part in parts]) if len(parts) > 1 else parts[0][0]
                 found[arm] = (frames, np.concatenate([part[1] for part in parts]).astype(int))
@@ -230,7 +226,7 @@ class ArmsData:
         from mlipkit.analysis.descriptors import Rows
         from mlipkit.data import FrameSet
 
-        training = {arm: _thinned(*one) for arm, one in self._training().items()}
+        training = {arm: _thinned(*one) for arm, one in self._training(picked=True).items()}
         if not training:
             return None
         sets = [frames for frames, _ in training.values()]
@@ -337,10 +333,6 @@ def _belongs(row: Mapping[str, Any], test_set: str) -> bool:
         return row["test_set"] == test_set
     # The offset moves no atom: its own simulation is that of the untouched model.
     return row["own"] if row["kind"] == "finetuned" else row["test_set"] == "test_md_0"
-
-
-def _is_control(row: Mapping[str, Any], round: int) -> bool:
-    return row["kind"] == OFFSET and row["round"] == round and row["test_set"] == "test_md_0"
 
 
 def _thinned(frames: FrameSet, rounds: np.ndarray) -> tuple[FrameSet, np.ndarray]:

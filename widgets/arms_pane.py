@@ -19,6 +19,7 @@ from .arms_data import ArmsData, Bonds, Maps
 from .base import close_all, row, show
 from .budget_meter import budget_html
 from .computed import Computed
+from .failure_pane import FailureDoor
 from .plot import Plot
 from .review_pane import ReviewPane
 from .standing import standing_html
@@ -28,7 +29,11 @@ TEST = "test set"
 HIGHEST = 3.0
 """A test set of relaxed frames has peaks far higher than any simulation: they are cut so much above the others."""
 NO_ERRORS = "Errors appear when a workflow has been evaluated."
-NO_FRAMES = "Maps and bond lengths appear with the first labelled frames."
+NO_FRAMES = "The map appears with the first frames that are picked, bond lengths with their labels."
+NO_RESIDUALS = (
+    "Energy residuals over time appear when frames from a run with a fine-tuned model have labels: with the second "
+    "round of an iterative arm, with the evaluation of the others."
+)
 
 
 class ArmsPane(w.VBox):
@@ -59,6 +64,7 @@ class ArmsPane(w.VBox):
         self.bonded: Computed[Bonds] = Computed(self._computed)
         self.verdict, self.standing, self.notes, self.budget = (w.HTML() for _ in range(4))
         self.reviews = w.VBox()
+        self.failure = FailureDoor(viewer)
         self._reviews: list[ReviewPane] = []
         self.test_set = w.Dropdown(options=["-"], description="test set", layout={"width": "340px"})
         self.rounds = w.ToggleButtons(options=[], style={"button_width": "auto"})
@@ -74,14 +80,16 @@ class ArmsPane(w.VBox):
         self.no_errors = w.HTML(f'<div class="mk-empty">{escape(NO_ERRORS)}</div>')
         self.no_bonds = w.HTML()
         self.no_frames = w.HTML(f'<div class="mk-empty">{escape(NO_FRAMES)}</div>')
-        self.said = w.HTML()
+        self.no_residuals = w.HTML(f'<div class="mk-empty">{escape(NO_RESIDUALS)}</div>')
+        self.said, self.on_map = w.HTML(), w.HTML()
         self.error_box = w.VBox([row(self.test_set), self.errors])
         bond_box = w.VBox([row(self.pair), self.bonds, self.no_bonds]).add_class("mlipkit-pane-half")
         self.frame_box = row(self.map, bond_box, kind="mlipkit-panes")
         self.round_row = row(w.Label("round"), self.rounds)
         super().__init__([
-            self.verdict, self.standing, self.notes, self.reviews, self.no_errors, self.error_box, self.budget,
-            self.round_row, self.timeline, self.said, self.no_frames, self.frame_box, self.residuals,
+            self.verdict, self.standing, self.failure, self.notes, self.reviews, self.no_errors, self.error_box,
+            self.budget, self.round_row, self.timeline, self.said, self.no_frames, self.on_map, self.frame_box,
+            self.residuals, self.no_residuals,
         ])  # fmt: skip
         self.test_set.observe(lambda _change: self._drawn_again(), "value")
         self.pair.observe(lambda _change: self._draw_bonds(), "value")
@@ -114,8 +122,9 @@ class ArmsPane(w.VBox):
             return
         self.compared.want(data.compared_key() or None, data.compare)
         key = data.frames_key()
+        if places := data.map_key():
+            self.mapped.want(places, data.maps)
         if key:
-            self.mapped.want(key, data.maps)
             self.bonded.want(key, data.bonds)
         self._offer()
         self._draw()
@@ -125,6 +134,7 @@ class ArmsPane(w.VBox):
         text = standing_html({self.data.label(one): one for one in self.data.workflows}, not self.alone)
         _write(self.standing, text)
         show(self.standing, bool(text))
+        self.failure.tell({self.data.label(one): one for one in self.data.workflows})
 
     @property
     def busy(self) -> bool:
@@ -140,6 +150,7 @@ class ArmsPane(w.VBox):
     def set_dark(self, dark: bool) -> None:
         """Follow the theme of the page."""
         self._dark = dark
+        self.failure.set_dark(dark)
         for one in self._reviews:
             one.set_dark(dark)
 
@@ -213,7 +224,8 @@ class ArmsPane(w.VBox):
         self._draw_bonds()
         runs = data.own_runs(self.round)
         show(self.residuals, bool(runs))
-        if runs and self._changed("residuals", (self.round, data.compared_key())):
+        show(self.no_residuals, not runs)
+        if runs and self._changed("residuals", (self.round, data.own_key())):
             figure = pictures.own_residuals(runs)
             self.residuals.height = int(figure.layout.height)
             self.residuals.show(figure)
@@ -239,6 +251,10 @@ class ArmsPane(w.VBox):
         _write(self.said, f'<div class="mk-quiet" role="status">{escape(words)}</div>' if words else "")
         show(self.said, bool(words))
         show(self.map, maps is not None)
+        wait = self.data.unlabelled(self.round) if maps is not None else 0
+        words = f"{wait} frame{'s' * (wait != 1)} of round {self.round} on the map without a label yet." if wait else ""
+        _write(self.on_map, f'<div class="mk-quiet">{words}</div>' if words else "")
+        show(self.on_map, bool(words))
         if maps is not None and self._changed("map", (id(maps), self.round)):
             self.map.show(pictures.growth_of_arms(maps.arms, maps.width, chosen=self.round, axes=maps.axes))
 

@@ -37,6 +37,8 @@ class RunView(PanelView):
     """Whether candidate frames that wait are opened by a button; views that show them by themselves have none."""
 
     def __init__(self, run: Run | str | os.PathLike[str] | None = None) -> None:
+        # What cannot be shown is refused before anything is made.
+        opened = self._opened(run)
         self.run: Run | None = None
         self.header = self._head()
         self.pause_button = button("‖ Pause", lambda: self._ask("pause"), tip="Pause; the process keeps its memory")
@@ -50,7 +52,7 @@ class RunView(PanelView):
         self._asked = self._state = ""
         self._begin(self.header, self.toolbar, self.problem, self.review_box, self.body, self.panel_buttons, self.panel)
         self._build()
-        self.watch(run)
+        self._first(lambda: self.watch(opened))
 
     # For users
 
@@ -60,7 +62,7 @@ class RunView(PanelView):
         Raises:
             RunError: the folder holds no run.
         """
-        self.run = run if isinstance(run, Run) or run is None else Run(run)
+        self.run = self._opened(run)
         self._asked, self._state = "", ""
         for child in self.review_box.children:
             close_all(child)
@@ -87,6 +89,10 @@ class RunView(PanelView):
         return state
 
     # For subclasses
+
+    def _opened(self, run: Run | str | os.PathLike[str] | None) -> Run | None:
+        """The run of a folder; a run that this view cannot show is refused here."""
+        return run if isinstance(run, Run) or run is None else Run(run)
 
     def _build(self) -> None:
         """Make the widgets of `body` once."""
@@ -218,5 +224,7 @@ def sentence_case(sentence: str) -> str:
 
 def listing(folder: Path) -> str:
     """The folder and what lies in it."""
+    if not folder.is_dir():
+        return f"{folder}\n  (is not there any more)"
     files = sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir())
     return f"{folder}\n  " + "  ".join(name for name in files if not name.startswith("."))

@@ -37,6 +37,7 @@ class Form:
         first: paths shown at once, in this order; the others wait behind `more`.
         start: path -> value to begin with instead of the default.
         suggestions: path -> texts offered while typing.
+        words: path -> name on screen, where it is not the one in code.
         on_change: called after every change by the user.
     """
 
@@ -47,9 +48,11 @@ class Form:
         *,
         start: Mapping[str, Any] | None = None,
         suggestions: Mapping[str, Sequence[str]] | None = None,
+        words: Mapping[str, str] | None = None,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.cls, self._on_change = cls, lambda: None
+        self._words = words or {}
         self.fields: dict[str, Field] = {}
         for path, info in _walk(cls):
             self._add(path, info, list((suggestions or {}).get(path, ())))
@@ -57,7 +60,7 @@ class Form:
             self.set(path, value)
         for path in first:
             # Away from the others of its part a field needs the name of the part.
-            if "." in path:
+            if "." in path and path not in self._words:
                 label = self.fields[path].box.children[0]
                 label.value = f"{path.rpartition('.')[0].replace('.', ' ')} {label.value}"
         self.essential = w.Box([self.fields[path].box for path in first])
@@ -124,6 +127,9 @@ class Form:
         unit = extra.get("unit")
         name = path.rpartition(".")[2].removesuffix(f"_{unit}").replace("_", " ")
         tip = info.description or name
+        if path in self._words:
+            # Messages and code go on speaking of the field by its name there.
+            name, tip = self._words[path], f"{tip} · in code: {path}"
         choices = _choices(info.annotation)
         if info.annotation is bool:
             made: Any = w.Checkbox(value=bool(default), indent=False, tooltip=tip)

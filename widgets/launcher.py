@@ -18,6 +18,7 @@ from mlipkit.runs.spec import KINDS, AnySpec
 
 from .base import RunView, button, close_all, row, show
 from .form import Form
+from .form_words import FIELDS
 from .header import Header
 from .label_view import LabelView
 from .md_view import MDView
@@ -205,7 +206,10 @@ class Launcher(w.VBox):
         if "steps" in start and "time_ps" not in (values or {}):
             del start["time_ps"]
             first[first.index("time_ps")] = "steps"
-        self.form = Form(cls, first, start=start, suggestions=self._suggestions(), on_change=self._changed)
+        self.form = Form(
+            cls, first, start=start, suggestions=self._suggestions(), words=FIELDS.get(self.kind),
+            on_change=self._changed,
+        )  # fmt: skip
         self.form_box.children = [self.form.essential, self.form.more]
         for child in old:
             close_all(child)

@@ -84,6 +84,14 @@ class LiveView(w.VBox):
         self._closed = False
         LiveView._views.add(self)
 
+    def _first(self, begin: Callable[[], object]) -> None:
+        """Open what the view was made for; where that fails nothing of the view stays."""
+        try:
+            begin()
+        except BaseException:
+            self.close()
+            raise
+
     def close(self) -> None:
         """End the loop and remove the view with all its parts. Runs go on, and what lies on disk stays."""
         if self._closed:

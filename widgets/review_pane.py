@@ -194,6 +194,8 @@ class ReviewPane(w.VBox):
         self.approve_button.disabled = left == 0
         self.undo_button.disabled = not self._undo
         what = f"{gone} of {n} struck out" if gone else "click one to see it in 3D, strike out what makes no sense"
+        if n and not left:
+            what = "all are struck out. Keep at least one, or leave the workflow as it stands"
         self.head.value = (
             f"<b>{escape(self.workflow.name)}: {n} frames (candidates {escape(self.number)}) wait for you before they "
             f"are labelled</b> <span class='mk-quiet'>{what}</span>"

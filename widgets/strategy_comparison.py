@@ -11,6 +11,7 @@ import ipywidgets as w
 import traitlets as t
 import yaml
 
+from mlipkit.errors import MlipkitError
 from mlipkit.runs import Run
 
 from .arms_data import ArmsData, problem_of
@@ -59,28 +60,30 @@ class StrategyComparison(PanelView):
         self._moving = False
         self._known: tuple[int, ...] | None = None
         self.workflows: list[WorkflowFolder] = []
+        self._unread: list[str] = []
         self._root: Path | None = None
         self._begin(self.header, self.empty, self.problem, self.pane, self.panel_buttons, self.panel)
-        self.watch(runs)
+        self._first(lambda: self.watch(runs))
         self._close_forgotten()
 
     # For users
 
     def watch(self, runs: Iterable[Place] | Place | None) -> None:
         """Show other workflows."""
-        self._root = None
+        root: Path | None = None
         places: list[Place] = []
         if isinstance(runs, str | os.PathLike) and not isinstance(runs, Run):
             folder = Path(runs).expanduser()
             if is_workflow(folder):
                 places = [folder]
             else:
-                self._root = folder
+                root = folder
         elif isinstance(runs, Run):
             places = [runs]
         elif runs is not None:
             places = list(runs)
         self.workflows = [WorkflowFolder(one) for one in places]
+        self._root, self._unread = root, []
         self._look_for_more()
         self._open()
         self.refresh()
@@ -95,6 +98,7 @@ class StrategyComparison(PanelView):
             self.pane.update()
         self.pane.alone = len(self.workflows) == 1
         self.pane.tell()
+        self._say(" · ".join(one for one in (*self._unread, self.pane.data.problem) if one))
         return self._write_head()
 
     def choose(self, round: int) -> None:
@@ -118,9 +122,16 @@ class StrategyComparison(PanelView):
             return False
         known = {one.folder for one in self.workflows}
         found = sorted(self._root.glob("*/")) if self._root.is_dir() else []
-        new = [folder for folder in found if folder.resolve() not in known and is_workflow(folder)]
-        self.workflows = [*self.workflows, *(WorkflowFolder(folder) for folder in new)]
-        return bool(new)
+        self._unread, before = [], len(self.workflows)
+        for folder in found:
+            if folder.resolve() in known or not is_workflow(folder):
+                continue
+            try:
+                self.workflows = [*self.workflows, WorkflowFolder(folder)]
+            except (OSError, ValueError, MlipkitError) as error:
+                # One that is broken does not hide the others, and is tried again.
+                self._unread.append(problem_of(error))
+        return len(self.workflows) > before
 
     def _open(self) -> None:
         self._known = self._revisions
@@ -155,8 +166,7 @@ class StrategyComparison(PanelView):
             return None
         try:
             state = self.refresh()
-            self._say("")
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, MlipkitError) as error:
             self._say(problem_of(error))
             return IDLE_S
         if self._hidden:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlipkit.errors import MlipkitError, RunError
 from mlipkit.runs import Run, WorkflowSpec
+from mlipkit.runs.frames import LAST_STEPS, STORED
 from mlipkit.strategies.workflows import Plan, provenance
 from mlipkit.strategies.workflows.evaluating import Evaluated
 from mlipkit.strategies.workflows.review import decisions, waiting
-from mlipkit.strategies.workflows.work import LABELLED, read_record
+from mlipkit.strategies.workflows.work import FRAMES, LABELLED, read_record
 
 from .base import sentence_case, short_path
 
@@ -85,11 +87,14 @@ class WorkflowFolder:
         return self.run.spec
 
     def refresh(self) -> bool:
-        """Read what is new; True when something was."""
+        """Read what is new; True when something was.
+
+        Raises:
+            RunError: a file of it cannot be read, such as one that is half written; the next call tries again.
+        """
         before = self.revision
         if self.plan is None and (self.folder / PLAN).is_file():
-            self.plan = Plan.from_json(json.loads((self.folder / PLAN).read_text(encoding="utf-8")))
-            self.revision += 1
+            self.plan = self._read(PLAN, _plan_of, None)
         if self.plan is None:
             return False
         for stage in self.plan.stages:
@@ -98,29 +103,31 @@ class WorkflowFolder:
                 if record is not None:
                     self.records[stage.name] = record["facts"]
                     self.revision += 1
-        if self._new(provenance.NAME):
-            self.rows = provenance.read(self.folder)
-        if self._new("evaluation.json"):
-            self.evaluated = Evaluated.read(self.folder)
-        if self._new("struck.json"):
-            self.struck = decisions(self.folder)
+        self.rows = self._read(provenance.NAME, provenance.read, self.rows)
+        self.evaluated = self._read("evaluation.json", Evaluated.read, self.evaluated)
+        self.struck = self._read("struck.json", decisions, self.struck)
         candidates = waiting(self.folder) if (self.folder / "candidates").is_dir() else []
         if candidates != self.candidates:
             self.candidates = candidates
             self.revision += 1
         return self.revision != before
 
-    def _new(self, name: str) -> bool:
+    def _read(self, name: str, read: Callable[[Path], Any], known: Any) -> Any:
+        """What a file says; what is known of it already, where it is not there or has not changed."""
         try:
             stat = (self.folder / name).stat()
         except FileNotFoundError:
-            return False
+            return known
         stamp = stat.st_ino, stat.st_mtime_ns, stat.st_size
         if self._stamps.get(name) == stamp:
-            return False
+            return known
+        try:
+            found = read(self.folder)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise RunError(f"cannot be read: {error}", where=(self.folder.name, name)) from None
         self._stamps[name] = stamp
         self.revision += 1
-        return True
+        return found
 
     # What it does now
 
@@ -188,8 +195,8 @@ class WorkflowFolder:
             return "look at the candidate frames and approve them."
         if state == "failed":
             look_at = ""
-            if self.plan is not None and self.present:
-                path = self.folder / self.plan.folder(self.present) / "trajectory.traj"
+            if (stage := self.failed_in) is not None:
+                path = stage / STORED
                 look_at = f"look at it with ShiftExplorer({short_path(path)!r}), then " if path.is_file() else ""
             return f"{look_at}launch the arm with another start, time step or seed; this folder stays as it is."
         if state in UNDONE:
@@ -199,6 +206,14 @@ class WorkflowFolder:
                 return f"{first}run it again{at}."
             return f"{first}Resume, or 'mlipkit open {place} --resume'{at}."
         return ""
+
+    @property
+    def failed_in(self) -> Path | None:
+        """Folder of the simulation at which the workflow failed; None when it has not, or left no frame."""
+        if self.plan is None or not self.present or self.state != "failed":
+            return None
+        stage = self.folder / self.plan.folder(self.present)
+        return stage if any((stage / name).is_file() for name in (STORED, LAST_STEPS)) else None
 
     @property
     def sentence(self) -> str:
@@ -227,6 +242,11 @@ class WorkflowFolder:
     @property
     def training_rows(self) -> list[dict[str, Any]]:
         return [row for row in self.rows if row["purpose"] == "training"]
+
+    @property
+    def n_waiting(self) -> int:
+        """Frames for training that were picked and have no label yet."""
+        return sum(row["outcome"].startswith("waits") for row in self.training_rows)
 
     def counts(self) -> dict[str, list[int]]:
         """Outcome -> frames per round."""
@@ -263,6 +283,23 @@ class WorkflowFolder:
 
     # Frames
 
+    def picked_frames(self) -> tuple[FrameSet, list[int]] | None:
+        """Frames that were picked for training and have no answer of the label maker yet, without labels."""
+        from mlipkit.data import FrameSet
+
+        wait = {row["uid"] for row in self.training_rows if row["outcome"].startswith("waits")}
+        by_uid = {row["uid"]: row for row in self.training_rows}
+        parts, rounds = [], []
+        for stage in self.plan.of("pick", "training") if wait and self.plan is not None else ():
+            frames = self.frames_of(stage.name) if stage.name in self.records else None
+            chosen = [] if frames is None else [i for i in range(len(frames)) if frames.uid(i) in wait]
+            if frames is not None and chosen:
+                parts.append(frames.select(chosen))
+                rounds += [self.round_of(by_uid[frames.uid(i)]) for i in chosen]
+        if not parts:
+            return None
+        return (FrameSet.concat(parts) if len(parts) > 1 else parts[0]), rounds
+
     def training_frames(self) -> tuple[FrameSet, list[int]] | None:
         """Labelled training frames so far and the round of each; None before the first."""
         from mlipkit.data import FrameSet
@@ -284,12 +321,16 @@ class WorkflowFolder:
         return (FrameSet.concat(parts) if len(parts) > 1 else parts[0]), rounds
 
     def frames_of(self, stage: str) -> FrameSet | None:
-        """Labelled frames of a stage that is done, or None."""
+        """Frames that a stage has given (labelled ones of a labelling), or None."""
         from mlipkit.data import read
 
         assert self.plan is not None
-        path = self.folder / self.plan.folder(stage) / LABELLED
+        path = self.folder / self.plan.folder(stage) / (LABELLED if self.plan[stage].does == "label" else FRAMES)
         return read(path) if path.is_file() else None
+
+
+def _plan_of(folder: Path) -> Plan:
+    return Plan.from_json(json.loads((folder / PLAN).read_text(encoding="utf-8")))
 
 
 def is_workflow(folder: Path) -> bool:

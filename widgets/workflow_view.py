@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from html import escape
 from pathlib import Path
 
 import ipywidgets as w
 
+from mlipkit.errors import MlipkitError, RunError
 from mlipkit.runs import Run
 
 from .arms_data import ArmsData
@@ -20,11 +23,27 @@ class WorkflowView(RunView):
 
     Args:
         run: a workflow run or its folder; None for an empty view.
+
+    Raises:
+        RunError: a run of another kind, or a workflow that was not launched as a run.
     """
 
     EMPTY = "No workflow is open yet. Start one with a Launcher, or open one: WorkflowView('runs/iterative_0')."
 
     REVIEWS = False
+
+    def _opened(self, run: Run | str | os.PathLike[str] | None) -> Run | None:
+        if run is not None and not isinstance(run, Run):
+            folder = Path(run).expanduser()
+            if (folder / PLAN).is_file() and not (folder / "spec.yaml").is_file():
+                raise RunError(
+                    "a workflow made without launch: there is no run to pause or stop", where=folder.name,
+                    hint=f"StrategyComparison({os.fspath(run)!r}) shows it",
+                )  # fmt: skip
+        opened = super()._opened(run)
+        if opened is not None and opened.kind != "workflow":
+            raise RunError("not a workflow", where=opened.name, found=f"a run of kind '{opened.kind}'")
+        return opened
 
     def _build(self) -> None:
         self.pane = ArmsPane(on_approve=self._approved)
@@ -34,7 +53,7 @@ class WorkflowView(RunView):
         tip = "Set all workflows of this folder side by side, or show this one alone"
         self.compare_button = button("Compare", self._beside_others, hidden=True, tip=tip)
         self.toolbar.children = (*self.toolbar.children, self.compare_button)
-        self._all = False
+        self._all = self._unread = False
 
     def _reset(self) -> None:
         self._workflow = WorkflowFolder(self.run) if self.run is not None else None
@@ -44,8 +63,15 @@ class WorkflowView(RunView):
         show(self.pane, self._workflow is not None)
 
     def _update(self, run: Run, state: str) -> None:
-        if self._workflow is not None and self.pane.data.refresh():
-            self.pane.update()
+        if self._workflow is not None:
+            news = self.pane.data.refresh()
+            if problem := self.pane.data.problem:
+                self._say(problem)
+            elif self._unread:
+                self._say("")
+            self._unread = bool(problem)
+            if news:
+                self.pane.update()
         self.pane.alone = not self._all
         self.pane.tell()
         others = len(self._others(run))
@@ -59,11 +85,19 @@ class WorkflowView(RunView):
         found = sorted(path.parent for path in run.folder.parent.glob(f"*/{PLAN}"))
         return [folder for folder in found if folder.resolve() != run.folder]
 
+    def _beside(self) -> list[WorkflowFolder]:
+        """Those of them that can be read."""
+        found = []
+        for folder in self._others(self.run) if self.run is not None else ():
+            with contextlib.suppress(OSError, ValueError, MlipkitError):
+                found.append(WorkflowFolder(folder))
+        return found
+
     def _beside_others(self) -> None:
         if self.run is None or self._workflow is None:
             return
         self._all = not self._all
-        more = [WorkflowFolder(folder) for folder in self._others(self.run)] if self._all else []
+        more = self._beside() if self._all else []
         self.pane.watch(ArmsData([self._workflow, *more]))
         self.refresh()
 

@@ -13,6 +13,7 @@ from mlipkit.runs import Estimate, MDSpec, TrainSpec, parse_spec
 from mlipkit.runs.estimating import NotMeasured
 from mlipkit_widgets import Launcher, MDView
 from mlipkit_widgets.form import Form, _walk
+from mlipkit_widgets.form_words import FIELDS
 
 FACTORY = "def make():\n    from ase.calculators.emt import EMT\n\n    return EMT()\n"
 
@@ -64,6 +65,23 @@ def test_fields_of_a_part_stand_together_under_its_name() -> None:
         "outside", "fit on", "then", "factor", "every", "components", "most", "apart (fs)"
     ]  # fmt: skip
     assert "checkpoint every" in labels
+
+
+@pytest.mark.parametrize("kind", FIELDS)
+def test_fields_have_names_in_words_and_tell_those_in_code(kind: str) -> None:
+    launcher = Launcher(kind, automatic=False)
+    fields = launcher.form.fields
+    assert set(FIELDS[kind]) <= set(fields), "every word belongs to a field"
+    for path, words in FIELDS[kind].items():
+        label = fields[path].box.children[0]
+        unit = (fields[path].info.json_schema_extra or {}).get("unit")
+        assert label.value == (f"{words} ({unit})" if unit else words)
+        assert label.tooltip.endswith(f"in code: {path}")
+    if kind == "workflow":
+        said = {field.box.children[0].value for field in fields.values()}
+        assert not said & {"hot (K)", "chains", "run by run", "fmax (eV/Å)", "sizes", "rattle (Å)", "base"}
+        assert len(said) > 0.9 * len(fields), "hardly two fields of one name"
+    launcher.close()
 
 
 def test_a_wrong_value_is_named_and_stops_the_start(here: Path) -> None:

@@ -1,0 +1,72 @@
+"""Names of fields in forms, in words, where the name in code says little to somebody who has not read the code.
+
+A field that is not named here keeps its name; the tip of each tells the description and the name in code.
+"""
+
+from __future__ import annotations
+
+TUNING = {
+    "recipe.train": "weights that move", "recipe.frozen": "blocks that stay", "recipe.lora_rank": "lora: rank",
+    "recipe.shifts": "energy zero", "recipe.mix": "replay of old labels",
+    "recipe.weight": "loss10: weight of new frames",
+    "recipe.replay_batch": "loss10: old frames per step", "recipe.steps_per_epoch": "loss10: steps per epoch",
+    "replay": "general frames mixed in", "max_epochs": "epochs at most", "batch_size": "frames per step",
+    "optimiser.patience": "epochs without improvement",
+}  # fmt: skip
+
+WORKFLOW = {
+    "potential": "model to be tuned",
+    "start.molecules": "molecules in a box",
+    "start.density": "density of the boxes",
+    "start.tolerance": "least distance of molecules",
+    "start.place": "given structures instead",
+    "start.relax": "relax each start first",
+    "runs": "MD runs",
+    "frames": "labelled frames of a run",
+    "sampling.ensemble": "ensemble and thermostat",
+    "sampling.temperature": "temperature of the runs",
+    "sampling.timestep": "time step",
+    "sampling.time_ps": "length of a run",
+    "sampling.stride": "steps between stored frames",
+    "sampling.equilibration": "share left out as equilibration",
+    "sampling.friction": "langevin: friction",
+    "sampling.relaxation_time": "other thermostats: relaxation time",
+    "sampling.pressure": "npt: target pressure",
+    "sampling.pressure_relaxation_time": "npt: relaxation time of the pressure",
+    "sampling.density_low": "boiled away below",
+    "sampling.density_high": "collapsed above",
+    "sampling.failure": "when a run fails",
+    "sampling.checks": "limits of stability checks",
+    "label.maker": "label maker",
+    "label.options": "settings of the engine",
+    "label.timeout_s": "longest time for a frame",
+    "label.processes": "frames at once",
+    **{f"tuning.{path}": words for path, words in TUNING.items()},
+    "tuning.max_epochs": "epochs of a fine-tuning",
+    "tuning.validation": "share for validation",
+    "tuning.gradients": "frame-gradients instead of epochs",
+    "evaluation.independent": "independent test structures",
+    "evaluation.self_md": "models that run MD of their own",
+    "evaluation.frames": "labelled frames of a test run",
+    "evaluation.time_ps": "length of a test run",
+    "evaluation.seed": "seed of the evaluation",
+    "base": "a fine-tuning starts from",
+    "sizes": "naive, longrun: frames of each model",
+    "run_by_run": "naive: small models get the first runs",
+    "chains": "hybrid: chains side by side",
+    "share_first_run": "first run shared by all arms",
+    "as_published": "longrun: as long as published",
+    "rattle": "high_force: displacement",
+    "strain": "high_force: largest strain",
+    "hot": "high_force: temperature of hot runs",
+    "review": "look at frames before they are labelled",
+    "reuse": "take equal stages from",
+    "fmax": "relaxed below a force of",
+    "relax_steps": "relaxation steps at most",
+    "dtype": "precision of the model",
+    "threads": "CPU threads",
+    "python": "another Python",
+}
+
+FIELDS: dict[str, dict[str, str]] = {"workflow": WORKFLOW, "finetune": TUNING}
+"""Kind of run -> path of a field -> its name on screen, without the unit."""
