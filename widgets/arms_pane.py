@@ -224,7 +224,8 @@ class ArmsPane(w.VBox):
         self._draw_bonds()
         runs = data.own_runs(self.round)
         show(self.residuals, bool(runs))
-        show(self.no_residuals, not runs)
+        # What will never come is not promised.
+        show(self.no_residuals, not runs and any(one.state != "completed" for one in data.workflows))
         if runs and self._changed("residuals", (self.round, data.own_key())):
             figure = pictures.own_residuals(runs)
             self.residuals.height = int(figure.layout.height)

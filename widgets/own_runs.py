@@ -31,16 +31,16 @@ class OwnRuns:
     def of(self, arms: Mapping[str, Sequence[WorkflowFolder]], chosen: int) -> list[OwnRun]:
         """For each workflow those of the model of a round, or of the last model before that has a simulation.
 
-        Of an evaluated workflow from the evaluation, with the controls. Of one that is not evaluated yet from the
-        frames labelled so far: the energy that the model had stored when it sampled a frame, less the label.
+        Of an evaluated workflow from the evaluation, with the controls. Where that has no simulations, or is still to
+        come, from the frames labelled so far: the energy that a model stored when it sampled a frame, less the label.
         """
         runs, controls, seen = [], [], set()
         for number, (arm, some) in enumerate(arms.items()):
             for one in some:
-                if one.evaluated is None:
+                rows = [row for row in one.evaluated.rows if row["own"]] if one.evaluated is not None else []
+                if one.evaluated is None or not rows:
                     runs += self._sampled(one, number, chosen)
                     continue
-                rows = [row for row in one.evaluated.rows if row["own"]]
                 rounds = [row["round"] for row in rows if row["kind"] == "finetuned"]
                 if rounds:
                     round = chosen if chosen in rounds else max(rounds)
@@ -71,7 +71,7 @@ class OwnRuns:
         return self._known[key]
 
     def _sampled(self, one: WorkflowFolder, number: int, chosen: int) -> list[OwnRun]:
-        """Before the evaluation: the model of the chosen round or of the latest before it."""
+        """Without an evaluation: the model of the chosen round or of the latest before it."""
         if one.plan is None:
             return []
         found: dict[int, tuple[Stage, Stage]] = {}

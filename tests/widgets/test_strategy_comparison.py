@@ -134,7 +134,9 @@ def test_one_arm_alone_and_one_that_has_hardly_begun(ended, tmp_path):
     assert view.header.detail == "1 arm, 1 workflow"
     assert "Iterative sampling" in view.pane.verdict.value
     view.close()
-    assert workflow(tmp_path / "new", "naive", stop_in="md_1").state == "stopped"
+    assert workflow(tmp_path / "new", "naive", stop_in="label_1").state == "stopped"
+    # As it was in the simulation before its first frames were picked.
+    (tmp_path / "new" / "provenance.jsonl").unlink()
     view = StrategyComparison(tmp_path / "new")
     assert "No verdict yet: 0 of 1 workflow evaluated." in view.pane.verdict.value
     assert view.pane.no_errors.layout.display is None

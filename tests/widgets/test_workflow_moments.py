@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
@@ -57,7 +58,7 @@ def test_one_click_leads_to_the_frames_of_a_failure(tmp_path):
 
 def test_several_workflows_have_a_way_each(tmp_path):
     folders = [failed(tmp_path / name) for name in ("a", "b")]
-    assert workflow(tmp_path / "c", "iterative", stop_in="md_1").state == "stopped"
+    assert workflow(tmp_path / "c", "iterative", stop_in="label_1").state == "stopped"
     view = StrategyComparison([*folders, tmp_path / "c"], viewer="still")
     door = view.pane.failure
     assert [one.description for one in door.buttons.children] == [
@@ -123,3 +124,17 @@ def test_residuals_before_the_evaluation_are_those_of_the_evaluation(tmp_path):
     assert early.name == "naive 0, model 2 in test_md_2"
     np.testing.assert_allclose(early.time_ps, known.time_ps)
     np.testing.assert_allclose(early.residual, known.residual, atol=1e-6)
+
+
+def test_an_evaluation_without_simulations_leaves_those_of_the_sampling(tmp_path):
+    for arm in ("naive", "iterative"):
+        test = dataclasses.replace(SMALL.evaluation, self_md="none")
+        assert workflow(tmp_path / arm, arm, evaluation=test).state == "completed"
+    view = StrategyComparison([tmp_path / "naive", tmp_path / "iterative"])
+    names = [trace.get("name", "") for trace in view.pane.residuals.shown[0] if trace.get("name")]
+    assert [name.partition(":")[0] for name in names] == ["iterative 0, model 2 in md_3"]
+    view.close()
+    view = StrategyComparison(tmp_path / "naive")
+    assert view.pane.residuals.layout.display == "none"
+    assert view.pane.no_residuals.layout.display == "none", "nothing more will come"
+    view.close()
