@@ -60,7 +60,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=50)
     parser.add_argument("--cores", type=int, default=2)
     args = parser.parse_args()
-    load = os.getloadavg()[0]
+    load, home, said_by = os.getloadavg()[0], Path.cwd(), command()
     click, begin = Clicks(), time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         os.environ |= {"MLIPKIT_CORES": str(args.cores), "MLIPKIT_QUEUE": str(Path(folder, "queue"))}
@@ -85,13 +85,14 @@ def main() -> None:
         began = [run.started_at or float("nan") for run in runs]
         order = sorted(range(args.runs), key=lambda number: began[number])
         states = [run.state for run in runs]
+        os.chdir(home)
     keep("class_of_runs", {
         "runs": args.runs, "cores": args.cores, "steps": args.steps, "completed": states.count("completed"),
         "other_states": sorted(set(states) - {"completed"}),
         "farthest_from_order": max(abs(place - number) for place, number in enumerate(order)),
         "all_launched_s": round(launched, 2), "all_done_s": round(time.monotonic() - begin, 1),
         "wait_first_said_s": round(said[0][0], 1) if said else None, "clicks": click.summary(),
-        "load_before": round(load, 1), "command": command(),
+        "load_before": round(load, 1), "command": said_by,
     })  # fmt: skip
 
 
