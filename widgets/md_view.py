@@ -80,7 +80,7 @@ class MDView(RunView):
     def beside(self, pane: w.Widget) -> None:
         """Put a pane to the right of the atoms; curves go below both over the whole width, the replicas last."""
         self.panes.children = [self.picture, pane]
-        self.curves.layout.flex, self.curves.plot.height = "0 0 auto", 330
+        self.curves.layout.flex, self.curves.plot.height = "0 0 auto", 380
         self.body.children = [self.empty, self.verdict, self.panes, self.curves, self.bar, self.overview]
         self._show_panes(self._loaded or self.curves.rows > 0)
 

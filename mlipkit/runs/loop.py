@@ -87,7 +87,7 @@ def train_step(run: Run, labelled: Run | str, **changes: object) -> FinetuneSpec
     apart, new = _held_out(labelled, place)
     apart += [one for one in places_in(before.validation) if _labels_of_a_run(one)] if before is not None else []
     fields: dict[str, object] = {
-        "potential": spec.potential, "data": [*old, new], "name": f"train_on_{_stem(place)}"[:80],
+        "potential": spec.potential, "data": [*old, new], "name": f"train_on_{stem(place)}"[:80],
         "recipe": {"shifts": "keep"}, "retention": None, "threads": spec.threads, "device": spec.device,
         "optimiser": {"learning_rate": LEARNING_RATE},
     }  # fmt: skip
@@ -133,7 +133,7 @@ def hotter_step(run: Run, factor: float = HOTTER) -> MDSpec:
     assert isinstance(spec, MDSpec)
     temperatures = [max(round(one * factor, -1), one + 10) for one in listed(spec.temperature)]
     made = spec.changed(temperature=temperatures if len(temperatures) > 1 else temperatures[0])
-    return made.changed(name=f"{_stem(spec.potential)}_{made.default_name}"[:80])
+    return made.changed(name=f"{stem(spec.potential)}_{made.default_name}"[:80])
 
 
 @dataclass(frozen=True)
@@ -222,7 +222,7 @@ def _next_name(name: str) -> str:
     return f"{name[:72]}_round2"
 
 
-def _stem(place: str | os.PathLike[str]) -> str:
+def stem(place: str | os.PathLike[str]) -> str:
     """Last word of a place, as part of a name: ``ethanol_50`` of ``sample:ethanol_50``."""
     text = os.fspath(place).rstrip("/").rpartition("/")[2].rpartition(":")[2]
     for suffix in (".extxyz", ".xyz", ".safetensors"):

@@ -13,7 +13,7 @@ from typing import Literal
 
 from mlipkit.data import Selection
 from mlipkit.errors import MlipkitError
-from mlipkit.runs.loop import hotter_step, simulate_step, train_step, trained_on
+from mlipkit.runs.loop import hotter_step, simulate_step, stem, train_step, trained_on
 from mlipkit.runs.replicas import Replicas
 from mlipkit.runs.run import ACTIVE, Run
 from mlipkit.runs.spec import AnySpec, FittingSpec, LabelSpec, MDSpec, TrainSpec
@@ -130,7 +130,7 @@ def _of_labels(run: Run, runs: Sequence[Run]) -> NextStep:
         spec = train_step(simulation, run)
     except MlipkitError as error:
         return NextStep("look", f"Look at {run.name}", str(error), run)
-    potential = spec.potential.rpartition("/")[2]
+    potential = stem(spec.potential)
     old = len(trained_on(spec.potential))
     beside = "its old training set" if old else "nothing else: its old training set is not known"
     return NextStep("train_on", f"Train {potential} on", f"The new labels go beside {beside}.", simulation, spec=spec)
