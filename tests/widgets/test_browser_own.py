@@ -91,6 +91,7 @@ def test_three_lines_lead_to_moving_atoms(lab: Lab, kind: str):
         )
         page.healthy()
         if os.environ.get("MLIPKIT_SCREENSHOTS"):
+            page.save()
             pictures(page, work / OWN.name, f"own_{kind}")
             if kind == "outcar":
                 page.set_theme("JupyterLab Dark")
