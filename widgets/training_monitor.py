@@ -120,7 +120,7 @@ class TrainingMonitor(RunView):
             figure.update_layout(title_font_size=13)
             plot = Plot(figure, height=320, label=f"Predicted against labelled {name} of {split} frames")
             pane = w.VBox([plot])
-            pane.add_class("mlipkit-pane-half")
+            pane.add_class("mlipkit-pane-parity")
             pictures += [] if pictures else [w.HTML(f'<div class="mk-quiet">{escape(PARITY.format(split))}</div>')]
             pictures.append(pane)
         self.parity.children = pictures

@@ -87,7 +87,7 @@ def test_three_lines_lead_to_moving_atoms(lab: Lab, kind: str):
         assert md.wait(60).state in ("stopped", "failed"), md.reason
         scroll_to(page, "TrainingMonitor(training)")
         page.page.wait_for_function(
-            "() => document.querySelectorAll('.mlipkit-pane-half .js-plotly-plot .scatterlayer .trace').length >= 4"
+            "() => document.querySelectorAll('.mlipkit-pane-parity .js-plotly-plot .scatterlayer .trace').length >= 4"
         )
         page.healthy()
         if os.environ.get("MLIPKIT_SCREENSHOTS"):
