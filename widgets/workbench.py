@@ -59,6 +59,7 @@ class Workbench(LiveView):
         self.run: Run | None = None
         self.view: RunView | None = None
         self.launcher: Launcher | None = None
+        self._made: dict[type[RunView], RunView] = {}
         self._key: object = None
         self._linking = False
         self.header = self._head(gone=GONE)
@@ -167,10 +168,13 @@ class Workbench(LiveView):
 
     def _end(self) -> None:
         self.actions.close()
-        self._show_run(None)
         self._close_launcher()
         self.map.close()
         self.begin.close()
+        for view in self._made.values():
+            close_all(view.panel_buttons)
+            close_all(view.panel)
+            view.close()
 
     def _write_head(self) -> None:
         self.header.beat += 1
@@ -200,35 +204,37 @@ class Workbench(LiveView):
     # What is open
 
     def _show_run(self, run: Run | None) -> None:
+        """Show a run in the view of its kind. Views stay and are hidden: parts of one that is being removed from a
+        page must not change any more, and the map stands inside one."""
         cls = VIEWS.get(run.kind, RunView) if run is not None else None
         self.run = run
         if self.view is not None and cls is not type(self.view):
-            view, self.view = self.view, None
+            self.view.watch(None)
             self.map.watch(None)
-            self.view_box.children, self.head.children = [], []
-            # The map outlives the view that it stands beside.
-            if isinstance(view, MDView):
-                view.panes.children = [view.picture]
-            view.children = [*view.children, view.header, view.toolbar, view.panel_buttons, view.panel]
-            view.close()
+            self.view = None
         if run is not None and cls is not None:
-            if self.view is None:
-                self.view = MDView(run, self.viewer) if cls is MDView else cls(run)
-                self._adopt(self.view)
-            else:
+            if cls in self._made:
+                self.view = self._made[cls]
                 self.view.watch(run)
+            else:
+                self.view = MDView(run, self.viewer) if cls is MDView else cls(run)
+                self._made[cls] = self.view
+                self._adopt(self.view)
+        for view in self._made.values():
+            show(view, view is self.view)
+            show(view.header, view is self.view)
         show(self.empty, run is None and self.launcher is None)
         self._link()
 
     def _adopt(self, view: RunView) -> None:
         """Head and buttons of the view go over the whole width; code and folder are opened from the NEXT bar."""
-        self.head.children = [view.header, view.toolbar]
         view.children = [view.problem, view.review_box, view.body]
-        self.view_box.children = [view]
         if isinstance(view, MDView):
             view.beside(self.map)
             view.picture.on_atom = self._atom_picked
             view.observe(lambda _change: self._link(), ["frame", "replica", "marked"])
+        self.head.children = [*self.head.children, view.header, view.toolbar]
+        self.view_box.children = [*self.view_box.children, view]
 
     # One frame and one selection for all
 

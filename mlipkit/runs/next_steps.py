@@ -88,7 +88,8 @@ def next_step(
     if latest.state == "paused":
         return NextStep("resume", f"Resume {latest.name}", "You paused it.", latest)
     if latest.state in ACTIVE:
-        return NextStep("watch", f"Watch {latest.name}", f"It is {latest.state}.", latest)
+        why = f"It is {latest.state}; the next step comes when it has ended."
+        return NextStep("watch", f"Watch {latest.name}", why, latest)
     if latest.state in ("crashed", "lost"):
         return NextStep("resume", f"Resume {latest.name}", _sentence(latest.reason), latest)
     if isinstance(latest.spec, MDSpec):
