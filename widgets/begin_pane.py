@@ -6,16 +6,20 @@ import re
 from collections.abc import Callable
 from html import escape
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ipywidgets as w
 
 from mlipkit.data import FrameSet
-from mlipkit.data.report import DataReport
 from mlipkit.runs import TrainSpec
 
 from .computed import Computed
 from .live_view import button, row, show
 from .ticker import after
+
+if TYPE_CHECKING:
+    # Its neighbour lists bring torch, which a view does not need.
+    from mlipkit.data.report import DataReport
 
 QUIET_S = 0.4
 """Pause after the last key before a path is looked at."""
