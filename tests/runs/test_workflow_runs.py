@@ -172,6 +172,19 @@ def test_start_structures_are_packed_by_seed_or_drawn_from_given_ones(toy):
     assert boxes.structure_hashes[0] != boxes.structure_hashes[1]
 
 
+def test_seeds_are_repeats_with_the_same_tools(toy):
+    """Else neither compare_arms nor reuse would take workflows of two seeds."""
+    from mlipkit.runs.building_workflow import tools_of
+    from mlipkit.strategies.workflows.work import tools_told
+
+    said = [tools_of(WorkflowSpec(**FIELDS, seed=seed), toy).describe() for seed in (0, 1)]  # type: ignore[arg-type]
+    assert said[0] == said[1]
+    assert said[0]["settings"]["learning_rate"] == 0.02
+    # Plans that were written with them are taken as well.
+    older = {"tools": {**said[0], "settings": {**said[0]["settings"], "shuffle_seed": 1, "noise_seed": 1}}}
+    assert tools_told(older) == said[0]
+
+
 @pytest.mark.full
 def test_a_stopped_run_goes_on(toy):
     import time

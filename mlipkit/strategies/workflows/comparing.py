@@ -19,6 +19,7 @@ from mlipkit.errors import RunError
 from mlipkit.strategies.workflows import provenance
 from mlipkit.strategies.workflows.evaluating import INDEPENDENT, OFFSET, Evaluated
 from mlipkit.strategies.workflows.plan import UNTOUCHED, Budget, equal_budgets
+from mlipkit.strategies.workflows.work import tools_told
 
 if TYPE_CHECKING:
     from mlipkit.analysis.cures import CureVerdict, Errors
@@ -126,7 +127,7 @@ def _evaluated(one: Any) -> Evaluated:
 
 
 def _same_tools(found: Sequence[Evaluated]) -> None:
-    words = [json.loads((one.folder / "plan.json").read_text(encoding="utf-8"))["tools"] for one in found]
+    words = [tools_told(json.loads((one.folder / "plan.json").read_text(encoding="utf-8"))) for one in found]
     for one, said in zip(found, words, strict=True):
         differ = [key for key in {*words[0], *said} if words[0].get(key) != said.get(key)]
         if differ:

@@ -28,7 +28,7 @@ from mlipkit.events import Control, EventSink, Message, Progress, Started, alway
 from mlipkit.strategies.workflows.plan import Plan, Stage
 from mlipkit.strategies.workflows.stages import DO
 from mlipkit.strategies.workflows.tools import Stopped, Tools
-from mlipkit.strategies.workflows.work import Flagged, Waits, Work, read_record
+from mlipkit.strategies.workflows.work import Flagged, Waits, Work, read_record, tools_told
 
 PAUSE_S = 0.1
 FULL = {errno.ENOSPC, errno.EDQUOT}
@@ -146,7 +146,7 @@ class _Other:
         if not path.is_file():
             return None
         record = json.loads(path.read_text(encoding="utf-8"))
-        return cls(folder, Plan.from_json(record), record["tools"])
+        return cls(folder, Plan.from_json(record), tools_told(record))
 
     def give(self, work: Work, stage: Stage) -> bool:
         """Copy the equal stage of this workflow into another, if there is one."""

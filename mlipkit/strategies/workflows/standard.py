@@ -16,7 +16,7 @@ from mlipkit.errors import SpecError, nearest
 from mlipkit.events import Control, EventSink, Verdict, always_run, ignore
 from mlipkit.strategies.workflows.guard import NAME as GUARD
 from mlipkit.strategies.workflows.guard import DensityGuard
-from mlipkit.strategies.workflows.tools import Labelled, Model, Rates, Stopped, Tuned
+from mlipkit.strategies.workflows.tools import SEEDS, Labelled, Model, Rates, Stopped, Tuned
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -78,7 +78,7 @@ class StandardTools:
         settings = {} if self.settings is None else self.settings.to_json()
         return {
             **self.words, "recipe": recipe, "replay": None if self.replay is None else self.replay.hash,
-            "settings": {key: value for key, value in settings.items() if key not in WHERE_AND_WHEN},
+            "settings": {key: value for key, value in settings.items() if key not in WHERE_AND_WHEN + SEEDS},
             "fmax": self.fmax, "relax_steps": self.relax_steps, "relax_cell": self.relax_cell,
         }  # fmt: skip
 

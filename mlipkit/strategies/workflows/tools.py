@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Model = Path | None
 """Weights of a fine-tuned model, or None: the universal model untouched."""
+SEEDS = ("shuffle_seed", "noise_seed")
+"""Settings of a fine-tuning that belong to the plan: workflows of several seeds have the same tools."""
 
 
 class Stopped(Exception):

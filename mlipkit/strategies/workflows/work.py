@@ -13,7 +13,7 @@ from mlipkit.events import Control, Event, EventSink, Judged, Message, Saved
 from mlipkit.strategies.workflows import provenance
 from mlipkit.strategies.workflows.picking import nested_draw
 from mlipkit.strategies.workflows.plan import UNTOUCHED, Plan, Stage
-from mlipkit.strategies.workflows.tools import Model, Tools
+from mlipkit.strategies.workflows.tools import SEEDS, Model, Tools
 
 if TYPE_CHECKING:
     from mlipkit.data import FrameSet
@@ -54,6 +54,7 @@ class Work:
             write_whole(path, json.dumps(mine, indent=1).encode())
             return
         theirs = json.loads(path.read_text(encoding="utf-8"))
+        theirs["tools"] = tools_told(theirs)
         for part in ("arm", "seed", "settings", "stages", "tools"):
             if theirs.get(part) != mine[part]:
                 raise RunError(
@@ -131,6 +132,14 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     except ValueError as error:
         raise RunError(f"cannot be read: {error}", where=str(folder / "stage.json")) from None
     return record if record.get("state") == "done" else None
+
+
+def tools_told(record: Mapping[str, Any]) -> Any:
+    """The tools in a stored plan; seeds, which some plans tell among the settings, are no part of them."""
+    tools = record.get("tools")
+    if not isinstance(tools, dict) or not isinstance(settings := tools.get("settings"), dict):
+        return tools
+    return {**tools, "settings": {key: value for key, value in settings.items() if key not in SEEDS}}
 
 
 def training_frames(work: Work, stage: Stage) -> tuple[FrameSet, list[list[str]]]:
