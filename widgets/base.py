@@ -13,8 +13,9 @@ import ipywidgets as w
 
 from mlipkit.errors import MlipkitError
 from mlipkit.runs import Run
+from mlipkit.runs.places import short_place
 
-from .live_view import PanelView, button, close_all, row, short_path, show
+from .live_view import PanelView, button, close_all, row, show
 from .states import look, state_of
 
 LIVE_S, IDLE_S, HIDDEN_S = 0.2, 1.5, 5.0
@@ -200,7 +201,7 @@ class RunView(PanelView):
     def _code(self) -> str:
         assert self.run is not None
         name = type(self).__name__
-        place = short_path(self.run.folder)
+        place = short_place(self.run.folder)
         return (
             f"{self.run.code()}\n# the same view, also from another notebook:\n"
             f"from mlipkit_widgets import {name}\n{name}({place!r})\n"

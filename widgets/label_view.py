@@ -17,8 +17,9 @@ from mlipkit.labelling.job import LABELLED
 from mlipkit.labelling.records import LOG
 from mlipkit.plots.runs import parity
 from mlipkit.runs import LabelSpec, Run
+from mlipkit.runs.places import short_place
 
-from .base import RunView, close_all, row, short_path, show
+from .base import RunView, close_all, row, show
 from .plot import Plot
 from .states import duration, look
 
@@ -147,7 +148,7 @@ class LabelView(RunView):
 
     def _sentence(self, run: Run, state: str) -> str:
         if state == "completed":
-            place = short_path(run.folder)
+            place = short_place(run.folder)
             some = (run.folder / LABELLED).is_file()
             then = f" Next: fine-tune on them with data=[…, '{place}']." if some else ""
             return f"{super()._sentence(run, state)}.{then}"

@@ -21,6 +21,7 @@ from .form import Form
 from .form_words import FIELDS
 from .header import Header
 from .label_view import LabelView
+from .live_view import ClosingBox
 from .md_view import MDView
 from .measuring import Measuring
 from .ticker import after, in_background
@@ -65,7 +66,7 @@ QUIET_S = 1.2
 """Pause after the last change before the estimate is measured by itself."""
 
 
-class Launcher(w.VBox):
+class Launcher(ClosingBox):
     """A form for a new run; below it the run that was started.
 
     Every field is one of the specification (`mlipkit.runs`: `MDSpec`, `TrainSpec`, `LabelSpec` ...); "Code" and "YAML"
@@ -92,7 +93,7 @@ class Launcher(w.VBox):
         self._callbacks: list[Callable[[Run], None]] = []
         self._measuring = Measuring(self._measured)
         self._wanted: tuple[AnySpec, bool] | None = None
-        self._busy = self._closed = False
+        self._busy = False
         self._changes = 0
         self.header = Header(state="empty", title="New run", sentence="")
         self.header.word = self.header.icon = ""
@@ -181,19 +182,10 @@ class Launcher(w.VBox):
         self._tell(f"Measuring {self._unit} …", quiet=True)
         self._measuring.start(spec)
 
-    def close(self) -> None:
-        """Remove the form and the view below it. Runs go on."""
-        if self._closed:
-            return
-        self._closed = True
+    def _end(self) -> None:
         self._measuring.cancel()
         if self.view is not None:
             self.view.close()
-        layout = self.layout
-        for child in self.children:
-            close_all(child)
-        super().close()
-        layout.close()
 
     # Form
 

@@ -12,6 +12,7 @@ from typing import ClassVar
 import ipywidgets as w
 
 from mlipkit.errors import MlipkitError
+from mlipkit.runs.places import file_name, short_place
 
 from .header import Header
 from .ticker import Ticker, on_loop
@@ -48,15 +49,28 @@ def close_all(widget: w.Widget) -> None:
             part.close()
 
 
-def short_path(folder: Path) -> str:
-    """The folder as one would type it here."""
-    try:
-        return str(folder.relative_to(Path.cwd()))
-    except ValueError:
-        return str(folder)
+class ClosingBox(w.VBox):
+    """A box that is closed once, with all its parts; subclasses have `_end`, what to stop before."""
+
+    _closed = False
+
+    def close(self) -> None:
+        """Remove the box with all its parts. Runs go on, and what lies on disk stays."""
+        if self._closed:
+            return
+        self._closed = True
+        self._end()
+        layout = self.layout
+        for child in self.children:
+            close_all(child)
+        super().close()
+        layout.close()
+
+    def _end(self) -> None:
+        """Stop what was begun."""
 
 
-class LiveView(w.VBox):
+class LiveView(ClosingBox):
     """Base of views with a head and a loop. A subclass makes `header` by `_head`, its parts, and calls `_begin`.
 
     Subclasses have `_tick`, what to do in the loop and the seconds until the next time, and may have `_set_dark`,
@@ -94,17 +108,10 @@ class LiveView(w.VBox):
 
     def close(self) -> None:
         """End the loop and remove the view with all its parts. Runs go on, and what lies on disk stays."""
-        if self._closed:
-            return
-        self._closed = True
-        LiveView._views.discard(self)
-        self._ticker.stop()
-        self._end()
-        layout = self.layout
-        for child in self.children:
-            close_all(child)
+        if not self._closed:
+            LiveView._views.discard(self)
+            self._ticker.stop()
         super().close()
-        layout.close()
 
     def export(self, path: str | os.PathLike[str] | None = None) -> Path:
         """Write what is on show as one HTML file that opens anywhere (see `mlipkit_widgets.export` for pictures).
@@ -114,8 +121,8 @@ class LiveView(w.VBox):
         """
         from .exporting import export
 
-        title = "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in self.header.title) or "view"
-        return export(self, Path("exports") / f"{title}.html" if path is None else path)[0]
+        name = file_name(self.header.title, "view")
+        return export(self, Path("exports") / f"{name}.html" if path is None else path)[0]
 
     # For subclasses
 
@@ -124,7 +131,7 @@ class LiveView(w.VBox):
 
         def write() -> None:
             try:
-                say(f"Written: {short_path(self.export())}")
+                say(f"Written: {short_place(self.export())}")
             except (MlipkitError, OSError) as error:
                 say(str(error))
 

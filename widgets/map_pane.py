@@ -19,7 +19,7 @@ from mlipkit.runs.frames import RunFrames
 from mlipkit.runs.loop import trained_on
 from mlipkit.runs.places import run_of
 
-from .live_view import button, close_all, row, show
+from .live_view import ClosingBox, button, row, show
 from .shift_computing import ShiftComputing
 from .shift_controls import ShiftControls
 from .shift_data import ShiftSet
@@ -32,7 +32,7 @@ OFFER = "Where do the atoms of this simulation lie among those that the potentia
 UNKNOWN = "No map: what this potential learned from is not known here."
 
 
-class MapPane(w.VBox):
+class MapPane(ClosingBox):
     """Shows the map of one simulation.
 
     Args:
@@ -49,7 +49,7 @@ class MapPane(w.VBox):
         self._run: Run | None = None
         self._replica = self._frame = 0
         self._atom = -1
-        self._live = self._closed = False
+        self._live = False
         self._selection = Selection()
         self._computing: ShiftComputing | None = None
         self._turn = 0
@@ -149,18 +149,6 @@ class MapPane(w.VBox):
             self._show_state("computing", computing.sentence)
         elif state == "ready":
             self._show_state("ready")
-
-    def close(self) -> None:
-        """End what is under way and remove the pane."""
-        if self._closed:
-            return
-        self._closed = True
-        self._end()
-        layout = self.layout
-        for child in self.children:
-            close_all(child)
-        super().close()
-        layout.close()
 
     # Inside
 

@@ -16,10 +16,11 @@ from mlipkit.errors import MlipkitError
 from mlipkit.events import Judged, Verdict
 from mlipkit.runs import MDSpec, Run
 from mlipkit.runs.frames import RunFrames
+from mlipkit.runs.places import short_place
 from mlipkit.runs.replicas import Replica, Replicas
 
 from .atoms_pane import AtomsPane
-from .base import RunView, button, row, short_path, show
+from .base import RunView, button, row, show
 from .frame_bar import FrameBar
 from .md_curves import FS_PER_PS, MDCurves
 from .replicas_pane import ReplicasPane
@@ -325,7 +326,7 @@ class MDView(RunView):
 
 def _place(text: str) -> str:
     """What a specification names, a folder as one would type it here."""
-    return short_path(Path(text)) if os.path.isabs(text) else text
+    return short_place(Path(text)) if os.path.isabs(text) else text
 
 
 def kelvin(temperature: object) -> str:

@@ -6,7 +6,6 @@ button, and all is as it was before.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -18,9 +17,9 @@ from mlipkit.runs import LabelSpec, NextStep, Run, before_failure, label_step, l
 from mlipkit.runs.family import duplicate
 from mlipkit.runs.launching import existing
 from mlipkit.runs.loop import maker_of
+from mlipkit.runs.places import file_name, short_place
 from mlipkit.runs.spec import AnySpec, MDSpec
 
-from .base import short_path
 from .measuring import Measuring
 from .states import duration
 from .ticker import after, in_background
@@ -113,7 +112,7 @@ class NextActions:
         if step.action == "label" and isinstance(step.run, Run) and isinstance(step.run.spec, MDSpec):
             if self._offered != step.run.folder:
                 self._offered = step.run.folder
-                potentials = [short_path(one.folder) for one in self.bench.data.runs if trained(one)]
+                potentials = [short_place(one.folder) for one in self.bench.data.runs if trained(one)]
                 self.bench.next.offer_makers(maker_of(step.run.spec.potential), potentials)
             self._export(lambda _path: self._later(), quiet=True)
         elif step.action in UNITS:
@@ -232,7 +231,7 @@ class NextActions:
         if self.exported is not None and self.exported[1] == chosen and self.exported[0].is_file():
             then(self.exported[0])
             return
-        path = bench.tray.tray.folder.parent / f"{_file_name(chosen.tag or (run.name if run else 'frames'))}.extxyz"
+        path = bench.tray.tray.folder.parent / f"{file_name(chosen.tag or (run.name if run else 'frames'))}.extxyz"
 
         def write() -> Path:
             # The latest simulation may hold what the tray does not keep: frames that another view has picked.
@@ -293,7 +292,3 @@ def _missing(chosen: Selection, sets: list[FrameSet], run: Run | None) -> list[F
         finally:
             frames.close()
     return found
-
-
-def _file_name(text: str) -> str:
-    return re.sub(r"[^A-Za-z0-9._-]+", "_", text).strip("._-") or "frames"

@@ -5,8 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from mlipkit.errors import MlipkitError
-
-from .base import short_path
+from mlipkit.runs.places import short_place
 
 if TYPE_CHECKING:
     from .workbench import Workbench
@@ -16,18 +15,18 @@ def code_of(bench: Workbench) -> str:
     """The next step, the open run and the Workbench itself as code."""
     parts = [f"# next: {bench.step.words}", _step(bench).strip()]
     if bench.run is not None:
-        parts += ["", "# the run that is open", f"mk.open({short_path(bench.run.folder)!r})"]
-    tray = short_path(bench.tray.tray.folder)
+        parts += ["", "# the run that is open", f"mk.open({short_place(bench.run.folder)!r})"]
+    tray = short_place(bench.tray.tray.folder)
     parts += [
         "", "# the same view", "from mlipkit_widgets import Workbench",
-        f"Workbench({short_path(bench.root)!r}, tray={tray!r})",
+        f"Workbench({short_place(bench.root)!r}, tray={tray!r})",
     ]  # fmt: skip
     return "\n".join(parts)
 
 
 def _step(bench: Workbench) -> str:
-    step, tray = bench.step, short_path(bench.tray.tray.folder)
-    place = f"mk.open({short_path(step.run.folder)!r})" if step.run is not None else ""
+    step, tray = bench.step, short_place(bench.tray.tray.folder)
+    place = f"mk.open({short_place(step.run.folder)!r})" if step.run is not None else ""
     if step.action == "select":
         return (
             "import mlipkit as mk\nfrom mlipkit.data import Tray\nfrom mlipkit.data.tray_frames import TrayFrames\n\n"
@@ -44,7 +43,7 @@ def _step(bench: Workbench) -> str:
         (path, _) = bench.actions.exported or ("", None)
         return (
             "import mlipkit as mk\nfrom mlipkit.data import Tray\nfrom mlipkit.data.tray_frames import TrayFrames\n\n"
-            f"Tray({tray!r}).selection.export({short_path(path)!r}, TrayFrames({tray!r}).sets())\n"  # type: ignore[arg-type]
+            f"Tray({tray!r}).selection.export({short_place(path)!r}, TrayFrames({tray!r}).sets())\n"  # type: ignore[arg-type]
             + spec.code().removeprefix("import mlipkit as mk\n\n")
         )
     if step.action == "go_to_failure":

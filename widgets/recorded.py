@@ -11,15 +11,16 @@ from mlipkit.errors import MlipkitError
 from mlipkit.runs import Run
 from mlipkit.runs.shipped import recorded_on, recording, run_here, run_of_recording
 
-from .base import RunView, button, close_all, row, show
+from .base import RunView, button, row, show
 from .header import Header
 from .launcher import VIEWS
+from .live_view import ClosingBox
 from .ticker import in_background
 
 TOLD = "It came with the notebook and nothing is computed. Run here computes the same on this machine."
 
 
-class Recorded(w.VBox):
+class Recorded(ClosingBox):
     """The view of a recorded run, under the day on which it was recorded; "Run here" replaces it by a run of one's own.
 
     Args:
@@ -34,7 +35,7 @@ class Recorded(w.VBox):
 
     def __init__(self, name: str, root: str | os.PathLike[str] = "runs") -> None:
         self.recording, self.root = recording(name), root
-        self._closed = self._busy = False
+        self._busy = False
         self.header, self.problem = Header(), w.HTML()
         self.here_button = button("▶ Run here", self.run_here, kind="primary",
                                   tip="Launch the same specification on this machine and show that run")  # fmt: skip
@@ -70,17 +71,8 @@ class Recorded(w.VBox):
         """Show the recording again; a run that was started goes on."""
         self._watch(self.recording)
 
-    def close(self) -> None:
-        """Remove the view. Runs go on."""
-        if self._closed:
-            return
-        self._closed = True
+    def _end(self) -> None:
         self.view.close()
-        layout = self.layout
-        for child in self.children:
-            close_all(child)
-        super().close()
-        layout.close()
 
     def _watch(self, run: Run) -> None:
         if self._closed:

@@ -6,8 +6,8 @@ import pprint
 from typing import TYPE_CHECKING
 
 from mlipkit.data import FrameSet
+from mlipkit.runs.places import short_place
 
-from .base import short_path
 from .shift_sets import place_of
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def code_of(view: ShiftExplorer) -> str:
         f"mine = np.isin(numbers, {list(picks.elements)!r})",
         *_coordinates(picks.map), *_colour(picks.colour),
         f"figure = plots.score_map(x[mine], y[mine], colour, axes={data.axes(picks.map)!r})", "figure.show()", "",
-        f"selected = Tray({short_path(view.tray.tray.folder)!r}).selection   # what lies in the tray",
+        f"selected = Tray({short_place(view.tray.tray.folder)!r}).selection   # what lies in the tray",
     ]  # fmt: skip
     if len(view.selection):
         lines.append("frames = selected.frames(sets)")

@@ -216,7 +216,8 @@ class ShiftMap(w.VBox):
         mine = np.flatnonzero(self._shown)
         best, distance = nearest(where[0][mine], where[1][mine], (x, y), (dx, dy))
         if best >= 0 and distance <= REACH:
-            self._on_pick(*self.data.place(int(mine[best])))
+            name, frame, atom = self.data.place(int(mine[best]))
+            self._on_pick(name, frame, atom)
 
     def _encircled(self, kind: str, polygon: np.ndarray) -> None:
         self._on_select(kind, polygon, self.data.within(self.picks.map, polygon, self._shown))

@@ -14,6 +14,7 @@ from mlipkit.errors import DataError
 from mlipkit.events import Judged
 from mlipkit.runs import MDSpec, Run
 from mlipkit.runs.frames import RunFrames
+from mlipkit.runs.places import short_place
 from mlipkit.runs.spec import FittingSpec
 
 from .shift_data import ShiftSet
@@ -51,7 +52,7 @@ def resolve(sets: Any) -> list[ShiftSet]:
 def place_of(one: ShiftSet) -> str:
     """The set as one would name it in a specification or in code."""
     if one.run is not None:
-        return str(_short(one.run.folder))
+        return short_place(one.run.folder)
     assert isinstance(one.frames, FrameSet)
     return str(one.origin or one.name)
 
@@ -102,7 +103,7 @@ def _sets_of(one: Any, name: str | None) -> list[ShiftSet]:
 def _run_sets(run: Run, name: str | None) -> list[ShiftSet]:
     name = name or run.name
     if isinstance(run.spec, FittingSpec):
-        return [ShiftSet(name, _trained_on(run), origin=str(_short(run.folder)))]
+        return [ShiftSet(name, _trained_on(run), origin=short_place(run.folder))]
     if not isinstance(run.spec, MDSpec):
         from mlipkit.runs.building_data import read_frames
 
@@ -158,10 +159,3 @@ def _free(name: str, taken: Sequence[str]) -> str:
         wanted = f"{name} ({number})"
         number += 1
     return wanted
-
-
-def _short(folder: Path) -> Path:
-    try:
-        return folder.relative_to(Path.cwd())
-    except ValueError:
-        return folder

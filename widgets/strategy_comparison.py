@@ -13,10 +13,11 @@ import yaml
 
 from mlipkit.errors import MlipkitError
 from mlipkit.runs import Run
+from mlipkit.runs.places import short_place
 
 from .arms_data import ArmsData, problem_of
 from .arms_pane import ArmsPane
-from .base import HIDDEN_S, IDLE_S, LIVE_S, listing, short_path, show
+from .base import HIDDEN_S, IDLE_S, LIVE_S, listing, show
 from .live_view import PanelView
 from .standing import counted
 from .states import look
@@ -188,7 +189,7 @@ class StrategyComparison(PanelView):
     # Panels
 
     def _code(self) -> str:
-        places = [short_path(one.folder) for one in self.workflows]
+        places = [short_place(one.folder) for one in self.workflows]
         unequal = ", unequal=True" if self.pane.data.unequal() else ""
         return (
             "from mlipkit.strategies.workflows import compare_arms\n\n"

@@ -16,8 +16,9 @@ from mlipkit.plots import live
 from mlipkit.plots.runs import parity
 from mlipkit.runs import Run
 from mlipkit.runs.parity_file import parity_pairs
+from mlipkit.runs.places import short_place
 
-from .base import RunView, close_all, row, sentence_case, short_path, show
+from .base import RunView, close_all, row, sentence_case, show
 from .curves import CurveFeed
 from .plot import Plot
 from .states import duration
@@ -161,7 +162,7 @@ class TrainingMonitor(RunView):
             seconds = run.facts().get("seconds")
             took = f" in {duration(seconds)}" if isinstance(seconds, (int, float)) else ""
             why = f" {sentence_case(run.reason).removesuffix('.')}." if run.reason else ""
-            place = short_path(run.folder)
+            place = short_place(run.folder)
             if run.facts().get("worse_than_start"):
                 return f"Fine-tuned{took}.{why} Next: other settings or other frames; the start is still the best."
             did = "Fine-tuned" if run.kind == "finetune" else "Trained"

@@ -10,10 +10,11 @@ import ipywidgets as w
 
 from mlipkit.data import Selection, samples
 from mlipkit.errors import MlipkitError
-from mlipkit.runs import FinetuneSpec, LabelSpec, Run, TrainSpec, launch
-from mlipkit.runs.places import installed_universal
+from mlipkit.runs import FinetuneSpec, LabelSpec, Run, launch
+from mlipkit.runs.loop import trained_on
+from mlipkit.runs.places import installed_universal, short_place
 
-from .base import RunView, button, close_all, row, short_path, show
+from .base import RunView, button, close_all, row, show
 from .label_view import LabelView
 from .ticker import in_background
 from .training_monitor import TrainingMonitor
@@ -90,7 +91,7 @@ class TrayActions(w.VBox):
             self._done("")
             return
         try:
-            spec = LabelSpec(data=short_path(path), maker=self.maker.value.strip(), name=f"label_{path.stem}")
+            spec = LabelSpec(data=short_place(path), maker=self.maker.value.strip(), name=f"label_{path.stem}")
         except MlipkitError as error:
             self._done(str(error), wrong=True)
             return
@@ -102,10 +103,10 @@ class TrayActions(w.VBox):
         if self._busy:
             return
         if self.labelling is not None:
-            self._train(short_path(self.labelling.folder))
+            self._train(short_place(self.labelling.folder))
         elif self._there:
             self._wait("Writing the frames …")
-            self._export(lambda path: self._done("") if path is None else self._train(short_path(path)))
+            self._export(lambda path: self._done("") if path is None else self._train(short_place(path)))
 
     def _train(self, place: str) -> None:
         name, potential = self._name(), self.potential.value.strip()
@@ -164,17 +165,6 @@ class TrayActions(w.VBox):
         look = "mk-wrong" if wrong else "mk-quiet"
         self.text.value = f'<div class="{look}" role="status">{escape(text)}</div>' if text else ""
         show(self.text, bool(text))
-
-
-def trained_on(potential: str) -> list[str]:
-    """Places of the data that a training run learned from; empty for potentials that are no runs."""
-    folder = Path(potential)
-    if not (folder / "spec.yaml").is_file():
-        return []
-    spec = Run(folder).spec
-    if not isinstance(spec, TrainSpec | FinetuneSpec):
-        return []
-    return [spec.data] if isinstance(spec.data, str) else list(spec.data)
 
 
 def _potentials(root: Path) -> list[str]:

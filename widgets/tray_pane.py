@@ -10,8 +10,9 @@ import ipywidgets as w
 
 from mlipkit.data import Selection, Tray
 from mlipkit.errors import MlipkitError
+from mlipkit.runs.places import file_name, short_place
 
-from .base import button, row, short_path, show
+from .base import button, row, show
 from .shift_data import ShiftData
 from .shift_sets import place_of
 from .thumbnails import Thumbnails, thumbnail
@@ -90,8 +91,7 @@ class TrayPane(w.VBox):
 
     def _file_name(self) -> str:
         """The tag as the name of a file."""
-        tag = self.selection.tag
-        return "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in tag) or self.tray.name
+        return file_name(self.selection.tag, self.tray.name)
 
     def _trained_on(self) -> list[str]:
         """Places of the sets that the map was fitted on: what potentials of this map were trained on."""
@@ -129,13 +129,13 @@ class TrayPane(w.VBox):
                 self._say(str(error), wrong=True)
                 return
             self.exported = path
-            place = short_path(path)
+            place = short_place(path)
             self._say(f"{len(selection)} frames are in {place}. {after}")
 
         # Read here: a run's files are not for two threads.
         sets = self.data.frame_sets(selection)
         bare = sum(int((~frames.has("forces")).sum()) for frames in sets)
-        after = f"Train on them: data=[…, {str(short_path(path))!r}]; the run's split.json then lists their uids."
+        after = f"Train on them: data=[…, {short_place(path)!r}]; the run's split.json then lists their uids."
         if bare:
             after = f"{bare} of them come from runs and have no labels: a potential must not learn its own predictions."
         in_background(lambda: selection.export(path, sets), done)

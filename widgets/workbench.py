@@ -14,8 +14,9 @@ import ipywidgets as w
 from mlipkit.data import FrameSet, Selection, Tray
 from mlipkit.errors import MlipkitError
 from mlipkit.runs import Run, SurvivalChange, next_step
+from mlipkit.runs.places import short_place
 
-from .base import HIDDEN_S, IDLE_S, LIVE_S, RunView, short_path
+from .base import HIDDEN_S, IDLE_S, LIVE_S, RunView
 from .begin_pane import BeginPane
 from .compare_pane import ComparePane
 from .launcher import VIEWS, Launcher
@@ -180,7 +181,7 @@ class Workbench(LiveView):
         self.header.beat += 1
         show(self.header, self.run is None)
         if self.run is None:
-            self.header.title, self.header.detail = "Workbench", short_path(self.root)
+            self.header.title, self.header.detail = "Workbench", short_place(self.root)
             self.header.live = False
 
     def _next(self) -> None:

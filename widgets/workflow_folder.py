@@ -12,12 +12,13 @@ from typing import TYPE_CHECKING, Any
 from mlipkit.errors import MlipkitError, RunError
 from mlipkit.runs import Run, WorkflowSpec
 from mlipkit.runs.frames import LAST_STEPS, STORED
+from mlipkit.runs.places import short_place
 from mlipkit.strategies.workflows import Plan, provenance
 from mlipkit.strategies.workflows.evaluating import Evaluated
 from mlipkit.strategies.workflows.review import decisions, waiting
 from mlipkit.strategies.workflows.work import FRAMES, LABELLED, read_record
 
-from .base import sentence_case, short_path
+from .base import sentence_case
 
 if TYPE_CHECKING:
     from mlipkit.data import FrameSet
@@ -190,14 +191,14 @@ class WorkflowFolder:
     @property
     def next_step(self) -> str:
         """What the user does next; "" when it goes on by itself or is completed."""
-        state, place = self.state, short_path(self.folder)
+        state, place = self.state, short_place(self.folder)
         if state == "review":
             return "look at the candidate frames and approve them."
         if state == "failed":
             look_at = ""
             if (stage := self.failed_in) is not None:
                 path = stage / STORED
-                look_at = f"look at it with ShiftExplorer({short_path(path)!r}), then " if path.is_file() else ""
+                look_at = f"look at it with ShiftExplorer({short_place(path)!r}), then " if path.is_file() else ""
             return f"{look_at}launch the arm with another start, time step or seed; this folder stays as it is."
         if state in UNDONE:
             first = "mend what the reason names, then " if state == "crashed" else ""

@@ -263,12 +263,13 @@ def growth_of_arms(
 
 def own_residuals(runs: Sequence[OwnRun]) -> go.Figure:
     """Residuals of energies of each model along its own simulation, its mean as a dashed line and in the legend."""
-    figure = go.Figure()
+    figure, named = go.Figure(), 0
     for one in runs:
         time, values = np.asarray(one.time_ps, dtype=float), np.asarray(one.residual, dtype=float)
         known = np.isfinite(time) & np.isfinite(values)
         if not known.any():
             continue
+        named += 1
         time, values = time[known], values[known]
         mean, spread = float(values.mean()), float(values.std())
         control = one.arm < 0
@@ -290,8 +291,7 @@ def own_residuals(runs: Sequence[OwnRun]) -> go.Figure:
                 line={"width": 2, "color": colour, "dash": "dash"},
             )
         )  # fmt: skip
-    names = sum(bool(trace.name) for trace in figure.data)
-    styled(figure, 250 + LEGEND_ROW * -(-names // 2))
+    styled(figure, 250 + LEGEND_ROW * -(-named // 2))
     figure.update_xaxes(title_text="time of the simulation (ps)")
     figure.update_yaxes(title_text="energy residual<br>meV/atom", zeroline=True, zerolinecolor=STOPPED)
     return figure.update_layout(hovermode="closest")

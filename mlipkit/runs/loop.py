@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlipkit.errors import MlipkitError, RunError
+from mlipkit.runs.places import file_name, short_place
 from mlipkit.runs.replicas import FS_PER_PS, Replicas
 from mlipkit.runs.run import Run
 from mlipkit.runs.spec import FinetuneSpec, FittingSpec, LabelSpec, MDSpec, parse_spec
@@ -61,7 +62,7 @@ def label_step(run: Run, frames: str | os.PathLike[str], maker: str | None = Non
     """Label frames that were picked from a simulation, at the level of theory of its potential where that is known."""
     spec = _md(run)
     return LabelSpec(
-        data=_short(frames), maker=maker or maker_of(spec.potential) or LabelSpec.model_fields["maker"].default,
+        data=short_place(frames), maker=maker or maker_of(spec.potential) or LabelSpec.model_fields["maker"].default,
         name=f"label_{Path(frames).stem}"[:80], threads=spec.threads,
     )  # fmt: skip
 
@@ -79,7 +80,7 @@ def train_step(run: Run, labelled: Run | str, **changes: object) -> FinetuneSpec
         changes: fields that shall differ.
     """
     spec = _md(run)
-    place = labelled if isinstance(labelled, str) else _short(labelled.folder)
+    place = labelled if isinstance(labelled, str) else short_place(labelled.folder)
     known = trained_on(spec.potential)
     # Of frames that were learned from already, nothing is held out a second time.
     old = [one for one in known if one.partition("@")[0] != place]
@@ -121,7 +122,7 @@ def _held_out(labelled: Run | str, place: str) -> tuple[list[str], str]:
 
 def simulate_step(run: Run, potential: Run | str) -> MDSpec:
     """The same simulation with another potential: equal starts, seeds, temperatures and checks."""
-    place = potential if isinstance(potential, str) else _short(potential.folder)
+    place = potential if isinstance(potential, str) else short_place(potential.folder)
     spec = run.current_spec
     assert isinstance(spec, MDSpec)
     return spec.changed(potential=place, name=_next_name(spec.name or spec.default_name))
@@ -227,10 +228,4 @@ def stem(place: str | os.PathLike[str]) -> str:
     text = os.fspath(place).rstrip("/").rpartition("/")[2].rpartition(":")[2]
     for suffix in (".extxyz", ".xyz", ".safetensors"):
         text = text.removesuffix(suffix)
-    return "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in text).strip("._-") or "run"
-
-
-def _short(path: str | os.PathLike[str]) -> str:
-    """Relative to the working folder where it lies in it."""
-    whole = Path(path).resolve()
-    return str(whole.relative_to(Path.cwd())) if whole.is_relative_to(Path.cwd()) else str(whole)
+    return file_name(text)

@@ -14,6 +14,7 @@ from typing import Literal
 from mlipkit.data import Selection
 from mlipkit.errors import MlipkitError
 from mlipkit.runs.loop import hotter_step, simulate_step, stem, train_step, trained_on
+from mlipkit.runs.places import short_place
 from mlipkit.runs.replicas import Replicas
 from mlipkit.runs.run import ACTIVE, Run
 from mlipkit.runs.spec import AnySpec, FittingSpec, LabelSpec, MDSpec, TrainSpec
@@ -148,7 +149,7 @@ def _of_potential(run: Run, runs: Sequence[Run]) -> NextStep:
         )  # fmt: skip
     assert isinstance(run.spec, FittingSpec)
     place = listed(run.spec.data)[0].partition("@")[0]
-    spec = MDSpec(potential=_place(run), start=f"{place}@0", name=f"md_{run.name}"[:80], time_ps=5.0)
+    spec = MDSpec(potential=short_place(run.folder), start=f"{place}@0", name=f"md_{run.name}"[:80], time_ps=5.0)
     return NextStep("simulate", "Run MD", "Errors on a test set say little about a simulation.", run, spec=spec)
 
 
@@ -172,8 +173,3 @@ def _same_simulation(run: Run, runs: Sequence[Run]) -> Run | None:
 def _sentence(text: str) -> str:
     """With a capital letter in front and a full stop behind."""
     return f"{text[:1].upper()}{text[1:].rstrip('.')}." if text else ""
-
-
-def _place(run: Run) -> str:
-    cwd = Path.cwd()
-    return str(run.folder.relative_to(cwd) if run.folder.is_relative_to(cwd) else run.folder)

@@ -19,6 +19,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -251,3 +252,14 @@ def idle_at(texts: Iterable[str], base: Path, reading: Mapping[str, Any]) -> dic
                 f"{name}: no effect here{more}: {found[name]}", where=("data", first), hint=f"Leave out {name}"
             )
     return {text: set(found) for text, found in reasons.items()}
+
+
+def short_place(path: str | os.PathLike[str]) -> str:
+    """A file or folder as one would type it here: relative to the working folder where it lies in it."""
+    whole, here = Path(path).resolve(), Path.cwd()
+    return str(whole.relative_to(here) if whole.is_relative_to(here) else whole)
+
+
+def file_name(text: str, otherwise: str = "run") -> str:
+    """A text as part of the name of a file or run; `otherwise` where nothing of it is left."""
+    return "".join(sign if sign.isalnum() or sign in "-_." else "_" for sign in text).strip("._-") or otherwise

@@ -11,8 +11,8 @@ import pytest
 
 from mlipkit.data import Tray
 from mlipkit.runs import FinetuneSpec, LabelSpec, Run, WorkflowSpec
+from mlipkit.runs.loop import trained_on
 from mlipkit_widgets import LabelView, Launcher, TrainingMonitor, WorkflowView, launcher, tray_actions
-from mlipkit_widgets.tray_actions import trained_on
 from mlipkit_widgets.tray_pane import TrayPane
 
 
@@ -62,7 +62,9 @@ def test_label_and_then_train_with_the_old_training_set(launched, here):
     after.train()
     tuning = launched[1]
     assert isinstance(tuning, FinetuneSpec)
-    assert tuning.data == ["sample:ethanol_300K@:6", "runs/label_far_out"], "the fit-on set, then the new labels"
+    assert tuning.data == ["sample:ethanol_300K@::20", "runs/label_far_out"], (
+        "what it learned from, then the new labels"
+    )
     assert tuning.potential == "sample:ethanol_50"
     assert isinstance(after.view_box.children[0], TrainingMonitor)
     assert "labelling = mk.launch(mk.LabelSpec(" in after.code
@@ -71,12 +73,23 @@ def test_label_and_then_train_with_the_old_training_set(launched, here):
     tray.next.close()
 
 
+def test_the_fit_on_set_stands_for_training_frames_that_are_not_known(launched, here):
+    after = pane(here).next
+    after.maker.value = "sample:ethanol_50"
+    after.label()
+    after.potential.value = "universal:so3lr"
+    after.train()
+    assert launched[1].data == ["sample:ethanol_300K@:6", "runs/label_far_out"]
+    after.close()
+
+
 def test_the_old_set_is_what_the_potential_was_trained_on(launched, here):
     (here / "runs" / "mine").mkdir(parents=True)
     spec = FinetuneSpec(data=["a.xyz", "b.xyz"], potential="sample:ethanol_50")
     (here / "runs" / "mine" / "spec.yaml").write_text(spec.to_yaml())
     assert trained_on("runs/mine") == ["a.xyz", "b.xyz"]
-    assert trained_on("sample:ethanol_50") == []
+    assert trained_on("sample:ethanol_50") == ["sample:ethanol_300K@::20"]
+    assert trained_on("universal:so3lr") == []
     tray = pane(here)
     tray.next.potential.value = "runs/mine"
     tray.next.train()
