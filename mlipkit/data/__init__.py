@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from mlipkit.data.neighbours import neighbour_list as neighbour_list
     from mlipkit.data.packing import pack as pack
     from mlipkit.data.read import read as read
-    from mlipkit.data.read import read_source as read_source
     from mlipkit.data.read import read_with_report as read_with_report
     from mlipkit.data.report import DataReport as DataReport
     from mlipkit.data.report import report as report
@@ -37,6 +36,7 @@ if TYPE_CHECKING:
     from mlipkit.data.series import Series as Series
     from mlipkit.data.series import SeriesWriter as SeriesWriter
     from mlipkit.data.skin_lists import SkinLists as SkinLists
+    from mlipkit.data.sources import read_source as read_source
     from mlipkit.data.splits import Split as Split
     from mlipkit.data.splits import split as split
     from mlipkit.data.tray import Tray as Tray
@@ -64,7 +64,7 @@ _HOMES = {
     "export_jobs": "jobs",
     "pack": "packing",
     "read": "read",
-    "read_source": "read",
+    "read_source": "sources",
     "read_with_report": "read",
     "write": "write",
     "resolve": "resolve",

@@ -146,7 +146,7 @@ def _named(text: str) -> Atoms:
     if not (Path(text).expanduser().is_file() or re.search(r"[/\\@:]|\.\w+$", text)):
         hint = f"{nearest(text, COMMON)}; also those of ase.build.molecule, symbols of elements, files of one structure"
         raise DataError("unknown molecule", where=("pack", text), hint=hint)
-    from mlipkit.data.read import read_source
+    from mlipkit.data.sources import read_source
 
     frames = read_source(text) if text.startswith(("sample:", "public:")) else read_source(text, allow_partial=True)
     if len(frames) != 1:

@@ -60,7 +60,7 @@ def get(name: str, index: str | int | slice = ":", *, download: bool = True, **o
     Raises:
         DataError: unknown name, not there and not to be fetched, a checksum that does not fit, or what `read` raises.
     """
-    from mlipkit.data.read import idle_options, read
+    from mlipkit.data.read import idle_in_files, read
 
     one = find(name)
     path = fetch(name, download=download)
@@ -70,7 +70,7 @@ def get(name: str, index: str | int | slice = ":", *, download: bool = True, **o
     if path.is_dir():
         # A folder filled by hand: its files may be of any format.
         inside = [str(file) for file in _within(path)]
-        if "units" not in options and "units" in idle_options(inside, units=chosen.get("units")):
+        if "units" not in options and "units" in idle_in_files(inside, units=chosen.get("units")):
             del chosen["units"]
         return read(inside, index=index, **chosen)
     if path.suffix in (".extxyz", ".xyz"):

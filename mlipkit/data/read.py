@@ -138,56 +138,16 @@ def read_with_report(
     return (parts[0] if len(parts) == 1 else FrameSet.concat(parts)), report
 
 
-def read_source(source: str | Path | Sequence[str | Path], **options: Any) -> FrameSet:
-    """Frames named in a specification.
-
-    Args:
-        source: ``"sample:NAME"``, ``"public:NAME"`` or a path, each with an optional ``@index``; or a list of these.
-        options: passed to `read` for paths and public sets (`keys`, `allow_partial`, ...).
+def idle_in_files(path: PathLike | Sequence[PathLike], **options: Any) -> dict[str, str]:
+    """Those of `keys`, `units` and `unconverged` that were given and can act on none of the files, and why not.
 
     Raises:
-        DataError: unknown sample or set, or what `read` raises.
-    """
-    if not isinstance(source, (str, Path)):
-        if not source:
-            raise DataError("no data named", expected="a sample, a public set or a path")
-        return FrameSet.concat([read_source(one, **options) for one in source])
-    text = str(source)
-    kind, colon, name = text.partition(":")
-    if colon and kind == "sample":
-        from mlipkit.data import samples
-
-        name, _, index = name.partition("@")
-        return _take(samples.load(name), parse_index(index or None, text), text)
-    if colon and kind == "public":
-        from mlipkit.data import public
-
-        name, _, index = name.partition("@")
-        return public.get(name, index=index or ":", **options)
-    return read(text, **options)
-
-
-def idle_options(source: str | Path | Sequence[str | Path], **options: Any) -> dict[str, str]:
-    """Those of `keys`, `units` and `unconverged` that were given and can act on no file of a source, and why not.
-
-    Args:
-        source: as in `read_source`.
-        options: as in `read_source`; others than these three are passed over.
-
-    Raises:
-        DataError: no such file, sample or set.
+        DataError: no such file.
     """
     asked = asked_options(options)
     if not asked:
         return {}
-    kind, _, name = str(source).partition(":")
-    if kind == "sample":
-        return dict.fromkeys(asked, "a sample has its labels and units already, and only converged frames")
-    if kind == "public":
-        from mlipkit.data import public
-
-        source = [str(file) for file in public.files(name.partition("@")[0])]
-    formats = {detect(file) for file, _ in expand(source, slice(None))}
+    formats = {detect(file) for file, _ in expand(path, slice(None))}
     reasons = {}
     if "keys" in asked and formats == {"frameset"}:
         reasons["keys"] = "a FrameSet folder has its labels already"
@@ -298,10 +258,10 @@ _READERS = {
 def _open_folder(folder: Path, index: Index, keys: Keys | None) -> FrameSet:
     if keys:
         raise DataError("a FrameSet folder has its labels already", where=label_of(folder), hint="Leave out keys")
-    return _take(FrameSet.open(folder), index, label_of(folder))
+    return take(FrameSet.open(folder), index, label_of(folder))
 
 
-def _take(frames: FrameSet, index: Index, where: str) -> FrameSet:
+def take(frames: FrameSet, index: Index, where: str) -> FrameSet:
     chosen = pick(len(frames), index, where)
     return frames if len(chosen) == len(frames) and chosen.step == 1 else frames.select(np.asarray(chosen))
 

@@ -233,7 +233,8 @@ def idle_at(texts: Iterable[str], base: Path, reading: Mapping[str, Any]) -> dic
     Raises:
         SpecError: one of them can act on none of the places: what was asked for must not go unheard.
     """
-    from mlipkit.data.read import asked_options, idle_options
+    from mlipkit.data.read import asked_options
+    from mlipkit.data.sources import idle_options
 
     asked = asked_options(reading)
     reasons: dict[str, dict[str, str]] = {}
