@@ -17,9 +17,10 @@ from mlipkit.runs.spec import AnySpec
 from mlipkit.strategies.applies import ICONS, Answer, Answers
 from mlipkit.strategies.applies.answers import TONES, State
 
-from .base import button, close_all, row
+from .form_words import START
 from .header import Header
-from .launcher import START, Launcher
+from .launcher import Launcher
+from .parts import button, close_all, row
 from .ticker import in_background
 
 WORDS: dict[State, str] = {"ready": "READY", "needs": "NEEDS SOMETHING", "impossible": "IMPOSSIBLE"}

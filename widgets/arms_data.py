@@ -207,14 +207,13 @@ class ArmsData:
             picked: also those that have no label yet; all come without labels then.
         """
         from mlipkit.data import FrameSet
-        from mlipkit.strategies.workflows.work import NO_LABELS
 
         found = {}
         for arm, some in self.arms.items():
             parts = [part for part in (one.training_frames() for one in some) if part is not None]
             if picked:
                 parts += [part for part in (one.picked_frames() for one in some) if part is not None]
-                parts = [(frames.with_labels(**NO_LABELS), rounds) for frames, rounds in parts]
+                parts = [(frames.without_labels(velocities=False), rounds) for frames, rounds in parts]
             if parts:
                 frames = FrameSet.concat([part[0] for part in parts]) if len(parts) > 1 else parts[0][0]
                 found[arm] = (frames, np.concatenate([part[1] for part in parts]).astype(int))

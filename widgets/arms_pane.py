@@ -16,10 +16,10 @@ from mlipkit.strategies.workflows import Comparison
 from mlipkit.strategies.workflows.evaluating import INDEPENDENT
 
 from .arms_data import ArmsData, Bonds, Maps
-from .base import close_all, row, show
 from .budget_meter import budget_html
 from .computed import Computed
 from .failure_pane import FailureDoor
+from .parts import close_all, row, show
 from .plot import Plot
 from .review_pane import ReviewPane
 from .standing import standing_html

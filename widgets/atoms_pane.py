@@ -10,7 +10,7 @@ import numpy as np
 from ase import Atoms
 
 from . import drawing
-from .base import row
+from .parts import row
 from .scene import Picture, StillScene, make_scene
 from .ticker import on_loop
 

@@ -15,8 +15,9 @@ from mlipkit.errors import MlipkitError
 from mlipkit.runs import Run
 from mlipkit.runs.places import short_place
 
-from .live_view import PanelView, button, close_all, row, show
-from .states import look, state_of
+from .live_view import PanelView
+from .parts import button, close_all, row, show
+from .states import duration, look, sentence_case, state_of
 
 LIVE_S, IDLE_S, HIDDEN_S = 0.2, 1.5, 5.0
 """Seconds between two looks at the folder: while news are expected, otherwise, and while no page shows the view."""
@@ -106,8 +107,6 @@ class RunView(PanelView):
 
     def _progress(self, run: Run) -> str:
         """Words on how far the run is."""
-        from .states import duration
-
         progress = run.progress
         if progress is None:
             return ""
@@ -215,12 +214,6 @@ class RunView(PanelView):
 
     def _shows(self) -> Run | None:
         return self.run
-
-
-def sentence_case(sentence: str) -> str:
-    """With a capital letter in front, unless it begins with a name of the code."""
-    first = sentence.partition(" ")[0]
-    return sentence if "_" in first else sentence[:1].upper() + sentence[1:]
 
 
 def listing(folder: Path) -> str:

@@ -14,7 +14,7 @@ from mlipkit.data import FrameSet
 from mlipkit.runs import TrainSpec
 
 from .computed import Computed
-from .live_view import button, row, show
+from .parts import button, row, show
 from .ticker import after
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from mlipkit.plots.survival import height, survival_curves
 from mlipkit.runs import Run, SurvivalChange
 from mlipkit.runs.replicas import curve_of
 
-from .live_view import button, row, show
+from .parts import button, row, show
 from .plot import Plot
 
 

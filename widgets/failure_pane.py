@@ -10,8 +10,8 @@ import numpy as np
 from mlipkit.runs.frames import RunFrames
 
 from .atoms_pane import AtomsPane, forces_of
-from .base import button, close_all, row, show
 from .frame_bar import FrameBar
+from .parts import button, close_all, row, show
 from .workflow_folder import WorkflowFolder
 
 BEFORE_FAILURE = 50

@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 
 from mlipkit.errors import SpecError
 
-from .base import show
+from .parts import show
 
 HIDDEN = ("kind", "version")
 

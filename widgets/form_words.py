@@ -1,9 +1,12 @@
-"""Names of fields in forms, in words, where the name in code says little to somebody who has not read the code.
+"""Words of forms: names of fields where the name in code says little to somebody who has not read the code, which
+fields come first, and what they begin with.
 
 A field that is not named here keeps its name; the tip of each tells the description and the name in code.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 TUNING = {
     "recipe.train": "weights that move", "recipe.frozen": "blocks that stay", "recipe.lora_rank": "lora: rank",
@@ -70,3 +73,33 @@ WORKFLOW = {
 
 FIELDS: dict[str, dict[str, str]] = {"workflow": WORKFLOW, "finetune": TUNING}
 """Kind of run -> path of a field -> its name on screen, without the unit."""
+
+FIRST = {
+    "md": ("potential", "start", "temperature", "time_ps", "replicas", "ensemble", "timestep", "name"),
+    "train": ("data", "n_train", "model.encoder", "model.features", "max_epochs", "time_limit_s", "name"),
+    "label": ("data", "maker", "options", "timeout_s", "threads", "name"),
+    "finetune": (
+        "potential", "data", "recipe.train", "recipe.mix", "replay", "max_epochs", "optimiser.learning_rate",
+        "time_limit_s", "name",
+    ),
+    "workflow": (
+        "arm", "potential", "start.molecules", "start.density", "runs", "frames", "sampling.time_ps", "sampling.stride",
+        "sampling.temperature", "label.maker", "tuning.max_epochs", "evaluation.independent", "evaluation.frames",
+        "review", "seed", "name",
+    ),
+}  # fmt: skip
+START: dict[str, dict[str, Any]] = {
+    "md": {"time_ps": 10.0}, "train": {"data": "sample:ethanol_300K"}, "label": {"data": "sample:ethanol_300K@:8"},
+    "finetune": {"data": "sample:ethanol_600K@:40", "max_epochs": 20},
+    # The published scale is five runs of a nanosecond: nobody's first click.
+    "workflow": {
+        "start.molecules": {"water": 8}, "runs": 3, "frames": 5, "sampling.time_ps": 1.0, "sampling.stride": 20,
+        "tuning.max_epochs": 40, "evaluation.independent": 5, "evaluation.frames": 5,
+    },
+}  # fmt: skip
+WORDS = {
+    "md": "Run MD", "train": "Train a potential", "label": "Label frames", "finetune": "Fine-tune",
+    "workflow": "Workflow",
+}  # fmt: skip
+UNITS = {"label": "a frame", "workflow": "one unit of each step"}
+"""What is measured before the start, where it is not three steps."""

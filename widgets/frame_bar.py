@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 
 import ipywidgets as w
 
-from .base import button, show
+from .parts import button, show
 from .ticker import Ticker
 
 PLAY_S = 0.125

@@ -19,7 +19,8 @@ from mlipkit.plots.runs import parity
 from mlipkit.runs import LabelSpec, Run
 from mlipkit.runs.places import short_place
 
-from .base import RunView, close_all, row, show
+from .base import RunView
+from .parts import close_all, row, show
 from .plot import Plot
 from .states import duration, look
 

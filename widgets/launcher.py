@@ -16,48 +16,19 @@ from mlipkit.runs.hub import hub_warning
 from mlipkit.runs.launching import existing
 from mlipkit.runs.spec import KINDS, AnySpec
 
-from .base import RunView, button, close_all, row, show
+from .base import RunView
 from .form import Form
-from .form_words import FIELDS
+from .form_words import FIELDS, FIRST, START, UNITS, WORDS
 from .header import Header
 from .label_view import LabelView
-from .live_view import ClosingBox
 from .md_view import MDView
 from .measuring import Measuring
+from .parts import ClosingBox, button, close_all, row, show
 from .ticker import after, in_background
 from .training_monitor import TrainingMonitor
 from .tray_actions import MAKERS
 from .workflow_view import WorkflowView
 
-FIRST = {
-    "md": ("potential", "start", "temperature", "time_ps", "replicas", "ensemble", "timestep", "name"),
-    "train": ("data", "n_train", "model.encoder", "model.features", "max_epochs", "time_limit_s", "name"),
-    "label": ("data", "maker", "options", "timeout_s", "threads", "name"),
-    "finetune": (
-        "potential", "data", "recipe.train", "recipe.mix", "replay", "max_epochs", "optimiser.learning_rate",
-        "time_limit_s", "name",
-    ),
-    "workflow": (
-        "arm", "potential", "start.molecules", "start.density", "runs", "frames", "sampling.time_ps", "sampling.stride",
-        "sampling.temperature", "label.maker", "tuning.max_epochs", "evaluation.independent", "evaluation.frames",
-        "review", "seed", "name",
-    ),
-}  # fmt: skip
-START: dict[str, dict[str, Any]] = {
-    "md": {"time_ps": 10.0}, "train": {"data": "sample:ethanol_300K"}, "label": {"data": "sample:ethanol_300K@:8"},
-    "finetune": {"data": "sample:ethanol_600K@:40", "max_epochs": 20},
-    # The published scale is five runs of a nanosecond: nobody's first click.
-    "workflow": {
-        "start.molecules": {"water": 8}, "runs": 3, "frames": 5, "sampling.time_ps": 1.0, "sampling.stride": 20,
-        "tuning.max_epochs": 40, "evaluation.independent": 5, "evaluation.frames": 5,
-    },
-}  # fmt: skip
-WORDS = {
-    "md": "Run MD", "train": "Train a potential", "label": "Label frames", "finetune": "Fine-tune",
-    "workflow": "Workflow",
-}  # fmt: skip
-UNITS = {"label": "a frame", "workflow": "one unit of each step"}
-"""What is measured before the start, where it is not three steps."""
 START_TEXT = ("▶ Start", "Measure, then start the run in a process of its own")
 VIEWS: dict[str, type[RunView]] = {
     "md": MDView, "train": TrainingMonitor, "finetune": TrainingMonitor, "label": LabelView, "workflow": WorkflowView,

@@ -19,7 +19,7 @@ from mlipkit.runs.frames import RunFrames
 from mlipkit.runs.loop import trained_on
 from mlipkit.runs.places import run_of
 
-from .live_view import ClosingBox, button, row, show
+from .parts import ClosingBox, button, row, show
 from .shift_computing import ShiftComputing
 from .shift_controls import ShiftControls
 from .shift_data import ShiftSet

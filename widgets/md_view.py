@@ -20,9 +20,10 @@ from mlipkit.runs.places import short_place
 from mlipkit.runs.replicas import Replica, Replicas
 
 from .atoms_pane import AtomsPane
-from .base import RunView, button, row, show
+from .base import RunView
 from .frame_bar import FrameBar
 from .md_curves import FS_PER_PS, MDCurves
+from .parts import button, row, show
 from .replicas_pane import ReplicasPane
 from .states import FATES, duration, look
 

@@ -284,9 +284,7 @@ def _missing(chosen: Selection, sets: list[FrameSet], run: Run | None) -> list[F
         try:
             frames.refresh()
             if len(frames):
-                made = FrameSet.from_atoms(list(frames), source=run.name)
-                bare = dict.fromkeys(("energy", "forces", "stress"), float("nan"))
-                found.append(made.with_labels(**bare))
+                found.append(FrameSet.from_atoms(list(frames), source=run.name).without_labels())
         except DataError:  # positions that are no numbers
             continue
         finally:

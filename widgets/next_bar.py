@@ -9,7 +9,7 @@ import ipywidgets as w
 
 from mlipkit.runs import NextStep
 
-from .live_view import button, row, show
+from .parts import button, row, show
 from .tray_actions import MAKERS
 
 LIVE = ("watch",)

@@ -11,10 +11,10 @@ from mlipkit.errors import MlipkitError
 from mlipkit.runs import Run
 from mlipkit.runs.shipped import recorded_on, recording, run_here, run_of_recording
 
-from .base import RunView, button, row, show
+from .base import RunView
 from .header import Header
 from .launcher import VIEWS
-from .live_view import ClosingBox
+from .parts import ClosingBox, button, row, show
 from .ticker import in_background
 
 TOLD = "It came with the notebook and nothing is computed. Run here computes the same on this machine."

@@ -12,7 +12,7 @@ import ipywidgets as w
 from mlipkit.plots.survival import Curve, at_risk_layout, failure_reasons, height, points_of, survival_curves
 from mlipkit.runs.replicas import FS_PER_PS, Replicas, curve_of
 
-from .base import row, show
+from .parts import row, show
 from .plot import Plot
 from .replica_list import ReplicaList
 

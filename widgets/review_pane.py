@@ -16,7 +16,7 @@ from mlipkit.errors import MlipkitError
 from mlipkit.strategies.workflows import approve
 
 from .atoms_pane import AtomsPane, forces_of
-from .base import button, row, show
+from .parts import button, row, show
 from .thumbnails import Thumbnails, thumbnail
 from .workflow_folder import WorkflowFolder
 

@@ -13,10 +13,10 @@ from mlipkit.events import Judged
 from mlipkit.runs import MDSpec, Run
 from mlipkit.runs.replicas import Replicas
 
-from .base import button, close_all, row, sentence_case
 from .header import Header
 from .md_view import simulated
-from .states import chip, duration, look, state_of
+from .parts import button, close_all, row
+from .states import chip, duration, look, sentence_case, state_of
 from .ticker import Ticker
 
 LIVE_S, IDLE_S = 0.5, 5.0

@@ -11,7 +11,7 @@ from mlipkit.errors import MlipkitError
 from mlipkit.runs import MDSpec, Run, delete, duplicate, restore
 from mlipkit.runs.family import trashed
 
-from .live_view import button, row, show
+from .parts import button, row, show
 from .run_tree import RunTree
 from .runs_data import RunsData
 from .states import look

@@ -14,7 +14,7 @@ import numpy as np
 from ase import Atoms
 
 from . import drawing, nglview_compat
-from .base import close_all
+from .parts import close_all
 from .ticker import on_loop
 
 PROGRAM = Path(__file__).parent / "static" / "ngl_stage.js"

@@ -11,7 +11,7 @@ from ase.data import chemical_symbols
 
 from mlipkit.plots.explorer import element_colour
 
-from .base import row, show
+from .parts import row, show
 from .shift_data import ShiftData
 
 COLOUR_BY = ("element", "set", "time", "Q / limit", "force error")

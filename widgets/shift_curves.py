@@ -14,7 +14,7 @@ from mlipkit.data import FrameSet
 from mlipkit.plots import explorer as plots
 from mlipkit.plots.runs import COLOURS, Mark
 
-from .base import row
+from .parts import row
 from .plot import Plot
 from .shift_data import Points, ShiftData, ShiftSet
 from .ticker import in_background

@@ -346,8 +346,7 @@ class ShiftData:
             rows = [row for row, _ in self._rows(one, selection)]
             if rows:
                 frames = one.frame_set(rows)
-                bare = {"energy": np.nan, "forces": np.nan, "stress": np.nan}
-                found.append(frames if one.run is None else frames.with_labels(**bare))
+                found.append(frames if one.run is None else frames.without_labels())
         return found
 
     @staticmethod

@@ -25,9 +25,10 @@ from ase import Atoms
 from mlipkit.data import FrameSet, Selection, Tray
 
 from .atoms_pane import AtomsPane, Scale
-from .base import HIDDEN_S, IDLE_S, LIVE_S, button, row, show
+from .base import HIDDEN_S, IDLE_S, LIVE_S
 from .frame_bar import FrameBar
 from .live_view import LiveView
+from .parts import button, row, show
 from .shift_code import code_of
 from .shift_computing import ShiftComputing
 from .shift_controls import Picks, ShiftControls

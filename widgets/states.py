@@ -73,6 +73,12 @@ def state_of(run: Run) -> str:
     return state
 
 
+def sentence_case(sentence: str) -> str:
+    """With a capital letter in front, unless it begins with a name of the code."""
+    first = sentence.partition(" ")[0]
+    return sentence if "_" in first else sentence[:1].upper() + sentence[1:]
+
+
 def duration(seconds: float) -> str:
     """Rough time in words: ``45 s``, ``3 min``, ``2.5 h``, ``4 days``."""
     if seconds < 90:

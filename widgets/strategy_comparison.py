@@ -17,8 +17,9 @@ from mlipkit.runs.places import short_place
 
 from .arms_data import ArmsData, problem_of
 from .arms_pane import ArmsPane
-from .base import HIDDEN_S, IDLE_S, LIVE_S, listing, show
+from .base import HIDDEN_S, IDLE_S, LIVE_S, listing
 from .live_view import PanelView
+from .parts import show
 from .standing import counted
 from .states import look
 from .workflow_folder import WorkflowFolder, is_workflow

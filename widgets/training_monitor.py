@@ -18,10 +18,11 @@ from mlipkit.runs import Run
 from mlipkit.runs.parity_file import parity_pairs
 from mlipkit.runs.places import short_place
 
-from .base import RunView, close_all, row, sentence_case, show
+from .base import RunView
 from .curves import CurveFeed
+from .parts import close_all, row, show
 from .plot import Plot
-from .states import duration
+from .states import duration, sentence_case
 
 EVALUATED = {"train_loss": live.EPOCH_LOSS, "objective": live.VALIDATION_LOSS,
              "forces_mae": live.FORCES, "energy_mae": live.ENERGY}  # fmt: skip

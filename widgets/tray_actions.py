@@ -14,8 +14,9 @@ from mlipkit.runs import FinetuneSpec, LabelSpec, Run, launch
 from mlipkit.runs.loop import trained_on
 from mlipkit.runs.places import installed_universal, short_place
 
-from .base import RunView, button, close_all, row, show
+from .base import RunView
 from .label_view import LabelView
+from .parts import button, close_all, row, show
 from .ticker import in_background
 from .training_monitor import TrainingMonitor
 

@@ -12,18 +12,18 @@ from mlipkit.data import Selection, Tray
 from mlipkit.errors import MlipkitError
 from mlipkit.runs.places import file_name, short_place
 
-from .base import button, row, show
+from .parts import button, row, show
 from .shift_data import ShiftData
 from .shift_sets import place_of
 from .thumbnails import Thumbnails, thumbnail
 from .ticker import in_background
 from .tray_actions import Exported, TrayActions
+from .tray_box import MOST_PICTURES, TrayBox
 
-MOST_PICTURES = 12
 EMPTY = "Nothing is picked yet: draw a lasso or a box on the map."
 
 
-class TrayPane(w.VBox):
+class TrayPane(TrayBox):
     """Shows a tray and changes it.
 
     Args:
@@ -43,8 +43,7 @@ class TrayPane(w.VBox):
         on_change: Callable[[Selection], None],
         on_pick: Callable[[str, int], None],
     ) -> None:
-        self.tray, self.data = tray, data
-        self._on_change, self._on_pick = on_change, on_pick
+        self.data, self._on_pick = data, on_pick
         self._rows: list[tuple[str, int]] = []
         self._drawn: tuple[object, ...] = ()
         self.exported: Path | None = None
@@ -61,8 +60,9 @@ class TrayPane(w.VBox):
         self.actions = row(self.undo_button, self.invert_button, self.clear_button, self.export_button)
         self.pictures = Thumbnails(self._picked)
         self.next = TrayActions(self._export_for, self._trained_on, self._file_name)
-        super().__init__([row(self.count, self.lasso, self.tag, self.actions), self.pictures, self.text, self.next])
-        self.add_class("mlipkit-tray")
+        super().__init__(
+            tray, on_change, row(self.count, self.lasso, self.tag, self.actions), self.pictures, self.text, self.next
+        )
         self.tag.observe(self._tagged, "value")
         self.refresh(force=True)
 
@@ -71,11 +71,6 @@ class TrayPane(w.VBox):
         made = button(text, lambda: self._guard(lambda: action(self.tray.selection)), tip=tip)
         self.actions.children = (*self.actions.children, made)
         return made
-
-    @property
-    def selection(self) -> Selection:
-        """What is selected at present."""
-        return self.tray.selection
 
     def take(self, made: Selection) -> None:
         """A lasso was drawn: add its frames, or take them away."""
@@ -139,14 +134,6 @@ class TrayPane(w.VBox):
         if bare:
             after = f"{bare} of them come from runs and have no labels: a potential must not learn its own predictions."
         in_background(lambda: selection.export(path, sets), done)
-
-    def refresh(self, force: bool = False) -> bool:
-        """Show what is on disk; True when another view had changed it."""
-        changed = self.tray.refresh()
-        if changed or force:
-            self._show()
-            self._on_change(self.selection)
-        return changed
 
     def look_again(self) -> None:
         """Other sets, or more of their frames, are there now."""

@@ -13,15 +13,15 @@ from mlipkit.data import FrameSet, Selection, Tray
 from mlipkit.data.tray_frames import TrayFrames
 from mlipkit.errors import DataError, MlipkitError
 
-from .live_view import button, row, show
+from .parts import button, row, show
 from .thumbnails import Thumbnails, thumbnail
+from .tray_box import MOST_PICTURES, TrayBox
 
-MOST_PICTURES = 12
 EMPTY = "Empty: Select frames, or a lasso on the map, puts frames here."
 REPLICA = re.compile(r"^(.*)/replica_(\d+)$")
 
 
-class TrayStrip(w.VBox):
+class TrayStrip(TrayBox):
     """Shows a tray with the frames that are kept beside it, and changes it.
 
     Args:
@@ -38,21 +38,15 @@ class TrayStrip(w.VBox):
         on_pick: Callable[[str, int, float], None],
         say: Callable[[str], None],
     ) -> None:
-        self.tray, self.kept = tray, TrayFrames(tray.folder)
-        self._on_change, self._on_pick, self._say = on_change, on_pick, say
+        self.kept = TrayFrames(tray.folder)
+        self._on_pick, self._say = on_pick, say
         self._places: list[tuple[str, int, float]] = []
         self.text = w.HTML()
         self.undo_button = button("↶ Undo", self.undo, tip="The tray as it was before the last change")
         self.clear_button = button("Clear", self.clear, tip="Empty the tray; Undo refills it")
         self.pictures = Thumbnails(self._picked)
-        super().__init__([row(self.text, self.undo_button, self.clear_button), self.pictures])
-        self.add_class("mlipkit-tray")
+        super().__init__(tray, on_change, row(self.text, self.undo_button, self.clear_button), self.pictures)
         self.refresh(force=True)
-
-    @property
-    def selection(self) -> Selection:
-        """What lies in the tray."""
-        return self.tray.selection
 
     def add(self, frames: FrameSet, selection: Selection) -> None:
         """Put frames into the tray, beside those that lie there."""
@@ -74,14 +68,6 @@ class TrayStrip(w.VBox):
             DataError: the tray is empty, or frames of it were picked in a view that keeps none.
         """
         return self.kept.of(self.selection)
-
-    def refresh(self, force: bool = False) -> bool:
-        """Show what is on disk; True when another view had changed it."""
-        changed = self.tray.refresh()
-        if changed or force:
-            self._show()
-            self._on_change(self.selection)
-        return changed
 
     def _change(self, change: Callable[[], object]) -> None:
         try:

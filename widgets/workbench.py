@@ -20,12 +20,13 @@ from .base import HIDDEN_S, IDLE_S, LIVE_S, RunView
 from .begin_pane import BeginPane
 from .compare_pane import ComparePane
 from .launcher import VIEWS, Launcher
-from .live_view import LiveView, button, close_all, row, show
+from .live_view import LiveView
 from .map_pane import MapPane
 from .md_view import FS_PER_PS, MDView
 from .next_actions import NextActions
 from .next_bar import NextBar
 from .next_code import code_of
+from .parts import button, close_all, row, show
 from .runs_data import RunsData
 from .runs_pane import RunsPane, root_of
 from .tray_strip import TrayStrip

@@ -18,7 +18,7 @@ from mlipkit.strategies.workflows.evaluating import Evaluated
 from mlipkit.strategies.workflows.review import decisions, waiting
 from mlipkit.strategies.workflows.work import FRAMES, LABELLED, read_record
 
-from .base import sentence_case
+from .states import sentence_case
 
 if TYPE_CHECKING:
     from mlipkit.data import FrameSet

@@ -14,7 +14,8 @@ from mlipkit.runs import Run
 
 from .arms_data import ArmsData
 from .arms_pane import ArmsPane
-from .base import RunView, button, show
+from .base import RunView
+from .parts import button, show
 from .workflow_folder import PLAN, WorkflowFolder
 
 

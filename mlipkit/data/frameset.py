@@ -372,6 +372,15 @@ class FrameSet(Sequence[Atoms]):
             columns[name] = Column(array, layout)
         return FrameSet(columns, self._sources, self._tags)
 
+    def without_labels(self, velocities: bool = True) -> FrameSet:
+        """The same structures, same uids, without energy, forces and stress.
+
+        Args:
+            velocities: whether they stay; they belong to the motion, not to a level of theory.
+        """
+        nothing = float("nan")
+        return self.with_labels(nothing, nothing, nothing, None if velocities else nothing)
+
     def with_table(self, *, source: Any = None, tag: Any = None, trajectory: Any = None, time: Any = None) -> FrameSet:
         """The same frames with some entries of the frame table replaced (one value, or one per frame)."""
         columns, sources, tags = dict(self._columns), self._sources, self._tags

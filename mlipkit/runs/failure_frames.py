@@ -135,6 +135,6 @@ def _read(run: Run, one: Replica, numbers: Sequence[int]) -> FrameSet:
         frames.refresh()
         source = run.name if one.folder == run.folder else f"{run.name}/{one.folder.name}"
         made = FrameSet.from_atoms([frames[number] for number in numbers], source=source)
-        return made.with_labels(energy=np.nan, forces=np.nan, stress=np.nan)
+        return made.without_labels()
     finally:
         frames.close()

@@ -28,9 +28,7 @@ def predict_with(text: str, frames: FrameSet, base: Path, device: str = "auto", 
     made: Any = load_factory(text, base)() if factory_of(text) is not None else load(source_of(text, base))
     # What is not predicted must not look as if it were: labels of the frames go first.
     n, n_atoms = len(frames), int(frames.offsets[-1])
-    bare = frames.with_labels(
-        energy=np.full(n, np.nan), forces=np.full((n_atoms, 3), np.nan), stress=np.full((n, 3, 3), np.nan)
-    )
+    bare = frames.without_labels()
     stress = bool(np.asarray(frames.pbc).all())
     if isinstance(made, BasePotential):
         return predict(made.to(device_of(device)), bare, batch_size, stress=stress)

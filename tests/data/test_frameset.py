@@ -374,3 +374,14 @@ def test_a_million_frames_hold_no_object_per_frame():
     assert len(np.unique(frames.uids)) == n_frames
     # Positions and forces (432 MB) are not copied; what is added are numbers, energies, hashes, codes, temporaries.
     assert peak < 250e6, f"{peak / 1e6:.0f} MB"
+
+
+def test_without_labels_keeps_the_motion_unless_told_otherwise():
+    frames = mixed_set()
+    moving = frames.with_labels(velocities=np.ones((int(frames.offsets[-1]), 3)))
+    bare = moving.without_labels()
+    assert not any(bare.has(name).any() for name in ("energy", "forces", "stress"))
+    assert bare.has("velocities").all()
+    assert np.array_equal(bare.uids, moving.uids)
+    assert np.array_equal(bare.positions, moving.positions)
+    assert not moving.without_labels(velocities=False).has("velocities").any()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -16,3 +17,11 @@ def lab(tmp_path_factory: pytest.TempPathFactory, chromium: str) -> Iterator[Lab
     made = Lab(tmp_path_factory.mktemp("lab"), chromium)
     yield made
     made.close()
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder with a waiting line of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MLIPKIT_QUEUE", str(tmp_path / "queue"))
+    return tmp_path

@@ -17,13 +17,6 @@ from mlipkit_widgets.tray_pane import TrayPane
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLIPKIT_QUEUE", str(tmp_path / "queue"))
-    return tmp_path
-
-
-@pytest.fixture
 def launched(monkeypatch: pytest.MonkeyPatch, here: Path) -> list:
     """Stands in for `launch`: makes the folder of a run and starts nothing."""
     specs: list = []

@@ -28,13 +28,6 @@ from mlipkit_widgets.workbench_memory import NAME
 
 
 @pytest.fixture
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("MLIPKIT_QUEUE", str(tmp_path / "queue"))
-    return tmp_path
-
-
-@pytest.fixture
 def bench(here: Path):
     """Makes Workbenches of this folder and closes them."""
     made: list[Workbench] = []

@@ -233,8 +233,7 @@ def _write(frames: FrameSet, folder: Path, source: Path, plan: Any, hashed: str,
 
 def _with_frames(folder: Path, frames: FrameSet) -> FrameSet:
     """The structures that the folder holds and the new ones, saved."""
-    nothing = float("nan")
-    frames = frames.with_labels(energy=nothing, forces=nothing, stress=nothing)
+    frames = frames.without_labels()
     if not (folder / FRAMES).is_dir():
         frames.save(folder / FRAMES)
         return frames

@@ -44,7 +44,7 @@ def own_labels(
     if not len(frames):
         raise DataError("no frame", where="general frames")
     stress = bool(frames.pbc.all(1).any())
-    bare = frames.with_labels(energy=np.nan, forces=np.nan, stress=np.nan)
+    bare = frames.without_labels()
     found = predict(potential, bare, batch_size, stress=stress)
     finite = found.has("energy") & found.has("forces")
     if not finite.all():

@@ -16,7 +16,7 @@ import numpy as np
 
 from mlipkit.data.whole import write_whole
 from mlipkit.strategies.workflows.plan import UNTOUCHED, Plan, Stage
-from mlipkit.strategies.workflows.work import LABELLED, NO_LABELS, Work, training_frames
+from mlipkit.strategies.workflows.work import LABELLED, Work, training_frames
 
 if TYPE_CHECKING:
     from mlipkit.analysis.residuals import Residuals
@@ -171,7 +171,7 @@ def _predicted(work: Work, folder: Path, model: str, name: str, frames: FrameSet
     if not path.is_file():
         import io
 
-        found = work.tools.predict(work.weights(model), frames.with_labels(**NO_LABELS))
+        found = work.tools.predict(work.weights(model), frames.without_labels(velocities=False))
         buffer = io.BytesIO()
         np.savez(buffer, energy=found.energy, forces=found.forces, stress=found.stress)
         write_whole(path, buffer.getvalue())

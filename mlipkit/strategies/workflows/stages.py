@@ -15,7 +15,7 @@ from mlipkit.strategies.workflows import review as reviewing
 from mlipkit.strategies.workflows.evaluating import evaluate_models
 from mlipkit.strategies.workflows.picking import density, rattled, strained
 from mlipkit.strategies.workflows.plan import Stage, parts_of, planned_epochs
-from mlipkit.strategies.workflows.work import FRAMES, LABELLED, NO_LABELS, Flagged, Waits, Work, training_frames
+from mlipkit.strategies.workflows.work import FRAMES, LABELLED, Flagged, Waits, Work, training_frames
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -30,7 +30,7 @@ def structures(work: Work, stage: Stage, folder: Path) -> dict[str, Any]:
     if len(made) != stage.options["count"]:
         raise RunError("wrong number of start structures", where=stage.name, expected=stage.options["count"],
                        found=len(made))  # fmt: skip
-    write(folder / FRAMES, made.with_labels(**NO_LABELS))
+    write(folder / FRAMES, made.without_labels(velocities=False))
     return {"sentence": made.describe(), "density": _densities(made)}
 
 
@@ -39,7 +39,7 @@ def relax(work: Work, stage: Stage, folder: Path) -> dict[str, Any]:
 
     frames = work.frames(stage.inputs["frames"][0])
     relaxed = work.tools.relax(work.model(stage), frames, folder, work.heard, work.control)
-    write(folder / FRAMES, relaxed.with_labels(**NO_LABELS))
+    write(folder / FRAMES, relaxed.without_labels(velocities=False))
     return {"sentence": f"{len(relaxed)} structures relaxed", "density": _densities(relaxed)}
 
 
@@ -159,7 +159,7 @@ def label(work: Work, stage: Stage, folder: Path) -> dict[str, Any]:
     asked = work.frames(source) if (work.folder_of(source) / FRAMES).is_file() else None
     if asked is None:
         return {"sentence": "no frame to label", "asked": 0, "failed": [], "labelled": [], "engine_s": 0.0}
-    result = work.tools.label(asked.with_labels(**NO_LABELS), folder, work.heard, work.control)
+    result = work.tools.label(asked.without_labels(velocities=False), folder, work.heard, work.control)
     got = result.frames
     failed = [{"uid": _uid(one.uid), "reason": one.reason} for one in result.failed]
     labelled = [] if got is None or not len(got) else [got.uid(i) for i in range(len(got))]

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from mlipkit.data import FrameSet
 
 FRAMES, LABELLED = "frames.extxyz", "labelled.extxyz"
-NO_LABELS: dict[str, float] = dict.fromkeys(("energy", "forces", "stress", "velocities"), float("nan"))
 
 
 class Flagged(Exception):
