@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mlipkit.data.whole import write_whole
 from mlipkit.errors import ModelError
-from mlipkit.models import composite, universal, zbl  # noqa: F401 - their kinds register themselves
+from mlipkit.models import composite, self_supervised, universal, zbl  # noqa: F401 - their kinds register themselves
 from mlipkit.models.contract import BasePotential
 from mlipkit.models.potential import Potential
 from mlipkit.models.registry import potential_from, specification_of
