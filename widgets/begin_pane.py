@@ -86,7 +86,7 @@ class BeginPane(w.VBox):
         after(QUIET_S, lambda: self.check() if mine == self._typed else None)
 
     def _looked(self) -> None:
-        if self._looking._key != self._wanted:
+        if self._looking.key != self._wanted:
             # Another path was typed meanwhile.
             self.check()
             return

@@ -33,6 +33,11 @@ class Computed(Generic[Value]):
         self._busy = self._closed = False
 
     @property
+    def key(self) -> Hashable:
+        """What `value` or `problem` belongs to, or what is being computed."""
+        return self._key
+
+    @property
     def busy(self) -> bool:
         return self._busy
 

@@ -21,6 +21,7 @@ from mlipkit.runs.places import file_name, short_place
 from mlipkit.runs.spec import AnySpec, MDSpec
 
 from .measuring import Measuring
+from .own_dft import OwnDFT
 from .states import duration
 from .ticker import after, in_background
 
@@ -48,6 +49,7 @@ class NextActions:
         self._measuring = Measuring(self._measured)
         self._offered: Path | None = None
         self._turn = 0
+        self.own = OwnDFT(self)
 
     # What stands on the button
 
@@ -64,23 +66,26 @@ class NextActions:
     def draw(self) -> None:
         """The button as it is now."""
         bench, step = self.bench, self.step
-        words = ""
+        words = self.own.words
         if step.action == "watch" and step.run is not None and bench.run == step.run:
             words = f"{step.run.name} is {bench.data.states.get(step.run.folder) or step.run.state}"
         if step.action == "watch" and not words:
             words = f"Watch {step.run.name}" if step.run is not None else ""
         bench.next.show_step(step, self.time, words)
         bench.next.refresh_panel()
+        self.own.draw()
 
     @property
     def time(self) -> str:
         """What the step will take: ``about 40 s``."""
-        found = self._measuring.estimate
+        found = None if self.own.wanted else self._measuring.estimate
         return f"about {duration(found.seconds)}" if found is not None else ""
 
     @property
     def spec(self) -> AnySpec | None:
         """What the step launches; of labelling as soon as the frames are on disk."""
+        if self.own.wanted:
+            return None
         if self.step.action == "label" and self.step.run is not None:
             if self.exported is None or self.exported[1] != self.bench.tray.selection:
                 return None
@@ -99,7 +104,7 @@ class NextActions:
         return spec.changed(name=f"label_{number}"[:80])
 
     def choice_changed(self) -> None:
-        """The user chose another label maker, or another number of frames."""
+        """The user chose another label maker, their own DFT, or another number of frames."""
         if self.step.action == "label":
             self._measuring.cancel()
             self.bench.next.say("")
@@ -143,6 +148,7 @@ class NextActions:
         """End what is being measured."""
         self._turn += 1
         self._measuring.cancel()
+        self.own.close()
 
     # Doing it
 
@@ -158,15 +164,21 @@ class NextActions:
         elif run is None:
             bench.next.say("There is nothing to do.")
         elif step.action == "resume":
-            self._work("Going on …", run.resume, bench.watch)
+            self.work("Going on …", run.resume, bench.watch)
         elif step.action in ("watch", "look"):
             bench.watch(run)
         elif step.action == "go_to_failure":
             bench.go_to_failure(run)
         elif step.action == "select":
             self.select(run, bench.next.most.value)
+        elif self.own.wanted:
+            self.own.export()
         elif step.action == "label":
             self.label()
+        elif step.action == "collect":
+            self.own.collect()
+        elif step.action == "add":
+            self.own.add()
         elif step.action == "compare" and step.other is not None:
             self.compare(step.other, run)
 
@@ -178,7 +190,7 @@ class NextActions:
             return launch(spec, root=self.bench.root, again=there is not None and not there.active)
 
         self._measuring.cancel()
-        self._work("Starting …", start, self.bench.watch)
+        self.work("Starting …", start, self.bench.watch)
 
     def select(self, run: Run, most: int) -> None:
         """Put frames from before the failures of a run into the tray."""
@@ -186,7 +198,7 @@ class NextActions:
         def done(picked: object) -> None:
             self.bench.tray.add(picked.frames, picked.selection)  # type: ignore[attr-defined]
 
-        self._work("Selecting frames …", lambda: before_failure(run, most), done)
+        self.work("Selecting frames …", lambda: before_failure(run, most), done)
 
     def label(self) -> None:
         """Write the frames of the tray and label them in a run of their own."""
@@ -208,7 +220,7 @@ class NextActions:
                     tray.clear()
                 self.bench.watch(run)  # type: ignore[arg-type]
 
-            self._work("Starting …", lambda: launch(spec, root=self.bench.root), opened)
+            self.work("Starting …", lambda: launch(spec, root=self.bench.root), opened)
 
         self._export(start)
 
@@ -218,11 +230,16 @@ class NextActions:
         def done(change: object) -> None:
             self.bench.show_change(before, after_, change)  # type: ignore[arg-type]
 
-        self._work("Comparing …", lambda: survival_change(before, after_), done)
+        self.work("Comparing …", lambda: survival_change(before, after_), done)
 
     def duplicate(self, run: Run) -> None:
         """Launch a run once more."""
-        self._work("Starting …", lambda: duplicate(run), self.bench.watch)
+        self.work("Starting …", lambda: duplicate(run), self.bench.watch)
+
+    def sets(self) -> list[FrameSet]:
+        """Where the frames of the tray are; the latest simulation may hold some that another view has picked."""
+        sets = self.bench.tray.kept.sets()
+        return [*sets, *_missing(self.bench.tray.selection, sets, self.step.run)]
 
     def _export(self, then: Callable[[Path | None], object], quiet: bool = False) -> None:
         """Write the frames of the tray under the name of the simulation that they are of."""
@@ -234,9 +251,7 @@ class NextActions:
         path = bench.tray.tray.folder.parent / f"{file_name(chosen.tag or (run.name if run else 'frames'))}.extxyz"
 
         def write() -> Path:
-            # The latest simulation may hold what the tray does not keep: frames that another view has picked.
-            sets = bench.tray.kept.sets()
-            return replace(chosen).export(path, [*sets, *_missing(chosen, sets, run)])
+            return replace(chosen).export(path, self.sets())
 
         def written(result: object) -> None:
             assert isinstance(result, Path)
@@ -246,9 +261,9 @@ class NextActions:
         if quiet:
             in_background(write, lambda result, error: written(result) if error is None else None)
         else:
-            self._work("Writing the frames …", write, written)
+            self.work("Writing the frames …", write, written)
 
-    def _work(self, words: str, work: Callable[[], object], done: Callable[..., object]) -> None:
+    def work(self, words: str, work: Callable[[], object], done: Callable[..., object]) -> None:
         """Do something beside the notebook while the button says so; then go on with its result."""
         bench = self.bench
         bench.next.work(words)

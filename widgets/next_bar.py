@@ -24,11 +24,12 @@ class NextBar(w.VBox):
         act: called when the step shall be done.
         other: called when "Open my data" was pressed.
         panel: kind of panel ("code", "yaml", "folder") -> its text.
-        on_choice: called when label maker or number of frames were changed.
+        on_choice: called when label maker, own DFT or number of frames were changed.
 
     Attributes:
         maker: the choice of a label maker; shown with the step that needs one.
         most: how many frames are selected at most; shown with the step that selects.
+        own: whether the user computes the labels; shown with the step that labels.
     """
 
     def __init__(
@@ -45,6 +46,9 @@ class NextBar(w.VBox):
         self.data_button = button("Open my data", other, tip="Train a first potential on data of your own", hidden=True)
         self.maker = w.Combobox(options=list(MAKERS), value=MAKERS[0], ensure_option=False, description="label with")
         self.maker.layout.width, self.maker.tooltip = "270px", "Any label maker; the one of the training frames is best"
+        self.own = w.ToggleButton(
+            description="My own DFT", tooltip="Label by your own VASP or CP2K: inputs out, labels in"
+        )
         self.most = w.BoundedIntText(value=10, min=1, max=1000, description="at most", layout={"width": "160px"})
         self.most.tooltip = "So many frames at most"
         self.why, self.problem, self.panel = w.HTML(), w.HTML(), w.HTML()
@@ -52,10 +56,10 @@ class NextBar(w.VBox):
             button(kind.upper() if kind == "yaml" else kind.capitalize(), lambda k=kind: self.toggle(k), tip=tip)
             for kind, tip in PANELS.items()
         ]
-        self.main = row(self.label, self.button, self.data_button, self.most, self.maker, *self.panels)
+        self.main = row(self.label, self.button, self.data_button, self.most, self.maker, self.own, *self.panels)
         super().__init__([self.main, self.why, self.problem, self.panel])
         self.add_class("mlipkit-next")
-        for part in (self.maker, self.most):
+        for part in (self.maker, self.most, self.own):
             show(part, False)
             part.observe(lambda _change: on_choice(), "value")
         self.say("")
@@ -83,9 +87,10 @@ class NextBar(w.VBox):
         self.button.disabled = bool(self._busy) or waits
         self.button.button_style = "" if waits else "primary"
         show(self.data_button, step.action == "begin")
-        show(self.maker, step.action == "label")
+        show(self.maker, step.action == "label" and not self.own.value)
+        show(self.own, step.action == "label")
         show(self.most, step.action == "select")
-        for part in (self.data_button, self.maker, self.most):
+        for part in (self.data_button, self.maker, self.most, self.own):
             part.disabled = bool(self._busy)
         html = f'<div class="mk-quiet" role="status">{escape(step.why)}</div>' if step.why else ""
         if self.why.value != html:

@@ -33,6 +33,14 @@ def _step(bench: Workbench) -> str:
             f"picked = mk.before_failure({place}, most={bench.next.most.value})\n"
             f"TrayFrames({tray!r}).add(picked.frames)\nTray({tray!r}).add(picked.selection)"
         )
+    if bench.actions.own.wanted:
+        return bench.actions.own.code()
+    if step.action == "add" and step.jobs is not None:
+        place, target = short_place(step.jobs.folder), short_place(bench.actions.own.target(step.jobs))
+        return (
+            "from mlipkit.data import write\nfrom mlipkit.labelling import collect\n\n"
+            f"write({target!r}, collect({place!r}).frames)"
+        )
     if step.action == "label":
         try:
             spec = bench.actions.spec

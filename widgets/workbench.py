@@ -82,7 +82,7 @@ class Workbench(LiveView):
         self.tray = TrayStrip(Tray(tray), self._selection_changed, self._thumbnail_picked, self.next.say)
         self._begin(
             self.header, self.head, row(self.runs_pane, self.middle, kind="mlipkit-bench"), self.tray, self.begin,
-            self.next,
+            self.actions.own.pane, self.next,
         )  # fmt: skip
         self.add_class("mlipkit-workbench")
         self._close_forgotten()
@@ -188,11 +188,13 @@ class Workbench(LiveView):
     def _next(self) -> None:
         """Find the next step when anything has changed that it depends on."""
         memory = self.memory
-        key = (self.data.revision, self.tray.selection, memory.seen, memory.compared)
+        jobs = memory.jobs
+        stamps = tuple(one.stamp for one in jobs)
+        key = (self.data.revision, self.tray.selection, memory.seen, memory.compared, stamps)
         if key != self._key:
             self._key = key
             try:
-                step = next_step(self.data.runs, self.tray.selection, memory.seen, memory.compared)
+                step = next_step(self.data.runs, self.tray.selection, memory.seen, memory.compared, jobs)
             except (MlipkitError, OSError) as error:
                 self._key = None
                 self.next.say(str(error))

@@ -1,11 +1,13 @@
-"""What a Workbench remembers of a folder of runs: which is open, whose failure was seen, which were compared."""
+"""What a Workbench remembers of a folder of runs: which is open, whose failure was seen, which were compared, and the
+folders of calculations that the user runs."""
 
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
-from mlipkit.runs import Run
+from mlipkit.runs import OwnJobs, Run
 from mlipkit.runs.folder import write_text
 
 NAME = ".workbench.json"
@@ -29,9 +31,10 @@ class Memory:
             record = json.loads((self.root / NAME).read_text(encoding="utf-8"))
             self._opened = str(record["opened"])
             self._seen, self._compared = list(map(str, record["seen"])), list(map(str, record["compared"]))
+            self._jobs = {str(one["folder"]): dict(one) for one in record.get("jobs", [])}
         except (OSError, ValueError, KeyError, TypeError):
             # A damaged memory must not lock anybody out: all there is to lose is which steps were looked at.
-            self._opened, self._seen, self._compared = "", [], []
+            self._opened, self._seen, self._compared, self._jobs = "", [], [], {}
 
     @property
     def opened(self) -> Path | None:
@@ -47,6 +50,33 @@ class Memory:
     def compared(self) -> set[Path]:
         """Folders of simulations whose survival was compared with an earlier one."""
         return {self._folder(name) for name in self._compared}
+
+    @property
+    def jobs(self) -> list[OwnJobs]:
+        """Calculations of the user, in the order of their export."""
+        return [
+            OwnJobs(Path(os.path.normpath(self.root.resolve() / name)), str(one.get("run", "")),
+                    str(one.get("added", "")), int(one.get("n_added", 0)))
+            for name, one in self._jobs.items()
+        ]  # fmt: skip
+
+    def keep_jobs(self, jobs: OwnJobs) -> None:
+        """Remember jobs, or what has become of them."""
+        self._read()
+        name = self._name(jobs)
+        more = {"added": jobs.added, "n_added": jobs.n_added} if jobs.n_added else {}
+        self._jobs[name] = {"folder": name, "run": jobs.run, **more}
+        self._write()
+
+    def forget_jobs(self, jobs: OwnJobs) -> None:
+        """Offer these jobs no more; their folder stays."""
+        self._read()
+        if self._jobs.pop(self._name(jobs), None) is not None:
+            self._write()
+
+    def _name(self, jobs: OwnJobs) -> str:
+        """Seen from the folder of runs, so that all can be moved together."""
+        return os.path.relpath(jobs.folder.resolve(), self.root.resolve())
 
     def open(self, run: Run | None) -> None:
         """Remember which run is open."""
@@ -74,6 +104,8 @@ class Memory:
         return self.root.resolve() / name
 
     def _write(self) -> None:
-        record = {"opened": self._opened, "seen": self._seen, "compared": self._compared}
+        record: dict[str, object] = {"opened": self._opened, "seen": self._seen, "compared": self._compared}
+        if self._jobs:
+            record["jobs"] = list(self._jobs.values())
         self.root.mkdir(parents=True, exist_ok=True)
         write_text(self.root / NAME, json.dumps(record, indent=1), durable=False)

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mlipkit.runs.loop import train_step as train_step
     from mlipkit.runs.next_steps import NextStep as NextStep
     from mlipkit.runs.next_steps import next_step as next_step
+    from mlipkit.runs.own_jobs import OwnJobs as OwnJobs
     from mlipkit.runs.run import Run as Run
     from mlipkit.runs.run import open_run as open
     from mlipkit.runs.shipped import record as record
@@ -74,6 +75,7 @@ __all__ = [
     "ModelSpec",
     "NextStep",
     "OptimiserSpec",
+    "OwnJobs",
     "Picked",
     "RecipeSpec",
     "RelaxSpec",
@@ -116,6 +118,7 @@ _MODULES = {
     "Estimate": "estimating",
     "LocalExecutor": "executors",
     "NextStep": "next_steps",
+    "OwnJobs": "own_jobs",
     "Picked": "failure_frames",
     "Run": "run",
     "SurvivalChange": "loop",

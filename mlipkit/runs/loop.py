@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mlipkit.errors import MlipkitError, RunError
+from mlipkit.runs.folder import read_json
 from mlipkit.runs.places import file_name, short_place
 from mlipkit.runs.replicas import FS_PER_PS, Replicas
 from mlipkit.runs.run import Run
@@ -32,6 +33,8 @@ HELD_OUT = 5
 """One new frame of so many is for validation."""
 LEARNING_RATE = 1e-3
 """Of the training on: that of a first training, as the new frames are far from what is known."""
+LABELLED = "labelled.json"
+"""What a label run leaves about its labels."""
 MAKERS = {"GFN1-xTB": "gfn1-xtb", "GFN2-xTB": "gfn2-xtb"}
 """Level of theory of packaged sets -> label maker that gives the same."""
 
@@ -58,6 +61,20 @@ def maker_of(potential: str) -> str | None:
     return None
 
 
+def level_of(potential: str) -> str:
+    """Level of theory of the frames that a potential learned from; "" where it is not known."""
+    from mlipkit.data import samples
+
+    for place in trained_on(potential):
+        name = place.removeprefix("sample:").partition("@")[0]
+        if place.startswith("sample:") and name in samples.names():
+            return str(samples.card(name).get("level_of_theory", ""))
+        record = Path(place.partition("@")[0]) / LABELLED
+        if record.is_file():
+            return str(read_json(record).get("maker", {}).get("level_of_theory", ""))
+    return ""
+
+
 def label_step(run: Run, frames: str | os.PathLike[str], maker: str | None = None) -> LabelSpec:
     """Label frames that were picked from a simulation, at the level of theory of its potential where that is known."""
     spec = _md(run)
@@ -67,16 +84,20 @@ def label_step(run: Run, frames: str | os.PathLike[str], maker: str | None = Non
     )  # fmt: skip
 
 
-def train_step(run: Run, labelled: Run | str, **changes: object) -> FinetuneSpec:
+def train_step(run: Run, labelled: Run | str, level: str = "", **changes: object) -> FinetuneSpec:
     """Train the simulation's potential on: from its last checkpoint, on its old frames and the new ones.
 
     It is judged on one new frame of five, which it does not see: on the frames that it was validated on before, which
     are like its old training set, whatever it learns of the new ones would count for nothing and the old weights would
     be kept. Whether it forgets shows on its old test set. The energy zero stays: the new labels have that of the old.
 
+    Labels of two levels of theory do not mix: where the new ones are known to be of another level than the old
+    training set, it learns from the new ones alone, with the energy zero fitted to them.
+
     Args:
         run: the simulation.
         labelled: run that labelled the new frames, or their file.
+        level: level of theory of the new labels where it is known.
         changes: fields that shall differ.
     """
     spec = _md(run)
@@ -87,17 +108,28 @@ def train_step(run: Run, labelled: Run | str, **changes: object) -> FinetuneSpec
     before = fitting_of(spec.potential)
     apart, new = _held_out(labelled, place)
     apart += [one for one in places_in(before.validation) if _labels_of_a_run(one)] if before is not None else []
+    other = other_level(spec.potential, level)
+    if other:
+        old, apart = [], _held_out(labelled, place)[0]
     fields: dict[str, object] = {
         "potential": spec.potential, "data": [*old, new], "name": f"train_on_{stem(place)}"[:80],
-        "recipe": {"shifts": "keep"}, "retention": None, "threads": spec.threads, "device": spec.device,
-        "optimiser": {"learning_rate": LEARNING_RATE},
+        "recipe": {"shifts": "fit" if other else "keep"}, "retention": None, "threads": spec.threads,
+        "device": spec.device, "optimiser": {"learning_rate": LEARNING_RATE},
     }  # fmt: skip
-    if before is not None:
+    if other:
+        fields |= {"validation": apart or None, "split": {"test": 0}}
+    elif before is not None:
         fields |= {"batch_size": before.batch_size, "test": before.test}
         fields["validation"] = apart or before.validation
         # Parts of its old data would have been learned from already.
         fields["split"] = {"test": 0} if before.test is None else {}
     return FinetuneSpec(**{**fields, **changes})  # type: ignore[arg-type]
+
+
+def other_level(potential: str, level: str) -> str:
+    """The level of theory of a potential's training frames when it is known, and not the given one; else ""."""
+    known = level_of(potential) if level else ""
+    return known if known != level else ""
 
 
 def _labels_of_a_run(place: str) -> bool:

@@ -13,18 +13,21 @@ from typing import Literal
 
 from mlipkit.data import Selection
 from mlipkit.errors import MlipkitError
-from mlipkit.runs.loop import hotter_step, simulate_step, stem, train_step, trained_on
-from mlipkit.runs.places import short_place
+from mlipkit.runs.loop import hotter_step, other_level, simulate_step, stem, train_step, trained_on
+from mlipkit.runs.own_jobs import OwnJobs
+from mlipkit.runs.places import file_name, short_place
 from mlipkit.runs.replicas import Replicas
 from mlipkit.runs.run import ACTIVE, Run
 from mlipkit.runs.spec import AnySpec, FittingSpec, LabelSpec, MDSpec, TrainSpec
 from mlipkit.runs.spec_md import listed
 
 Action = Literal[
-    "begin", "watch", "resume", "look", "go_to_failure", "select", "label", "train_on", "simulate", "compare",
-    "hotter",
+    "begin", "watch", "resume", "look", "go_to_failure", "select", "label", "collect", "add", "train_on", "simulate",
+    "compare", "hotter",
 ]  # fmt: skip
 SAMPLE = "sample:ethanol_300K"
+LABELS = "selections/dft_"
+"""Beginning of the file that labels of the user's own calculations are added to the data by."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class NextStep:
         run: the run that it is about, or None.
         other: with compare the earlier simulation.
         spec: what is launched, for steps that launch something and need nothing else.
+        jobs: with collect and add the calculations of the user.
     """
 
     action: Action
@@ -46,6 +50,7 @@ class NextStep:
     run: Run | None = None
     other: Run | None = None
     spec: AnySpec | None = None
+    jobs: OwnJobs | None = None
 
     @property
     def code(self) -> str:
@@ -58,6 +63,12 @@ class NextStep:
                 return f"import mlipkit as mk\n\n{place}.resume()\n"
             case "select":
                 return f"import mlipkit as mk\n\npicked = mk.before_failure({place})\n"
+            case "collect" | "add" if self.jobs is not None:
+                read = f"from mlipkit.labelling import collect\n\nfound = collect({short_place(self.jobs.folder)!r})\n"
+                if self.action == "collect":
+                    return f"{read}print(found)\n"
+                target = short_place(f"{LABELS}{file_name(self.jobs.folder.name)}.extxyz")
+                return f"from mlipkit.data import write\n{read}write({target!r}, found.frames)\n"
             case "compare" if self.other is not None:
                 return (
                     "import mlipkit as mk\n\n"
@@ -71,6 +82,7 @@ def next_step(
     selection: Selection | None = None,
     seen: Collection[Path] = (),
     compared: Collection[Path] = (),
+    jobs: Sequence[OwnJobs] = (),
 ) -> NextStep:
     """The one next step.
 
@@ -79,6 +91,7 @@ def next_step(
         selection: frames that lie in the tray.
         seen: folders of simulations whose failure is on show, or was.
         compared: folders of simulations whose survival was compared with an earlier one.
+        jobs: calculations of the user for frames of simulations, in the order of their export.
     """
     if not runs:
         return NextStep(
@@ -94,7 +107,7 @@ def next_step(
     if latest.state in ("crashed", "lost"):
         return NextStep("resume", f"Resume {latest.name}", _sentence(latest.reason), latest)
     if isinstance(latest.spec, MDSpec):
-        return _of_simulation(latest, runs, selection, seen, compared)
+        return _of_simulation(latest, runs, selection, seen, compared, jobs)
     if isinstance(latest.spec, LabelSpec):
         return _of_labels(latest, runs)
     if isinstance(latest.spec, FittingSpec):
@@ -103,8 +116,9 @@ def next_step(
 
 
 def _of_simulation(
-    run: Run, runs: Sequence[Run], selection: Selection | None, seen: Collection[Path], compared: Collection[Path]
-) -> NextStep:
+    run: Run, runs: Sequence[Run], selection: Selection | None, seen: Collection[Path], compared: Collection[Path],
+    jobs: Sequence[OwnJobs],
+) -> NextStep:  # fmt: skip
     replicas = Replicas(run)
     earlier = _same_simulation(run, runs)
     if earlier is not None and run.folder not in compared:
@@ -113,6 +127,9 @@ def _of_simulation(
     if selection:
         words = f"Label {len(selection)} frame{'s' * (len(selection) != 1)}"
         return NextStep("label", words, _sentence(selection.sentence), run)
+    own = [one for one in jobs if one.run == run.name and one.n]
+    if own:
+        return _of_jobs(own[-1], run)
     if replicas.n_failed:
         if run.folder in seen:
             return NextStep("select", "Select frames", "At most ten sound ones from before the failure.", run)
@@ -122,6 +139,26 @@ def _of_simulation(
     spec = hotter_step(run)
     kelvin = ", ".join(f"{one:g}" for one in listed(spec.temperature))
     return NextStep("hotter", f"Go hotter: {kelvin} K", "Nothing failed.", run, spec=spec)
+
+
+def _of_jobs(jobs: OwnJobs, run: Run) -> NextStep:
+    if jobs.done > jobs.n_added:
+        words = f"Add {jobs.done} label{'s' * (jobs.done != 1)} to data"
+        return NextStep("add", words, _sentence(jobs.sentence), run, jobs=jobs)
+    if not jobs.added:
+        return NextStep("collect", "Collect labels", _sentence(jobs.sentence), run, jobs=jobs)
+    try:
+        spec = train_step(run, jobs.added, jobs.level)
+    except MlipkitError as error:
+        return NextStep("collect", "Collect labels", str(error), run, jobs=jobs)
+    other = other_level(spec.potential, jobs.level)
+    why = f"The {jobs.n_added} labels of {jobs.added} go beside its old training set."
+    if other:
+        why = (
+            f"It learns from your {jobs.n_added} labels alone ({jobs.level}), with the energy zero fitted to them: "
+            f"those of its old training set are {other.partition(',')[0]}, and two levels do not mix."
+        )
+    return NextStep("train_on", f"Train {stem(spec.potential)} on", why, run, spec=spec, jobs=jobs)
 
 
 def _of_labels(run: Run, runs: Sequence[Run]) -> NextStep:

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from mlipkit.data.jobs.export import Exported, export_jobs
+from mlipkit.data.jobs.export import Exported, check_jobs, export_jobs
 
-__all__ = ["Exported", "export_jobs"]
+__all__ = ["Exported", "check_jobs", "export_jobs"]

@@ -107,6 +107,22 @@ def export_jobs(
         ) from None  # fmt: skip
 
 
+def check_jobs(
+    frames: FrameSet, template: Path | str, format: str | None = None, species: Sequence[str] | None = None,
+    box: float | Sequence[float] | None = None,
+) -> str:  # fmt: skip
+    """What a template holds, when these frames can be computed with it: ``VASP template: INCAR, KPOINTS, POTCAR``.
+
+    Raises:
+        DataError: as `export_jobs`, which writes them.
+    """
+    source = Path(template)
+    files, _ = _template_files(source)
+    plan = _plan(source, files, format, None if species is None else tuple(species))
+    _check_frames(frames, plan, _edges(box))
+    return f"{plan.code.upper()} template: {', '.join(sorted(files))}"
+
+
 def _template_files(source: Path) -> tuple[dict[str, Path], str]:
     if not source.is_dir():
         raise DataError("no such folder", where=("template", str(source)))
