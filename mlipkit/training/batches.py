@@ -38,6 +38,8 @@ class Source(Protocol):
     Attributes:
         frames: the labelled frames behind it: for coverage, plausibility and the final table of errors.
         fingerprint: changes when the data change; a training resumes only on the same data.
+
+    A source may have `epoch_points`: training points per epoch of the present stage, in place of the settings'.
     """
 
     @property

@@ -241,18 +241,30 @@ class _Loop:
             at.waited += 1
         stage = self.source.advance() if self._converged() else ""
         if stage:
-            checkpoint.keep(self.best, at.stage or "first", self.processes.first)
-            self.sink(Message(f"Converged after epoch {at.epoch}; next stage: {stage}"))
-            at.stage, at.best, at.waited = stage, {}, 0
-            self.order = self._order(self.source)
-            state.rate.new_stage(at.step, self.order.steps_per_epoch)
+            self._next_stage(stage)
         if better or stage or self.processes.agree(int(self.pacer.since_save > SAVE_AT_LEAST_S)):
             self._save()
+
+    def _next_stage(self, stage: str) -> None:
+        """Keep what the stage reached, and start over: rate, schedule, best; the optimiser's moments stay."""
+        state, at = self.state, self.state.at
+        at.stages.append(at.stage_now())
+        checkpoint.keep(self.best, f"stage_{len(at.stages)}", self.processes.first)
+        if self.settings.stage_start == "best" and at.best:
+            self.processes.barrier()
+            checkpoint.take_weights(self.best, self.potential)
+            if state.average is not None:
+                state.average.take_over()
+        self.sink(Message(f"Converged after epoch {at.epoch}; next stage: {stage}"))
+        at.stage, at.stage_epoch, at.best, at.waited = stage, at.epoch, {}, 0
+        self.order = self._order(self.source)
+        state.rate.new_stage(at.step, self.order.steps_per_epoch)
 
     def _evaluate(self) -> bool:
         """Measure the present weights (averaged ones when there are); True when they are the best, which are saved."""
         state, at = self.state, self.state.at
         self.recorder.flush()
+        begin = self.pacer.advance()
         with state.average.applied() if state.average else nullcontext():
             figures = evaluate(
                 self.potential,
@@ -270,6 +282,8 @@ class _Loop:
         if better:
             at.best = {"epoch": at.epoch, "step": at.step, "objective": score}
         at.seconds, rate = self.pacer.advance(), state.rate.rate(at.step)
+        at.evaluation_s += at.seconds - begin
+        figures["evaluation_s"] = at.evaluation_s
         epoch = at.epoch + at.in_epoch / self.order.steps_per_epoch
         self.recorder.validation(at.step, epoch, score, rate, at.seconds, figures)
         splits = {"validation": {**at.figures, "objective": score}}
@@ -302,7 +316,9 @@ class _Loop:
             return "max_steps"
         if settings.max_epochs is not None and at.epoch >= settings.max_epochs:
             return "max_epochs"
-        return "early_stopping" if self._converged() else ""
+        if not self._converged():
+            return ""
+        return "early_stopping" if settings.converge == "patience" else "converged"
 
     # ---- beginning and end
 
@@ -330,7 +346,7 @@ class _Loop:
         )
         preflight.warm_up(self.potential, self.source.frames, self.sink)
         at = state.at
-        further = self.validate.figures if self.validate is not None else {}
+        further = {"evaluation_s": "s", **self.validate.figures} if self.validate is not None else {}
         self.recorder = Recorder(self.folder if first else None, self.figures, self.sink, at.rows, at.sums, further)
         self.waited_before = self.feeder.waited_s
         self.pacer.restart(at.seconds)
@@ -359,7 +375,8 @@ class _Loop:
             self._evaluate()
             self._save()
         self.sink(Saved(str(self.last), "last checkpoint", {"epoch": at.epoch, "step": at.step}))
-        if at.best:
+        # A stage that has only begun has no best yet: then the last one's is there.
+        if at.best or any(stage["best"] for stage in at.stages):
             self.processes.barrier()
             checkpoint.take_weights(self.best, self.potential)
         self.potential.eval()
@@ -381,6 +398,7 @@ class _Loop:
             seconds=at.seconds,
             best=self.best,
             last=self.last,
+            stages=(*at.stages, at.stage_now()),
         )
 
     def close(self) -> None:
@@ -393,11 +411,19 @@ class _Loop:
 
     def _order(self, source: Source) -> Order:
         s = self.settings
-        return Order(len(source), s.shuffle_seed, s.batch_size, self.processes.number, s.points_per_epoch)
+        points = getattr(source, "epoch_points", None) or s.points_per_epoch
+        return Order(len(source), s.shuffle_seed, s.batch_size, self.processes.number, points)
 
     def _converged(self) -> bool:
-        patience = self.settings.patience
-        return patience is not None and self.state.at.waited >= patience
+        settings, at, rate = self.settings, self.state.at, self.state.rate
+        if settings.converge == "fixed":
+            assert settings.stage_epochs is not None
+            return at.epoch - at.stage_epoch >= settings.stage_epochs
+        if settings.converge == "at_min_lr":
+            return rate.at_minimum
+        if settings.converge == "patience_at_min_lr":
+            return rate.exceeded_at_minimum
+        return settings.patience is not None and at.waited >= settings.patience
 
     def _look_at_waiting(self, waited: float, seconds: float) -> None:
         # The first epoch also builds neighbour lists; one slow moment of a shared machine says nothing.

@@ -108,6 +108,11 @@ class LearningRate:
         """Whether the plateau schedule can reduce no further."""
         return self.base * self.factor <= self.settings.minimum_rate
 
+    @property
+    def exceeded_at_minimum(self) -> bool:
+        """Whether the plateau schedule would reduce the rate once more, if it could."""
+        return self.at_minimum and self.waited > self.settings.schedule_patience
+
     def epoch_ends(self, objective: float) -> bool:
         """Tell the plateau schedule the epoch's objective; True when the rate was reduced."""
         if self.settings.schedule != "plateau":
@@ -169,6 +174,12 @@ class MovingAverage:
             yield
         finally:
             self._copy(own)
+
+    @torch.no_grad()
+    def take_over(self) -> None:
+        """Forget the past: the average is the present weights."""
+        for name, parameter in self._live.items():
+            self.average[name].copy_(parameter)
 
     @torch.no_grad()
     def _copy(self, values: Mapping[str, Tensor]) -> None:

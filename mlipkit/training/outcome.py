@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mlipkit.training.settings import TrainSettings
     from mlipkit.training.state import TrainState
 
-Ending = Literal["", "user", "max_epochs", "max_steps", "time_limit", "early_stopping"]
+Ending = Literal["", "user", "max_epochs", "max_steps", "time_limit", "early_stopping", "converged"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,8 @@ class TrainResult:
         metrics: figures of `best` on "train", "validation" and "test" (after a stop: of the last evaluation).
         seconds: training time, resumed parts included, pauses not.
         best, last: the two checkpoints; both open with `mlipkit.models.load`.
+        stages: of each stage of the data source, the present one last: see `Position.stages`. The best weights of stage
+            k before the last lie beside `best` as ``best_stage_k``.
     """
 
     state: Literal["completed", "stopped"]
@@ -47,6 +49,7 @@ class TrainResult:
     seconds: float
     best: Path
     last: Path
+    stages: Sequence[Mapping[str, Any]] = ()
 
 
 def in_effect(

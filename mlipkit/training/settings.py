@@ -12,6 +12,8 @@ Loss = Literal["l1", "l2", "huber"]
 EnergyUnit = Literal["per_atom", "total"]
 Schedule = Literal["constant", "plateau", "step", "cosine"]
 Precision = Literal["float32", "float64", "bf16-mixed"]
+Converge = Literal["patience", "patience_at_min_lr", "at_min_lr", "fixed"]
+StageStart = Literal["current", "best"]
 
 
 @dataclass(frozen=True)
@@ -41,10 +43,15 @@ class TrainSettings:
         minimum_rate: the schedule never goes below.
         warmup_steps: the rate rises linearly over the first steps, of the training and of every later stage.
         stage_learning_rate: starting rate of later stages of a staged data source; None: `learning_rate`.
+        stage_start: weights with which a later stage begins: those of the last step, or the best of the stage before.
+        stage_epochs: with converge "fixed": epochs of every stage.
         ema_decay: decay of the exponential moving average of the weights, which is then evaluated and saved as the
             potential; None: off. The effective decay starts lower: min(decay, (1 + step) / (10 + step)).
         patience: early stopping after this many epochs without a better objective; None: off.
         stop_at_minimum_rate: with the plateau schedule, patience counts only once the rate is at its minimum.
+        converge: when a training, or a stage of it, is over: "patience" (as `patience` says), "patience_at_min_lr"
+            (`schedule_patience` is exceeded once more at the minimum of the plateau schedule), "at_min_lr" (as soon as
+            the schedule has reached its minimum, at which nothing is trained), "fixed" (after `stage_epochs`).
         monitor: "objective" (validation errors weighted like the loss) or the name of a validation figure such as
             "forces_mae"; lower is better. Selects the best checkpoint and drives plateau and patience.
         shuffle_seed, noise_seed: one seed per purpose: the order of frames; random numbers inside objective terms.
@@ -83,9 +90,12 @@ class TrainSettings:
     minimum_rate: float = 1e-6
     warmup_steps: int = 0
     stage_learning_rate: float | None = None
+    stage_start: StageStart = "current"
+    stage_epochs: int | None = None
     ema_decay: float | None = 0.99
     patience: int | None = None
     stop_at_minimum_rate: bool = False
+    converge: Converge = "patience"
     monitor: str = "objective"
 
     shuffle_seed: int = 0
@@ -138,6 +148,16 @@ class TrainSettings:
                 hint="It needs schedule='plateau' and a patience",
             )
 
+        self._check_converge()
+
+    def _check_converge(self) -> None:
+        if self.converge != "patience" and self.patience is not None:
+            raise SpecError(f"has no effect with converge='{self.converge}'", where="patience", found=self.patience)
+        if self.converge in ("patience_at_min_lr", "at_min_lr") and self.schedule != "plateau":
+            raise SpecError("needs schedule='plateau'", where="converge", found=f"schedule='{self.schedule}'")
+        if (self.converge == "fixed") != (self.stage_epochs is not None):
+            raise SpecError("go together", where="converge='fixed' and stage_epochs", found=self.stage_epochs)
+
     def weights(self) -> dict[str, float]:
         """Weight per label, labels with weight 0 left out."""
         pairs = {"energy": self.energy_weight, "forces": self.forces_weight, "stress": self.stress_weight}
@@ -153,6 +173,8 @@ _CHOICES: dict[str, tuple[str, ...]] = {
     "energy_unit": ("per_atom", "total"),
     "schedule": ("constant", "plateau", "step", "cosine"),
     "precision": ("float32", "float64", "bf16-mixed"),
+    "converge": ("patience", "patience_at_min_lr", "at_min_lr", "fixed"),
+    "stage_start": ("current", "best"),
 }
 _AT_LEAST_ONE = (
     "batch_size",
@@ -161,6 +183,7 @@ _AT_LEAST_ONE = (
     "points_per_epoch",
     "schedule_patience",
     "schedule_epochs",
+    "stage_epochs",
     "patience",
     "num_processes",
     "checkpoint_steps",

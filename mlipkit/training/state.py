@@ -34,7 +34,10 @@ class Position:
         epoch, in_epoch, step: whole epochs made, steps made of the present one, steps made in all.
         seconds: training time.
         waited: epochs since the objective was last improved, as patience counts them.
+        evaluation_s: the part of it that evaluations took.
         stage: name of the data source's stage.
+        stage_epoch: epochs made when it began.
+        stages: of every stage that is over: name, and epoch, step, seconds and evaluation_s at its end, its best.
         best: epoch, step and objective of the checkpoint `best`; empty before there is one.
         evaluated_step: step of the last evaluation, -1 before the first.
         objective, figures: what that evaluation found (None: not finite).
@@ -46,8 +49,11 @@ class Position:
     in_epoch: int = 0
     step: int = 0
     seconds: float = 0.0
+    evaluation_s: float = 0.0
     waited: int = 0
     stage: str = ""
+    stage_epoch: int = 0
+    stages: list[dict[str, Any]] = field(default_factory=list)
     best: dict[str, Any] = field(default_factory=dict)
     evaluated_step: int = -1
     objective: float | None = None
@@ -59,6 +65,11 @@ class Position:
     def score(self) -> float:
         """`objective`, inf when it was not finite."""
         return math.inf if self.objective is None else self.objective
+
+    def stage_now(self) -> dict[str, Any]:
+        """The present stage as `stages` keeps it."""
+        names = ("epoch", "step", "seconds", "evaluation_s", "best")
+        return {"name": self.stage, **{name: getattr(self, name) for name in names}}
 
     @property
     def best_objective(self) -> float:

@@ -13,12 +13,13 @@ from mlipkit.data.graph import collate
 from mlipkit.data.neighbours import NeighbourCache, neighbour_list
 from mlipkit.errors import DataError, SpecError
 from mlipkit.models import BasePotential, Potential, build_encoder
-from mlipkit.strategies.dynamic.evaluation import RolloutValidation, nve_rollouts
+from mlipkit.strategies.dynamic.evaluation import nve_rollouts
 from mlipkit.strategies.dynamic.losses import RolloutLoss, Sequences, species_error
 from mlipkit.strategies.dynamic.overlap import edge_overlap, suggested_refresh
 from mlipkit.strategies.dynamic.rollout import RolloutSettings, roll_out
 from mlipkit.strategies.dynamic.runs import AIMDRuns, aimd_runs
 from mlipkit.strategies.dynamic.source import SequenceSource
+from mlipkit.strategies.dynamic.validation import RolloutValidation
 from mlipkit.training import TrainSettings, train
 from mlipkit.training.batches import FrameSource
 from mlipkit.training.objective import StepState
@@ -409,8 +410,8 @@ def test_the_curriculum_goes_on_where_it_was_interrupted(ethanol, tmp_path):
     part, _ = go(tmp_path / "parts", 2)
     again, _ = go(tmp_path / "parts", 9)
     assert part.n_structures < again.n_structures == 4
-    for name in ("first", "roll-outs of 2 structures"):
-        assert list((tmp_path / "whole" / "checkpoints").glob(f"*{name[:5]}*")), "the best of each stage is kept"
+    for name in ("best_stage_1", "best_stage_2"):
+        assert list((tmp_path / "whole" / "checkpoints").glob(f"*{name}*")), "the best of each stage is kept"
 
 
 def test_roll_outs_that_go_astray_are_not_made_longer(ethanol):

@@ -372,7 +372,7 @@ def test_a_staged_source_goes_on_when_training_has_converged(tmp_path):
     rates = Series(tmp_path / "series" / "training").read("learning_rate")["learning_rate"]
     assert rates[:2].tolist() == [0.3] * 2
     assert set(rates[-2:].tolist()) == {0.2}
-    assert load(tmp_path / "checkpoints" / "best_first.safetensors")
+    assert load(tmp_path / "checkpoints" / "best_stage_1.safetensors")
     assert read_header(result.best)["card"]["epoch"] > 2
 
 

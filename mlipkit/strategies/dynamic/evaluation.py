@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from ase.data import chemical_symbols
 
 from mlipkit import units
+from mlipkit.data.graph import collate
+from mlipkit.data.neighbours import NeighbourCache
 from mlipkit.errors import DataError
 from mlipkit.md import PotentialForces, get_ensemble, state_from_atoms
 from mlipkit.md.forces import evaluate
 from mlipkit.strategies.dynamic.runs import AIMDRuns
-from mlipkit.strategies.dynamic.source import SequenceSource
 
 if TYPE_CHECKING:
+    from mlipkit.md.state import MDState
     from mlipkit.models import BasePotential
 
 DIVERGED = 0.5
 """Å; an atom further from the reference means that the trajectories have parted."""
+HEAVY = 1e30
+"""u; mass of an atom that does not move."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,59 +35,79 @@ class Rollouts:
 
     Attributes:
         elements: atomic numbers [T].
-        error: mean |ΔF| over components and atoms of an element [R,S,T], eV/Å; NaN where a structure has none of it.
-        on_reference: the same on the reference's own positions [R,S,T].
+        error: mean |ΔF| over components and atoms of an element [R,S,T], eV/Å; NaN where a structure has none of it,
+            infinite from where on a roll-out has no finite positions any more.
+        on_reference: the same on the reference's own positions [R,S,T]; None when not asked for.
         apart: mean and largest distance of an atom from the reference [R,S,2], Å.
         energy: potential and kinetic energy [R,S], eV.
         timestep: fs [R].
         run: run of each start [R].
+        start: frame of each start [R].
         n_atoms: of each roll-out [R].
     """
 
     elements: tuple[int, ...]
     error: np.ndarray
-    on_reference: np.ndarray
+    on_reference: np.ndarray | None
     apart: np.ndarray
     energy: np.ndarray
     timestep: np.ndarray
     run: np.ndarray
+    start: np.ndarray
     n_atoms: np.ndarray
 
     def mepa(self, structures: int | None = None) -> np.ndarray:
         """Mean error per atom type and step of each roll-out [R], eV/Å: a sum over elements, a mean over steps."""
         return np.nansum(self.error[:, :structures], axis=2).mean(axis=1)
 
+    def equal_frames(self, structures: int | None = None) -> np.ndarray:
+        """As `mepa`, of forces on the reference's own positions [R]."""
+        assert self.on_reference is not None
+        return np.nansum(self.on_reference[:, :structures], axis=2).mean(axis=1)
+
+    def curve(self) -> np.ndarray:
+        """Error of each step [S], eV/Å: a sum over elements, a mean over roll-outs."""
+        return np.nansum(self.error, axis=2).mean(axis=0)
+
     def per_element(self) -> dict[str, float]:
         """Mean error of each element over roll-outs and steps, eV/Å."""
-        return {chemical_symbols[z]: float(np.nanmean(self.error[:, :, t])) for t, z in enumerate(self.elements)}
+        there = {z: self.error[:, :, t][~np.isnan(self.error[:, :, t])] for t, z in enumerate(self.elements)}
+        return {chemical_symbols[z]: float(values.mean()) if len(values) else np.nan for z, values in there.items()}
 
     def drift(self) -> np.ndarray:
-        """Slope of the total energy [R], meV per atom and ps."""
+        """Slope of the total energy [R], meV per atom and ps; NaN where it is not finite."""
         steps = np.arange(self.energy.shape[1])
-        slopes = np.array([np.polyfit(steps * dt, e, 1)[0] for dt, e in zip(self.timestep, self.energy, strict=True)])
+        slopes = np.array([
+            np.polyfit(steps * dt, e, 1)[0] if np.isfinite(e).all() and len(steps) > 1 else np.nan
+            for dt, e in zip(self.timestep, self.energy, strict=True)
+        ])  # fmt: skip
         return 1e6 * slopes / self.n_atoms
 
     def divergence_time(self, limit: float = DIVERGED) -> np.ndarray:
         """Time [R] in fs at which an atom is further than `limit` from the reference; infinite when none is."""
-        far = self.apart[:, :, 1] > limit
+        far = ~(self.apart[:, :, 1] <= limit)
         first = np.where(far.any(axis=1), far.argmax(axis=1), -1)
         return np.where(first >= 0, first * self.timestep, np.inf)
 
 
 def nve_rollouts(
-    potential: BasePotential, runs: AIMDRuns, starts: Sequence[int] | np.ndarray, structures: int
-) -> Rollouts:
-    """Roll out from frames of runs, all together, and compare with what the runs did.
+    potential: BasePotential, runs: AIMDRuns, starts: Sequence[int] | np.ndarray, structures: int, *,
+    equal_frames: bool = True, batch: int = 256, frozen: np.ndarray | None = None,
+) -> Rollouts:  # fmt: skip
+    """Roll out from frames of runs, many together, and compare with what the runs did.
 
     Args:
         starts: frames of `runs`, each with `structures` - 1 frames behind it in its run.
         structures: S, the start included.
+        equal_frames: also predict on the reference's own positions, which costs as much again.
+        batch: roll-outs at a time.
+        frozen: bool, per atom of a frame [n]: atoms that stay, and count in no error.
 
     Raises:
         DataError: a start too late in its run; runs of several time steps (take one after the other).
     """
     starts = np.asarray(starts, np.int64)
-    run_of, frames = runs.run_of, runs.frames
+    run_of = runs.run_of
     late = np.flatnonzero(starts + structures > runs.starts[run_of[starts] + 1])
     if len(late):
         raise DataError("too few frames behind a start", where=f"frame {starts[late[0]]}", expected=structures)
@@ -89,72 +115,108 @@ def nve_rollouts(
     if len(steps) > 1:
         raise DataError("several time steps", where="roll-outs", found=f"{steps.tolist()} fs",
                         hint="Roll out runs of one time step after those of another")  # fmt: skip
-    timestep, elements = float(steps[0]), frames.elements
+    cache = NeighbourCache(runs.frames, potential.cutoff) if equal_frames else None
+    pieces = [
+        _Piece(potential, runs, starts[first : first + batch], structures, cache, frozen).go(float(steps[0]))
+        for first in range(0, len(starts), batch)
+    ]
+    joined = {
+        name: np.concatenate([getattr(piece, name) for piece in pieces]) for name in ("error", "apart", "energy")
+    }
+    same = np.concatenate([piece.same for piece in pieces]) if equal_frames else None
+    n_atoms = np.asarray(runs.frames.n_atoms)[starts]
+    return Rollouts(
+        runs.frames.elements, joined["error"], same, joined["apart"], joined["energy"],
+        np.full(len(starts), steps[0]), run_of[starts], starts, n_atoms,
+    )  # fmt: skip
+
+
+class _Piece:
+    """Some roll-outs that go together."""
+
+    def __init__(
+        self, potential: BasePotential, runs: AIMDRuns, starts: np.ndarray, structures: int,
+        cache: NeighbourCache | None, frozen: np.ndarray | None,
+    ) -> None:  # fmt: skip
+        self.potential, self.runs, self.starts, self.cache = potential, runs, starts, cache
+        frames = runs.frames
+        self.state = _state(runs, starts, frozen)
+        n_atoms = np.asarray(frames.n_atoms)[starts]
+        # Frames of a run have the same atoms in the same order: a step later is n rows further.
+        self.rows = np.concatenate([np.arange(frames.offsets[a], frames.offsets[a + 1]) for a in starts])
+        self.stride = np.repeat(n_atoms, n_atoms)
+        self.system = np.repeat(np.arange(len(starts)), n_atoms)
+        self.counts = n_atoms
+        self.wanted, self.positions = np.asarray(frames.forces), np.asarray(frames.positions)
+        elements = np.asarray(frames.elements)
+        self.key = self.system * len(elements) + np.searchsorted(elements, np.asarray(frames.numbers)[self.rows])
+        self.counted = np.ones(len(self.rows), bool)
+        if frozen is not None:
+            self.counted = ~np.tile(np.asarray(frozen, bool), len(starts))
+        shape = (len(starts), structures)
+        self.error, self.same = (np.full((*shape, len(elements)), np.nan) for _ in range(2))
+        self.apart, self.energy = np.empty((*shape, 2)), np.empty(shape)
+
+    def go(self, timestep: float) -> _Piece:
+        """Integrate and compare."""
+        state, ensemble, forces = self.state, get_ensemble("nve"), PotentialForces(self.potential)
+        ensemble.init(state)
+        evaluate(state, forces)
+        lost = np.zeros(len(self.starts), bool)
+        for step in range(self.error.shape[1]):
+            if step:
+                ensemble.step(state, forces, timestep)
+            rows = self.rows + step * self.stride
+            there = self.positions[rows]
+            found, placed = state.forces.cpu().numpy(), state.positions.cpu().numpy()
+            broken = ~(np.isfinite(found).all(1) & np.isfinite(placed).all(1))
+            lost |= np.bincount(self.system, broken, len(lost)) > 0
+            self._by_element(self.error[:, step], found - self.wanted[rows], lost)
+            if self.cache is not None:
+                self._by_element(self.same[:, step], self._on_reference(step) - self.wanted[rows], None)
+            away = np.linalg.norm(placed - there, axis=1)
+            self.apart[:, step, 0] = np.bincount(self.system, away, len(lost)) / self.counts
+            self.apart[:, step, 1] = np.maximum.reduceat(away, np.cumsum([0, *self.counts[:-1]]))
+            self.energy[:, step] = (state.energy + state.kinetic_energy()).cpu().numpy()
+            if lost.any():
+                self.apart[lost, step] = self.energy[lost, step] = np.inf
+                # A neighbour list of positions that are no numbers cannot be made.
+                gone = torch.as_tensor(lost[self.system], device=state.positions.device).unsqueeze(1)
+                state.positions = torch.where(gone, torch.as_tensor(there, dtype=torch.float64).to(gone.device),
+                                              state.positions)  # fmt: skip
+                state.velocities = torch.where(gone, 0.0, state.velocities)
+                state.forces = torch.where(gone, 0.0, state.forces)
+        return self
+
+    def _on_reference(self, step: int) -> np.ndarray:
+        assert self.cache is not None
+        graph, _ = collate(self.runs.frames, self.starts + step, self.cache, self.potential.dtype)
+        said = self.potential(graph.to(self.potential.device))
+        return said.forces.double().cpu().numpy()
+
+    def _by_element(self, out: np.ndarray, residual: np.ndarray, lost: np.ndarray | None) -> None:
+        known = self.counted & ~np.isnan(self.wanted[self.rows]).any(1)
+        size = np.where(known, np.abs(residual).mean(axis=1), 0.0)
+        count = np.bincount(self.key, known, out.size)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            means = (np.bincount(self.key, size, out.size) / np.where(count > 0, count, np.nan)).reshape(out.shape)
+        if lost is not None:
+            means = np.where(lost[:, None] & (count.reshape(out.shape) > 0), np.inf, means)
+        out[:] = means
+
+
+def _state(runs: AIMDRuns, starts: np.ndarray, frozen: np.ndarray | None) -> MDState:
     images = []
     for start in starts:
-        atoms = frames.atoms(int(start))
+        atoms = runs.frames.atoms(int(start))
         atoms.calc = None
-        atoms.set_velocities(units.velocities_to_ase(runs.velocities(int(start))))
+        velocities = runs.velocities(int(start))
+        if frozen is not None:
+            velocities = np.where(np.asarray(frozen, bool)[:, None], 0.0, velocities)
+        atoms.set_velocities(units.velocities_to_ase(velocities))
         images.append(atoms)
     state = state_from_atoms(images)
-    ensemble, forces = get_ensemble("nve"), PotentialForces(potential)
-    ensemble.init(state)
-    evaluate(state, forces)
-    shape = (len(starts), structures)
-    error, same = (np.full((*shape, len(elements)), np.nan) for _ in range(2))
-    apart, energy = np.empty((*shape, 2)), np.empty(shape)
-    on_path = PotentialForces(potential)
-    for step in range(structures):
-        if step:
-            ensemble.step(state, forces, timestep)
-        reference = frames.select(starts + step)
-        there = state_from_atoms([reference.atoms(i) for i in range(len(starts))])
-        wanted = np.asarray(reference.forces, float)
-        _by_element(error[:, step], state.forces.cpu().numpy() - wanted, state, elements)
-        _by_element(same[:, step], on_path(there).forces.cpu().numpy() - wanted, state, elements)
-        away = np.linalg.norm(state.positions.cpu().numpy() - there.positions.cpu().numpy(), axis=1)
-        for r in range(len(starts)):
-            part = away[state.offsets[r] : state.offsets[r + 1]]
-            apart[r, step] = part.mean(), part.max()
-        energy[:, step] = (state.energy + state.kinetic_energy()).cpu().numpy()
-    n_atoms = state.n_atoms.cpu().numpy()
-    return Rollouts(elements, error, same, apart, energy, np.full(len(starts), timestep), run_of[starts], n_atoms)
-
-
-def _by_element(out: np.ndarray, residual: np.ndarray, state, elements: Sequence[int]) -> None:
-    numbers, size = state.numbers.cpu().numpy(), np.abs(residual).mean(axis=1)
-    for r in range(len(out)):
-        rows = slice(state.offsets[r], state.offsets[r + 1])
-        for t, z in enumerate(elements):
-            mine = size[rows][numbers[rows] == z]
-            if len(mine):
-                out[r, t] = mine.mean()
-
-
-@dataclass(frozen=True)
-class RolloutValidation:
-    """Validation of a training by roll-outs from fixed starts; tells the source how far they went astray.
-
-    Attributes:
-        runs, starts, structures: as `nve_rollouts`.
-        source: the training's data source, whose limit of distance concerns the roll-outs of its present stage.
-    """
-
-    runs: AIMDRuns
-    starts: np.ndarray
-    structures: int = 60
-    source: SequenceSource | None = None
-
-    @property
-    def figures(self) -> Mapping[str, str]:
-        return {"rollout_mepa": "eV/Å", "rollout_first": "eV/Å", "rollout_apart": "Å"}
-
-    def __call__(self, potential: BasePotential) -> Mapping[str, float]:
-        found = nve_rollouts(potential, self.runs, self.starts, self.structures)
-        steps = np.nansum(found.error, axis=2).mean(axis=0)
-        if self.source is not None:
-            self.source.apart = float(found.apart[:, min(self.source.n_structures, self.structures) - 1, 0].mean())
-        return {
-            "rollout_mepa": float(steps.mean()), "rollout_first": float(steps[0]),
-            "rollout_apart": float(found.apart[:, -1, 0].mean()),
-        }  # fmt: skip
+    if frozen is not None:
+        still = torch.as_tensor(np.tile(np.asarray(frozen, bool), len(starts)))
+        state = dataclasses.replace(state, masses=torch.where(still, HEAVY, state.masses))
+    return state

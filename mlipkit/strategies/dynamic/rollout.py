@@ -32,12 +32,14 @@ class RolloutSettings:
             (the published code).
         window: with bptt, steps after which the chain is cut; None: never.
         recompute: keep no intermediate result of a force evaluation; each is computed again in the backward pass.
+        recompute_above: do that in roll-outs of more structures than this; None: in none of them.
         update: "euler" leaves ½ a Δt² out (the published text); it is not time reversible.
     """
 
     bptt: bool = True
     window: int | None = None
     recompute: bool = False
+    recompute_above: int | None = None
     update: Update = "verlet"
 
 
@@ -72,6 +74,8 @@ def roll_out(
         frozen: bool [N], atoms that do not move.
         create_graph: keep what gradients of forces need.
     """
+    above = settings.recompute_above
+    recompute = settings.recompute or (above is not None and len(graphs) > above)
     # Acceleration times Δt² for a unit of time: c F / (m / Δt²).
     heaviness = masses / (timestep * timestep)
     still = None if frozen is None else (~frozen).unsqueeze(1)
@@ -91,7 +95,7 @@ def roll_out(
                 positions, half = positions.detach(), half.detach()
         else:
             half = displacement
-        energy, new = _evaluated(potential, graph.moved(positions, graph.cell), settings.recompute, create_graph)
+        energy, new = _evaluated(potential, graph.moved(positions, graph.cell), recompute, create_graph)
         displacement = half if forces is None else kick(half, new, heaviness, 0.5)
         if still is not None:
             displacement = displacement * still

@@ -15,6 +15,7 @@ from mlipkit.data import FrameSet
 from mlipkit.data.graph import collate
 from mlipkit.data.neighbours import NeighbourCache
 from mlipkit.errors import SpecError
+from mlipkit.events import EventSink, Message, ignore
 from mlipkit.strategies.dynamic.losses import Sequences
 from mlipkit.strategies.dynamic.runs import AIMDRuns
 from mlipkit.training.batches import Batch
@@ -34,14 +35,21 @@ class SequenceSource:
         frozen: bool, per atom of a frame [n] when all frames have the same atoms: these do not move and count in no
             error.
         apart_limit: Å, see `APART`; None: no limit.
+        evaluations: force evaluations per epoch, the same in every stage: an epoch of S structures has 1/S of the
+            points. None: as many points as the settings of the training say.
+        equal_stages: roll-outs that went astray stay as long as they are in the stages that remain, instead of ending
+            the training: every arm of a comparison then does the same work.
+        sink: hears when roll-outs are not made longer.
 
     Attributes:
         apart: mean distance from the reference that a validation measured last, Å.
+        held: S at which roll-outs stopped to become longer, or None.
     """
 
     def __init__(
         self, runs: AIMDRuns, cutoff: float, dtype: torch.dtype, structures: Sequence[int] = (1, 2, 4, 8), *,
         refresh: int | None = 1, frozen: np.ndarray | None = None, apart_limit: float | None = APART,
+        evaluations: int | None = None, equal_stages: bool = False, sink: EventSink = ignore,
     ) -> None:  # fmt: skip
         if not structures or min(structures) < 1 or any(b < a for a, b in itertools.pairwise(structures)):
             raise SpecError("not a curriculum", where="structures", expected="numbers of at least 1 that never fall",
@@ -51,7 +59,9 @@ class SequenceSource:
         self.runs, self.dtype = runs, dtype
         self.structures, self.refresh = tuple(structures), refresh
         self.frozen, self.apart_limit = frozen, apart_limit
+        self.evaluations, self.equal_stages, self.sink = evaluations, equal_stages, sink
         self.stage, self.apart = 0, 0.0
+        self.held: int | None = None
         self.points = runs.start_points(max(structures))
         self._run_of = runs.run_of
         self._lists = NeighbourCache(runs.frames, cutoff)
@@ -59,7 +69,12 @@ class SequenceSource:
     @property
     def n_structures(self) -> int:
         """S of the present stage."""
-        return self.structures[self.stage]
+        return self.structures[self.stage] if self.held is None else self.held
+
+    @property
+    def epoch_points(self) -> int | None:
+        """Start points per epoch of the present stage, or None where the settings say it."""
+        return None if self.evaluations is None else max(1, round(self.evaluations / self.n_structures))
 
     @property
     def frames(self) -> FrameSet:
@@ -67,7 +82,7 @@ class SequenceSource:
 
     @property
     def fingerprint(self) -> str:
-        mine = (self.runs.frames.hash, self.structures, self.refresh, len(self.points))
+        mine = (self.runs.frames.hash, self.structures, self.refresh, len(self.points), self.evaluations)
         return hashlib.blake2b(repr(mine).encode(), digest_size=8).hexdigest()
 
     def __len__(self) -> int:
@@ -104,15 +119,23 @@ class SequenceSource:
     def advance(self) -> str:
         if self.stage + 1 >= len(self.structures):
             return ""
-        if self.apart_limit is not None and self.apart > self.apart_limit:
-            return ""
+        longer = self.structures[self.stage + 1] > self.n_structures
+        if longer and self.held is None and self.apart_limit is not None and not self.apart <= self.apart_limit:
+            then = f"stay at {self.n_structures} structures" if self.equal_stages else "end here"
+            self.sink(Message(
+                f"Roll-outs of {self.n_structures} structures end {self.apart:.2f} Å from the reference on average, "
+                f"more than {self.apart_limit:g} Å: they are not made longer and {then}", "warning",
+            ))  # fmt: skip
+            if not self.equal_stages:
+                return ""
+            self.held = self.n_structures
         self.stage += 1
         return f"roll-outs of {self.n_structures} structures" + (
-            f" (stage {self.stage + 1})" if self.structures.count(self.n_structures) > 1 else ""
+            f" (stage {self.stage + 1})" if self.held or self.structures.count(self.n_structures) > 1 else ""
         )
 
     def state(self) -> dict[str, Any]:
-        return {"stage": self.stage, "apart": self.apart}
+        return {"stage": self.stage, "apart": self.apart, "held": self.held}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.stage, self.apart = int(state["stage"]), float(state["apart"])
+        self.stage, self.apart, self.held = int(state["stage"]), float(state["apart"]), state.get("held")
