@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlipkit.models import Potential as Potential
     from mlipkit.models import load as load
     from mlipkit.models import predict as predict
+    from mlipkit.runs import DynamicSpec as DynamicSpec
     from mlipkit.runs import FinetuneSpec as FinetuneSpec
     from mlipkit.runs import LabelSpec as LabelSpec
     from mlipkit.runs import MDSpec as MDSpec
@@ -52,6 +53,7 @@ _HOMES = {
     "Potential": "mlipkit.models",
     "load": "mlipkit.models",
     "predict": "mlipkit.models",
+    "DynamicSpec": "mlipkit.runs",
     "FinetuneSpec": "mlipkit.runs",
     "LabelSpec": "mlipkit.runs",
     "MDSpec": "mlipkit.runs",
@@ -67,6 +69,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "DynamicSpec",
     "FinetuneSpec",
     "FrameSet",
     "LabelSpec",

@@ -9,7 +9,7 @@ import typer
 
 from mlipkit.cli.command import FAILED, INTERRUPTED, Record, app, command, console, from_options
 from mlipkit.errors import RunError, SpecError
-from mlipkit.runs import FinetuneSpec, LabelSpec, MDSpec, RelaxSpec, TrainSpec, WorkflowSpec, load_spec
+from mlipkit.runs import DynamicSpec, FinetuneSpec, LabelSpec, MDSpec, RelaxSpec, TrainSpec, WorkflowSpec, load_spec
 from mlipkit.runs.options import options_of, parse_pairs, spec_from_options
 from mlipkit.runs.spec import AnySpec
 
@@ -103,6 +103,15 @@ def finetune(
 ) -> int | None:  # fmt: skip
     """Fine-tune a universal or a trained potential on labelled frames."""
     return _launch(record, from_options(spec_from_options, FinetuneSpec, values), root, again, resume, detach, only)
+
+
+@command(app, "dynamic", options_of(DynamicSpec))
+def dynamic(
+    record: Record, root: Root = Path("runs"), again: Again = False, resume: Resume = False, detach: Detach = False,
+    only: Only = False, **values: Any,
+) -> int | None:  # fmt: skip
+    """Train a potential on pieces of AIMD runs that it integrates itself."""
+    return _launch(record, from_options(spec_from_options, DynamicSpec, values), root, again, resume, detach, only)
 
 
 @command(app, "md", options_of(MDSpec))

@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from mlipkit.runs.shipped import recording as recording
     from mlipkit.runs.shipped import recordings as recordings
     from mlipkit.runs.shipped import run_here as run_here
+    from mlipkit.runs.spec import CurriculumSpec as CurriculumSpec
+    from mlipkit.runs.spec import DynamicOptimiserSpec as DynamicOptimiserSpec
+    from mlipkit.runs.spec import DynamicSpec as DynamicSpec
     from mlipkit.runs.spec import EngineSpec as EngineSpec
     from mlipkit.runs.spec import EvaluationSpec as EvaluationSpec
     from mlipkit.runs.spec import FinetuneLossSpec as FinetuneLossSpec
@@ -50,6 +53,10 @@ if TYPE_CHECKING:
     from mlipkit.runs.spec import OptimiserSpec as OptimiserSpec
     from mlipkit.runs.spec import RecipeSpec as RecipeSpec
     from mlipkit.runs.spec import RelaxSpec as RelaxSpec
+    from mlipkit.runs.spec import RolloutLossSpec as RolloutLossSpec
+    from mlipkit.runs.spec import RolloutSpec as RolloutSpec
+    from mlipkit.runs.spec import RolloutValidationSpec as RolloutValidationSpec
+    from mlipkit.runs.spec import RunSplitSpec as RunSplitSpec
     from mlipkit.runs.spec import SamplingSpec as SamplingSpec
     from mlipkit.runs.spec import SplitSpec as SplitSpec
     from mlipkit.runs.spec import StartSpec as StartSpec
@@ -61,7 +68,10 @@ if TYPE_CHECKING:
     from mlipkit.runs.spec import parse_spec as parse_spec
 
 __all__ = [
+    "CurriculumSpec",
     "DaskExecutor",
+    "DynamicOptimiserSpec",
+    "DynamicSpec",
     "EngineSpec",
     "Estimate",
     "EvaluationSpec",
@@ -79,7 +89,11 @@ __all__ = [
     "Picked",
     "RecipeSpec",
     "RelaxSpec",
+    "RolloutLossSpec",
+    "RolloutSpec",
+    "RolloutValidationSpec",
     "Run",
+    "RunSplitSpec",
     "SamplingSpec",
     "SplitSpec",
     "StartSpec",

@@ -24,6 +24,7 @@ from mlipkit.runs.spec_md import THERMOSTAT_SEEDS as THERMOSTAT_SEEDS
 JOBS = {
     "train": ("building_train", "run_training"),
     "finetune": ("building_finetune", "run_finetuning"),
+    "dynamic": ("building_dynamic", "run_dynamic"),
     "md": ("building_md", "run_md"),
     "relax": ("building_relax", "run_relaxation"),
     "label": ("building_label", "run_labelling"),

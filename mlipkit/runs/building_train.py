@@ -15,7 +15,7 @@ from mlipkit.events import Control, EventSink, Finished, Saved
 from mlipkit.runs.building_data import _read
 from mlipkit.runs.folder import RunFolder, write_text
 from mlipkit.runs.places import idle_at
-from mlipkit.runs.spec import FittingSpec, TrainSpec
+from mlipkit.runs.spec import DynamicSpec, FittingSpec, TrainSpec
 from mlipkit.runs.spec_train import places_in
 
 if TYPE_CHECKING:
@@ -51,15 +51,15 @@ def split_frames(spec: FittingSpec, base: Path, sink: EventSink | None = None) -
         for name in ("validation", "test")
         if (places := places_in(getattr(spec, name)))
     }
+    n_trajectories = len(np.unique(frames.trajectory[frames.trajectory >= 0]))
     parts = split(
-        frames, by=spec.split.by, seed=spec.split.seed,
+        frames, by=spec.split.method(n_trajectories), seed=spec.split.seed,
         validation=0 if "validation" in apart else size(spec.split.validation),
         test=0 if "test" in apart else size(spec.split.test),
     )  # fmt: skip
     train = parts.train
     if spec.n_train is not None and spec.n_train < len(train):
-        chosen = np.random.default_rng(spec.split.seed).permutation(len(train))[: spec.n_train]
-        train = train.select(np.sort(chosen))
+        train = train.select(_fewer(train, spec.n_train, spec.split.seed, spec.kind == "dynamic"))
     elif spec.n_train is not None and spec.n_train > len(train):
         raise SpecError(
             "more frames than there are", where="n_train", expected=f"at most {len(train)}", found=spec.n_train
@@ -71,7 +71,18 @@ def split_frames(spec: FittingSpec, base: Path, sink: EventSink | None = None) -
     )  # fmt: skip
 
 
-def build_potential(spec: TrainSpec, train: FrameSet) -> Potential:
+def _fewer(train: FrameSet, n: int, seed: int, whole_runs: bool) -> np.ndarray:
+    """Rows of so many frames: any, or of whole runs one after the other, the last one cut."""
+    rng = np.random.default_rng(seed)
+    if not whole_runs:
+        return np.sort(rng.permutation(len(train))[:n])
+    runs = rng.permutation(np.unique(train.trajectory))
+    rows = [np.flatnonzero(train.trajectory == run) for run in runs]
+    in_time = [part[np.argsort(train.time[part], kind="stable")] for part in rows]
+    return np.sort(np.concatenate(in_time)[:n])
+
+
+def build_potential(spec: TrainSpec | DynamicSpec, train: FrameSet) -> Potential:
     """Fresh potential for a training set: atomic energies, scale from the forces, encoder with its own seed."""
     from mlipkit.data import choose_atomic_energies
     from mlipkit.models import Potential, build_encoder

@@ -23,7 +23,17 @@ from mlipkit.runs.interpreters import check_python, interpreter
 from mlipkit.runs.launching import check_places
 from mlipkit.runs.places import run_of
 from mlipkit.runs.run import Run
-from mlipkit.runs.spec import AnySpec, FinetuneSpec, LabelSpec, MDSpec, RelaxSpec, TrainSpec, WorkflowSpec, parse_spec
+from mlipkit.runs.spec import (
+    AnySpec,
+    DynamicSpec,
+    FinetuneSpec,
+    LabelSpec,
+    MDSpec,
+    RelaxSpec,
+    TrainSpec,
+    WorkflowSpec,
+    parse_spec,
+)  # fmt: skip
 
 WARM_UP, STEPS, SECONDS = 2, 3, 1.0
 """Steps that do not count, steps that do at least, and how long small ones go on."""
@@ -195,7 +205,11 @@ def measure(spec: AnySpec, base: Path, begin: float) -> Estimate:
     frames = build.split_frames(spec, base)
     # As the loop counts them: replay has epochs of its own.
     steps = clock.total
-    seconds = steps * step + steps / clock.per_epoch * after
+    if isinstance(spec, DynamicSpec):
+        seconds, steps = _rolled(spec, frames.train, step, after)
+        step = seconds / steps
+    else:
+        seconds = steps * step + steps / clock.per_epoch * after
     if spec.time_limit_s is not None and seconds > spec.time_limit_s:
         steps, seconds = int(steps * spec.time_limit_s / seconds), spec.time_limit_s
     # At the end all parts are evaluated once, and pictures need one more prediction of validation and test.
@@ -203,6 +217,25 @@ def measure(spec: AnySpec, base: Path, begin: float) -> Estimate:
     seconds += setup + first + after * share
     disk = sizes["series"] / (done + 1) * steps + sizes["rest"]
     return Estimate(seconds, peak + _lists(spec, frames.train), int(disk), steps, step, setup)
+
+
+def _rolled(spec: DynamicSpec, frames: Any, step: float, after: float) -> tuple[float, int]:
+    """Seconds and steps of all stages: a step of S structures takes S times one of the first stage's one.
+
+    Stages that end by themselves are taken to make all epochs with the longest roll-outs.
+    """
+    import numpy as np
+
+    from mlipkit.runs.building_dynamic import planned_work, points_in
+
+    sizes = np.unique(frames.trajectory, return_counts=True)[1]
+    stages = planned_work(spec, points_in(spec, sizes.tolist()))
+    first = spec.curriculum.n_structures[0]
+    seconds = sum(steps * step * length / first for length, steps in stages)
+    epochs = spec.max_epochs
+    if spec.curriculum.stage_epochs is not None:
+        epochs = min(epochs, len(stages) * spec.curriculum.stage_epochs)
+    return seconds + epochs * after, max(1, sum(steps for _, steps in stages))
 
 
 def _measure_labelling(spec: LabelSpec, base: Path, begin: float) -> Estimate:
@@ -270,12 +303,18 @@ def _children_peak() -> int:
     return resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _lists(spec: TrainSpec | FinetuneSpec, frames: Any) -> int:
+def _lists(spec: TrainSpec | FinetuneSpec | DynamicSpec, frames: Any) -> int:
     """Bytes of the neighbour lists of all training frames, kept after the first epoch."""
     from mlipkit.data import NeighbourCache
 
-    if isinstance(spec, TrainSpec):
+    if isinstance(spec, TrainSpec) or (isinstance(spec, DynamicSpec) and not spec.potential):
         cutoff = spec.model.cutoff
+    elif isinstance(spec, DynamicSpec):
+        from mlipkit.models import load
+        from mlipkit.runs.building_forces import source_of
+
+        assert spec.potential is not None
+        cutoff = load(source_of(spec.potential, Path.cwd())).cutoff
     else:
         from mlipkit.runs.building_finetune import start_potential
 

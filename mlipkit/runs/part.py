@@ -133,7 +133,7 @@ def code_of(part: Part) -> str:
     given = []
     for key in type(part).model_fields:
         value = getattr(part, key)
-        if key in ("kind", "version") or (value == default[key].get_default(call_default_factory=True)):
+        if value == default[key].get_default(call_default_factory=True):
             continue
         if key == "steps" and getattr(part, "time_ps", None) is not None:
             continue

@@ -15,6 +15,7 @@ from mlipkit.errors import MlipkitError
 from mlipkit.plots import runs as plots
 from mlipkit.plots.survival import Curve, failure_reasons, survival_curves
 from mlipkit.runs.console import MILLI, figures_of, shown
+from mlipkit.runs.dynamic_report import dynamic_html
 from mlipkit.runs.finetune_report import finetune_html
 from mlipkit.runs.folder import write_text
 from mlipkit.runs.label_report import label_html
@@ -23,7 +24,16 @@ from mlipkit.runs.parity_file import parity_pairs
 from mlipkit.runs.places import universal_of
 from mlipkit.runs.replicas import Replicas, curve_of
 from mlipkit.runs.run import Run
-from mlipkit.runs.spec import FinetuneSpec, FittingSpec, LabelSpec, MDSpec, RelaxSpec, TrainSpec, WorkflowSpec
+from mlipkit.runs.spec import (
+    DynamicSpec,
+    FinetuneSpec,
+    FittingSpec,
+    LabelSpec,
+    MDSpec,
+    RelaxSpec,
+    TrainSpec,
+    WorkflowSpec,
+)  # fmt: skip
 from mlipkit.runs.workflow_report import workflow_html
 
 if TYPE_CHECKING:
@@ -60,6 +70,8 @@ REFERENCES = {
     "berendsen": "H. J. C. Berendsen et al., J. Chem. Phys. 81, 3684 (1984).",
     "nose_hoover": "G. J. Martyna, M. L. Klein, M. Tuckerman, J. Chem. Phys. 97, 2635 (1992).",
     "fire": "E. Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006) (FIRE).",
+    "dynamic": "Dynamic Training Enhances Machine Learning Potentials for Long-Lasting Molecular Dynamics, data doi "
+    "10.6084/m9.figshare.28498778.",
     "workflow": "arXiv 2603.10159 (naive and iterative fine-tuning of universal potentials).",
     "ase": "A. Hjorth Larsen et al., The Atomic Simulation Environment, J. Phys.: Condens. Matter 29, 273002 (2017).",
 }
@@ -229,6 +241,8 @@ def _section(run: Run, heading: bool) -> str:
             parts.append(f"<h3>{html.escape(title)}</h3>{figure_html(figure)}")
     except MlipkitError as error:
         parts.append(f'<p class="verdict warning">A picture could not be drawn: {html.escape(str(error))}</p>')
+    if isinstance(run.spec, DynamicSpec):
+        parts.append(dynamic_html(run))
     if isinstance(run.spec, FinetuneSpec):
         parts.append(finetune_html(run))
     elif isinstance(run.spec, LabelSpec):
@@ -264,9 +278,12 @@ def _citations(runs: Sequence[Run]) -> str:
             keys[spec.maker] = None
         elif isinstance(spec, WorkflowSpec):
             keys |= dict.fromkeys(("workflow", spec.sampling.ensemble, "fire", spec.label.maker))
+        elif isinstance(spec, TrainSpec | DynamicSpec):
+            keys |= {"dynamic": None} if isinstance(spec, DynamicSpec) else {}
+            keys |= {} if getattr(spec, "potential", None) else {spec.model.encoder: None}
         else:
-            keys[spec.model.encoder if isinstance(spec, TrainSpec) else getattr(spec, "ensemble", "fire")] = None
-        universal = universal_of(getattr(spec, "potential", getattr(spec, "maker", "")))
+            keys[getattr(spec, "ensemble", "fire")] = None
+        universal = universal_of(getattr(spec, "potential", getattr(spec, "maker", "")) or "")
         keys |= {f"universal:{universal[0]}": None} if universal else {}
     items = "".join(f"<li>{html.escape(REFERENCES[key])}</li>" for key in keys if key in REFERENCES)
     return f"<h2>Please cite</h2><ul><li>mlipkit {__version__} (CITATION.cff)</li>{items}</ul>"

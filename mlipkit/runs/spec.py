@@ -17,6 +17,13 @@ from pydantic import Field
 
 from mlipkit.errors import SpecError, nearest
 from mlipkit.runs.spec_base import BaseSpec
+from mlipkit.runs.spec_dynamic import CurriculumSpec as CurriculumSpec
+from mlipkit.runs.spec_dynamic import DynamicOptimiserSpec as DynamicOptimiserSpec
+from mlipkit.runs.spec_dynamic import DynamicSpec
+from mlipkit.runs.spec_dynamic import RolloutLossSpec as RolloutLossSpec
+from mlipkit.runs.spec_dynamic import RolloutSpec as RolloutSpec
+from mlipkit.runs.spec_dynamic import RolloutValidationSpec as RolloutValidationSpec
+from mlipkit.runs.spec_dynamic import RunSplitSpec as RunSplitSpec
 from mlipkit.runs.spec_finetune import FinetuneLossSpec as FinetuneLossSpec
 from mlipkit.runs.spec_finetune import FinetuneOptimiserSpec as FinetuneOptimiserSpec
 from mlipkit.runs.spec_finetune import FinetuneSpec
@@ -40,11 +47,12 @@ from mlipkit.runs.spec_workflow import TuningOptimiserSpec as TuningOptimiserSpe
 from mlipkit.runs.spec_workflow import TuningSpec as TuningSpec
 from mlipkit.runs.spec_workflow import WorkflowSpec
 
-AnySpec = TrainSpec | FinetuneSpec | MDSpec | RelaxSpec | LabelSpec | WorkflowSpec
+AnySpec = TrainSpec | FinetuneSpec | DynamicSpec | MDSpec | RelaxSpec | LabelSpec | WorkflowSpec
 Spec = Annotated[AnySpec, Field(discriminator="kind")]
 KINDS: dict[str, type[BaseSpec]] = {
     "train": TrainSpec,
     "finetune": FinetuneSpec,
+    "dynamic": DynamicSpec,
     "md": MDSpec,
     "relax": RelaxSpec,
     "label": LabelSpec,

@@ -22,6 +22,10 @@ class SplitSpec(Part):
     )
     seed: int = Field(default=0, ge=0, description="random seed of the split")
 
+    def method(self, n_trajectories: int) -> str:
+        """How frames of so many trajectories are divided, as `mlipkit.data.split` names it."""
+        return self.by
+
     @model_validator(mode="after")
     def _share_or_number(self):
         for name in ("validation", "test"):

@@ -39,7 +39,8 @@ class Source(Protocol):
         frames: the labelled frames behind it: for coverage, plausibility and the final table of errors.
         fingerprint: changes when the data change; a training resumes only on the same data.
 
-    A source may have `epoch_points`: training points per epoch of the present stage, in place of the settings'.
+    A source may have `epoch_points`: training points per epoch of the present stage, in place of the settings'; and
+    `stage_points`: those of the present stage and of all that may follow, so that the end can be foreseen.
     """
 
     @property

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -259,6 +260,7 @@ class _Loop:
         at.stage, at.stage_epoch, at.best, at.waited = stage, at.epoch, {}, 0
         self.order = self._order(self.source)
         state.rate.new_stage(at.step, self.order.steps_per_epoch)
+        self._foresee()
 
     def _evaluate(self) -> bool:
         """Measure the present weights (averaged ones when there are); True when they are the best, which are saved."""
@@ -341,6 +343,7 @@ class _Loop:
             self.potential.check_elements(list(self.test.elements))
             if not any(preflight.coverage(self.test).values()):
                 raise LabelError("no test frame has a label", where="test", hint="Leave the test set out")
+        self._foresee()
         facts = preflight.check(
             self.terms, self.potential, self.source.frames, self.validation, self.settings, self.sink
         )
@@ -413,6 +416,14 @@ class _Loop:
         s = self.settings
         points = getattr(source, "epoch_points", None) or s.points_per_epoch
         return Order(len(source), s.shuffle_seed, s.batch_size, self.processes.number, points)
+
+    def _foresee(self) -> None:
+        """With stages of fixed length the end is known."""
+        stages, epochs = getattr(self.source, "stage_points", None), self.settings.stage_epochs
+        if epochs is None or stages is None:
+            return
+        orders = [replace(self.order, points=points or self.settings.points_per_epoch) for points in stages]
+        self.state.rate.foresee([epochs * order.steps_per_epoch for order in orders])
 
     def _converged(self) -> bool:
         settings, at, rate = self.settings, self.state.at, self.state.rate

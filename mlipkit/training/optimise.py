@@ -6,7 +6,7 @@ Each keeps its state in the open, so that a checkpoint is a dictionary and resum
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -98,7 +98,10 @@ class LearningRate:
             epochs = done // self.steps_per_epoch
             return max(lowest, self.base * settings.schedule_factor ** (epochs // settings.schedule_epochs))
         if settings.schedule == "cosine":
-            span = max(1, self.planned - self.first_step - settings.warmup_steps)
+            end = self.planned - self.first_step
+            if settings.stage_epochs is not None:
+                end = settings.stage_epochs * self.steps_per_epoch
+            span = max(1, end - settings.warmup_steps)
             part = min(1.0, (done - settings.warmup_steps) / span)
             return lowest + (self.base - lowest) * 0.5 * (1 + math.cos(math.pi * part))
         return self.base
@@ -131,6 +134,12 @@ class LearningRate:
         self.steps_per_epoch = max(1, steps_per_epoch)
         self.base = self.settings.stage_learning_rate or self.settings.learning_rate
         self.first_step, self.factor, self.best, self.waited = step, 1.0, math.inf, 0
+
+    def foresee(self, steps_per_stage: Sequence[int]) -> None:
+        """Plan for the present stage and those after it, of so many steps each."""
+        bound = self.settings.max_steps
+        planned = self.first_step + sum(steps_per_stage)
+        self.planned = planned if bound is None else min(planned, bound)
 
     def state(self) -> dict[str, Any]:
         """Everything that is not in the settings."""

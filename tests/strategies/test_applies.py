@@ -37,10 +37,11 @@ def of(situation: Situation) -> dict[str, Answer]:
 def test_everything_is_there_and_the_loop_wants_a_failure():
     found = of(ALL)
     assert list(found) == [
-        "train", "finetune", "workflow:naive", "workflow:iterative", "workflow:longrun", "workflow:hybrid",
+        "train", "finetune", "dynamic", "workflow:naive", "workflow:iterative", "workflow:longrun", "workflow:hybrid",
         "workflow:packmol_first", "workflow:high_force", "close_loop",
     ]  # fmt: skip
-    assert {name for name, answer in found.items() if answer.state == "ready"} == set(found) - {"close_loop"}
+    assert {name for name, answer in found.items() if answer.state == "ready"} == set(found) - {"close_loop", "dynamic"}
+    assert found["dynamic"].sentence == "Needs at least 200 frames in order of time, there are 100."
     assert "a simulation that fails" in found["close_loop"].sentence
     assert found["close_loop"].spec == {
         "kind": "md", "potential": "sample:ethanol_50", "start": "sample:ethanol_600K@0", "time_ps": 10.0,
@@ -185,3 +186,19 @@ def test_the_first_frame_of_a_place():
     assert first_of("a.xyz@:100") == "a.xyz@0"
     assert first_of("a.xyz@20:30") == "a.xyz@20"
     assert first_of("a.xyz@-1") == "a.xyz@-1"
+
+
+def test_dynamic_training_wants_every_frame_of_runs_in_order_of_time():
+    import mlipkit as mk
+    from mlipkit.strategies.applies.rolling import dynamic
+
+    loose = Frames(place="x.xyz", n=500, n_atoms=9, most_atoms=9, elements=(1, 6, 8), energy=500, forces=500)
+    assert dynamic(Situation(loose)).state == "needs"
+    assert "time-ordered frames: none of 500" in dynamic(Situation(loose)).sentence
+    runs = replace(loose, time_ordered=500)
+    ready = dynamic(Situation(runs))
+    assert ready.state == "ready", ready.sentence
+    assert ready.spec is not None
+    assert isinstance(mk.runs.parse_spec(ready.spec), mk.DynamicSpec)
+    half = dynamic(Situation(replace(runs, forces=300)))
+    assert "forces on every frame: 300 of 500" in half.sentence

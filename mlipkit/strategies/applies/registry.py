@@ -23,6 +23,7 @@ class Applies(Protocol):
 PLUGS: dict[str, Applies | str] = {
     "train": "mlipkit.strategies.applies.fitting:training",
     "finetune": "mlipkit.strategies.applies.fitting:finetuning",
+    "dynamic": "mlipkit.strategies.applies.rolling:dynamic",
     "workflow": "mlipkit.strategies.applies.workflows:workflows",
     "close_loop": "mlipkit.strategies.applies.loop:closing_the_loop",
 }

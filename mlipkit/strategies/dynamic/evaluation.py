@@ -120,9 +120,7 @@ def nve_rollouts(
         _Piece(potential, runs, starts[first : first + batch], structures, cache, frozen).go(float(steps[0]))
         for first in range(0, len(starts), batch)
     ]
-    joined = {
-        name: np.concatenate([getattr(piece, name) for piece in pieces]) for name in ("error", "apart", "energy")
-    }
+    joined = {name: np.concatenate([getattr(piece, name) for piece in pieces]) for name in ("error", "apart", "energy")}
     same = np.concatenate([piece.same for piece in pieces]) if equal_frames else None
     n_atoms = np.asarray(runs.frames.n_atoms)[starts]
     return Rollouts(
@@ -143,7 +141,7 @@ class _Piece:
         self.state = _state(runs, starts, frozen)
         n_atoms = np.asarray(frames.n_atoms)[starts]
         # Frames of a run have the same atoms in the same order: a step later is n rows further.
-        self.rows = np.concatenate([np.arange(frames.offsets[a], frames.offsets[a + 1]) for a in starts])
+        self.rows = np.concatenate([np.arange(int(frames.offsets[a]), int(frames.offsets[a + 1])) for a in starts])
         self.stride = np.repeat(n_atoms, n_atoms)
         self.system = np.repeat(np.arange(len(starts)), n_atoms)
         self.counts = n_atoms

@@ -12,7 +12,7 @@ import numpy as np
 
 from mlipkit.events import EventSink, Message
 from mlipkit.strategies.dynamic.recipe import DynamicRecipe
-from mlipkit.strategies.dynamic.source import SequenceSource
+from mlipkit.strategies.dynamic.source import SequenceSource, points_of
 from mlipkit.strategies.dynamic.validation import MEPA, RolloutValidation
 from mlipkit.training import evaluate
 from mlipkit.training.batches import Order
@@ -149,8 +149,7 @@ def stages_of(
         if one["best"] and (result.best.parent / file).is_file():
             figures = read_header(result.best.parent / file)["card"]["metrics"].get("validation", {})
         evaluating = one["evaluation_s"] - before["evaluation_s"]
-        points = recipe.evaluations_per_epoch
-        per_epoch = settings.points_per_epoch if points is None else max(1, round(points / length))
+        per_epoch = points_of(recipe.evaluations_per_epoch, length) or settings.points_per_epoch
         order = Order(len(source), 0, settings.batch_size, settings.num_processes, per_epoch)
         mepa = figures.get(MEPA)
         found.append(Stage(
@@ -196,8 +195,8 @@ def _sentence(stages: list[Stage], chosen: Stage, held: int | None, structures: 
     first = stages[0]
     start = "Stopped; best" if state == "stopped" else "Best"
     text = (
-        f"{start} with roll-outs of {chosen.n_structures} (stage {chosen.number} of {len(stages)}): error per atom type "
-        f"and step {chosen.rollout_mepa:.4g} eV/Å over {structures} structures of validation runs"
+        f"{start} with roll-outs of {chosen.n_structures} (stage {chosen.number} of {len(stages)}): error per atom "
+        f"type and step {chosen.rollout_mepa:.4g} eV/Å over {structures} structures of validation runs"
     )
     if chosen.number > 1 and first.rollout_mepa is not None:
         text += f", {first.rollout_mepa:.4g} after the first stage"

@@ -24,6 +24,11 @@ APART = 0.2
 """Å; roll-outs that end further from the reference on average are not made longer: their edges would be wrong."""
 
 
+def points_of(evaluations: int | None, n_structures: int) -> int | None:
+    """Start points that need so many force evaluations."""
+    return None if evaluations is None else max(1, round(evaluations / n_structures))
+
+
 class SequenceSource:
     """Pieces of runs, one per start point.
 
@@ -74,7 +79,15 @@ class SequenceSource:
     @property
     def epoch_points(self) -> int | None:
         """Start points per epoch of the present stage, or None where the settings say it."""
-        return None if self.evaluations is None else max(1, round(self.evaluations / self.n_structures))
+        return self.stage_points[0]
+
+    @property
+    def stage_points(self) -> list[int | None]:
+        """The same of the present stage and of those after it."""
+        lengths = (
+            self.structures[self.stage :] if self.held is None else [self.held] * (len(self.structures) - self.stage)
+        )
+        return [points_of(self.evaluations, length) for length in lengths]
 
     @property
     def frames(self) -> FrameSet:

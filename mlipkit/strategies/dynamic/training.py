@@ -80,7 +80,7 @@ def dynamic_training(
     starts = validation_starts(held, recipe.validation_structures, recipe.validation_points)
     folder.mkdir(parents=True, exist_ok=True)
     watch = RolloutValidation(held, starts, recipe.validation_structures, source, path=folder / CURVES, frozen=frozen)
-    settings = _planned(settings, recipe, source)
+    settings = _planned(settings, recipe)
     sink(Message(plan_words(settings, recipe, source, watch)))
     # Of a training that ended earlier; until this one ends, the best checkpoint is what there is.
     (folder / "checkpoints" / CHOSEN).unlink(missing_ok=True)
@@ -105,7 +105,7 @@ def _settled(settings: TrainSettings, recipe: DynamicRecipe) -> TrainSettings:
     )  # fmt: skip
 
 
-def _planned(settings: TrainSettings, recipe: DynamicRecipe, source: SequenceSource) -> TrainSettings:
+def _planned(settings: TrainSettings, recipe: DynamicRecipe) -> TrainSettings:
     """With stages of fixed length the end is known."""
     if settings.converge != "fixed":
         return settings
@@ -113,9 +113,7 @@ def _planned(settings: TrainSettings, recipe: DynamicRecipe, source: SequenceSou
     return replace(settings, max_epochs=min(settings.max_epochs, settings.stage_epochs * len(recipe.n_structures)))
 
 
-def plan_words(
-    settings: TrainSettings, recipe: DynamicRecipe, source: SequenceSource, watch: RolloutValidation
-) -> str:
+def plan_words(settings: TrainSettings, recipe: DynamicRecipe, source: SequenceSource, watch: RolloutValidation) -> str:
     """What will be done, in one sentence."""
     stages = ", ".join(map(str, recipe.n_structures))
     if settings.converge == "fixed":

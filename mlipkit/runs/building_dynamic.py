@@ -1,0 +1,171 @@
+"""Dynamic training as a run: from the specification to runs, recipe, settings and the strategy."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from mlipkit.events import Control, EventSink, Finished, Saved
+from mlipkit.runs.building_forces import source_of
+from mlipkit.runs.building_train import build_potential, ending_of, split_frames, write_parity
+from mlipkit.runs.folder import RunFolder, write_text
+from mlipkit.runs.spec import DynamicSpec
+
+if TYPE_CHECKING:
+    from mlipkit.data import FrameSet
+    from mlipkit.models import BasePotential
+    from mlipkit.strategies.dynamic import DynamicRecipe, Rollouts
+    from mlipkit.training import TrainSettings
+
+TEST_ROLLOUTS = "test_rollouts.npz"
+ARRAYS = ("error", "on_reference", "apart", "energy", "timestep", "run", "start", "n_atoms")
+
+
+def recipe_of(spec: DynamicSpec) -> DynamicRecipe:
+    """The recipe as `mlipkit.strategies.dynamic` takes it."""
+    from mlipkit.strategies.dynamic import DynamicRecipe, RolloutSettings
+    from mlipkit.strategies.dynamic.recipe import MANY
+
+    how, loss, curriculum, validation = spec.rollout, spec.loss, spec.curriculum, spec.rollout_validation
+    return DynamicRecipe(
+        n_structures=tuple(curriculum.n_structures),
+        rollout=RolloutSettings(
+            how.bptt, how.window, how.recompute == "always", MANY if how.recompute == "auto" else None,
+            how.position_update,
+        ),
+        refresh=how.refresh, loss=loss.kind, first_weight=loss.first_step, energy_weight=loss.energy,
+        energy_weight_dyn=loss.energy_dyn, velocities=how.velocities,
+        evaluations_per_epoch=curriculum.evaluations_per_epoch, apart_limit=curriculum.apart_limit,
+        validation_structures=validation.n_structures, validation_points=validation.n_points, choose=curriculum.choose,
+        refit_energy=loss.refit_energy, auxiliary_heads=spec.auxiliary_heads, frozen=tuple(how.frozen),
+    )  # fmt: skip
+
+
+def dynamic_settings(spec: DynamicSpec, precision: str) -> TrainSettings:
+    """The numbers of a specification as `mlipkit.training` takes them."""
+    from mlipkit.training import TrainSettings
+
+    curriculum = spec.curriculum
+    return TrainSettings(
+        batch_size=spec.batch_size, evaluation_batch_size=max(spec.batch_size, 64), max_epochs=spec.max_epochs,
+        max_steps=spec.max_steps, time_limit_s=spec.time_limit_s, points_per_epoch=curriculum.points_per_epoch,
+        converge=curriculum.converge, stage_epochs=curriculum.stage_epochs, stage_start=curriculum.start_from,
+        shuffle_seed=spec.seed, noise_seed=spec.seed, precision=precision,  # type: ignore[arg-type]
+        device=spec.device, **spec.optimiser.model_dump(),
+    )  # fmt: skip
+
+
+def start_potential(spec: DynamicSpec, train: FrameSet, base: Path) -> BasePotential:
+    """A new potential, or the one to start from, in the precision of the specification where it computes in it."""
+    from mlipkit.models import UniversalPotential, load
+
+    if not spec.potential:
+        return build_potential(spec, train)
+    potential = load(source_of(spec.potential, base))
+    wanted = getattr(torch, spec.dtype)
+    if any(isinstance(part, UniversalPotential) and wanted not in part.PRECISIONS for part in potential.modules()):
+        return potential
+    return potential.to(wanted)
+
+
+def planned_work(spec: DynamicSpec, n_points: int) -> list[tuple[int, int]]:
+    """(S, steps) of each stage; of stages that end by themselves, all epochs at the longest roll-outs at most."""
+    from mlipkit.strategies.dynamic.source import points_of
+    from mlipkit.training.batches import Order
+
+    curriculum = spec.curriculum
+
+    def steps(length: int) -> int:
+        points = points_of(curriculum.evaluations_per_epoch, length) or curriculum.points_per_epoch
+        return Order(n_points, 0, spec.batch_size, points=points).steps_per_epoch
+
+    lengths = curriculum.n_structures
+    if curriculum.stage_epochs is None:
+        return [(max(lengths), spec.max_epochs * steps(max(lengths)))]
+    left, found = spec.max_epochs, []
+    for length in lengths:
+        epochs = min(curriculum.stage_epochs, left)
+        found.append((length, epochs * steps(length)))
+        left -= epochs
+    return found
+
+
+def run_dynamic(spec: DynamicSpec, files: RunFolder, base: Path, sink: EventSink, control: Control) -> Finished:
+    """Train what the specification says, or go on where the folder stands."""
+    from mlipkit.strategies.dynamic import dynamic_training
+
+    parts = split_frames(spec, base, sink)
+    write_text(files.path / "split.json", json.dumps(parts.to_json()))
+    potential = start_potential(spec, parts.train, base)
+    precision = str(potential.dtype).removeprefix("torch.")
+    found = dynamic_training(
+        potential, parts.train, parts.validation, dynamic_settings(spec, precision), recipe_of(spec),
+        folder=files.path, test=parts.test if len(parts.test) else None, sink=sink, control=control,
+    )  # fmt: skip
+    result = found.result
+    facts: dict[str, Any] = {
+        **found.facts(),
+        "metrics": {name: dict(figures) for name, figures in found.metrics.items()},
+        "epoch": result.epoch, "step": result.step, "best_epoch": found.stages[found.chosen - 1].best_epoch,
+        "steps_per_s": round(result.step / result.seconds, 3) if result.seconds else None,
+        "frames": {"train": len(parts.train), "validation": len(parts.validation), "test": len(parts.test)},
+        "runs": {name: len(np.unique(getattr(parts, name).trajectory)) for name in ("train", "validation", "test")},
+    }  # fmt: skip
+    if result.state == "stopped":
+        return Finished("stopped", "stopped by the user", facts)
+    write_parity(found.potential, {"validation": parts.validation, "test": parts.test}, files.parity)
+    sink(Saved(str(files.parity), "predictions beside labels"))
+    if len(parts.test):
+        facts["test_rollouts"] = test_rollouts(spec, found.potential, parts.test, files.path / TEST_ROLLOUTS)
+        sink(Saved(str(files.path / TEST_ROLLOUTS), "roll-outs of the test part"))
+    over = result.ending == "converged" or (result.ending == "max_epochs" and result.epoch < spec.max_epochs)
+    ended = "every stage is over" if over else ending_of(spec, result.ending)
+    return Finished("completed", f"{ended}. {found.sentence}", facts)
+
+
+def test_rollouts(spec: DynamicSpec, potential: BasePotential, test: FrameSet, path: Path) -> dict[str, Any]:
+    """Roll out on the test part, keep the arrays, and say what they came to."""
+    from mlipkit.strategies.dynamic import aimd_runs, nve_rollouts, validation_starts
+    from mlipkit.strategies.dynamic.evaluation import DIVERGED
+
+    recipe = recipe_of(spec)
+    runs = aimd_runs(test, recipe.velocities)
+    longest = int(np.diff(runs.starts).max())
+    structures = max(1, min(spec.rollout_validation.test_structures, longest - 2))
+    starts = validation_starts(runs, structures, recipe.validation_points)
+    frozen = None
+    if recipe.frozen:
+        frozen = np.isin(np.arange(int(test.n_atoms[0])), recipe.frozen)
+    found = nve_rollouts(potential, runs, starts, structures, frozen=frozen)
+    keep_rollouts(found, path)
+    times = found.divergence_time()
+    return {
+        "structures": structures, "starts": len(starts), "timestep": float(found.timestep[0]),
+        "mepa": _plain(found.mepa().mean()), "equal_frames": _plain(found.equal_frames().mean()),
+        "per_element": found.per_element(), "drift": _plain(np.nanmedian(np.abs(found.drift()))),
+        "diverged": int(np.isfinite(times).sum()), "divergence_limit": DIVERGED,
+        "divergence_fs": _plain(np.median(times)),
+    }  # fmt: skip
+
+
+def keep_rollouts(found: Rollouts, path: Path) -> None:
+    """Write the arrays of roll-outs, whole."""
+    arrays = {name: getattr(found, name) for name in ARRAYS if getattr(found, name) is not None}
+    partial = path.with_name(f".{path.stem}.part.npz")
+    np.savez_compressed(partial, elements=np.asarray(found.elements), **arrays)
+    partial.replace(path)
+
+
+def _plain(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
+
+
+def points_in(spec: DynamicSpec, sizes: Sequence[int]) -> int:
+    """Start points of runs of so many frames, where the frames have velocities."""
+    longest = max(spec.curriculum.n_structures)
+    return max(1, sum(max(0, size - longest - 1) for size in sizes))

@@ -1,0 +1,130 @@
+"""Dynamic training as a run: specification, files, what is said, stopping and going on, its report."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+import mlipkit as mk
+from mlipkit import events
+from mlipkit.errors import SpecError
+from mlipkit.runs import parse_spec
+
+QUICK = {
+    "data": "sample:ethanol_nve@:1203", "model": {"features": 8, "layers": 1, "cutoff": 4.0}, "batch_size": 8,
+    "curriculum": {"n_structures": [1, 2, 4], "converge": "fixed", "stage_epochs": 2, "evaluations_per_epoch": 32},
+    "rollout_validation": {"n_structures": 10, "n_points": 3, "test_structures": 20},
+    "split": {"by": "block"},
+}  # fmt: skip
+
+
+def test_the_specification_is_its_yaml_and_its_code():
+    spec = mk.DynamicSpec(**QUICK, rollout={"bptt": False, "refresh": None, "frozen": [0, 1]}, loss={"kind": "mse"})
+    assert parse_spec(yaml.safe_load(spec.to_yaml())) == spec
+    assert eval(spec.code().splitlines()[2].removeprefix("run = mk.launch")) == spec
+    assert spec.default_name == "dynamic_painn"
+    assert mk.DynamicSpec(data="x", potential="sample:ethanol_50").default_name == "dynamic"
+    assert dict(mk.DynamicSpec(data="x", potential="runs/a").places())["potential"] == "runs/a"
+    typed = mk.DynamicSpec(data="x", curriculum={"n_structures": "1, 2,4"}).curriculum
+    assert typed.n_structures == [1, 2, 4]
+
+
+def test_the_defaults_are_the_published_ones():
+    spec = mk.DynamicSpec(data="x", optimiser={"warmup_steps": 3})
+    optimiser = spec.optimiser
+    assert (optimiser.learning_rate, optimiser.schedule_factor, optimiser.minimum_rate) == (1e-3, 0.33, 2e-6)
+    assert (optimiser.stage_learning_rate, optimiser.schedule_patience, optimiser.clip_norm) == (1e-4, 15, 1.0)
+    assert (spec.batch_size, spec.rollout.bptt, spec.rollout.refresh) == (32, True, 1)
+    assert (spec.rollout_validation.n_structures, spec.curriculum.converge) == (60, "patience_at_min_lr")
+
+
+@pytest.mark.parametrize(
+    ("fields", "match"),
+    [
+        ({"curriculum": {"n_structures": [2, 1]}}, "never fall"),
+        ({"curriculum": {"stage_epochs": 3}}, "go together"),
+        ({"curriculum": {"evaluations_per_epoch": 64}}, "no effect with converge"),
+        ({"rollout": {"bptt": False, "window": 2}}, "window has no effect"),
+        ({"optimiser": {"patience": 3}}, "go together"),
+        ({"optimiser": {"schedule": "constant"}}, "needs optimiser.schedule"),
+        ({"potential": "sample:ethanol_50", "model": {"features": 8}}, "model has no effect"),
+        ({"auxiliary_heads": "drop"}, "no effect on a new model"),
+        ({"split": {"by": "random"}}, "split"),
+        ({"allow_partial": True}, "allow_partial"),
+    ],
+)
+def test_what_cannot_act_is_refused(fields, match):
+    with pytest.raises(SpecError, match=match):
+        mk.DynamicSpec(data="sample:ethanol_nve", **fields)
+
+
+def test_runs_are_held_out_whole_where_there_are_enough(tmp_path: Path):
+    from mlipkit.runs.building_train import split_frames
+
+    spec = mk.DynamicSpec(data="sample:ethanol_nve", n_train=1000)
+    parts = split_frames(spec, tmp_path)
+    assert parts.by == "trajectory"
+    held = [set(np.unique(part.trajectory).tolist()) for part in (parts.train, parts.validation, parts.test)]
+    assert [len(one) for one in held] == [3, 2, 2]
+    assert not held[0] & held[1]
+    assert len(parts.train) == 1000
+    for run in held[0]:
+        assert np.allclose(np.diff(np.sort(parts.train.time[parts.train.trajectory == run])), 0.5)
+    assert split_frames(mk.DynamicSpec(data="sample:ethanol_nve@:1203"), tmp_path).by == "block"
+
+
+@pytest.mark.full
+def test_a_run_says_what_its_stages_did_and_its_potential_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    spec = mk.DynamicSpec(**QUICK, name="rolled")
+    assert mk.runs.estimate(spec).steps == 2 * (4 + 2 + 1)
+    run = mk.launch(spec).wait(120)
+    assert run.state == "completed", run.reason
+    facts = run.facts()
+    assert run.reason == f"every stage is over. {facts['sentence']}"
+    assert [one["n_structures"] for one in facts["stages"]] == [1, 2, 4]
+    assert [one["evaluations"] for one in facts["stages"]] == [64, 64, 64]
+    assert facts["training_s"] > 0 < facts["validation_s"]
+    rows = run.series("validation").read()
+    assert rows["n_structures"].tolist() == [1, 1, 1, 2, 2, 4, 4]
+    parts = [rows[f"rollout_mepa/element={symbol}"] for symbol in "HCO"]
+    np.testing.assert_allclose(np.sum(parts, axis=0), rows["rollout_mepa"])
+    assert rows["evaluation_s"][-1] < rows["seconds"][-1]
+    curves = json.loads((run.folder / "rollouts.json").read_text())
+    assert set(curves) == {"1", "2", "3", "timestep"}
+    assert np.mean(curves["3"]["best"]["error"]) == pytest.approx(facts["stages"][2]["rollout_mepa"])
+    with np.load(run.folder / "test_rollouts.npz") as arrays:
+        assert arrays["error"].shape == arrays["on_reference"].shape == (3, 20, 3)
+        assert np.nansum(arrays["error"], axis=2).mean() == pytest.approx(facts["test_rollouts"]["mepa"])
+    page = run.report().read_text()
+    words = (facts["sentence"][:40], "Error of validation roll-outs", "Stages", "at equal frames", "control of equal")
+    for text in words:
+        assert text in page
+    md = mk.launch(mk.MDSpec(potential="runs/rolled", start="sample:ethanol_300K@0", steps=20)).wait(120)
+    assert md.state in ("completed", "failed"), md.reason
+    on = mk.DynamicSpec(**{**QUICK, "model": {}}, potential="runs/rolled", name="on")
+    again = mk.launch(on).wait(120)
+    assert again.state == "completed", again.reason
+    begin = again.series("validation").read()["rollout_mepa"][0]
+    assert begin == pytest.approx(facts["stages"][facts["chosen"] - 1]["rollout_mepa"], rel=1e-3)
+
+
+@pytest.mark.full
+def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    long = {**QUICK, "curriculum": {**QUICK["curriculum"], "stage_epochs": 300}}
+    run = mk.launch(mk.DynamicSpec(**long, name="long"))
+    while run.active and (run.progress is None or run.progress.done < 20):
+        run.wait(0.1)
+    run.stop()
+    assert run.wait(60).state == "stopped"
+    assert "Stopped" in run.facts()["sentence"]
+    done = run.progress.done
+    run.change(max_epochs=max(run.last(events.Evaluated).epoch + 2, 3))
+    run.resume().wait(120)
+    assert run.state == "completed", run.reason
+    assert run.progress.done > done
