@@ -133,25 +133,25 @@ def test_a_failed_simulation_closes_the_loop_and_one_that_held_does_not():
 
 
 def test_a_strategy_joins_by_registering_one_function():
-    def dynamic(situation: Situation) -> Answer:
+    def rolling(situation: Situation) -> Answer:
         return Answer.of(
-            "dynamic", "Training through MD", ready="rolls out", needs=[situation.time_order(), situation.cell()],
+            "rolling", "Training through MD", ready="rolls out", needs=[situation.time_order(), situation.cell()],
             expected=Expected(0),
         )  # fmt: skip
 
-    register("dynamic", dynamic)
+    register("rolling", rolling)
     try:
-        assert "a cell: not all frames are periodic" in of(ALL)["dynamic"].sentence
+        assert "a cell: not all frames are periodic" in of(ALL)["rolling"].sentence
         loose = replace(ETHANOL, time_ordered=0, periodic="all")
-        assert of(replace(ALL, frames=loose))["dynamic"].sentence == (
+        assert of(replace(ALL, frames=loose))["rolling"].sentence == (
             "Needs time-ordered frames: none of 100 belong to a trajectory."
         )
-        assert of(replace(ALL, frames=replace(ETHANOL, periodic="all")))["dynamic"].state == "ready"
+        assert of(replace(ALL, frames=replace(ETHANOL, periodic="all")))["rolling"].state == "ready"
         with pytest.raises(SpecError, match="answers already"):
-            register("dynamic", dynamic)
+            register("rolling", rolling)
     finally:
-        unregister("dynamic")
-    assert "dynamic" not in PLUGS
+        unregister("rolling")
+    assert "rolling" not in PLUGS
 
 
 def test_a_plug_that_breaks_is_an_answer():
@@ -164,19 +164,19 @@ def test_a_plug_that_breaks_is_an_answer():
         unregister("gone")
     assert found["broken"].state == found["gone"].state == "impossible"
     assert "ZeroDivisionError" in found["broken"].sentence
-    assert len(found) == 11
+    assert len(found) == 12
 
 
 def test_text_and_page():
     from mlipkit.strategies.applies import Answers
 
     found = Answers(tuple(ask(ALL)), "Frames: 100 <b>", "Potential: x", ("A note.",))
-    assert found.sentence == "8 ready, 1 need something"
+    assert found.sentence == "8 ready, 2 need something"
     assert "✓ ready" in str(found)
     assert "A note." in str(found)
     page = found._repr_html_()
     assert "100 &lt;b&gt;" in page
-    assert page.count("<tr>") == 10
+    assert page.count("<tr>") == 11
     assert found["finetune"].strategy == "finetune"
     assert len(found[:2]) == 2
 
@@ -189,7 +189,7 @@ def test_the_first_frame_of_a_place():
 
 
 def test_dynamic_training_wants_every_frame_of_runs_in_order_of_time():
-    import mlipkit as mk
+    from mlipkit.runs import DynamicSpec, parse_spec
     from mlipkit.strategies.applies.rolling import dynamic
 
     loose = Frames(place="x.xyz", n=500, n_atoms=9, most_atoms=9, elements=(1, 6, 8), energy=500, forces=500)
@@ -199,6 +199,6 @@ def test_dynamic_training_wants_every_frame_of_runs_in_order_of_time():
     ready = dynamic(Situation(runs))
     assert ready.state == "ready", ready.sentence
     assert ready.spec is not None
-    assert isinstance(mk.runs.parse_spec(ready.spec), mk.DynamicSpec)
+    assert isinstance(parse_spec(ready.spec), DynamicSpec)
     half = dynamic(Situation(replace(runs, forces=300)))
     assert "forces on every frame: 300 of 500" in half.sentence
