@@ -32,6 +32,7 @@ from .workflow_view import WorkflowView
 START_TEXT = ("▶ Start", "Measure, then start the run in a process of its own")
 VIEWS: dict[str, type[RunView]] = {
     "md": MDView, "train": TrainingMonitor, "finetune": TrainingMonitor, "label": LabelView, "workflow": WorkflowView,
+    "dynamic": TrainingMonitor,
 }  # fmt: skip
 QUIET_S = 1.2
 """Pause after the last change before the estimate is measured by itself."""
@@ -45,7 +46,7 @@ class Launcher(ClosingBox):
     Before every start three real steps are measured in a process of their own, and what the run will take is shown.
 
     Args:
-        kind: "md", "train", "label", "finetune" or "workflow".
+        kind: "md", "train", "label", "finetune", "dynamic" or "workflow".
         root: folder in which runs are kept.
         automatic: measure time, memory and disk by itself after each change by the user.
         **values: fields to begin with; nested ones as ``model__features=32``.

@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from mlipkit.data import samples
 from mlipkit.errors import SpecError
 from mlipkit.strategies.applies import (
     PLUGS,
@@ -200,5 +202,11 @@ def test_dynamic_training_wants_every_frame_of_runs_in_order_of_time():
     assert ready.state == "ready", ready.sentence
     assert ready.spec is not None
     assert isinstance(parse_spec(ready.spec), DynamicSpec)
+    thinned = dynamic(Situation(replace(runs, follows=0.12)))
+    assert "a correlation of 0.12 only, so frames were left out" in thinned.sentence
+    whole = samples.load("ethanol_nve")
+    assert (Frames.of(whole).follows or 0) > 0.95
+    first = whole.select(np.flatnonzero(whole.trajectory == 0)[::20])
+    assert abs(Frames.of(first).follows or 1) < 0.5
     half = dynamic(Situation(replace(runs, forces=300)))
     assert "forces on every frame: 300 of 500" in half.sentence

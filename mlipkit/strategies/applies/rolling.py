@@ -10,6 +10,8 @@ from mlipkit.strategies.applies.situation import Situation
 STRUCTURES = (1, 2, 4, 8)
 STAGE_EPOCHS, EVALUATIONS = 20, 512
 VALIDATION_STRUCTURES, VALIDATION_POINTS = 60, 32
+FOLLOWS = 0.5
+"""Least correlation of successive steps, as of `mlipkit.strategies.dynamic.aimd_runs`."""
 LEAST = 200
 """Frames in order of time: roll-outs to train with, and validation roll-outs of runs or blocks of their own."""
 
@@ -42,6 +44,12 @@ def _in_time(situation: Situation) -> str:
     there = situation.frames.time_ordered
     if there and there < LEAST:
         return f"at least {LEAST} frames in order of time, there are {there}"
+    follows = situation.frames.follows
+    if there and follows is not None and follows < FOLLOWS:
+        return (
+            "every step of the simulation: atoms go on as in the frame before with a correlation of "
+            f"{follows:.2f} only, so frames were left out"
+        )
     return situation.time_order()
 
 

@@ -25,6 +25,8 @@ class Frames:
         energy, forces, stress: frames that have the label.
         periodic: of all frames: along no axis, all three, or anything else.
         time_ordered: frames that belong to trajectories.
+        follows: correlation of the steps of atoms with the ones before, in a stretch of the first trajectory: near 1
+            where every step of its simulation is there, near 0 where most were left out; None: not known.
         simulation: how the MD run that they come from ended ("failed", "held", ...); "" when they come from none.
     """
 
@@ -38,6 +40,7 @@ class Frames:
     stress: int = 0
     periodic: Periodic = "none"
     time_ordered: int = 0
+    follows: float | None = None
     simulation: str = ""
 
     @classmethod
@@ -57,13 +60,35 @@ class Frames:
         return cls(
             place=place, n=n, n_atoms=int(np.median(atoms)), most_atoms=int(atoms.max()), periodic=periodic, **has,
             elements=tuple(int(z) for z in frames.elements), simulation=simulation,
-            time_ordered=int((np.asarray(frames.trajectory) >= 0).sum()),
+            time_ordered=int((np.asarray(frames.trajectory) >= 0).sum()), follows=_follows(frames),
         )  # fmt: skip
 
     @property
     def labelled(self) -> int:
         """Frames that have an energy or forces, whichever more have."""
         return max(self.energy, self.forces)
+
+
+def _follows(frames: FrameSet, most: int = 40) -> float | None:
+    """Correlation of successive steps of atoms, steps across the faces of a cell taken back."""
+    import numpy as np
+
+    trajectory = np.asarray(frames.trajectory)
+    rows = np.flatnonzero(trajectory == trajectory[trajectory >= 0].min()) if (trajectory >= 0).any() else []
+    rows = np.asarray(rows, dtype=np.int64)[:most]
+    atoms = np.asarray(frames.n_atoms)[rows]
+    if len(rows) < 3 or (atoms != atoms[0]).any():
+        return None
+    time = np.asarray(frames.time)[rows]
+    rows = rows[np.argsort(time, kind="stable")] if np.isfinite(time).all() else rows
+    part = frames.select(rows)
+    steps = np.diff(np.asarray(part.positions, float).reshape(len(rows), -1, 3), axis=0)
+    cells = np.where(np.asarray(part.pbc)[1:, :, None], np.asarray(part.cell, float)[1:], np.eye(3))
+    images = np.round(np.einsum("fnk,fkl->fnl", steps, np.linalg.inv(cells)))
+    steps = steps - np.einsum("fnk,fkl->fnl", np.where(np.asarray(part.pbc)[1:, None], images, 0.0), cells)
+    ahead, behind = steps[1:].ravel(), steps[:-1].ravel()
+    size = float(np.sqrt((ahead @ ahead) * (behind @ behind)))
+    return float(ahead @ behind) / size if size else None
 
 
 @dataclass(frozen=True)
