@@ -1,6 +1,8 @@
 """TAIP: self-supervised tasks in training, and one gradient step on them for every structure at hand (doi
 10.1038/s41467-025-57101-4), with the controls that tell whether it helps."""
 
+from mlipkit.strategies.taip.adapt import Adapter, AdaptSettings, Found
+from mlipkit.strategies.taip.frames import AdaptedFrames, loss_threshold, predict_adapted
 from mlipkit.strategies.taip.options import TASKS, Heads, TaipOptions, attach, heads_of
 from mlipkit.strategies.taip.term import FIGURES, HIT, NoisyLabels, SelfSupervised, published
 
@@ -8,11 +10,17 @@ __all__ = [
     "FIGURES",
     "HIT",
     "TASKS",
+    "AdaptSettings",
+    "AdaptedFrames",
+    "Adapter",
+    "Found",
     "Heads",
     "NoisyLabels",
     "SelfSupervised",
     "TaipOptions",
     "attach",
     "heads_of",
+    "loss_threshold",
+    "predict_adapted",
     "published",
 ]

@@ -129,3 +129,22 @@ def joined(*graphs: Graph) -> Graph:
         system=torch.cat([one.system + at for one, at in zip(graphs, systems, strict=False)]),
         n_atoms=torch.cat([one.n_atoms for one in graphs]),
     )
+
+
+def parts(graph: Graph) -> list[Graph]:
+    """The structures of a batch one by one."""
+    if graph.n_systems == 1:
+        return [graph]
+    counts = graph.n_atoms.tolist()
+    of_edge = torch.bincount(graph.system[graph.edge_index[1]], minlength=len(counts)).tolist()
+    atoms, edges = np.cumsum([0, *counts]).tolist(), np.cumsum([0, *of_edge]).tolist()
+    return [
+        Graph(
+            numbers=graph.numbers[atoms[i] : atoms[i + 1]], positions=graph.positions[atoms[i] : atoms[i + 1]],
+            edge_index=graph.edge_index[:, edges[i] : edges[i + 1]] - atoms[i],
+            shift=graph.shift[edges[i] : edges[i + 1]],
+            cell=graph.cell[i : i + 1], pbc=graph.pbc[i : i + 1],
+            system=torch.zeros_like(graph.system[atoms[i] : atoms[i + 1]]), n_atoms=graph.n_atoms[i : i + 1],
+        )
+        for i in range(len(counts))
+    ]  # fmt: skip

@@ -1,0 +1,302 @@
+"""One gradient step on the self-supervised losses of the structure at hand, before it is predicted.
+
+    θ' = θ - Δ(∂(L_ni + L_ma + L_mf)/∂θ)     for θ of the encoder, without the row of the hidden type
+
+==========  ===========================================================================
+optimiser   Δ(g)
+==========  ===========================================================================
+sgd         η g
+adam_fresh  η g / (|g| + 1e-8): the first step of a new Adam, about η in every weight
+adam_kept   Adam whose moments go from structure to structure: depends on their order
+==========  ===========================================================================
+
+Afterwards all weights are put back, bit for bit, in place. Every structure has random numbers of its own (`draws`), so
+that results depend on no order, unless moments are kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mlipkit.data.graph import Graph
+from mlipkit.errors import SpecError, check_choice
+from mlipkit.models import Potential, Prediction
+from mlipkit.strategies.taip.draws import draw
+from mlipkit.strategies.taip.options import TASKS, heads_of
+from mlipkit.strategies.taip.stacked import Stacked
+from mlipkit.strategies.taip.tasks import Encode, TaskLosses, losses
+from mlipkit.strategies.taip.term import TOGETHER
+
+Optimiser = Literal["sgd", "adam_fresh", "adam_kept"]
+Direction = Literal["gradient", "random"]
+EPSILON = 1e-8
+_all: Any = torch  # operations on lists of tensors are not in torch's public listing
+BETA1, BETA2 = 0.9, 0.999
+_SIGNS = 0x5167
+
+
+@dataclass(frozen=True)
+class AdaptSettings:
+    """How a potential adapts.
+
+    Attributes:
+        rate: adaptation step η; published: 1e-5 (periodic), 1e-6 (MD17), of an Adam. With "sgd" it means another thing.
+        optimiser: see the module.
+        noise, types, pseudo_forces: weights of the losses; those without a head do not count.
+        seed: of noise levels, displacements, hidden atoms.
+        together: structures that share one step on the mean of their losses; 1: each has its own ("samplewise").
+            With more, a prediction depends on what it is predicted with.
+        direction: "random" takes the step with random signs: the control that moves every weight as far, elsewhere.
+    """
+
+    rate: float = 1e-5
+    optimiser: Optimiser = "adam_fresh"
+    noise: float = 1.0
+    types: float = 1.0
+    pseudo_forces: float = 1.0
+    seed: int = 0
+    together: int = 1
+    direction: Direction = "gradient"
+
+    def __post_init__(self) -> None:
+        check_choice(self.optimiser, get_args(Optimiser), "optimiser")
+        check_choice(self.direction, get_args(Direction), "direction")
+        for name in ("rate", *TASKS):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise SpecError("out of range", where=name, expected="0 or more", found=getattr(self, name))
+        if self.together < 1:
+            raise SpecError("out of range", where="together", expected="1 or more", found=self.together)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Task -> weight of its loss."""
+        return {name: getattr(self, name) for name in TASKS}
+
+
+@dataclass(frozen=True)
+class Found:
+    """What adaptation saw of S structures.
+
+    Attributes:
+        losses: [S] by task, before the step. total: [S], weighted sum.
+        hit: [S], whether the noise level was recognised; None without that task.
+        gradient: [S], norm of the gradient in the adapted weights. change: [S], norm of the step.
+    """
+
+    losses: Mapping[str, Tensor]
+    total: Tensor
+    hit: Tensor | None
+    gradient: Tensor
+    change: Tensor
+
+
+@dataclass
+class Adapter:
+    """Adapts a potential, in place and for a moment.
+
+    Args:
+        potential: with self-supervised heads.
+
+    Raises:
+        ModelError: it has no such heads, or none of a task with weight.
+    """
+
+    potential: Potential
+    settings: AdaptSettings = field(default_factory=AdaptSettings)
+
+    def __post_init__(self) -> None:
+        self.heads = heads_of(self.potential)
+        given = self.settings.weights
+        self.tasks = frozenset(name for name in self.heads.tasks if given[name])
+        if not self.tasks:
+            raise SpecError(
+                "none of the tasks that this potential was trained on has a weight", where="adaptation",
+                expected=" or ".join(self.heads.tasks), found=given,
+            )  # fmt: skip
+        encoder = self.potential.encoder
+        tables = {id(part.weight) for part in encoder.modules() if isinstance(part, nn.Embedding)}
+        self.parameters = list(self.potential.encoder_parameters().values())
+        self.masked = [id(p) in tables for p in self.parameters]
+        self.moments: tuple[list[Tensor], list[Tensor], int] | None = None
+        self._saved = [p.detach().clone() for p in self.parameters]
+
+    # ---- one step for all that is given
+
+    def gradient(self, graph: Graph, keys: Sequence[int]) -> tuple[list[Tensor], TaskLosses]:
+        """Gradient of the mean loss over the structures in every adapted weight, and their losses."""
+        with self._asking():
+            found = self.losses(graph, keys)
+            total = found.total(self.settings.weights).mean()
+            slopes = torch.autograd.grad(total, self.parameters, allow_unused=True)
+        return self._without_mask(
+            [torch.zeros_like(p) if g is None else g for g, p in zip(slopes, self.parameters, strict=True)]
+        ), found
+
+    def losses(self, graph: Graph, keys: Sequence[int], encode: Encode | None = None) -> TaskLosses:
+        """The losses of structures with the present weights; keys as in `draws.draw`."""
+        drawn = draw(self.heads, graph.n_atoms.tolist(), self.settings.seed, keys)
+        return losses(
+            self.potential, self.heads, graph, drawn.to(graph.positions.device, self.potential.dtype), self.tasks,
+            encode=encode, together=encode is not None or len(graph.numbers) <= TOGETHER,
+        )  # fmt: skip
+
+    def step(self, slopes: Sequence[Tensor], key: int) -> list[Tensor]:
+        """What is added to each weight. With kept moments they take the gradient in."""
+        rate = self.settings.rate
+        if self.settings.optimiser == "sgd":
+            moved = _all._foreach_mul(list(slopes), -rate)
+        elif self.settings.optimiser == "adam_fresh":
+            size = _all._foreach_abs(list(slopes))
+            _all._foreach_add_(size, EPSILON)
+            moved = _all._foreach_div(list(slopes), size)
+            _all._foreach_mul_(moved, -rate)
+        else:
+            moved = self._kept_moments(slopes)
+        if self.settings.direction == "random":
+            moved = [one * sign for one, sign in zip(moved, self._signs(moved, key), strict=True)]
+        return list(moved)
+
+    def _kept_moments(self, slopes: Sequence[Tensor]) -> list[Tensor]:
+        first, second, count = self.moments or ([torch.zeros_like(g) for g in slopes],) * 2 + (0,)
+        first = [BETA1 * m + (1 - BETA1) * g for m, g in zip(first, slopes, strict=True)]
+        second = [BETA2 * v + (1 - BETA2) * g * g for v, g in zip(second, slopes, strict=True)]
+        self.moments, count = (first, second, count + 1), count + 1
+        whole1, whole2 = 1 - BETA1**count, 1 - BETA2**count
+        return [
+            -self.settings.rate * (m / whole1) / ((v / whole2).sqrt() + EPSILON)
+            for m, v in zip(first, second, strict=True)
+        ]
+
+    def _signs(self, like: Sequence[Tensor], key: int) -> list[Tensor]:
+        rng = np.random.Generator(
+            np.random.Philox(key=[(self.settings.seed ^ _SIGNS) & (2**64 - 1), key & (2**64 - 1)])
+        )
+        drawn = torch.from_numpy(rng.integers(0, 2, sum(one.numel() for one in like), dtype=np.int8) * 2 - 1)
+        return [
+            part.view(one.shape).to(one) for part, one in zip(drawn.split([p.numel() for p in like]), like, strict=True)
+        ]
+
+    def _without_mask(self, slopes: list[Tensor]) -> list[Tensor]:
+        # The hidden type is no element; its row stays.
+        for slope, masked in zip(slopes, self.masked, strict=True):
+            if masked:
+                slope[..., 0, :] = 0
+        return slopes
+
+    def move(self, graph: Graph, keys: Sequence[int]) -> Found:
+        """Take the step and stay there."""
+        slopes, found = self.gradient(graph, keys)
+        steps = self.step(slopes, keys[0])
+        with torch.no_grad():
+            _all._foreach_add_(self.parameters, steps)
+        return self.found(found, [_norm(slopes)], [_norm(steps)])
+
+    def found(self, given: TaskLosses, gradient: Sequence[Tensor], change: Sequence[Tensor]) -> Found:
+        """Detached figures; a shared step is that of each structure."""
+        total = given.total(self.settings.weights).detach()
+        return Found(
+            {name: one.detach() for name, one in given.by_task.items()}, total, given.hit,
+            torch.stack(list(gradient)).expand(len(total)) if len(gradient) == 1 else torch.stack(list(gradient)),
+            torch.stack(list(change)).expand(len(total)) if len(change) == 1 else torch.stack(list(change)),
+        )  # fmt: skip
+
+    @contextmanager
+    def adapted(self, graph: Graph, keys: Sequence[int]) -> Iterator[Found]:
+        """Inside, the potential has the adapted weights; afterwards its own again, whatever happened."""
+        with self.restored():
+            yield self.move(graph, keys)
+
+    @contextmanager
+    def restored(self) -> Iterator[None]:
+        """Whatever happens inside to the adapted weights is undone, bit for bit; their storage stays."""
+        with torch.no_grad():
+            _all._foreach_copy_(self._saved, self.parameters)
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                _all._foreach_copy_(self.parameters, self._saved)
+
+    @contextmanager
+    def _asking(self) -> Iterator[None]:
+        """Gradients for adapted weights and for nothing else, in evaluation mode; all put back."""
+        flags = [(p, p.requires_grad) for p in self.potential.parameters()]
+        training = self.potential.training
+        chosen = {id(p) for p in self.parameters}
+        if training:
+            self.potential.eval()
+        try:
+            for parameter, _ in flags:
+                parameter.requires_grad_(id(parameter) in chosen)
+            with torch.enable_grad():
+                yield
+        finally:
+            for parameter, flag in flags:
+                parameter.requires_grad_(flag)
+            if training:
+                self.potential.train()
+
+    # ---- predictions
+
+    def predict(
+        self, graph: Graph, keys: Sequence[int], *, forces: bool = True, stress: bool = False, features: bool = False
+    ) -> tuple[Prediction, Found]:
+        """One step on all structures together, predict, put back. One structure: "samplewise"."""
+        with self.adapted(graph, keys) as found:
+            return self.potential(graph, forces=forces, stress=stress, features=features), found
+
+    def predict_each(self, graph: Graph, keys: Sequence[int]) -> tuple[Prediction, Found]:
+        """Every structure with weights of its own, all at once: `predict` of one after the other (`stackable` graphs).
+
+        Raises:
+            SpecError: moments are kept from structure to structure.
+        """
+        if self.settings.optimiser == "adam_kept":
+            raise SpecError("goes from structure to structure, one at a time", where="optimiser", found="adam_kept")
+        stack = Stacked(self.potential, graph.n_systems, int(graph.n_atoms[0]))
+        with self._asking():
+            given = self.losses(graph, keys, stack.encode)
+            slopes = torch.autograd.grad(
+                given.total(self.settings.weights).sum(), list(stack.weights), allow_unused=True
+            )
+        steps, norms = self._steps_each(stack, slopes, keys)
+        with torch.no_grad():
+            stack.weights = _all._foreach_add([w.detach() for w in stack.weights], steps)
+            changes = sum(step.flatten(1).square().sum(1) for step in steps)
+        assert isinstance(changes, Tensor)
+        found = replace(self.found(given, [changes[0]], [changes[0]]), gradient=norms.sqrt(), change=changes.sqrt())
+        with self._asking():
+            return stack.predict(graph), found
+
+    def _steps_each(
+        self, stack: Stacked, slopes: Sequence[Tensor | None], keys: Sequence[int]
+    ) -> tuple[list[Tensor], Tensor]:
+        whole = self._without_mask(
+            [torch.zeros_like(w) if g is None else g for g, w in zip(slopes, stack.weights, strict=True)]
+        )
+        norms = torch.stack([slope.flatten(1).square().sum(1) for slope in whole]).sum(0)
+        if self.settings.direction == "gradient":
+            return self.step(whole, keys[0]), norms
+        plain = Adapter.step(_plain(self), whole, keys[0])
+        signs = [self._signs([one[0] for one in plain], key) for key in keys]
+        return [one * torch.stack([s[i] for s in signs]) for i, one in enumerate(plain)], norms
+
+
+def _plain(adapter: Adapter) -> Adapter:
+    """The same with the direction of the gradient."""
+    import copy
+
+    other = copy.copy(adapter)
+    other.settings = replace(adapter.settings, direction="gradient")
+    return other
+
+
+def _norm(parts: Sequence[Tensor]) -> Tensor:
+    return torch.stack(_all._foreach_norm(list(parts))).norm()

@@ -1,0 +1,146 @@
+"""Predictions of adapted potentials for many frames."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlipkit.data import FrameSet, NeighbourCache, collate
+from mlipkit.data.graph import Graph, batches_by_size
+from mlipkit.models import Potential, Prediction
+from mlipkit.strategies.taip.adapt import Adapter, AdaptSettings, Found
+from mlipkit.strategies.taip.stacked import LARGEST, stackable
+
+AT_ONCE = 32
+"""Molecules that are adapted together, each with its own weights."""
+
+
+@dataclass(frozen=True, eq=False)
+class AdaptedFrames:
+    """Predictions of F frames, and what the adaptation saw of each.
+
+    Attributes:
+        frames: with predicted energy and forces.
+        loss: [F], weighted self-supervised loss before the step. by_task: task -> [F].
+        recognised: [F], share of the noise level's recognition (0 or 1); NaN without that task.
+        gradient, change: [F], norms of gradient and step.
+        features: [F,D], mean features of a frame's atoms, after the step.
+    """
+
+    frames: FrameSet
+    loss: np.ndarray
+    by_task: dict[str, np.ndarray]
+    recognised: np.ndarray
+    gradient: np.ndarray
+    change: np.ndarray
+    features: np.ndarray
+
+
+def keys_of(frames: FrameSet) -> list[int]:
+    """A number for each frame that is its own in every set and order."""
+    return [_number(frames.uid(index)) for index in range(len(frames))]
+
+
+def _number(uid: object) -> int:
+    return int.from_bytes(hashlib.blake2b(str(uid).encode(), digest_size=8).digest(), "little")
+
+
+def predict_adapted(potential: Potential, frames: FrameSet, settings: AdaptSettings) -> AdaptedFrames:
+    """Predict each frame after its own adaptation step; the potential is left as it is.
+
+    With `settings.together` above one, so many frames in a row share a step; with "adam_kept" frames are taken in
+    order. Otherwise the order does not matter.
+    """
+    adapter, keys = Adapter(potential, settings), keys_of(frames)
+    potential.check_elements(list(frames.elements))
+    cache = NeighbourCache(frames, potential.cutoff, max_bytes=0)
+    n, offsets = len(frames), frames.offsets.tolist()
+    energy, forces = np.empty(n), np.empty((offsets[-1], 3))
+    kept: dict[str, np.ndarray] = {}
+    for rows in _batches(frames, settings):
+        graph = collate(frames, rows, cache, torch.float64)[0].to(device=potential.device)
+        chosen = [keys[row] for row in rows]
+        if settings.together == 1 and stackable(graph):
+            prediction, found = adapter.predict_each(graph, chosen)
+        else:
+            prediction, found = adapter.predict(graph, chosen, features=True)
+        energy[rows] = prediction.energy.cpu().numpy()
+        assert prediction.forces is not None
+        atoms = np.concatenate([np.arange(offsets[row], offsets[row + 1]) for row in rows])
+        forces[atoms] = prediction.forces.cpu().numpy()
+        for name, values in _columns(graph, prediction, found).items():
+            if name not in kept:
+                kept[name] = np.full((n, *values.shape[1:]), np.nan)
+            kept[name][rows] = values.cpu().numpy()
+    tasks = {name.partition("/")[2]: values for name, values in kept.items() if name.startswith("task/")}
+    return AdaptedFrames(
+        frames.with_labels(energy=energy, forces=forces, stress=None), kept["loss"], tasks, kept["hit"],
+        kept["gradient"], kept["change"], kept["features"],
+    )  # fmt: skip
+
+
+def _batches(frames: FrameSet, settings: AdaptSettings) -> Iterator[np.ndarray]:
+    everything = np.arange(len(frames))
+    if settings.optimiser == "adam_kept" or settings.together > 1:
+        for start in range(0, len(frames), settings.together):
+            yield everything[start : start + settings.together]
+        return
+    periodic, sizes = np.asarray(frames.pbc).any(1), np.asarray(frames.n_atoms)
+    for size in np.unique(sizes):
+        alike = np.flatnonzero((sizes == size) & ~periodic)
+        yield from (
+            (alike[start : start + AT_ONCE] for start in range(0, len(alike), AT_ONCE)) if size <= LARGEST else ()
+        )
+    for row in np.flatnonzero(periodic | (sizes > LARGEST)):
+        yield np.array([row])
+
+
+def _columns(graph: Graph, prediction: Prediction, found: Found) -> dict[str, Tensor]:
+    assert prediction.features is not None
+    hit = torch.full_like(found.total, torch.nan) if found.hit is None else found.hit.double()
+    pooled = prediction.features.new_zeros((graph.n_systems, prediction.features.shape[1]))
+    pooled = pooled.index_add(0, graph.system, prediction.features) / graph.n_atoms.unsqueeze(1)
+    return {
+        "loss": found.total, "hit": hit, "gradient": found.gradient, "change": found.change, "features": pooled,
+        **{f"task/{name}": values for name, values in found.losses.items()},
+    }  # fmt: skip
+
+
+@contextmanager
+def losses_only(potential: Potential) -> Iterator[None]:
+    """Nothing asks for weight gradients inside."""
+    flags = [(p, p.requires_grad) for p in potential.parameters()]
+    try:
+        for parameter, _ in flags:
+            parameter.requires_grad_(False)
+        yield
+    finally:
+        for parameter, flag in flags:
+            parameter.requires_grad_(flag)
+
+
+def loss_threshold(
+    potential: Potential, frames: FrameSet, settings: AdaptSettings, draws: int = 4, share: float = 0.99
+) -> float:
+    """The quantile of the self-supervised loss over frames, each with several draws: τ of the MD strategy "threshold".
+
+    Args:
+        frames: the validation set. draws: K noise draws of each. share: of the losses that lie below.
+    """
+    found = []
+    for turn in range(draws):
+        again = AdaptSettings(**{**vars(settings), "seed": settings.seed + 7919 * (turn + 1)})
+        adapter, keys = Adapter(potential, again), keys_of(frames)
+        cache = NeighbourCache(frames, potential.cutoff, max_bytes=0)
+        for rows in batches_by_size(frames.n_atoms, AT_ONCE):
+            graph = collate(frames, rows, cache, torch.float64)[0].to(device=potential.device)
+            with losses_only(potential), torch.enable_grad():
+                total = adapter.losses(graph, [keys[row] for row in rows]).total(again.weights)
+            found.append(total.detach().cpu().numpy())
+    return float(np.quantile(np.concatenate(found), share))

@@ -1,0 +1,315 @@
+"""Adaptation at test time: what moves, what does not, and that all of it is put back."""
+
+from __future__ import annotations
+
+import gc
+
+import numpy as np
+import pytest
+import torch
+from taip_toys import SMALL, batch, ethanol, toy
+
+from mlipkit.data import samples
+from mlipkit.errors import DataError, ModelError, SpecError
+from mlipkit.models import predict
+from mlipkit.strategies.taip import (
+    Adapter,
+    AdaptSettings,
+    SelfSupervised,
+    TaipOptions,
+    loss_threshold,
+    predict_adapted,
+)
+from mlipkit.strategies.taip.adapt import EPSILON
+from mlipkit.strategies.taip.stacked import stackable
+from mlipkit.training import EnergyForcesStress, TrainSettings, train
+
+RATE = 1e-3
+
+
+def state(potential) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in potential.state_dict().items()}
+
+
+def same(potential, before) -> bool:
+    """To the bit, NaN included."""
+    return all(
+        np.array_equal(value.numpy().view(np.uint8), before[name].numpy().view(np.uint8))
+        if value.ndim
+        else torch.equal(value, before[name])
+        for name, value in potential.state_dict().items()
+    )
+
+
+def flags(potential):
+    return [(p.requires_grad, p.data_ptr()) for p in potential.parameters()]
+
+
+@pytest.mark.parametrize("name", SMALL)
+@pytest.mark.parametrize("optimiser", ["sgd", "adam_fresh", "adam_kept"])
+def test_all_weights_are_put_back_bit_for_bit_in_place(name, optimiser, monkeypatch):
+    potential = toy(name).float()
+    potential.auxiliary["taip_types"].requires_grad_(False)
+    graph, _ = batch(potential, ethanol(1))
+    before, stood = state(potential), flags(potential)
+    adapter = Adapter(potential, AdaptSettings(RATE, optimiser))
+    plain = potential(graph)
+    found, _ = adapter.predict(graph, [7])
+    assert not torch.equal(found.forces, plain.forces)
+    assert same(potential, before)
+    assert flags(potential) == stood
+    assert torch.equal(potential(graph).forces, plain.forces)
+
+    def fails(*args, **more):
+        raise RuntimeError("in the middle of a prediction")
+
+    for where in ("evaluate", "encode"):
+        with monkeypatch.context() as patch:
+            patch.setattr(type(potential), where, fails)
+            with pytest.raises(RuntimeError, match="middle"):
+                adapter.predict(graph, [7])
+        assert same(potential, before)
+    assert flags(potential) == stood
+    assert potential.training
+
+
+@pytest.mark.parametrize("optimiser", ["sgd", "adam_fresh", "adam_kept"])
+def test_a_step_of_zero_is_the_plain_prediction_to_the_bit(optimiser):
+    potential = toy("painn").float()
+    graph, _ = batch(potential, ethanol(1))
+    plain, (found, _) = potential(graph), Adapter(potential, AdaptSettings(0.0, optimiser)).predict(graph, [3])
+    assert torch.equal(found.forces, plain.forces)
+    assert torch.equal(found.energy, plain.energy)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_only_the_encoder_moves_and_not_its_row_of_hidden_types(name):
+    potential = toy(name)
+    graph, _ = batch(potential, ethanol(1))
+    before = state(potential)
+    Adapter(potential, AdaptSettings(RATE)).move(graph, [0])
+    moved = {
+        key
+        for key, value in potential.state_dict().items()
+        if not torch.equal(value.nan_to_num(), before[key].nan_to_num())
+    }
+    assert moved
+    assert all(key.startswith("encoder.") for key in moved)
+    for key in ("encoder.embedding.weight", "encoder.neighbour_embedding.weight"):
+        if key in before and name != "egnn":
+            assert torch.equal(potential.state_dict()[key][0], before[key][0])
+            assert not torch.equal(potential.state_dict()[key][[1, 6, 8]], before[key][[1, 6, 8]])
+
+
+def test_a_new_adam_moves_against_the_gradient_by_the_rate():
+    adapter = Adapter(toy("painn"), AdaptSettings(RATE))
+    graph, _ = batch(adapter.potential, ethanol(1))
+    slopes, _ = adapter.gradient(graph, [5])
+    steps = adapter.step(slopes, 5)
+    fresh = [torch.zeros_like(g).requires_grad_() for g in slopes]
+    optimiser = torch.optim.Adam(fresh, lr=RATE, eps=EPSILON)
+    for one, slope in zip(fresh, slopes, strict=True):
+        one.grad = slope
+    optimiser.step()
+    for step, slope, one in zip(steps, slopes, fresh, strict=True):
+        assert step.abs().max() <= RATE * (1 + 1e-3)
+        assert torch.equal(step.sign(), -slope.sign())
+        assert torch.allclose(step, one.detach(), rtol=1e-6, atol=1e-12)
+    plain = Adapter(adapter.potential, AdaptSettings(RATE, "sgd"))
+    assert all(torch.allclose(a, -RATE * b) for a, b in zip(plain.step(slopes, 5), slopes, strict=True))
+
+
+def test_kept_moments_are_those_of_one_adam():
+    potential = toy("schnet")
+    adapter = Adapter(potential, AdaptSettings(RATE, "adam_kept"))
+    weights = [torch.zeros_like(p).requires_grad_() for p in adapter.parameters]
+    optimiser = torch.optim.Adam(weights, lr=RATE, eps=EPSILON)
+    for index in range(3):
+        slopes, _ = adapter.gradient(batch(potential, ethanol(3), [index])[0], [index])
+        before = [w.detach().clone() for w in weights]
+        for one, slope in zip(weights, slopes, strict=True):
+            one.grad = slope.clone()
+        optimiser.step()
+        for step, new, old in zip(adapter.step(slopes, index), weights, before, strict=True):
+            assert torch.allclose(step, (new - old).detach(), rtol=1e-5, atol=1e-12)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("name", SMALL)
+def test_all_at_once_is_one_after_the_other(name, dtype):
+    """In float32 a gradient near zero may round to either sign, which a new Adam turns into a step of full length."""
+    frames, rate = ethanol(5), RATE if dtype == torch.float64 else 1e-5
+    for direction in ("gradient", "random"):
+        potential = toy(name).to(dtype)
+        before = state(potential)
+        adapter = Adapter(potential, AdaptSettings(rate, direction=direction))
+        graph, _ = batch(potential, frames)
+        assert stackable(graph)
+        together, found = adapter.predict_each(graph, [11, 12, 13, 14, 15])
+        assert same(potential, before)
+        for index in range(5):
+            one, seen = adapter.predict(batch(potential, frames, [index])[0], [11 + index])
+            rows = slice(9 * index, 9 * index + 9)
+            assert torch.allclose(together.forces[rows], one.forces, rtol=0, atol=1e-5)
+            assert together.energy[index].item() == pytest.approx(one.energy.item(), abs=1e-5)
+            assert found.total[index].item() == pytest.approx(seen.total.item(), rel=1e-4)
+            assert found.change[index].item() == pytest.approx(seen.change.item(), rel=1e-4)
+            assert found.gradient[index].item() == pytest.approx(seen.gradient.item(), rel=1e-4)
+        assert (together.forces - potential(graph).forces).abs().max() > rate
+
+
+def test_moments_that_are_kept_go_one_at_a_time():
+    potential = toy()
+    with pytest.raises(SpecError, match="one at a time"):
+        Adapter(potential, AdaptSettings(optimiser="adam_kept")).predict_each(batch(potential, ethanol())[0], range(4))
+
+
+def test_the_random_step_is_as_long_and_elsewhere():
+    potential = toy("painn")
+    graph, _ = batch(potential, ethanol(1))
+    plain, random = (Adapter(potential, AdaptSettings(RATE, direction=d)) for d in ("gradient", "random"))
+    slopes, _ = plain.gradient(graph, [4])
+    one, other = plain.step(slopes, 4), random.step(slopes, 4)
+    assert all(torch.equal(a.abs(), b.abs()) for a, b in zip(one, other, strict=True))
+    along = sum((a * b).sum() for a, b in zip(one, other, strict=True)) / sum((a * a).sum() for a in one)
+    assert abs(float(along)) < 0.1
+    assert all(torch.equal(a, b) for a, b in zip(other, random.step(slopes, 4), strict=True))
+
+
+@pytest.mark.parametrize("name", ["schnet", "egnn"])
+def test_the_same_seed_gives_the_same_and_order_does_not_matter(name):
+    potential, frames = toy(name).float(), ethanol(6)
+    settings = AdaptSettings(RATE, seed=3)
+    one = predict_adapted(potential, frames, settings)
+    again = predict_adapted(potential, frames, settings)
+    assert np.array_equal(one.frames.forces, again.frames.forces)
+    order = [4, 0, 5, 2, 1, 3]
+    turned = predict_adapted(potential, frames.select(order), settings)
+    assert np.allclose(turned.frames.energy, np.asarray(one.frames.energy)[order], atol=1e-5)
+    assert np.allclose(turned.change, one.change[order], rtol=1e-5)
+    few = predict_adapted(potential, frames.select([2]), settings)
+    assert np.allclose(few.frames.forces, np.asarray(one.frames.forces)[18:27], atol=1e-5)
+    other = predict_adapted(potential, frames, AdaptSettings(RATE, seed=4))
+    assert not np.allclose(other.frames.forces, one.frames.forces, atol=1e-4)
+    assert one.features.shape == (6, 16)
+    assert set(one.by_task) == {"noise", "types", "pseudo_forces"}
+
+
+def test_frames_of_many_sizes_and_cells():
+    potential = toy("schnet").float()
+    water = samples.load("water_liquid").select([0])
+    assert predict_adapted(potential, water, AdaptSettings(RATE)).change[0] > 0
+    small = ethanol(2)
+    found = predict_adapted(potential, type(small).concat([small, water]), AdaptSettings(RATE))
+    assert np.allclose(found.frames.energy[:2], predict_adapted(potential, small, AdaptSettings(RATE)).frames.energy)
+
+
+def test_a_shared_step_depends_on_who_shares_it():
+    potential, frames = toy("schnet").float(), ethanol(4)
+    each = predict_adapted(potential, frames, AdaptSettings(RATE))
+    pairs = predict_adapted(potential, frames, AdaptSettings(RATE, together=2))
+    other = predict_adapted(potential, frames.select([0, 2, 1, 3]), AdaptSettings(RATE, together=2))
+    assert not np.allclose(pairs.frames.energy, each.frames.energy, atol=1e-5)
+    assert not np.allclose(pairs.frames.energy[0], other.frames.energy[0], atol=1e-5)
+    assert pairs.change[0] == pairs.change[1]
+
+
+def test_nothing_moves_without_a_step():
+    potential, frames = toy("painn").float(), ethanol(3)
+    still = predict_adapted(potential, frames, AdaptSettings(0.0))
+    plain = predict(potential, frames)
+    assert np.allclose(still.frames.forces, plain.forces, atol=1e-6)
+    assert (still.change == 0).all()
+
+
+def test_forces_are_slopes_at_held_weights():
+    """θ' depends on the positions too; the force is that of the energy at fixed θ'."""
+    potential = toy("painn")
+    graph, _ = batch(potential, ethanol(1))
+    adapter, h = Adapter(potential, AdaptSettings(RATE)), 1e-4
+    with adapter.adapted(graph, [1]):
+        forces = potential(graph).forces
+        for atom, axis in ((0, 0), (4, 2)):
+            sides = []
+            for sign in (1, -1):
+                moved = graph.positions.clone()
+                moved[atom, axis] += sign * h
+                sides.append(potential(graph.moved(moved, graph.cell)).energy.item())
+            assert -(sides[0] - sides[1]) / (2 * h) == pytest.approx(forces[atom, axis].item(), abs=1e-6)
+    found, _ = adapter.predict(graph, [1])
+    assert torch.equal(found.forces, forces)
+
+
+def test_memory_stays_flat():
+    potential = toy("schnet").float()
+    graph, _ = batch(potential, ethanol(1))
+    adapter = Adapter(potential, AdaptSettings(RATE))
+
+    def held():
+        gc.collect()
+        return sum(1 for one in gc.get_objects() if type(one) in (torch.Tensor, torch.nn.Parameter))
+
+    for key in range(20):
+        adapter.predict(graph, [key])
+    first = held()
+    for key in range(1000):
+        adapter.predict(graph, [key])
+    assert held() <= first
+
+
+def test_repeated_adaptation_lowers_the_loss_of_shifted_frames(tmp_path):
+    """A sanity check, not one of accuracy: trained on cold frames, the encoder adapts to hot ones.
+
+    Without pseudo-forces: their target is held while the step is made and moves with it afterwards, so that their loss
+    has no slope to go down, and indeed rises here.
+    """
+    options = TaipOptions(sigma_max=1.0, sigma_min=0.03, levels=4, pooling="mean")
+    potential, cold = toy("schnet", options).float(), ethanol(60)
+    settings = TrainSettings(batch_size=5, max_epochs=10, ema_decay=None, learning_rate=3e-3, schedule="constant")
+    terms = [EnergyForcesStress.from_settings(settings), SelfSupervised(options)]
+    train(potential, cold.select(range(50)), cold.select(range(50, 60)), settings, folder=tmp_path, terms=terms)
+    hot, _ = batch(potential, ethanol(20, "ethanol_600K"))
+
+    def before_and_after(**weights: float) -> tuple[float, float]:
+        adapter = Adapter(potential, AdaptSettings(3e-4, "adam_kept", **weights))
+
+        def loss() -> float:
+            fresh = (range(10_000 * k, 10_000 * k + 20) for k in range(1, 9))
+            each = [adapter.losses(hot, keys).total(adapter.settings.weights) for keys in fresh]
+            return float(torch.stack(each).mean().detach())
+
+        begin = loss()
+        with adapter.restored():
+            for turn in range(60):
+                adapter.move(hot, range(20 * turn, 20 * turn + 20))
+            end = loss()
+        assert loss() == begin
+        return begin, end
+
+    begin, end = before_and_after(pseudo_forces=0.0)
+    assert end < 0.96 * begin
+    begin, end = before_and_after(noise=0.0, types=0.0)
+    assert end > begin
+
+
+def test_the_threshold_is_a_quantile_of_validation_losses():
+    potential, frames = toy("schnet").float(), ethanol(8)
+    half, high = (loss_threshold(potential, frames, AdaptSettings(), share=share) for share in (0.5, 0.99))
+    seen = predict_adapted(potential, frames, AdaptSettings()).loss
+    assert half < high
+    assert seen.min() * 0.5 < half < seen.max() * 2
+
+
+def test_wrong_settings_are_refused():
+    for wrong in ({"rate": -1.0}, {"together": 0}, {"noise": float("nan")}):
+        with pytest.raises(SpecError):
+            AdaptSettings(**wrong)
+    for wrong in ({"optimiser": "adam"}, {"direction": "up"}):
+        with pytest.raises(DataError):
+            AdaptSettings(**wrong)
+    with pytest.raises(SpecError, match="has a weight"):
+        Adapter(toy(options=TaipOptions(types=0, pseudo_forces=0)), AdaptSettings(noise=0))
+    bare = toy()
+    bare.auxiliary.clear()
+    with pytest.raises(ModelError, match="self-supervised"):
+        Adapter(bare)
