@@ -6,7 +6,6 @@ import json
 import re
 from collections import Counter
 from html import escape
-from pathlib import Path
 from typing import Any
 
 import ipywidgets as w
@@ -18,6 +17,7 @@ from mlipkit.labelling.records import LOG
 from mlipkit.plots.runs import parity
 from mlipkit.runs import LabelSpec, Run
 from mlipkit.runs.places import short_place
+from mlipkit.runs.shipped import recorded_on
 
 from .base import RunView
 from .parts import close_all, row, show
@@ -150,7 +150,7 @@ class LabelView(RunView):
     def _sentence(self, run: Run, state: str) -> str:
         if state == "completed":
             place = short_place(run.folder)
-            some = (run.folder / LABELLED).is_file()
+            some = (run.folder / LABELLED).is_file() and not recorded_on(run)
             then = f" Next: fine-tune on them with data=[…, '{place}']." if some else ""
             return f"{super()._sentence(run, state)}.{then}"
         return super()._sentence(run, state)
@@ -173,8 +173,7 @@ def forces_beside(run: Run, labelled: list[int]) -> tuple[np.ndarray, np.ndarray
     none = np.empty(0), np.empty(0)
     if not labelled:
         return none
-    base = Path(run.files.read("launch.json").get("cwd", run.folder))
-    asked = frames_to_label(run.spec, base).select(sorted(labelled))
+    asked = frames_to_label(run.spec, run.files.base).select(sorted(labelled))
     new = read(run.folder / LABELLED)
     if not asked.has("forces").all() or len(new) != len(asked):
         return none

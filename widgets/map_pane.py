@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from html import escape
-from pathlib import Path
 
 import ipywidgets as w
 import numpy as np
@@ -242,7 +241,7 @@ def computing_of(run: Run, replica: int) -> ShiftComputing:
     from mlipkit.errors import RunError
 
     assert isinstance(run.spec, MDSpec)
-    base = Path(run.files.read("launch.json").get("cwd") or Path.cwd())
+    base = run.files.base
     home = run_of(run.spec.potential, base)
     training: object = Run(home) if home is not None else None
     if training is None:

@@ -82,12 +82,35 @@ class Child:
         self._end()
 
 
+class Kept:
+    """What a job has left in a folder; no process works on it any more."""
+
+    alive = False
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.state: dict[str, Any] = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        self._told = False
+
+    def refresh(self) -> bool:
+        """True once: all is there."""
+        told, self._told = self._told, True
+        return not told
+
+    def read(self, name: str, dtype: str, start: int, stop: int) -> np.ndarray:
+        """Numbers `start` to `stop` of a file."""
+        return np.fromfile(self.folder / name, dtype)[start:stop]
+
+    def close(self) -> None:
+        """The folder stays."""
+
+
 class ShiftComputing:
     """The sets of an explorer and where their numbers come from.
 
     Args:
         sets: see `shift_sets.resolve`; a `ShiftData` is taken as it is and nothing is computed.
-        model, fit_on, components, options, potential: see `ShiftExplorer`.
+        model, fit_on, components, options, potential, computed: see `ShiftExplorer`.
 
     Attributes:
         data: what the explorer shows; its points arrive by `refresh`.
@@ -103,11 +126,12 @@ class ShiftComputing:
         components: int,
         options: Mapping[str, Any],
         potential: Any,
+        computed: str | os.PathLike[str] | None = None,
     ) -> None:
         self.facts: dict[str, Any] = {}
         self.components, self.options = components, dict(options)
         self.fit_on: list[str] = []
-        self._child: Child | None = None
+        self._child: Child | Kept | None = None
         self._alive = True
         self._embedding: Child | None = None
         self._then: Callable[[], None] | None = None
@@ -135,7 +159,7 @@ class ShiftComputing:
         if potential is not None:
             self._job["potential"] = _potential_place(potential)
         self._seen = [(0, 0, False)] * len(found)
-        self._child = Child(self._job, found)
+        self._child = Child(self._job, found) if computed is None else Kept(Path(computed))
 
     def _fit_on(self, asked: str | Sequence[str] | None) -> list[str]:
         sets = [one.name for one in self.data.sets if one.run is None]
@@ -229,7 +253,7 @@ class ShiftComputing:
 
     # What has come
 
-    def _take(self, child: Child) -> bool:
+    def _take(self, child: Child | Kept) -> bool:
         state = child.state
         if state["phase"] == "failed" or "components" not in state:
             return False
@@ -245,7 +269,7 @@ class ShiftComputing:
                 changed = True
         return changed
 
-    def _grown(self, child: Child, number: int, one: ShiftSet, now: tuple[int, int, bool]) -> Points:
+    def _grown(self, child: Child | Kept, number: int, one: ShiftSet, now: tuple[int, int, bool]) -> Points:
         """Points of a set with the frames that have come."""
         count, generation, forces = now
         if isinstance(one.frames, FrameSet):

@@ -53,6 +53,7 @@ class ShiftExplorer(LiveView):
         potential: a potential or its name, to colour by force error.
         viewer: "auto", "nglview", or "still" for pictures without WebGL.
         components, options: number of principal components, and settings of the SOAP descriptor (`r_cut`, ...).
+        computed: folder in which `mlipkit.runs.shift_job` has left the numbers of these very sets; nothing is computed.
 
     Attributes:
         set, frame, atom: what is on show (traitlets); atom is -1 when none is picked.
@@ -73,8 +74,9 @@ class ShiftExplorer(LiveView):
         viewer: str = "auto",
         components: int = 5,
         options: Mapping[str, Any] | None = None,
+        computed: str | os.PathLike[str] | None = None,
     ) -> None:
-        self.computing = ShiftComputing(sets, model, fit_on, components, dict(options or {}), potential)
+        self.computing = ShiftComputing(sets, model, fit_on, components, dict(options or {}), potential, computed)
         self.data = self.computing.data
         self.header = self._head(gone="run this cell again. What lies in the tray is on disk and comes back.")
         self.controls = ShiftControls(self._controls_changed, self._embed)

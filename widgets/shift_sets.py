@@ -124,8 +124,7 @@ def _trained_on(run: Run) -> FrameSet:
     from mlipkit.runs.building_data import read_frames
 
     assert isinstance(run.spec, FittingSpec)
-    base = Path(run.files.read("launch.json").get("cwd") or Path.cwd())
-    frames = read_frames(run.spec.data, base, keys=run.spec.keys, units=run.spec.units, allow_partial=True)
+    frames = read_frames(run.spec.data, run.files.base, keys=run.spec.keys, units=run.spec.units, allow_partial=True)
     record = run.files.read("split.json")
     if not record:
         return frames

@@ -17,6 +17,7 @@ from mlipkit.plots.runs import parity
 from mlipkit.runs import Run
 from mlipkit.runs.parity_file import parity_pairs
 from mlipkit.runs.places import short_place
+from mlipkit.runs.shipped import recorded_on
 
 from .base import RunView
 from .curves import CurveFeed
@@ -167,7 +168,9 @@ class TrainingMonitor(RunView):
             if run.facts().get("worse_than_start"):
                 return f"Fine-tuned{took}.{why} Next: other settings or other frames; the start is still the best."
             did = "Fine-tuned" if run.kind == "finetune" else "Trained"
-            return f"{did}{took}.{why} Next: run MD with potential='{place}' and see whether it lasts."
+            # A recording has no weights to go on with.
+            after = "" if recorded_on(run) else f" Next: run MD with potential='{place}' and see whether it lasts."
+            return f"{did}{took}.{why}{after}"
         return super()._sentence(run, state)
 
 

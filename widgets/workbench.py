@@ -42,6 +42,7 @@ class Workbench(LiveView):
         root: folder in which runs are kept.
         viewer: "auto", "nglview", or "still" for pictures without WebGL.
         tray: folder of the selection.
+        read_only: only look at runs and compare them: nothing is launched, picked, thrown away or remembered.
 
     Attributes:
         run: the run that is open, or None.
@@ -54,10 +55,11 @@ class Workbench(LiveView):
         root: str | os.PathLike[str] = "runs",
         viewer: str = "auto",
         tray: str | os.PathLike[str] = "selections/tray",
+        read_only: bool = False,
     ) -> None:
         self.root = root_of(os.fspath(root))
-        self.viewer = viewer
-        self.data, self.memory = RunsData(self.root), Memory(self.root)
+        self.viewer, self.read_only = viewer, read_only
+        self.data, self.memory = RunsData(self.root), Memory(self.root, kept=not read_only)
         self.run: Run | None = None
         self.view: RunView | None = None
         self.launcher: Launcher | None = None
@@ -84,6 +86,8 @@ class Workbench(LiveView):
             self.header, self.head, row(self.runs_pane, self.middle, kind="mlipkit-bench"), self.tray, self.begin,
             self.actions.own.pane, self.next,
         )  # fmt: skip
+        for part in (self.tray, self.next.main, self.next.why, self.runs_pane.new_button, self.runs_pane.actions):
+            show(part, not read_only)
         self.add_class("mlipkit-workbench")
         self._close_forgotten()
         self.data.refresh()
@@ -187,6 +191,8 @@ class Workbench(LiveView):
 
     def _next(self) -> None:
         """Find the next step when anything has changed that it depends on."""
+        if self.read_only:
+            return
         memory = self.memory
         jobs = memory.jobs
         stamps = tuple(one.stamp for one in jobs)
@@ -270,6 +276,9 @@ class Workbench(LiveView):
             self.view.marked = (atom,)
 
     def _encircled(self, frames: FrameSet, selection: Selection) -> None:
+        if self.read_only:
+            self.next.say("Frames are picked where runs are one's own, not here.")
+            return
         self.tray.add(frames, selection)
 
     def _thumbnail_picked(self, name: str, replica: int, time: float) -> None:

@@ -20,13 +20,17 @@ class Memory:
 
     Args:
         root: the folder of runs.
+        kept: write it down; otherwise it goes with this object.
     """
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    def __init__(self, root: Path, kept: bool = True) -> None:
+        self.root, self.kept = root, kept
+        self._opened, self._seen, self._compared, self._jobs = "", [], [], {}
         self._read()
 
     def _read(self) -> None:
+        if not self.kept:
+            return
         try:
             record = json.loads((self.root / NAME).read_text(encoding="utf-8"))
             self._opened = str(record["opened"])
@@ -104,6 +108,8 @@ class Memory:
         return self.root.resolve() / name
 
     def _write(self) -> None:
+        if not self.kept:
+            return
         record: dict[str, object] = {"opened": self._opened, "seen": self._seen, "compared": self._compared}
         if self._jobs:
             record["jobs"] = list(self._jobs.values())

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from mlipkit.runs.next_steps import NextStep as NextStep
     from mlipkit.runs.next_steps import next_step as next_step
     from mlipkit.runs.own_jobs import OwnJobs as OwnJobs
+    from mlipkit.runs.record_run import record as record
     from mlipkit.runs.run import Run as Run
     from mlipkit.runs.run import open_run as open
-    from mlipkit.runs.shipped import record as record
     from mlipkit.runs.shipped import recording as recording
     from mlipkit.runs.shipped import recordings as recordings
     from mlipkit.runs.shipped import run_here as run_here
@@ -147,7 +147,7 @@ _MODULES = {
     "launch": "launching",
     "next_step": "next_steps",
     "open": "run",
-    "record": "shipped",
+    "record": "record_run",
     "recording": "shipped",
     "recordings": "shipped",
     "restore": "family",

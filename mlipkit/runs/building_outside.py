@@ -107,7 +107,7 @@ def training_frames(place: str, base: Path) -> FrameSet:
         return read_frames(place, base, allow_partial=True)
     if split_place(place)[1]:
         raise SpecError("a training run takes no index here: all that it trained on is inside", where=place)
-    home = Path(RunFolder(folder).read("launch.json").get("cwd", base))
+    home = RunFolder(folder).base
     reading = {"keys": spec.keys, "units": spec.units, "allow_partial": True}
     # As in training, an option may be meant for the validation file alone.
     frames = _read(listed(spec.data), home, None, reading, idle_at(spec.frame_places, home, reading))

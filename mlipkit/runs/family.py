@@ -39,7 +39,7 @@ def launched_at(run: Run) -> float:
 
 def parents(run: Run) -> list[Path]:
     """Folders of the runs whose output this one reads, each once, in the order of its specification."""
-    base = Path(run.files.read("launch.json").get("cwd", run.folder))
+    base = run.files.base
     found = (run_of(text, base) for _, text in run.spec.places())
     return list(dict.fromkeys(path.resolve() for path in found if path is not None))
 
@@ -48,14 +48,14 @@ def picked_from(run: Run) -> list[Path]:
     """Folders of the simulations that the frames of a labelling run were picked from, where their file tells."""
     if not isinstance(run.spec, LabelSpec):
         return []
-    base = Path(run.files.read("launch.json").get("cwd", run.folder))
+    base = run.files.base
     found: dict[Path, None] = {}
     for _, text in run.spec.places():
         record = (base / text.partition("@")[0]).with_suffix(".json")
         with contextlib.suppress(OSError, ValueError, AttributeError):
             for criterion in _flat(json.loads(record.read_text(encoding="utf-8"))["criterion"]):
                 if "run" in criterion:
-                    found[Path(criterion["run"]).resolve()] = None
+                    found[(base / criterion["run"]).resolve()] = None
     return list(found)
 
 

@@ -42,6 +42,11 @@ class RunFolder:
     path: Path
 
     @property
+    def base(self) -> Path:
+        """Folder of the launch: relative places of the specification count from it."""
+        return (self.path / self.read("launch.json").get("cwd", "")).resolve()
+
+    @property
     def spec(self) -> Path:
         return self.path / "spec.yaml"
 

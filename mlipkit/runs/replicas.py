@@ -79,6 +79,7 @@ class Replicas(Sequence[Replica]):
         self._table = table_of(run)
         self._verdicts: dict[int, Verdict] = {}
         self._series: dict[int, Series] = {}
+        self._times: dict[int, tuple[int, float]] = {}
         self._seen = 0
         self._all: list[Replica] = []
         self.refresh()
@@ -163,7 +164,7 @@ class Replicas(Sequence[Replica]):
         return replace(one, fate=fate, time=time, verdict=verdict)
 
     def _time(self, one: Replica) -> float | None:
-        """Simulated time so far, fs; None before the first step. Every step has a row."""
+        """Simulated time so far, fs; None before the first step. Of a recording not every row was kept."""
         from mlipkit.data.series import Series
 
         series = self._series.get(one.index)
@@ -176,7 +177,11 @@ class Replicas(Sequence[Replica]):
             except MlipkitError:  # its header is being written at this moment
                 return None
         rows = len(series)
-        return round((rows - 1) * self.run.spec.timestep, 6) if rows else None  # type: ignore[union-attr]
+        known = self._times.get(one.index)
+        if rows and (known is None or known[0] != rows):
+            last = series.read("time_fs", start=rows - 1, stop=rows)["time_fs"]
+            known = self._times[one.index] = (rows, round(float(last[0]), 6)) if len(last) else (0, 0.0)
+        return known[1] if rows and known is not None else None
 
 
 def table_of(run: Run) -> list[Replica]:

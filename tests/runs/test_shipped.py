@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
+import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pytest
 
 import mlipkit as mk
 from mlipkit.errors import RunError
 from mlipkit.runs import LabelSpec, MDSpec, Run, launch, recording, recordings, run_here, shipped
-from mlipkit.runs.family import runs_in
-from mlipkit.runs.shipped import record, recorded_on, run_of_recording
+from mlipkit.runs.family import parents, runs_in
+from mlipkit.runs.frames import RunFrames
+from mlipkit.runs.places import split_place
+from mlipkit.runs.record_run import record
+from mlipkit.runs.shipped import exhibit, exhibits, kept_every, recorded_on, run_of_recording
 
 ROOT = Path(__file__).resolve().parents[2]
 RECORDED = ROOT / "notebooks" / "recorded"
@@ -25,12 +32,13 @@ QUICK = {"potential": "calc.py:emt", "start": "calc.py:cluster", "temperature": 
 
 def test_recordings_are_whole_and_of_no_machine():
     names = recordings()
-    assert {"00_start_here/ethanol_1000_900K", "01_your_own_potential/own_md"} <= set(names)
+    notebooks = {path.stem for path in (ROOT / "notebooks").glob("*.ipynb")}
+    assert {name.split("/")[0] for name in names} == notebooks
     for name in names:
         run = recording(name)
         assert run.state in ("completed", "failed"), name
         assert re.fullmatch(r"\d{1,2} [A-Z][a-z]+ 20\d\d", recorded_on(run))
-        assert run.series_names()
+        assert run.kind in ("label", "workflow") or run.series_names(0)
         for file in run.folder.rglob("*"):
             if file.suffix in (".yaml", ".json", ".jsonl"):
                 assert not MACHINE.search(file.read_text()), f"{name}: {file.name}"
@@ -46,8 +54,12 @@ def test_an_unknown_recording_names_the_known_ones():
         recording("01_your_own_potential/own_mad")
 
 
-def launched(notebook: str) -> list:
-    """The specifications that the cells of a notebook launch in full length."""
+WANTED = ("mk.launch(", "frames = read_source(", "usual =")
+"""What a specification is made from: cells are carried out up to the last line with one of these."""
+
+
+def launched(notebook: str, folder: Path) -> list:
+    """The specifications that the cells of a notebook launch in full length; what it launched is that of `folder`."""
     specs: list = []
 
     class Mk:
@@ -58,46 +70,75 @@ def launched(notebook: str) -> list:
 
         def launch(self, spec):
             specs.append(spec)
-            return Path("runs", spec.name)
+            made = folder / "runs" / (spec.name or spec.default_name)
+            return Run(made) if made.is_dir() else made
 
     space: dict = {"mk": Mk(), "quick": False}
     for cell in nbformat.read(ROOT / "notebooks" / f"{notebook}.ipynb", as_version=4).cells:
-        if cell.cell_type == "code" and "parameters" in cell.metadata.get("tags", []):
+        if cell.cell_type != "code":
+            continue
+        if "parameters" in cell.metadata.get("tags", []):
             exec(cell.source, space)
-        if cell.cell_type == "code" and "mk.launch(" in cell.source:
-            space.setdefault("training_data", space.get("data"))
-            lines = cell.source.split("\n")
-            ends = [i for i, line in enumerate(lines) if line in ("))", "]")]
-            if ends and not lines[0].startswith(("if", "from")):
-                exec("\n".join(lines[: ends[-1] + 1]), space)
+        body = ast.parse(cell.source.replace("await ", "")).body
+        ends = [i for i, line in enumerate(body) if any(word in ast.unparse(line) for word in WANTED)]
+        if ends:
+            # A view at the end of a cell, and what is only said, are left out.
+            lines = [line for line in body[: ends[-1] + 1] if not isinstance(line, ast.Expr | ast.If)]
+            exec("\n".join(map(ast.unparse, lines)), space)
     return specs
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("notebook", sorted({name.split("/")[0] for name in recordings()}))
-def test_a_recording_is_what_its_notebook_launches(notebook: str):
+def test_a_recording_is_what_its_notebook_launches(notebook: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """So that "Run here" and the cell open one run."""
-    known = {spec.name: spec for spec in launched(notebook)}
+    folder = Path(shutil.copytree(RECORDED / notebook, tmp_path / notebook))
+    monkeypatch.chdir(folder)
+    known = {spec.name or spec.default_name: spec for spec in launched(notebook, folder)}
     for name in recordings():
         if name.startswith(f"{notebook}/"):
-            spec = recording(name).spec
-            assert known[spec.name] == spec, name
+            mine = known[name.split("/")[1]].to_yaml().replace(f"{folder}/", "")
+            assert mine == recording(name).spec.to_yaml(), name
+
+
+@pytest.mark.parametrize("name", exhibits())
+def test_what_a_notebook_shows_together_is_there(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    shown = exhibit(name)
+    assert {f"{name}/{run.name}" for run in shown.runs} == {one for one in recordings() if one.startswith(f"{name}/")}
+    assert shown.first
+    for place in shown.sets.values():
+        assert place.startswith("sample:") or Run(shown.folder / place).name in {run.name for run in shown.runs}
+    names = [run.name for run in shown.runs]
+    assert all(one in names for one in shown.compared)
+    # Every run that another one reads is beside it, and known as such.
+    for run in shown.runs:
+        for _, text in run.spec.places():
+            if text.startswith("runs/"):
+                assert split_place(text)[0].removeprefix("runs/") in {one.name for one in map(Run, parents(run))}
 
 
 def test_the_recipe_makes_what_is_shipped():
     file = ROOT / "benchmarks" / "samples" / "recordings.py"
     recipe = importlib.util.module_from_spec(module := importlib.util.spec_from_file_location("recipe", file))
+    sys.modules["recipe"] = recipe
     module.loader.exec_module(recipe)
-    made = {f"{notebook}/{spec.name}": spec for notebook, specs in recipe.SPECS.items() for spec in specs}
-    assert set(made) == set(recordings())
-    for name, spec in made.items():
-        assert recording(name).spec == spec
+    assert {f"{notebook}/{run}" for notebook, one in recipe.RECIPES.items() for run in one.runs} == set(recordings())
+    for notebook, one in recipe.RECIPES.items():
+        assert all((RECORDED / notebook / name).is_file() for name in one.inputs)
+        assert {kept_every(recording(f"{notebook}/{run}")) for run in one.runs} == {one.every}
+        if one.shown:
+            assert json.loads((RECORDED / notebook / "shown.json").read_text()) == one.shown
 
 
 @pytest.fixture
 def two(work: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     """Recordings of a simulation and of one that goes on from it; the second."""
-    first = launch(MDSpec(**QUICK, steps=20, name="first"), root="elsewhere")
-    second = launch(MDSpec(**{**QUICK, "start": "elsewhere/first"}, steps=10, name="second"), root="elsewhere")
+    (work / "elsewhere").mkdir()
+    shutil.copy("calc.py", "elsewhere")
+    monkeypatch.chdir("elsewhere")
+    first = launch(MDSpec(**QUICK, steps=20, name="first"))
+    second = launch(MDSpec(**{**QUICK, "start": "runs/first"}, steps=10, name="second"))
+    monkeypatch.chdir(work)
     assert second.wait(90).state == "completed", second.reason
     for run in (first, second):
         made = record(run, work / "shipped" / "nn_two")
@@ -126,6 +167,61 @@ def test_run_here_runs_what_it_builds_on_first(two: Run, work: Path):
         run_here(mine)
     with pytest.raises(RunError, match="the folder exists"):
         record(mine, work / "shipped" / "nn_two")
+
+
+def test_run_here_brings_the_files_that_its_notebook_makes(work: Path, monkeypatch: pytest.MonkeyPatch):
+    from ase.build import molecule
+    from ase.io import read, write
+
+    write("start.xyz", molecule("CO"))
+    run = launch(MDSpec(**{**QUICK, "start": "start.xyz"}, steps=5, name="short"))
+    assert run.wait(60).state == "completed", run.reason
+    record(run, work / "shipped" / "nn_one")
+    shutil.copy("start.xyz", work / "shipped" / "nn_one")
+    monkeypatch.setattr(shipped, "_root", lambda: work / "shipped")
+    (work / "elsewhere").mkdir()
+    shutil.copy("calc.py", "elsewhere")
+    monkeypatch.chdir("elsewhere")
+    mine = run_here(recording("nn_one/short"))
+    assert mine.wait(60).state == "completed", mine.reason
+    assert Path("start.xyz").is_file()
+    # One's own file stays.
+    write("start.xyz", molecule("N2"))
+    run_here(recording("nn_one/short"), root="other")
+    assert str(read("start.xyz").symbols) == "N2"
+
+
+def test_of_a_thinned_recording_all_that_is_kept_is_as_it_was(work: Path):
+    run = launch(MDSpec(**QUICK, steps=200, name="one", replicas=2, checks={"max_force": 2.0}))
+    assert run.wait(90).state == "failed", run.reason
+    made = Run(record(run, work / "kept", every=4, last=3))
+    assert kept_every(made) == 4
+    assert recorded_on(made)
+    assert [(one.fate, one.time) for one in made.replicas] == [(one.fate, one.time) for one in run.replicas]
+    assert {one.fate for one in made.replicas} == {"held", "failed"}
+    with pytest.raises(RunError, match="would leave out the last step"):
+        record(run, work / "other", every=3)
+    for number, replica in enumerate(run.replicas):
+        whole, part = (RunFrames(each.replica_folder(number)) for each in (run, made))
+        assert whole.refresh()
+        assert part.refresh()
+        stored = [one.info["step"] for one in part]
+        assert [part.step(i) for i in range(len(part))] == stored
+        assert stored == sorted(set(stored))
+        by_step = {one.info["step"]: one for one in whole}
+        assert set(stored) <= set(by_step)
+        assert len(part) < len(whole) / 2
+        for one in part:
+            other = by_step[one.info["step"]]
+            assert np.array_equal(one.positions, other.positions)
+            assert np.array_equal(one.get_momenta(), other.get_momenta())
+            assert np.array_equal(one.get_forces(), other.get_forces())
+            assert one.get_potential_energy() == other.get_potential_energy()
+        if replica.failed:
+            assert stored[-1] == whole[-1].info["step"]
+            assert part.first_last_step < len(part)
+        one, other = (each.series("md", number).read() for each in (run, made))
+        assert all(np.array_equal(one[name][::4], other[name]) for name in one)
 
 
 @pytest.mark.full

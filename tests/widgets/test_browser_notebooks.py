@@ -17,7 +17,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
 
 NOTEBOOKS = Path(__file__).resolve().parents[2] / "notebooks"
 START, SHIFT = NOTEBOOKS / "00_start_here.ipynb", NOTEBOOKS / "03_explore_a_shift.ipynb"
-ARMS = NOTEBOOKS / "04_naive_vs_iterative.ipynb"
+ARMS, LOOP = NOTEBOOKS / "04_naive_vs_iterative.ipynb", NOTEBOOKS / "05_close_the_loop.ipynb"
 # The whole notebook in its full length, for the slow tier and for pictures.
 FULL = bool(os.environ.get("MLIPKIT_FULL_NOTEBOOKS"))
 PATIENCE_S = 400 if FULL else 150
@@ -54,6 +54,23 @@ def scroll_to(page: LabPage, source: str) -> None:
         source,
     )
     page.page.wait_for_timeout(700)
+
+
+# The code cell that holds `source`, as scroll_to finds it.
+IN_CELL = """const notebook = window.jupyterapp.shell.currentWidget.content;
+    const cell = notebook.widgets.find(
+        one => one.model.type === 'code' && one.model.sharedModel.source.includes(source));
+    const output = cell.outputArea.node;"""
+
+
+def wait_in(page: LabPage, source: str, words: tuple[str, ...], condition: str = "true", timeout: float = 90) -> None:
+    """Wait until the output of a cell holds these words and `condition` holds, a JavaScript expression of `output`."""
+    page.page.wait_for_function(
+        f"([source, words]) => {{ {IN_CELL} "
+        f"return words.every(word => output.innerText.includes(word)) && ({condition}); }}",
+        arg=[source, list(words)],
+        timeout=timeout * 1000,
+    )
 
 
 def pictures(page: LabPage, source: Path, name: str) -> None:
@@ -136,15 +153,10 @@ def test_a_shift_is_seen_without_clicks(lab: Lab):
             ("explorer = ShiftExplorer(", ("training", "hot_run")),
         ):
             scroll_to(page, source)
-            page.wait_text(f"fit-on set: {sets[0]}" if sets[0] == "liquid" else "atoms")
-            page.page.wait_for_function(
-                """sets => [...document.querySelectorAll('.mlipkit-explorer')].some(view =>
-                    sets.every(name => view.innerText.includes(name)) &&
-                    view.querySelector('.mlipkit-pane-map .js-plotly-plot')?._fullData?.length &&
-                    view.querySelector('.mlipkit-scene canvas'))""",
-                arg=list(sets),
-                timeout=150_000,
-            )
+            fitted = f"fit-on set: {sets[0]}" if sets[0] == "liquid" else "atoms"
+            shown = """output.querySelector('.mlipkit-pane-map .js-plotly-plot')?._fullData?.length
+                && output.querySelector('.mlipkit-explorer .mlipkit-scene canvas')"""
+            wait_in(page, source, (fitted, *sets), shown, timeout=150)
         page.wait_text("in the tray")
         frames = Tray(work / "selections" / "outside").selection
         assert len(frames) > 0
@@ -171,18 +183,45 @@ def test_arms_are_compared_without_clicks(lab: Lab):
         # A cell waits for the runs; the view goes on all the while.
         page.page.wait_for_selector(".mlipkit-view")
         scroll_to(page, "StrategyComparison(runs)")
-        page.wait_text("stages, now ", timeout=60)
+        wait_in(page, "StrategyComparison(runs)", ("stages, now ",), timeout=60)
         assert page.js(f"() => {STATUS}") == "busy"
         page.wait_idle(2 * PATIENCE_S)
         assert page.cell_errors() == []
         assert {run.state for run in runs_of(work)} == {"completed"}
         scroll_to(page, "StrategyComparison(runs)")
-        page.wait_text("Iterative sampling, energies on independent frames", timeout=90)
-        page.page.wait_for_function(
-            "() => [...document.querySelectorAll('.annotation-text')].some(one => one.textContent.includes('bins'))",
-            timeout=90_000,
-        )
+        wait_in(
+            page, "StrategyComparison(runs)", ("Iterative sampling, energies on independent frames",),
+            "[...output.querySelectorAll('.annotation-text')].some(one => one.textContent.includes('bins'))",
+        )  # fmt: skip
         page.healthy()
         if os.environ.get("MLIPKIT_SCREENSHOTS"):
             pictures(page, work / ARMS.name, "naive_vs_iterative")
             pictures_in_the_dark(page, work / ARMS.name, "naive_vs_iterative")
+
+
+@pytest.mark.timeout(900)
+def test_the_loop_is_closed_without_clicks(lab: Lab):
+    address, work = placed(lab, "loop", LOOP)
+    with lab.open(address, width=1100, height=1300) as page:
+        page.run_all(wait=False)
+        page.page.wait_for_selector(".mlipkit-view")
+        scroll_to(page, 'Workbench("runs")')
+        # The next cell waits for the simulations, and the Workbench shows them meanwhile.
+        wait_in(page, 'Workbench("runs")', ("RUNNING", "hot"), timeout=60)
+        page.wait_idle(2 * PATIENCE_S)
+        assert page.cell_errors() == []
+        runs = {run.name: run for run in runs_of(work)}
+        assert set(runs) == {"hot", "label_hot", "train_on_label_hot", "control", "hot_round2", "hot_control"}
+        assert {run.state for run in runs.values()} <= {"completed", "failed"}
+        scroll_to(page, 'Workbench("runs")')
+        # All are in the list, and the step that follows is named. Which one depends on the ends of the simulations.
+        wait_in(page, 'Workbench("runs")', (*runs, "NEXT"), "!output.innerText.includes('RUNNING')")
+        wait_in(page, 'Workbench("runs")', (), "output.querySelector('.mlipkit-next button').innerText.length > 5")
+        drawn = "output.querySelector('.js-plotly-plot')?._fullData?.length"
+        wait_in(page, "survival_curves({", ("log-rank p",), drawn)
+        scroll_to(page, 'Workbench("runs")')
+        page.shot("loop_workbench", ".jp-NotebookPanel")
+        page.healthy()
+        if os.environ.get("MLIPKIT_SCREENSHOTS"):
+            pictures(page, work / LOOP.name, "loop")
+            pictures_in_the_dark(page, work / LOOP.name, "loop")
