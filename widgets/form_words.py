@@ -71,7 +71,40 @@ WORKFLOW = {
     "python": "another Python",
 }
 
-FIELDS: dict[str, dict[str, str]] = {"workflow": WORKFLOW, "finetune": TUNING}
+DYNAMIC = {
+    "data": "AIMD runs",
+    "potential": "potential to go on from",
+    "auxiliary_heads": "self-supervised heads",
+    "curriculum.n_structures": "roll-out steps of the stages",
+    "curriculum.converge": "a stage ends",
+    "curriculum.stage_epochs": "epochs of a stage",
+    "curriculum.evaluations_per_epoch": "force evaluations of an epoch",
+    "curriculum.points_per_epoch": "start frames of an epoch",
+    "curriculum.start_from": "a stage begins with the weights",
+    "curriculum.apart_limit": "not longer when further from AIMD than",
+    "curriculum.choose": "stage that is kept",
+    "rollout.bptt": "gradients through the steps",
+    "rollout.window": "steps until gradients are cut",
+    "rollout.recompute": "compute steps twice to save memory",
+    "rollout.position_update": "integration of positions",
+    "rollout.refresh": "steps between neighbour lists",
+    "rollout.velocities": "velocities",
+    "rollout.frozen": "atoms that stay",
+    "loss.kind": "error of a step",
+    "loss.first_step": "weight of the start frame",
+    "loss.energy": "weight of energies, single frames",
+    "loss.energy_dyn": "weight of energies, longer roll-outs",
+    "loss.refit_energy": "fit the energy zero at the end",
+    "rollout_validation.n_structures": "roll-out steps of validation",
+    "rollout_validation.n_points": "validation roll-outs",
+    "rollout_validation.test_structures": "roll-out steps of the test",
+    "optimiser.stage_learning_rate": "learning rate of later stages",
+    "optimiser.patience": "epochs without improvement",
+    "max_epochs": "epochs at most",
+    "batch_size": "roll-outs per step",
+}
+
+FIELDS: dict[str, dict[str, str]] = {"workflow": WORKFLOW, "finetune": TUNING, "dynamic": DYNAMIC}
 """Kind of run -> path of a field -> its name on screen, without the unit."""
 
 FIRST = {

@@ -146,6 +146,10 @@ class RunsData:
             return f"failed at {first.time / FS_PER_PS:.3g} ps" if first is not None else far(run)
         if not final:
             return far(run)
+        if one.state == "completed" and run.kind == "dynamic":
+            # Error of single frames is not what it was trained for.
+            tested = run.facts().get("test_rollouts") or {}
+            return f"roll-outs {1000 * tested['mepa']:.0f} meV/Å" if tested.get("mepa") is not None else ""
         if one.state == "completed" and run.kind in ("train", "finetune"):
             if run.facts().get("worse_than_start"):
                 return "no better than its start"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from functools import cache
 from html import escape
 
@@ -23,6 +24,7 @@ from .base import RunView
 from .curves import CurveFeed
 from .parts import close_all, row, show
 from .plot import Plot
+from .rollout_curves import RolloutCurves, marks_of
 from .states import duration, sentence_case
 
 EVALUATED = {"train_loss": live.EPOCH_LOSS, "objective": live.VALIDATION_LOSS,
@@ -59,8 +61,10 @@ class TrainingMonitor(RunView):
         told = "Distance from the old labels of general frames over the optimiser steps"
         self.retention = Plot(live.retention_progress(), height=280, label=told)
         self.parity = row(kind="mlipkit-panes")
+        self.rollouts = RolloutCurves()
         self.body.children = [
-            self.empty, self.plot, row(self.summary), row(self.table), self.parity, self.kept, self.retention,
+            self.empty, self.plot, row(self.summary), self.rollouts, row(self.table), self.parity, self.kept,
+            self.retention,
         ]  # fmt: skip
 
     def _reset(self) -> None:
@@ -81,6 +85,7 @@ class TrainingMonitor(RunView):
         self._latest: Evaluated | None = None
         self._warning = ""
         self._drop_parity()
+        self.rollouts.reset()
         self.summary.value = self.table.value = ""
         self.empty.value = f'<div class="mk-empty">{escape(self.EMPTY if self.run is None else NO_CURVES)}</div>'
         self._show_curves(False)
@@ -105,9 +110,13 @@ class TrainingMonitor(RunView):
                     self._best = entry.event
             elif isinstance(entry.event, Message) and entry.event.level == "warning":
                 self._warning = entry.event.text
+        with suppress(MlipkitError, OSError, ValueError):  # a file is being written at this moment
+            self.rollouts.update(run)
         self._show_curves(self._steps.rows + self._epochs.rows > 0)
         if self._best is not None:
-            self.plot.relayout(shapes=live.best_line(self._best.step))
+            marks = marks_of(self.rollouts.stages)
+            best = live.best_line(self._best.step)
+            self.plot.relayout(shapes=[*best, *marks["shapes"]], annotations=marks["annotations"])
         self._write("summary", self._words(state))
         self._write("table", errors_table(run.metrics()))
         if state == "completed" and not self.parity.children:
@@ -146,7 +155,10 @@ class TrainingMonitor(RunView):
         if self._best is None or self._latest is None:
             first = "The untrained potential is evaluated first." if state == "running" else ""
             return f'<span class="mk-quiet">{first}</span>'
+        stages = self.rollouts.stages
         text = f"best epoch <b>{self._best.epoch}</b> (step {self._best.step}), latest {self._latest.epoch}"
+        if stages:
+            text = f"roll-out steps <b>{stages[-1].length}</b>, stage {stages[-1].number} · {text}"
         if self._best.epoch == 0 and self._latest.epoch > 0:
             text += " · <b>no epoch is better than the start yet</b>"
         if self._latest.learning_rate:

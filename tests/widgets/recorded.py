@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import os
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from run_folders import Acted, folder_of
 from mlipkit.data.series import SeriesWriter
 from mlipkit.events import Evaluated, Event, Finished, Judged, Progress, Started, Verdict, to_json
 from mlipkit.md.trajectory import TrajectoryWriter
-from mlipkit.runs import MDSpec, Run, TrainSpec
+from mlipkit.runs import DynamicSpec, MDSpec, Run, TrainSpec
 from mlipkit.runs.folder import RunFolder
 from mlipkit.runs.log import EventLog
 
@@ -229,3 +230,63 @@ def recorded_training(path: Path, epochs: int = 12, steps_per_epoch: int = 50) -
     validation.close()
     log(files, *said, Finished("completed", "", {"seconds": 95.0}))
     return Run(path)
+
+
+class RecordedDynamic(Acted):
+    """A dynamic training with stages of 1, 2 and 4 roll-out steps, four epochs each. Grows by `advance`."""
+
+    LENGTHS, EPOCHS, STEPS, VALIDATED = (1, 2, 4), 4, 10, 20
+
+    def __init__(self, path: Path) -> None:
+        spec = DynamicSpec(
+            data="sample:ethanol_nve",
+            curriculum={"n_structures": list(self.LENGTHS), "converge": "fixed", "stage_epochs": self.EPOCHS},
+            rollout_validation={"n_structures": self.VALIDATED, "n_points": 4},
+        )  # fmt: skip
+        self.files = folder_of(path, spec)
+        self.training = SeriesWriter(self.files.series / "training", {"step": "", "epoch": "", "loss": ""})
+        columns = dict.fromkeys(("step", "epoch", "objective", "energy_mae", "forces_mae", "train_loss"), "")
+        columns |= dict.fromkeys(("rollout_mepa", *(f"rollout_mepa/element={s}" for s in "HCO")), "eV/Å")
+        columns |= {"rollout_first": "eV/Å", "rollout_apart": "Å", "n_structures": "", "stage": ""}
+        self.validation = SeriesWriter(self.files.series / "validation", columns)
+        self.epoch = -1
+        log(self.files, Started("training", self.total * self.STEPS))
+
+    @property
+    def total(self) -> int:
+        return len(self.LENGTHS) * self.EPOCHS
+
+    def advance(self, epochs: int) -> None:
+        """Go on for so many epochs; the row before the first counts as one."""
+        kept = self.files.path / "rollouts.json"
+        record = json.loads(kept.read_text()) if kept.is_file() else {"timestep": 0.5}
+        for _ in range(epochs):
+            self.epoch += 1
+            stage = max(0, self.epoch - 1) // self.EPOCHS
+            at, mepa = self.epoch * self.STEPS, 0.6 * 0.9**self.epoch
+            parts = [mepa * share for share in (0.2, 0.5, 0.3)]
+            loss = np.nan if not self.epoch else mepa
+            self.validation.append(np.array([
+                at, self.epoch, mepa, 0.01, mepa / 5, loss, mepa, *parts, mepa / 2, 0.05, self.LENGTHS[stage],
+                stage + 1,
+            ]))  # fmt: skip
+            figures = {"forces_mae": mepa / 5, "energy_mae": 0.01, "rollout_mepa": mepa}
+            log(self.files, Evaluated(self.epoch, at, {"validation": figures}, 1e-3, True))
+            curve = (mepa / 2 * np.linspace(1, 3, self.VALIDATED)).tolist()
+            row = {"n_structures": self.LENGTHS[stage], "error": curve, "apart": curve, "rollout_mepa": mepa}
+            record[str(stage + 1)] = {"last": row, "best": row}
+            if self.epoch:
+                steps = np.arange(at - self.STEPS + 1, at + 1)
+                rows = [steps, np.full(self.STEPS, self.epoch), np.full(self.STEPS, mepa)]
+                self.training.append(np.stack(rows, 1))
+        self.training.flush()
+        self.validation.flush()
+        self.files.write("rollouts.json", record)
+
+    def finish(self) -> None:
+        """Make the epochs that are left, and end."""
+        self.advance(self.total - self.epoch)
+        facts = {
+            "seconds": 95.0, "chosen": 3, "sentence": "Best with roll-outs of 4", "test_rollouts": {"mepa": 0.345},
+        }  # fmt: skip
+        log(self.files, Finished("completed", "every stage is over. Best with roll-outs of 4", facts))
