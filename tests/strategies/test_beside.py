@@ -99,7 +99,7 @@ def test_a_roll_out_that_is_lost_ends_there() -> None:
     frames = FrameSet.from_arrays([8], x, forces=np.zeros_like(x), trajectory=0, time=time)
     whole = roll_beside(Springs(0.0), frames, 1, 60)
     assert (len(whole), whole.lost) == (60, False)
-    short = roll_beside(Springs(0.0, breaks=0.125), frames, 1, 60)
+    short = roll_beside(Springs(0.0, breaks=0.1255), frames, 1, 60)
     assert short.lost
     assert len(short) == 25
     assert short.predicted.positions.max() == pytest.approx(0.125)
