@@ -113,8 +113,8 @@ def test_pictures_have_what_was_found(found: Beside) -> None:
     np.testing.assert_allclose(figure.data[2].y, 1000 * found.error.sum(1))
     assert figure.layout.xaxis2.title.text == "time, fs"
     drawn = error_by_rollout_steps({"stage 1": [0.1, None, 0.3]}, 0.5, {"stage 1": 3})
-    assert drawn.data[0].x.tolist() == [1, 2, 3]
-    assert drawn.data[1].y.tolist() == [300.0]
+    assert list(drawn.data[0].x) == [1, 2, 3]
+    assert list(drawn.data[1].y) == [300.0]
     marks = stage_marks([0, 40], [1, 8])
     assert [one["text"] for one in marks["annotations"]] == ["roll-out steps: 1", "8"]
     assert [one["x0"] for one in marks["shapes"]] == [40.0]
