@@ -17,6 +17,7 @@ from .md_view import MDView
 from .plot import Plot
 from .recorded import Recorded
 from .review_pane import ReviewPane
+from .rollout_view import RolloutView
 from .run_list import RunList
 from .shift_explorer import ShiftExplorer
 from .strategy_comparison import StrategyComparison
@@ -26,7 +27,7 @@ from .workbench import Workbench
 from .workflow_view import WorkflowView
 
 __all__ = [
-    "AppliesPanel", "LabelView", "Launcher", "MDView", "Plot", "Recorded", "ReviewPane", "RunList",
-    "ShiftExplorer", "StrategyComparison", "TrainingMonitor", "Workbench", "WorkflowView", "ended", "export",
+    "AppliesPanel", "LabelView", "Launcher", "MDView", "Plot", "Recorded", "ReviewPane", "RolloutView",
+    "RunList", "ShiftExplorer", "StrategyComparison", "TrainingMonitor", "Workbench", "WorkflowView", "ended", "export",
     "kernel_check",
 ]  # fmt: skip
