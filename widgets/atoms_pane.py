@@ -49,21 +49,27 @@ class AtomsPane(w.VBox):
             options=["element", *(scale.name for scale in scales), "force"], value="element", description="colour by",
             layout={"width": "190px"},
         )  # fmt: skip
+        self.number = w.Text(description="atom", placeholder="number", layout={"width": "140px"})
+        self.number.tooltip = "Look at the atom of this number, as a click on it does"
+        self.number.style.description_width = "40px"
         self.colour_bar, self.text = w.HTML(), w.HTML()
+        self.said = w.HTML()
+        self.said.add_class("mk-said")
         self.on_atom: Callable[[int], None] | None = None
         self.force_top = 1.0
         self._scales = {scale.name: scale for scale in scales}
         self._shown: tuple[Atoms, tuple[int, ...], Mapping[str, np.ndarray]] | None = None
         self._loaded: Atoms | None = None
-        super().__init__([self.scene.widget, row(self.colour, self.colour_bar), self.text])
+        super().__init__([self.scene.widget, row(self.colour, self.number, self.colour_bar), self.text, self.said])
         self.add_class("mlipkit-pane-3d")
+        self.number.observe(lambda change: self._numbered(str(change["new"])), "value")
         self.colour.observe(lambda _change: self._colour_changed(), "value")
         if self.scene.widget.has_trait("picked"):
             self.scene.widget.observe(self._picked, "picked")
 
     def reset(self) -> None:
         """Forget the structure that was shown before."""
-        self._shown, self.force_top, self.text.value = None, 1.0, ""
+        self._shown, self.force_top, self.text.value, self.number.value = None, 1.0, "", ""
 
     def load(self, atoms: Atoms) -> None:
         """Begin with another structure: its first frame, which decides bonds and the point of view."""
@@ -90,6 +96,25 @@ class AtomsPane(w.VBox):
         """
         self._shown = atoms, marked, numbers or {}
         self.scene.show(self._picture())
+        words = self.words
+        if self.said.value != words:
+            self.said.value = words
+
+    @property
+    def words(self) -> str:
+        """The picture in words, for those who cannot see it; "" when there is none."""
+        if self._shown is None:
+            return ""
+        atoms, marked, _ = self._shown
+        told = [f"{len(atoms)} atoms, {atoms.get_chemical_formula()}", f"coloured by {self.colour.value}"]
+        if marked:
+            told.append("marked: " + ", ".join(f"{atoms.symbols[i]} {i}" for i in marked if i < len(atoms)))
+        forces = forces_of(atoms)
+        if forces is not None and len(forces) and np.isfinite(forces).all():
+            size = np.linalg.norm(forces, axis=1)
+            worst = int(size.argmax())
+            told.append(f"largest force {size[worst]:.2f} eV/Å on {atoms.symbols[worst]} {worst}")
+        return "; ".join(told)
 
     def still(self) -> str:
         """SVG of the frame on show, from a fixed point of view; "" when there is none."""
@@ -163,6 +188,19 @@ class AtomsPane(w.VBox):
             return
         atoms, index = self._shown[0], int(atom.get("index", -1))
         if not 0 <= index < len(atoms):
+            return
+        self.describe(index)
+        if self.on_atom is not None:
+            on_loop(self.on_atom, index)
+
+    def _numbered(self, text: str) -> None:
+        """The number of an atom was typed."""
+        atoms = self._shown[0] if self._shown is not None else None
+        if atoms is None or not text.strip().isdecimal():
+            return
+        index = int(text)
+        if index >= len(atoms):
+            self.text.value = f"no such atom: they are 0 to {len(atoms) - 1}"
             return
         self.describe(index)
         if self.on_atom is not None:

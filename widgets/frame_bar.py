@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 
 import ipywidgets as w
 
+from mlipkit.plots.runs import FAILURE, WARNING
+
 from .parts import button, show
 from .ticker import Ticker
 
@@ -51,7 +53,7 @@ class FrameBar(w.Box):
 
     def mark(self, marks: Mapping[int, str]) -> None:
         """Put signs above the slider. `marks`: frame -> "warning" or "failure"."""
-        signs = {"warning": ("▼", "#E69F00"), "failure": ("✖", "#D62728")}
+        signs = {"warning": ("▼", WARNING), "failure": ("✖", FAILURE)}
         text = "".join(
             f'<span title="{kind}, frame {frame}" style="left:{100 * frame / max(self.last, 1):.2f}%;'
             f'color:{signs[kind][1]}">{signs[kind][0]}</span>'
@@ -72,6 +74,12 @@ class FrameBar(w.Box):
             self._telling = False
         if self.text.value != text:
             self.text.value = text
+
+    def offer(self, text: str, action: Callable[[], object], tip: str) -> w.Button:
+        """One more thing that can be done with the frame on show."""
+        made = button(text, action, tip=tip)
+        self.children = (*self.children, made)
+        return made
 
     def offer_live(self, offered: bool) -> None:
         """Show or hide the way back to the newest frame."""

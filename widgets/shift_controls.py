@@ -9,7 +9,7 @@ import ipywidgets as w
 import numpy as np
 from ase.data import chemical_symbols
 
-from mlipkit.plots.explorer import element_colour
+from mlipkit.plots.elements import element_colour
 
 from .parts import row, show
 from .shift_data import ShiftData

@@ -135,9 +135,10 @@ class BondPane(w.VBox):
         self._waiting: set[tuple[str, str, int]] = set()
         self._now = np.zeros(0)
         self._key: tuple[object, ...] = ()
-        self.pair = w.Dropdown(options=["-"], layout={"width": "90px"})
+        self.pair = w.Dropdown(options=["-"], description="bond", layout={"width": "160px"})
+        self.pair.style.description_width = "40px"
         self.plot = Plot(plots.density_curves([0, 1], {}, x_title="length (Å)"), height=230, label="Bond lengths")
-        super().__init__([row(w.HTML("<b>Bond lengths</b>"), self.pair), self.plot])
+        super().__init__([row(w.HTML("<b>Lengths</b>"), self.pair), self.plot])
         self.add_class("mlipkit-pane-bonds")
         self.pair.observe(lambda _change: self._draw(), "value")
 

@@ -88,6 +88,7 @@ class ShiftExplorer(LiveView):
         self.bonds = BondPane()
         self.which = w.Dropdown(options=["-"], description="frames of", layout={"width": "230px"})
         self.bar = FrameBar(lambda frame: self.go(self.set, frame, self.atom), self.follow)
+        self.bar.offer("± Tray", self.take, "The frame on show into the tray, or out of it, as the lasso does")
         self.said, self.empty, self.panel = w.HTML(), w.HTML(), w.HTML()
         self.code_button = button("Code", self._toggle_code, tip="Python that makes the picture on show")
         self._moving, self._code_open = True, False
@@ -143,6 +144,13 @@ class ShiftExplorer(LiveView):
         if self.set != name or frame != self.frame:
             self._following = False
         self._place(name, frame, atom)
+
+    def take(self) -> None:
+        """Do with the frame on show what the lasso does: add it to the tray, or take it away."""
+        if self.set in self.data.names:
+            frames = self.data[self.set].frame_set([self.frame])
+            criterion = {"kind": "one frame", "set": self.set, "frame": self.frame}
+            self.tray.take(Selection.of(frames, criterion=criterion, sentence=f"frames of {self.set}, one by one"))
 
     def follow(self) -> None:
         """Show the newest frame of the running simulation, and each newer one as it comes."""

@@ -14,6 +14,7 @@ import ipywidgets as w
 from mlipkit.data import FrameSet, Selection, Tray
 from mlipkit.errors import MlipkitError
 from mlipkit.runs import Run, SurvivalChange, next_step
+from mlipkit.runs.failure_frames import stored_frames
 from mlipkit.runs.places import short_place
 
 from .base import HIDDEN_S, IDLE_S, LIVE_S, RunView
@@ -242,6 +243,7 @@ class Workbench(LiveView):
         if isinstance(view, MDView):
             view.beside(self.map)
             view.picture.on_atom = self._atom_picked
+            view.bar.offer("+ Tray", self._keep_frame, "Put the frame on show into the tray")
             view.observe(lambda _change: self._link(), ["frame", "replica", "marked"])
         self.head.children = [*self.head.children, view.header, view.toolbar]
         self.view_box.children = [*self.view_box.children, view]
@@ -270,6 +272,19 @@ class Workbench(LiveView):
         finally:
             self._linking = False
         self._link()
+
+    def _keep_frame(self) -> None:
+        view, run = self.view, self.run
+        if not isinstance(view, MDView) or run is None or view.atoms is None:
+            return
+        self.next.say("")
+        try:
+            frames = stored_frames(run, run.replica_folder(view.replica), [view.frame])
+        except (MlipkitError, OSError) as error:
+            self.next.say(str(error))
+            return
+        criterion = {"kind": "one frame", "run": str(run.folder), "replica": view.replica, "frame": view.frame}
+        self.tray.add(frames, Selection.of(frames, criterion=criterion, sentence=f"frames of {run.name}, one by one"))
 
     def _atom_picked(self, atom: int) -> None:
         if isinstance(self.view, MDView):

@@ -11,24 +11,15 @@ from typing import Any
 import numpy as np
 import plotly.graph_objects as go
 
-from mlipkit.plots.runs import COLOURS
+from mlipkit.plots.elements import element_colour
 
 POINTS = 4000
 """Largest number of points that are drawn one by one."""
 CELLS = 160
 """Cells of a binned map along each axis."""
-# Middle tones throughout: no end vanishes on light or dark ground.
-SCALE: list[list[Any]] = [[0.0, "#3B6FB6"], [0.35, "#3FA7A0"], [0.65, "#E0A526"], [1.0, "#D2452A"]]
+# Ever lighter, so that its ends are told apart without red or green; neither vanishes on light or dark ground.
+SCALE: list[list[Any]] = [[0.0, "#5A48B8"], [1 / 3, "#A84FA0"], [2 / 3, "#DB7157"], [1.0, "#F2B431"]]
 GROUND = "rgba(128,128,128,0.28)"
-ELEMENT_COLOURS = {
-    "H": "#56B4E9", "Li": "#B370CF", "C": "#8A8A8A", "N": "#4C6EF5", "O": "#E0483E", "F": "#7FBF3F", "Na": "#9467BD",
-    "P": "#E07B00", "S": "#E0B000", "Cl": "#2CA25F", "Co": "#E377B8",
-}  # fmt: skip
-
-
-def element_colour(symbol: str, number: int = 0) -> str:
-    """Colour of an element, or one of `COLOURS`."""
-    return ELEMENT_COLOURS.get(symbol, COLOURS[number % len(COLOURS)])
 
 
 def group_points(

@@ -18,15 +18,13 @@ from numpy.typing import ArrayLike
 
 from mlipkit.errors import DataError
 from mlipkit.plots.bins import BINS, GREY, Extent, Groups, Values, extent_of, over, png, rgb, shade
-from mlipkit.plots.runs import COLOURS, FAILURE, Mark, mark_layout, styled
+from mlipkit.plots.elements import element_colour
+from mlipkit.plots.runs import COLOURS, FAILURE, WARNING, Mark, mark_layout, styled
 
 MANY_POINTS = 3000
 """Up to so many points each is drawn; beyond them an image of bins."""
 PICKED, CHOSEN = "#D6186F", "#D6186F"
 """Colour of the point that was clicked and of those in the selection."""
-# Hydrogen and carbon grey as usual, the rest told apart by colour-blind readers on light and dark ground.
-_ELEMENTS = {1: "#8FA3B5", 6: "#85776A", 7: "#0072B2", 8: "#D55E00", 17: "#009E73", 3: "#CC79A7", 11: "#E69F00",
-             27: "#7B3FA0", 29: "#B8860B", 46: "#56B4E9"}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -38,15 +36,10 @@ class Trail:
     colour: str = "#0072B2"
 
 
-def element_colour(number: int) -> str:
-    """Colour of an element on maps and curves."""
-    return _ELEMENTS.get(int(number), COLOURS[int(number) % len(COLOURS)])
-
-
 def by_element(numbers: ArrayLike) -> Groups:
     """Colours of atoms [n] by their atomic number."""
     known, codes = np.unique(np.asarray(numbers, int), return_inverse=True)
-    return Groups(codes, tuple(chemical_symbols[z] for z in known), tuple(element_colour(z) for z in known))
+    return Groups(codes, tuple(chemical_symbols[z] for z in known), tuple(element_colour(int(z)) for z in known))
 
 
 def score_map(
@@ -143,7 +136,7 @@ def map_parts(
             trail.way[:, 0], trail.way[:, 1],
             {"color": trail.colour, "size": 5, "opacity": [round(float(f), 2) for f in fade]}, name="trail",
         ) | {"mode": "lines+markers", "line": {"color": trail.colour, "width": 1}})  # fmt: skip
-    for kind, sign, tone in (("warning", "triangle-down", "#E69F00"), ("failure", "x", FAILURE)):
+    for kind, sign, tone in (("warning", "triangle-down", WARNING), ("failure", "x", FAILURE)):
         there = [(a, b) for a, b, what in marks if what == kind]
         if there:
             at = np.array(there)

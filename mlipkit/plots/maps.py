@@ -24,13 +24,13 @@ from mlipkit.plots.cells import (
     colours_of,
     dots,
     edges_of,
-    element_colour,
     group_cells,
     group_points,
     legend_key,
     value_cells,
     value_points,
 )
+from mlipkit.plots.elements import element_colour
 from mlipkit.plots.runs import COLOURS, STOPPED, styled
 
 

@@ -19,7 +19,7 @@ from mlipkit.errors import DataError
 
 # Okabe and Ito: told apart by colour-blind readers, on light and dark ground.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
-WARNING, FAILURE, STOPPED = "#E69F00", "#D62728", "#7f7f7f"
+WARNING, FAILURE, STOPPED = "#C08000", "#D62728", "#7f7f7f"
 MILLI = 1000.0
 # With more ticks plotly labels every digit between two powers of ten.
 LOGARITHMIC: dict[str, Any] = {"type": "log", "exponentformat": "power", "nticks": 3}

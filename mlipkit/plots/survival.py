@@ -95,8 +95,10 @@ def at_risk_layout(curves: Mapping[str, Curve], end_ps: float | None = None) -> 
         colour = COLOURS[number % len(COLOURS)]
         y = -(42 + LINE * (number + (0.2 if len(curves) == 1 else 1.1))) / drawn
         counts = (curve.ended_ps[None, :] >= ticks[:, None] - 1e-9).sum(axis=1)
+        if len(curves) > 1:
+            notes.append(_note("■", x=0, y=y, xref="paper", anchor="right", shift=-8, colour=colour))
         notes += [
-            _note(str(int(count)), x=float(tick), y=y, colour=colour)
+            _note(str(int(count)), x=float(tick), y=y)
             for tick, count in zip(ticks, counts, strict=True)
             if tick <= curve.time_ps[-1] + 1e-9
         ]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -52,7 +53,7 @@ def before_failure(run: Run, most: int = MOST, replica: int | None = None) -> Pi
     parts, spacings = [], []
     for turn, ((one, numbers, spacing), count) in enumerate(zip(found, taken, strict=True)):
         if count:
-            parts.append(_read(run, one, sorted(_spread(numbers, turn % DISTANCES)[:count])))
+            parts.append(stored_frames(run, one.folder, sorted(_spread(numbers, turn % DISTANCES)[:count])))
             spacings.append(spacing)
     if not parts:
         first = failed[0]
@@ -129,11 +130,20 @@ def _spread(numbers: Sequence[int], first: int) -> list[int]:
     return [numbers[i] for i in dict.fromkeys([*order, *reversed(range(len(numbers)))])]
 
 
-def _read(run: Run, one: Replica, numbers: Sequence[int]) -> FrameSet:
-    frames = RunFrames(one.folder)
+def stored_frames(run: Run, replica: Path, numbers: Sequence[int]) -> FrameSet:
+    """Stored frames of one simulation of a run, without labels; their source says which simulation it is.
+
+    Args:
+        replica: its folder (`Run.replica_folder`).
+        numbers: which of its stored frames.
+
+    Raises:
+        DataError: no such frame, or positions that are no numbers.
+    """
+    frames = RunFrames(replica)
     try:
         frames.refresh()
-        source = run.name if one.folder == run.folder else f"{run.name}/{one.folder.name}"
+        source = run.name if replica == run.folder else f"{run.name}/{replica.name}"
         made = FrameSet.from_atoms([frames[number] for number in numbers], source=source)
         return made.without_labels()
     finally:

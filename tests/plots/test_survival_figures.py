@@ -43,13 +43,14 @@ def test_numbers_at_risk_stand_below_the_ticks_of_their_group():
     curves = {"300 K": curve(), "900 K": curve(0.5)}
     figure = survival_curves(curves)
     assert figure.layout.xaxis.tickvals == (0, 1, 2, 3, 4, 5)
-    rows: dict[str, list[str]] = {}
+    rows: dict[float, list] = {}
     for note in figure.layout.annotations:
         if note.text != "at risk":
-            rows.setdefault(note.font.color, []).append(note.text)
-    assert list(rows.values()) == [["4", "4", "3", "2", "1", "1"]] * 2
+            rows.setdefault(note.y, []).append(note)
+    assert [[note.text for note in row] for row in rows.values()] == [["■", "4", "4", "3", "2", "1", "1"]] * 2
     colours = [figure.data[number * PER_CURVE + 2].line.color for number in range(2)]
-    assert list(rows) == colours, "the colour says whose numbers these are"
+    assert [row[0].font.color for row in rows.values()] == colours, "the square says whose numbers these are"
+    assert {note.font.color for row in rows.values() for note in row[1:]} == {None}, "numbers in the page's own colour"
     assert [trace.name for trace in figure.data if trace.showlegend] == ["300 K", "900 K"]
     lowest = min(note.y for note in figure.layout.annotations)
     assert -lowest * (figure.layout.height - 40 - figure.layout.margin.b) < figure.layout.margin.b - 12, "cut off"

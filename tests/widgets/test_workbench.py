@@ -557,6 +557,38 @@ def walk_all(widget: w.Widget):
         yield from walk_all(child)
 
 
+def test_the_frame_on_show_goes_into_the_tray_without_a_mouse(bench, hot: Run) -> None:
+    view = bench()
+    view.go_to_failure(hot)
+    assert isinstance(view.view, MDView)
+    keep = next(one for one in view.view.bar.children if getattr(one, "description", "") == "+ Tray")
+    keep.click()
+    assert len(view.selection) == 1
+    kept = view.tray.frames()
+    assert np.array_equal(kept.positions, view.view.atoms.positions)
+    assert not kept.has("forces").any(), "predictions are no labels"
+    assert kept.sources == ("hot/replica_000",)
+    view.view.bar.next_button.click()
+    keep.click()
+    keep.click()
+    assert len(view.selection) == 2, "each frame once"
+    assert view.step.action == "label"
+
+
+def test_an_atom_is_looked_at_by_its_number_and_the_picture_has_words(bench, hot: Run) -> None:
+    view = bench()
+    picture = view.view.picture
+    picture.number.value = "3"
+    assert view.view.marked == (3,)
+    assert "H 3" in picture.text.value
+    assert "9 atoms, C2H6O" in picture.said.value
+    assert "marked: H 3" in picture.said.value
+    picture.number.value = "99"
+    assert "0 to 8" in picture.text.value
+    picture.number.value = "x"
+    assert view.view.marked == (3,)
+
+
 def test_parts_of_the_module_are_exported() -> None:
     assert workbench_module.Workbench is Workbench
     assert MapPane.__doc__

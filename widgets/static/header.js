@@ -17,8 +17,39 @@ function isDark() {
   return window.matchMedia("(prefers-color-scheme: dark)").matches;
 }
 
+const WORD = /[\p{L}\p{N}]/u;
+
+function name(node, text) {
+  if (text && node.getAttribute("aria-label") !== text) node.setAttribute("aria-label", text);
+}
+
+// What a screen reader needs and the parts do not say by themselves.
+function speak(root) {
+  // A button with a sign alone has the name of its tip.
+  for (const node of root.querySelectorAll("button[title]"))
+    if (!WORD.test(node.textContent)) name(node, node.title);
+  for (const node of root.querySelectorAll(".mlipkit-scene")) {
+    node.setAttribute("role", "img");
+    for (const part of node.querySelectorAll("canvas, svg")) part.setAttribute("aria-hidden", "true");
+    name(node, `Atoms: ${node.parentElement.querySelector(".mk-said")?.textContent.trim() || "none"}`);
+  }
+  // Fields of a form stand beside their labels, not inside.
+  for (const field of root.querySelectorAll(".mlipkit-field"))
+    for (const node of field.querySelectorAll("input, select"))
+      name(node, field.querySelector(".widget-label")?.textContent.trim());
+  for (const node of root.querySelectorAll("input, select"))
+    if (!node.labels?.length && !node.hasAttribute("aria-label")) name(node, node.closest("[title]")?.title);
+  // News are read out only in a region that was there before them.
+  for (const node of root.querySelectorAll(".widget-html-content [role=status], .widget-html-content [role=alert]")) {
+    const region = node.closest(".widget-html");
+    const way = node.getAttribute("role") === "alert" ? "assertive" : "polite";
+    if (region && !region.hasAttribute("aria-live")) region.setAttribute("aria-live", way);
+  }
+}
+
 // JupyterLab takes a single letter pressed on a focused button as a notebook command unless the element says otherwise.
 function protect(root) {
+  speak(root);
   const focusable = "button, input, select, textarea, summary, canvas, [tabindex], [role=slider]";
   for (const node of root.querySelectorAll(focusable)) {
     if (node.dataset.lmSuppressShortcuts !== "true") node.dataset.lmSuppressShortcuts = "true";
@@ -35,7 +66,7 @@ function render({ model, el }) {
     <div class="mk-top"><span class="mk-chip" role="status"></span><span class="mk-title"></span>
       <span class="mk-detail"></span><span class="mk-age"></span></div>
     <div class="mk-bar" aria-hidden="true"><div></div></div>
-    <div class="mk-sentence"></div><div class="mk-alert" role="alert"></div>`;
+    <div class="mk-sentence" aria-live="polite"></div><div class="mk-alert" role="alert"></div>`;
   const part = (name) => el.querySelector(`.mk-${name}`);
   const put = (name, text) => {
     const node = part(name);

@@ -64,12 +64,16 @@ function render({ model, el }) {
   const host = document.createElement("div");
   host.style.cssText = "position: absolute; inset: 0;";
   host.setAttribute("role", "img");
+  const said = document.createElement("div");
+  said.className = "mk-said";
+  said.id = `mk-said-${crypto.getRandomValues(new Uint32Array(2)).join("-")}`;
+  host.setAttribute("aria-describedby", said.id);
   const cursor = document.createElement("div");
   cursor.className = "mlipkit-cursor";
   cursor.style.cssText =
     "position: absolute; width: 0; border-left: 2px solid var(--jp-ui-font-color2, #57606a); pointer-events: none; " +
     "display: none; z-index: 2;";
-  box.append(host, cursor);
+  box.append(host, said, cursor);
 
   const isMap = model.get("tools") === "map";
   // Made once: plotly takes other functions for another configuration, and then draws everything anew.
@@ -125,12 +129,37 @@ function render({ model, el }) {
       });
       host.on("plotly_relayout", place);
     }
+    // Its pieces say nothing; tools of the mouse among them.
+    host.firstElementChild?.setAttribute("aria-hidden", "true");
     place();
+    tell();
     lastAt = performance.now();
     lastCost = lastAt - start;
     // For whoever looks for what keeps the page from answering.
     performance.measure("mlipkit-plot", { start, end: lastAt, detail: model.get("tools") });
     performance.clearMeasures("mlipkit-plot");
+  };
+  // The picture in words: each curve with its extent and its newest value. Curves come often, words every two seconds.
+  let toldAt = -Infinity;
+  const tell = () => {
+    if (performance.now() - toldAt < 2000) return;
+    toldAt = performance.now();
+    const title = (axis) => figure.layout[axis]?.title?.text?.replace(/<[^>]+>/g, " ") ?? "";
+    const told = figure.data.filter((trace) => trace.visible !== false && trace.hoverinfo !== "skip").map((trace) => {
+      const [xs, ys] = [trace.x, trace.y].map((column) => (Array.isArray(column) ? column : []));
+      const words = (column) => column.some((value) => typeof value === "string");
+      const named = words(xs) ? [xs, ys] : words(ys) ? [ys, xs] : null;
+      if (named) return named[0].slice(0, 20).map((word, k) => `${word}: ${named[1][k]}`).join(", ");
+      const values = ys.filter((value) => Number.isFinite(value));
+      if (!values.length) return "";
+      const what = [trace.name, title((trace.yaxis ?? "y").replace("y", "yaxis"))].filter(Boolean).join(", ");
+      const low = values.reduce((a, b) => Math.min(a, b)), high = values.reduce((a, b) => Math.max(a, b));
+      const short = (value) => Number(value.toPrecision(3));
+      const range = `from ${short(low)} to ${short(high)}, last ${short(values.at(-1))}`;
+      return `${what || "curve"}: ${values.length} points ${range}`;
+    });
+    const text = told.filter(Boolean).slice(0, 12).join(". ");
+    if (said.textContent !== text) said.textContent = text;
   };
   const mapTools = () => ({
     displaylogo: false, displayModeBar: true, scrollZoom: false, doubleClick: false,

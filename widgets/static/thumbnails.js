@@ -13,6 +13,7 @@ function render({ model, el }) {
       button.setAttribute("aria-label", item.told);
       button.dataset.lmSuppressShortcuts = "true";
       button.innerHTML = item.svg;
+      button.firstElementChild?.setAttribute("aria-hidden", "true");
       const text = document.createElement("span");
       text.textContent = item.text;
       button.append(text);
