@@ -243,7 +243,8 @@ class Workbench(LiveView):
         if isinstance(view, MDView):
             view.beside(self.map)
             view.picture.on_atom = self._atom_picked
-            view.bar.offer("+ Tray", self._keep_frame, "Put the frame on show into the tray")
+            if not self.read_only:
+                view.bar.offer("+ Tray", self._keep_frame, "Put the frame on show into the tray")
             view.observe(lambda _change: self._link(), ["frame", "replica", "marked"])
         self.head.children = [*self.head.children, view.header, view.toolbar]
         self.view_box.children = [*self.view_box.children, view]
