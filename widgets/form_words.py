@@ -102,6 +102,7 @@ DYNAMIC = {
     "optimiser.patience": "epochs without improvement",
     "max_epochs": "epochs at most",
     "batch_size": "roll-outs per step",
+    "n_train": "frames to train on",
 }
 
 FIELDS: dict[str, dict[str, str]] = {"workflow": WORKFLOW, "finetune": TUNING, "dynamic": DYNAMIC}

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 EMPTY = "No potential is open yet: RolloutView('runs/dynamic'), or RolloutView('sample:ethanol_1000', 'aimd.extxyz')."
 PARTED = 0.5
 """Å; the farthest atom is further from AIMD than this: the trajectories have parted."""
-DISTANCE = Scale("distance from AIMD", 0.0, PARTED, "0", f"≥ {PARTED:g} Å")
+DISTANCE = Scale("distance", 0.0, PARTED, "0", f"≥ {PARTED:g} Å from AIMD")
 
 
 class RolloutView(LiveView):

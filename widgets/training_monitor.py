@@ -14,6 +14,7 @@ import plotly.graph_objects as go
 from mlipkit.errors import MlipkitError
 from mlipkit.events import Evaluated, Message
 from mlipkit.plots import live
+from mlipkit.plots.rollouts import ABOVE_MARKS
 from mlipkit.plots.runs import parity
 from mlipkit.runs import Run
 from mlipkit.runs.parity_file import parity_pairs
@@ -36,6 +37,7 @@ METRICS = {
 }  # fmt: skip
 
 
+STEP_ERROR = "error of a step<br>of roll-outs"
 RETENTION = "What is kept: how far the potential has gone from its own old labels of general frames; 0 at the start."
 NO_CURVES = "Curves appear with the first steps."
 PARITY = "Prediction against label on {} frames, which training has not seen; on the dotted line both agree."
@@ -73,10 +75,15 @@ class TrainingMonitor(RunView):
         ]  # fmt: skip
 
     def _reset(self) -> None:
-        self.plot.show(_empty())
-        self._steps = CurveFeed(self.plot, {"loss": live.TRAINING_LOSS}, "step")
+        dynamic = self.run is not None and self.run.kind == "dynamic"
+        loss, evaluated = "loss", EVALUATED
+        if dynamic:
+            # Its loss jumps with every stage, as weights of its steps do; the error of its steps goes on.
+            loss, evaluated = "loss_forces", {name: k for name, k in EVALUATED.items() if name != "train_loss"}
+        self.plot.show(_empty(dynamic))
+        self._steps = CurveFeed(self.plot, {loss: live.TRAINING_LOSS}, "step")
         self._epochs = CurveFeed(
-            self.plot, EVALUATED, "step", scales={"forces_mae": 1000.0, "energy_mae": 1000.0}, exact=True
+            self.plot, evaluated, "step", scales={"forces_mae": 1000.0, "energy_mae": 1000.0}, exact=True
         )
         self.retention.show(live.retention_progress())
         self._kept = CurveFeed(
@@ -210,8 +217,12 @@ class TrainingMonitor(RunView):
 
 
 @cache
-def _empty() -> go.Figure:
-    return live.training_progress()
+def _empty(dynamic: bool = False) -> go.Figure:
+    figure = live.training_progress()
+    if dynamic:
+        figure.data[live.EPOCH_LOSS].showlegend = False  # type: ignore[attr-defined]
+        figure.update_yaxes(title_text=STEP_ERROR, row=1, col=1).update_layout(ABOVE_MARKS)
+    return figure
 
 
 def errors_table(metrics: dict[str, dict[str, float]]) -> str:

@@ -17,6 +17,8 @@ from mlipkit.plots.runs import COLOURS, LOGARITHMIC, MILLI, STOPPED, styled
 
 MEAN, FARTHEST, OWN, EQUAL = range(4)
 """Numbers of the traces of `beside_aimd`."""
+ABOVE_MARKS: dict[str, Any] = {"legend": {"y": 1.09}, "margin": {"t": 56}}
+"""Layout of a picture that has marks of stages above its axes."""
 
 
 def rollout_progress(elements: Sequence[str] = ()) -> go.Figure:
@@ -36,11 +38,11 @@ def rollout_progress(elements: Sequence[str] = ()) -> go.Figure:
     )  # fmt: skip
     figure.update_yaxes(title_text="error per atom type<br>and step, meV/Å", **LOGARITHMIC)
     figure.update_xaxes(title_text="optimiser step")
-    return styled(figure, 300)
+    return styled(figure, 300).update_layout(ABOVE_MARKS)
 
 
 def stage_marks(begins: ArrayLike, lengths: ArrayLike) -> dict[str, list[dict[str, Any]]]:
-    """Shapes and annotations where stages of a curriculum begin.
+    """Shapes and annotations where stages of a curriculum begin; the legend makes room for them (`ABOVE_MARKS`).
 
     Args:
         begins: [K] place on the x axis. lengths: [K] roll-out steps of each stage.
@@ -53,8 +55,8 @@ def stage_marks(begins: ArrayLike, lengths: ArrayLike) -> dict[str, list[dict[st
     ]
     annotations = [
         {
-            "xref": "x", "x": place, "yref": "paper", "y": 1, "xanchor": "left", "yanchor": "top", "showarrow": False,
-            "text": f"{'roll-out steps: ' if number == 0 else ''}{length}", "font": {"size": 11}, "xshift": 2,
+            "xref": "x", "x": place, "yref": "paper", "y": 1, "xanchor": "left", "yanchor": "bottom", "showarrow": False,
+            "text": f"{'roll-out steps: ' if number == 0 else ''}{length}", "font": {"size": 11}, "xshift": -2,
             "hovertext": f"stage {number + 1}: roll-outs of {length} step{'s' * (length != 1)}",
         }
         for number, (place, length) in enumerate(zip(x.tolist(), n.tolist(), strict=True))

@@ -244,7 +244,9 @@ class RecordedDynamic(Acted):
             rollout_validation={"n_structures": self.VALIDATED, "n_points": 4},
         )  # fmt: skip
         self.files = folder_of(path, spec)
-        self.training = SeriesWriter(self.files.series / "training", {"step": "", "epoch": "", "loss": ""})
+        self.training = SeriesWriter(
+            self.files.series / "training", {"step": "", "epoch": "", "loss": "", "loss_forces": ""}
+        )
         columns = dict.fromkeys(("step", "epoch", "objective", "energy_mae", "forces_mae", "train_loss"), "")
         columns |= dict.fromkeys(("rollout_mepa", *(f"rollout_mepa/element={s}" for s in "HCO")), "eV/Å")
         columns |= {"rollout_first": "eV/Å", "rollout_apart": "Å", "n_structures": "", "stage": ""}
@@ -277,7 +279,7 @@ class RecordedDynamic(Acted):
             record[str(stage + 1)] = {"last": row, "best": row}
             if self.epoch:
                 steps = np.arange(at - self.STEPS + 1, at + 1)
-                rows = [steps, np.full(self.STEPS, self.epoch), np.full(self.STEPS, mepa)]
+                rows = [steps, *(np.full(self.STEPS, value) for value in (self.epoch, 50 * mepa, mepa))]
                 self.training.append(np.stack(rows, 1))
         self.training.flush()
         self.validation.flush()

@@ -47,6 +47,10 @@ def test_a_running_training_shows_its_stages(trained: RecordedDynamic) -> None:
     for marked in (layout, monitor.plot.shown[1]):
         assert [one["text"] for one in marked["annotations"]] == ["roll-out steps: 1", "2"]
         assert marked["shapes"][-1]["x0"] == 40.0
+    # The error of a step, which goes on where the loss jumps with the weights of its steps.
+    assert max(monitor.plot.shown[0][0]["y"]) < 1.0
+    assert monitor.plot.n_points == [60, 0, 7, 7, 7]
+    assert layout["legend"]["y"] > 1.05
     names = [trace["name"] for trace in monitor.rollouts.along.shown[0] if trace["mode"] == "lines"]
     assert names == ["stage 1: 1 roll-out step", "stage 2: 2 roll-out steps"]
     axis = monitor.rollouts.along.shown[1]["xaxis"]

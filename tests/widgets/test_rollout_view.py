@@ -66,13 +66,13 @@ def test_both_paths_start_together_and_part(view: RolloutView, aimd: FrameSet) -
 
 def test_colour_and_marked_atoms_are_common(view: RolloutView) -> None:
     view.go(39)
-    view.picture.colour.value = "distance from AIMD"
-    assert view.other.colour.value == "distance from AIMD"
-    assert "0.5 Å" in view.other.colour_bar.value
+    view.picture.colour.value = "distance"
+    assert view.other.colour.value == "distance"
+    assert "0.5 Å from AIMD" in view.other.colour_bar.value
     view._mark(8)
     for pane in (view.picture, view.other):
         assert "H 8" in pane.scene.widget.value
-        assert "distance from AIMD" in pane.text.value
+        assert "distance 0." in pane.text.value
 
 
 def test_another_start_is_computed_anew(view: RolloutView) -> None:
