@@ -137,7 +137,7 @@ def test_rollouts(spec: DynamicSpec, potential: BasePotential, test: FrameSet, p
     runs = aimd_runs(test, recipe.velocities)
     longest = int(np.diff(runs.starts).max())
     structures = max(1, min(spec.rollout_validation.test_structures, longest - 2))
-    starts = validation_starts(runs, structures, recipe.validation_points)
+    starts = validation_starts(runs, structures, spec.rollout_validation.test_points)
     frozen = None
     if recipe.frozen:
         frozen = np.isin(np.arange(int(test.n_atoms[0])), recipe.frozen)
@@ -169,3 +169,12 @@ def points_in(spec: DynamicSpec, sizes: Sequence[int]) -> int:
     """Start points of runs of so many frames, where the frames have velocities."""
     longest = max(spec.curriculum.n_structures)
     return max(1, sum(max(0, size - longest - 1) for size in sizes))
+
+
+def read_rollouts(path: Path) -> Rollouts:
+    """The inverse of `keep_rollouts`."""
+    from mlipkit.strategies.dynamic import Rollouts
+
+    with np.load(path) as arrays:
+        values = {name: arrays.get(name) for name in ARRAYS}
+        return Rollouts(tuple(int(z) for z in arrays["elements"]), **values)  # type: ignore[arg-type]

@@ -166,6 +166,7 @@ class RolloutValidationSpec(Part):
 
     n_structures: int = Field(default=60, ge=1, description="structures of a roll-out, the start included")
     n_points: int = Field(default=64, ge=1, description="starts, evenly spread over the validation part")
+    test_points: int = Field(default=64, ge=1, description="starts, evenly spread over the test part")
     test_structures: int = Field(
         default=120, ge=1, description="structures of the roll-outs of the test part, fewer where its runs are shorter"
     )

@@ -17,7 +17,7 @@ from mlipkit.runs import parse_spec
 QUICK = {
     "data": "sample:ethanol_nve@:1203", "model": {"features": 8, "layers": 1, "cutoff": 4.0}, "batch_size": 8,
     "curriculum": {"n_structures": [1, 2, 4], "converge": "fixed", "stage_epochs": 2, "evaluations_per_epoch": 32},
-    "rollout_validation": {"n_structures": 10, "n_points": 3, "test_structures": 20},
+    "rollout_validation": {"n_structures": 10, "n_points": 3, "test_structures": 20, "test_points": 4},
     "split": {"by": "block"},
 }  # fmt: skip
 
@@ -98,7 +98,7 @@ def test_a_run_says_what_its_stages_did_and_its_potential_is_used(tmp_path: Path
     assert set(curves) == {"1", "2", "3", "timestep"}
     assert np.mean(curves["3"]["best"]["error"]) == pytest.approx(facts["stages"][2]["rollout_mepa"])
     with np.load(run.folder / "test_rollouts.npz") as arrays:
-        assert arrays["error"].shape == arrays["on_reference"].shape == (3, 20, 3)
+        assert arrays["error"].shape == arrays["on_reference"].shape == (4, 20, 3)
         assert np.nansum(arrays["error"], axis=2).mean() == pytest.approx(facts["test_rollouts"]["mepa"])
     page = run.report().read_text()
     words = (facts["sentence"][:40], "Error of validation roll-outs", "Stages", "at equal frames", "control of equal")
