@@ -21,6 +21,7 @@ from mlipkit.cli import data as _data  # noqa: F401  isort: skip
 from mlipkit.cli import jobs as _jobs  # noqa: F401  isort: skip
 from mlipkit.cli import analyse as _analyse  # noqa: F401  isort: skip
 from mlipkit.cli import analyse_more as _analyse_more  # noqa: F401  isort: skip
+from mlipkit.cli import analyse_rollouts as _analyse_rollouts  # noqa: F401  isort: skip
 from mlipkit.cli import tools as _tools  # noqa: F401  isort: skip
 
 

@@ -42,3 +42,14 @@ def rollout_error_figure(time: ArrayLike, curves: Mapping[str, ArrayLike]) -> go
     figure.update_xaxes(title_text="time, fs")
     figure.update_yaxes(title_text="force error, sum over elements, meV/Å", rangemode="tozero")
     return styled(figure, 340)
+
+
+def rollout_path_figure(time: ArrayLike, apart: Mapping[str, ArrayLike]) -> go.Figure:
+    """Mean distance of atoms from the reference: Å of each step over time [S] in fs."""
+    x = np.asarray(time, float)
+    figure = go.Figure()
+    for number, (name, values) in enumerate(apart.items()):
+        figure.add_trace(_line(x, np.asarray(values, float), name, number))
+    figure.update_xaxes(title_text="time, fs")
+    figure.update_yaxes(title_text="mean distance, Å", rangemode="tozero")
+    return styled(figure, 300)

@@ -128,3 +128,75 @@ def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     run.resume().wait(120)
     assert run.state == "completed", run.reason
     assert run.progress.done > done
+
+
+@pytest.fixture
+def trained_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Run folders of two arms and two seeds, trained for a moment in this process."""
+    from mlipkit.events import always_run, ignore
+    from mlipkit.runs.build import execute
+    from mlipkit.runs.folder import RunFolder
+
+    monkeypatch.chdir(tmp_path)
+    for name, structures in (("dt", [1, 2]), ("single", [1, 1])):
+        for seed in (3, 5):
+            files = RunFolder(tmp_path / "runs" / f"{name}_{seed}")
+            files.path.mkdir(parents=True)
+            fields = {**QUICK, "curriculum": {**QUICK["curriculum"], "n_structures": structures}, "seed": seed}
+            spec = mk.DynamicSpec(**fields)
+            files.spec.write_text(spec.to_yaml())
+            execute(spec, files, tmp_path, ignore, always_run)
+    return tmp_path
+
+
+def test_arms_are_rolled_out_along_runs_that_none_has_seen(trained_runs: Path, capsys):
+    from mlipkit.cli import main
+    from mlipkit.errors import DataError
+    from mlipkit.runs.rollouts_report import rollouts_finding
+
+    arguments = ["analyse", "rollouts", "dt=runs/dt_3,runs/dt_5", "single=runs/single_3,runs/single_5",
+                 "--structures", "10", "--points", "6", "--json", "r.json", "--html", "r.html"]  # fmt: skip
+    with pytest.raises(SystemExit) as end:
+        main(arguments)
+    assert end.value.code in (0, None)
+    said = capsys.readouterr().out
+    record = json.loads(Path("r.json").read_text())["what"]["rollouts"]
+    verdict = record["verdict"]
+    assert verdict["sentence"].split(":")[0] in ("Works", "Undecided", "Does not work")
+    assert verdict["sentence"][:30] in said.replace("\n", " ")
+    assert (verdict["n_seeds"], verdict["paired_seeds"], verdict["paired_frames"]) == (2, True, True)
+    assert [row["name"] for row in record["arms"]] == ["dt", "single"]
+    assert record["arms"][0]["seeds"] == [3, 5]
+    ratio = record["arms"][0]["mepa"] / record["arms"][1]["mepa"]
+    assert verdict["ratio"] == pytest.approx(ratio)
+    assert "Error along roll-outs" in Path("r.html").read_text()
+    alone = rollouts_finding({"dt": ["runs/dt_3"]}, structures=5, points=2)
+    assert "One arm alone" in " ".join(alone.sentences)
+    with pytest.raises(DataError, match="among the train frames"):
+        rollouts_finding({"dt": ["runs/dt_3"]}, "sample:ethanol_nve@:60")
+    with pytest.raises(DataError, match="no test part"):
+        rollouts_finding({"dt": ["sample:ethanol_50"]})
+
+
+def test_lost_roll_outs_are_counted_and_left_out_in_all_arms():
+    from mlipkit.strategies.dynamic import Rollouts
+    from mlipkit.strategies.dynamic.comparing import arm_row, common_starts, judge_rollouts
+
+    rng = np.random.default_rng(0)
+
+    def made(scale: float, lost: int | None = None) -> Rollouts:
+        error = scale * rng.uniform(0.9, 1.1, (12, 5, 2))
+        if lost is not None:
+            error[lost, 3:] = np.inf
+        apart, energy = np.full((12, 5, 2), 0.01), np.zeros((12, 5))
+        return Rollouts((1, 6), error, error, apart, energy, np.full(12, 0.5), np.arange(12) // 3, np.arange(12),
+                        np.full(12, 9))  # fmt: skip
+
+    cure = {seed: made(0.5, 2 if seed == 1 else None) for seed in range(3)}
+    control = {seed: made(1.0) for seed in range(3)}
+    rows = common_starts({"cure": cure, "control": control})
+    assert rows.tolist() == [0, 1, *range(3, 12)]
+    verdict = judge_rollouts(cure, {"control": control})
+    assert (verdict.answer, verdict.n_units) == ("works", 11)
+    assert arm_row("cure", cure, rows).lost == 1
+    assert np.isfinite(arm_row("cure", cure, rows).mepa)
