@@ -96,9 +96,9 @@ class Lab:
         process.kill()
         raise RuntimeError("JupyterLab did not start: " + (self.folder / "server.log").read_text()[-2000:])
 
-    def url(self, path: str) -> str:
-        """Address of a path on the server, with its token."""
-        return f"http://127.0.0.1:{self.port}{path}{'&' if '?' in path else '?'}token={self.token}"
+    def url(self, path: str, port: int | None = None) -> str:
+        """Address of a path on the server, with its token. `port`: another one that leads there."""
+        return f"http://127.0.0.1:{port or self.port}{path}{'&' if '?' in path else '?'}token={self.token}"
 
     def write(self, name: str, cells: list[str]) -> Path:
         """A notebook with these code cells in the server's folder."""
@@ -110,9 +110,11 @@ class Lab:
         return path
 
     @contextlib.contextmanager
-    def open(self, notebook: str, width: int = 1000, height: int = 900, dark: bool = False) -> Iterator[LabPage]:
-        """A browser window on a notebook of `work`; closes with its kernel."""
-        page = LabPage(self, notebook, width, height, dark)
+    def open(
+        self, notebook: str, width: int = 1000, height: int = 900, dark: bool = False, port: int | None = None
+    ) -> Iterator[LabPage]:
+        """A browser window on a notebook of `work`; closes with its kernel. `port`: see `url`."""
+        page = LabPage(self, notebook, width, height, dark, port)
         try:
             yield page
         finally:
@@ -143,8 +145,8 @@ class Lab:
 class LabPage:
     """A window of the browser with one notebook; keeps JavaScript errors and requests that left loopback."""
 
-    def __init__(self, lab: Lab, notebook: str, width: int, height: int, dark: bool) -> None:
-        self.lab, self.notebook, self.dark = lab, notebook, dark
+    def __init__(self, lab: Lab, notebook: str, width: int, height: int, dark: bool, port: int | None = None) -> None:
+        self.lab, self.notebook, self.dark, self.port = lab, notebook, dark, port or lab.port
         self.context = lab.browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
         self.errors: list[str] = []
         self.console: list[str] = []
@@ -158,7 +160,7 @@ class LabPage:
         self.page.on("console", self._hear)
         self.page.on("request", self._watch)
         self.page.on("websocket", self._watch)
-        self.page.goto(self.lab.url(f"/lab/tree/{self.notebook}?reset"))
+        self.page.goto(self.lab.url(f"/lab/tree/{self.notebook}?reset", self.port))
         self.page.wait_for_selector(".jp-Notebook")
         self.page.wait_for_function(f"() => {STATUS} === 'idle'")
         self.js("() => window.jupyterapp.shell.collapseLeft()")
@@ -183,7 +185,7 @@ class LabPage:
 
     def _watch(self, request: Any) -> None:
         address = request.url
-        local = (f"http://127.0.0.1:{self.lab.port}/", f"ws://127.0.0.1:{self.lab.port}/", "data:", "blob:", "about:")
+        local = (f"http://127.0.0.1:{self.port}/", f"ws://127.0.0.1:{self.port}/", "data:", "blob:", "about:")
         if not address.startswith(local):
             self.outside.append(address)
 

@@ -64,6 +64,8 @@ def test_notebook_is_stored_clean(path: Path):
 def test_notebook_runs_and_a_second_time_starts_nothing(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     monkeypatch.setenv("MLIPKIT_CACHE", str(tmp_path / "cache"))
+    # Its runs wait for nobody else's.
+    monkeypatch.setenv("MLIPKIT_QUEUE", str(tmp_path / "queue"))
     published = (Path(os.environ.get("MLIPKIT_DATA", tmp_path)) / "chclca_bias").is_dir()
     notebook = execute(quick(path), tmp_path)
     told = said(notebook)

@@ -97,7 +97,7 @@ function render({ model, el }) {
     }
     if (dead) text = `The kernel was restarted or is gone: ${model.get("gone")}`;
     else if (model.get("live") && since > QUIET_AFTER_S)
-      text = `No news from the kernel for ${Math.round(since)} s: it is busy with a cell. The run itself goes on.`;
+      text = `No news from the kernel for ${Math.round(since)} s: it is busy with a cell, or the connection is cut. The run itself goes on.`;
     put("alert", text);
     part("alert").style.display = text ? "block" : "none";
   };
