@@ -56,7 +56,8 @@ def stage_marks(begins: ArrayLike, lengths: ArrayLike) -> dict[str, list[dict[st
     annotations = [
         {
             "xref": "x", "x": place, "yref": "paper", "y": 1, "xanchor": "left", "yanchor": "bottom",
-            "showarrow": False, "text": f"{'roll-out steps: ' if number == 0 else ''}{length}", "font": {"size": 11}, "xshift": -2,
+            "showarrow": False, "text": f"{'roll-out steps: ' if number == 0 else ''}{length}", "font": {"size": 11},
+            "xshift": -2,
             "hovertext": f"stage {number + 1}: roll-outs of {length} step{'s' * (length != 1)}",
         }
         for number, (place, length) in enumerate(zip(x.tolist(), n.tolist(), strict=True))
