@@ -95,7 +95,8 @@ def test_notebook_runs_and_a_second_time_starts_nothing(path: Path, tmp_path: Pa
         assert "10 of 10 frames labelled" in told
     if path.stem == "06_dynamic_training":
         # The verdict comes first, and says how little one seed is.
-        judged = [line for line in told.splitlines() if line.startswith("roll-outs against single frames, at equal work: ")]
+        first = "roll-outs against single frames, at equal work: "
+        judged = [line for line in told.splitlines() if line.startswith(first)]
         assert len(judged) == 1
         assert "one seed says nothing of other seeds" in judged[0]
         work = {line.split()[0]: int(line.split()[1]) for line in told.splitlines() if line.count("meV/Å") == 2}
