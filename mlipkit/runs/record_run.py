@@ -15,7 +15,8 @@ from mlipkit.runs.shipped import CARD, RUNS
 
 KEPT = (
     "spec.yaml", "replicas.json", "progress.json", "events.jsonl", "parity.npz", "split.json", "finetune.json",
-    "rollouts.json", "labelled.extxyz", "labelled.json", "labels.jsonl", "plan.json", "provenance.jsonl", "evaluation.json",
+    "rollouts.json", "labelled.extxyz", "labelled.json", "labels.jsonl", "plan.json", "provenance.jsonl",
+    "evaluation.json",
 )  # fmt: skip
 """Files that views read of a run; checkpoints and the process's own files stay behind."""
 STAGES = "stages"
