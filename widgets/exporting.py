@@ -7,9 +7,11 @@ hover, saving as SVG), atoms are the still picture of the frame on show.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from html import escape
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import ipywidgets as w
 import plotly.graph_objects as go
@@ -24,13 +26,23 @@ from .plot import Plot
 from .replica_list import ReplicaList
 from .states import chip
 from .thumbnails import Thumbnails
+from .ticker import after
 
 PICTURES = (".svg", ".png")
+PATIENCE_S = 10.0
+"""How long a page may take to draw the pictures."""
 COLOURS = """
 .mlipkit-view { --jp-ui-font-color1: var(--fg); --jp-ui-font-color2: var(--fg); --jp-border-color2: var(--line);
   --jp-layout-color1: var(--bg); --jp-layout-color2: var(--soft); border: 0; padding: 0; overflow: visible; }
 .mk-still { flex: 1 1 320px; min-width: 0; } body { max-width: 1240px; }
 """
+
+
+@runtime_checkable
+class Still(Protocol):
+    """What has a form of its own in a file."""
+
+    def still_html(self) -> str: ...
 
 
 def export(view: w.Widget, path: str | os.PathLike[str]) -> list[Path]:
@@ -52,7 +64,7 @@ def export(view: w.Widget, path: str | os.PathLike[str]) -> list[Path]:
         return _pictures(view, place)
     if place.suffix not in (".html", ".htm"):
         raise RunError("cannot be exported to", where=str(place), expected=".html, .svg or .png", found=place.suffix)
-    title = next((one.title for one in _walk(view) if isinstance(one, Header) and one.title), "mlipkit")
+    title = next((one.title for one in _visible(view) if isinstance(one, Header) and one.title), "mlipkit")
     style = f"<style>{(STATIC / 'view.css').read_text(encoding='utf-8')}{COLOURS}</style>"
     text = page(title, f'{style}<div class="mlipkit-view">{still(view)}</div>')
     place.parent.mkdir(parents=True, exist_ok=True)
@@ -60,11 +72,56 @@ def export(view: w.Widget, path: str | os.PathLike[str]) -> list[Path]:
     return [place]
 
 
+def page_pictures(view: w.Widget, path: str | os.PathLike[str], done: Callable[[list[Path], int], object]) -> int:
+    """Have the page write each figure on show as SVG and PNG; nothing but the page is needed.
+
+    Args:
+        path: name of the files, without suffix; of several figures the later ones get ``-2``, ``-3`` ...
+        done: called with the files that were written and the number of figures that did not answer, once.
+
+    Returns:
+        The number of figures that were asked.
+
+    Raises:
+        RunError: nothing to draw.
+    """
+    place = Path(path).expanduser().resolve()
+    plots = _plots(view)
+    asked = [(number, kind) for number in range(1, len(plots) + 1) for kind in PICTURES]
+    answers: dict[tuple[int, str], Path | None] = {}
+    ended: list[bool] = []
+
+    def end() -> None:
+        if not ended:
+            ended.append(True)
+            files = [found for key in asked if (found := answers.get(key)) is not None]
+            done(files, len({number for number, kind in asked if answers.get((number, kind)) is None}))
+
+    def came(key: tuple[int, str], content: bytes | None) -> None:
+        if ended:
+            return
+        number, kind = key
+        target = place.with_name(f"{place.name}{f'-{number}' if number > 1 else ''}{kind}")
+        if content is not None:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(target, content)
+        answers[key] = target if content is not None else None
+        if len(answers) == len(asked):
+            end()
+
+    after(PATIENCE_S, end)
+    for number, kind in asked:
+        plots[number - 1].picture(kind[1:], partial(came, (number, kind)))
+    return len(plots)
+
+
 def still(widget: w.Widget) -> str:
     """HTML of what a widget shows; "" of what is hidden and of controls."""
     layout = getattr(widget, "layout", None)
     if layout is not None and layout.display == "none":
         return ""
+    if isinstance(widget, Still):
+        return widget.still_html()
     match widget:
         case Header():
             return _head(widget)
@@ -109,12 +166,6 @@ def _replicas(group: dict) -> str:
     return f"<p><b>{escape(group['name'])}</b> {escape(group['count'])}<br>{labels}</p>"
 
 
-def _walk(widget: w.Widget) -> Iterator[w.Widget]:
-    yield widget
-    for child in getattr(widget, "children", ()):
-        yield from _walk(child)
-
-
 def _visible(widget: w.Widget) -> Iterator[w.Widget]:
     layout = getattr(widget, "layout", None)
     if layout is None or layout.display != "none":
@@ -123,10 +174,15 @@ def _visible(widget: w.Widget) -> Iterator[w.Widget]:
             yield from _visible(child)
 
 
-def _pictures(view: w.Widget, place: Path) -> list[Path]:
+def _plots(view: w.Widget) -> list[Plot]:
     plots = [one for one in _visible(view) if isinstance(one, Plot) and one.shown[0]]
     if not plots:
         raise RunError("no figure is on show", where=type(view).__name__, hint="Export to .html, or open a run first")
+    return plots
+
+
+def _pictures(view: w.Widget, place: Path) -> list[Path]:
+    plots = _plots(view)
     require("kaleido", "", "a picture without a browser", "Press the camera of the figure, or: pip install kaleido")
     written = []
     for number, plot in enumerate(plots, start=1):

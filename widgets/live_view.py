@@ -69,7 +69,7 @@ class LiveView(ClosingBox):
         Args:
             path: ``exports/TITLE.html`` when omitted.
         """
-        name = file_name(self.header.title, "view")
+        name = file_name(self._title, "view")
         return exporting.export(self, Path("exports") / f"{name}.html" if path is None else path)[0]
 
     # For subclasses
@@ -84,6 +84,27 @@ class LiveView(ClosingBox):
                 say(str(error))
 
         return button("Export", write, tip="What is on show, as one HTML file for anybody")
+
+    def _picture_button(self, say: Callable[[str], object]) -> w.Button:
+        """A button that has the page write its figures."""
+
+        def written(files: list[Path], silent: int) -> None:
+            told = f"Written: {', '.join(short_place(file) for file in files)}" if files else ""
+            missing = f"{silent} figure{'s' * (silent != 1)} could not be drawn: no page shows them" if silent else ""
+            say("\n".join(filter(None, (told, missing))))
+
+        def write() -> None:
+            try:
+                exporting.page_pictures(self, Path("exports") / file_name(self._title, "view"), written)
+            except (MlipkitError, OSError) as error:
+                say(str(error))
+
+        return button("Pictures", write, tip="Each figure on show as SVG and PNG")
+
+    @property
+    def _title(self) -> str:
+        """Name of what is written of this view."""
+        return self.header.title
 
     def _tick(self) -> float | None:
         raise NotImplementedError
@@ -135,6 +156,7 @@ class PanelView(LiveView):
             button("YAML", lambda: self._toggle("yaml"), tip=yaml),
             button("Folder", lambda: self._toggle("folder"), tip=folder),
             self._export_button(self._put),
+            self._picture_button(self._put),
         )
         show(self.problem, False)
         show(self.panel, False)

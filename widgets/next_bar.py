@@ -39,7 +39,7 @@ class NextBar(w.VBox):
         panel: Callable[[str], str],
         on_choice: Callable[[], object],
     ) -> None:
-        self._panel_text, self._panel_kind = panel, ""
+        self._panel_text, self._panel_kind, self._told = panel, "", ""
         self._busy, self._step = "", None
         self.label = w.HTML("<b>NEXT</b>")
         self.button = button("", act, kind="primary")
@@ -118,14 +118,24 @@ class NextBar(w.VBox):
         if first and self.maker.value != first:
             self.maker.value = first
 
+    def put(self, text: str) -> None:
+        """Put a line where code and folder stand."""
+        self._panel_kind, self._told = "", text
+        self.refresh_panel()
+
+    def still_html(self) -> str:
+        """The step in a file."""
+        words = escape(self.button.description.partition(" ")[2])
+        return f"<p><b>NEXT</b> {words}</p>{self.why.value}"
+
     def toggle(self, kind: str) -> None:
         """Open a panel, or close it."""
-        self._panel_kind = "" if kind == self._panel_kind else kind
+        self._panel_kind, self._told = "" if kind == self._panel_kind else kind, ""
         self.refresh_panel()
 
     def refresh_panel(self) -> None:
         """Bring the open panel up to the step."""
-        text = self._panel_text(self._panel_kind) if self._panel_kind else ""
+        text = self._panel_text(self._panel_kind) if self._panel_kind else self._told
         html = f'<pre class="mk-code">{escape(text)}</pre>' if text else ""
         if self.panel.value != html:
             self.panel.value = html

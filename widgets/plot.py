@@ -7,11 +7,13 @@ ordinary `plotly.graph_objects.Figure` built by `mlipkit.plots`, the same one th
 
 from __future__ import annotations
 
+import base64
 import gzip
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote
 
 import anywidget
 import numpy as np
@@ -61,6 +63,7 @@ class Plot(anywidget.AnyWidget):
         self._data, self._layout = plain(figure)
         self._on_click = on_click
         self.sent_points = 0
+        self._wanted: dict[str, Callable[[bytes | None], None]] = {}
         self.on_msg(self._message)
 
     @property
@@ -100,6 +103,22 @@ class Plot(anywidget.AnyWidget):
             self._layout.update(changed)
             self.send({"type": "layout", "layout": changed})
 
+    def picture(self, kind: str, done: Callable[[bytes | None], None]) -> None:
+        """Have the page draw the figure as a file; without a page nothing ever comes.
+
+        Args:
+            kind: "svg" or "png".
+            done: called with its bytes, or None when the page could not.
+        """
+        self._wanted[kind] = done
+        self.send({"type": "picture", "format": kind})
+
+    def _drawn(self, content: dict) -> None:
+        # A figure that stands on the page twice answers twice.
+        done = self._wanted.pop(str(content.get("format")), None)
+        if done is not None:
+            on_loop(done, picture_bytes(str(content["data"])) if content.get("data") else None)
+
     def _send_curves(self, kind: str, curves: Curves) -> None:
         buffers: list[bytes] = []
         for index, (x, y) in curves.items():
@@ -123,6 +142,8 @@ class Plot(anywidget.AnyWidget):
         elif kind == "library":
             # Packing it takes a tenth of a second, once.
             in_background(library, lambda packed, _error: self.send({"type": "library"}, buffers=[packed]))
+        elif kind == "picture":
+            self._drawn(content)
         elif kind == "click" and self._on_click is not None and content.get("x") is not None:
             on_loop(self._on_click, float(content["x"]), float(content.get("y") or 0.0), int(content["curve"]))
         else:
@@ -130,6 +151,12 @@ class Plot(anywidget.AnyWidget):
 
     def _heard(self, content: dict) -> None:
         """For subclasses: any other message of the page."""
+
+
+def picture_bytes(address: str) -> bytes:
+    """What lies in a data address: base64 (PNG) or percent signs (SVG)."""
+    head, _, body = address.partition(",")
+    return base64.b64decode(body) if head.endswith(";base64") else unquote(body).encode()
 
 
 @cache
@@ -154,8 +181,6 @@ def plain(figure: go.Figure) -> tuple[list[dict[str, Any]], dict[str, Any]]:
 def _listed(value: Any) -> Any:
     if isinstance(value, dict):
         if "bdata" in value and "dtype" in value:
-            import base64
-
             column = np.frombuffer(base64.b64decode(value["bdata"]), dtype=np.dtype(value["dtype"]).newbyteorder("<"))
             return _listed(column.reshape([int(n) for n in str(value["shape"]).split(",")] if "shape" in value else -1))
         return {key: _listed(item) for key, item in value.items()}

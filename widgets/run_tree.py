@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,15 @@ class RunTree(anywidget.AnyWidget):
             self.lines = lines
         if opened != self.opened:
             self.opened = opened
+
+    def still_html(self) -> str:
+        """The list in a file."""
+        rows = (
+            f'<div style="margin-left:{16 * one["depth"]}px">{escape(one["icon"])} <b>{escape(one["name"])}</b> '
+            f'{escape(one["text"])} <span class="mk-quiet">{escape(one["origin"])}</span></div>'
+            for one in self.lines
+        )
+        return "".join(rows)
 
     def _message(self, _widget: object, content: dict, _buffers: object) -> None:
         if content.get("type") == "open":

@@ -100,7 +100,7 @@ class ShiftExplorer(LiveView):
             row(self.series, self.bonds, kind="mlipkit-panes"), row(self.which, self.bar), self.tray,
         ])  # fmt: skip
         self.bar.layout.flex = "1 1 380px"
-        self.buttons = row(self.code_button, self._export_button(self._say))
+        self.buttons = row(self.code_button, self._export_button(self._say), self._picture_button(self._say))
         self._begin(self.header, self.empty, self.body, self.buttons, self.panel)
         self.add_class("mlipkit-explorer")
         show(self.panel, False)

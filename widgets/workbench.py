@@ -87,6 +87,8 @@ class Workbench(LiveView):
             self.header, self.head, row(self.runs_pane, self.middle, kind="mlipkit-bench"), self.tray, self.begin,
             self.actions.own.pane, self.next,
         )  # fmt: skip
+        buttons = self._export_button(self.next.put), self._picture_button(self.next.put)
+        self.next.main.children = (*self.next.main.children, *buttons)
         for part in (self.tray, self.next.main, self.next.why, self.runs_pane.new_button, self.runs_pane.actions):
             show(part, not read_only)
         self.add_class("mlipkit-workbench")
@@ -182,6 +184,10 @@ class Workbench(LiveView):
             close_all(view.panel_buttons)
             close_all(view.panel)
             view.close()
+
+    @property
+    def _title(self) -> str:
+        return f"workbench_{self.run.name}" if self.run is not None else "workbench"
 
     def _write_head(self) -> None:
         self.header.beat += 1

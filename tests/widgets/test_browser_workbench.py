@@ -6,9 +6,12 @@ import contextlib
 import importlib.util
 import os
 from pathlib import Path
+from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from browser_lab import Lab, LabPage
+from PIL import Image
 from recorded import RecordedMD, RecordedReplicas, folder_of, log, recorded_training
 from test_browser import CANVAS, nothing_cut
 from test_browser import work as work
@@ -215,6 +218,33 @@ def test_each_state_is_designed(lab: Lab, work: Path, state, word: str, button: 
             page.page.wait_for_selector(CANVAS)
         page.page.wait_for_timeout(1500)
         four_pictures(page, state.__name__)
+        page.healthy()
+
+
+def test_the_page_writes_what_it_shows(lab: Lab, work: Path) -> None:
+    """One file of the whole Workbench, and each figure as SVG and PNG, light on a dark page too."""
+    failed(work)
+    lab.write(place(work), [OPEN])
+    with lab.open(place(work), width=1600, height=1500, dark=True) as page:
+        page.run_all()
+        page.wait_text("Go to failure")
+        page.wait_traces(5)
+        page.click("Export")
+        page.wait_text("Written: exports/workbench_hot.html")
+        assert "FAILED" in (work / "exports" / "workbench_hot.html").read_text()
+        page.click("Pictures")
+        page.wait_text("Written: exports/workbench_hot.svg, exports/workbench_hot.png", timeout=60)
+        drawings, pictures = sorted((work / "exports").glob("*.svg")), sorted((work / "exports").glob("*.png"))
+        assert len(drawings) == len(pictures) >= 3
+        for path in drawings:
+            root = ElementTree.fromstring(path.read_text())
+            assert root.tag.endswith("svg")
+            assert float(root.attrib["width"]) > 200
+            assert "rgb(255, 255, 255)" in path.read_text(), "paper is white"
+        first = np.asarray(Image.open(pictures[0]).convert("L"))
+        assert first.shape[1] > 800
+        assert first.mean() > 200, "mostly paper"
+        assert first.min() < 128, "something is drawn on it"
         page.healthy()
 
 

@@ -12,7 +12,8 @@ from recorded import RecordedMD, RecordedReplicas, recorded_training
 
 from mlipkit.errors import MissingPackageError, RunError
 from mlipkit.runs.replicas import Replicas
-from mlipkit_widgets import MDView, RunList, ShiftExplorer, TrainingMonitor, export
+from mlipkit_widgets import MDView, Plot, RunList, ShiftExplorer, TrainingMonitor, Workbench, export, exporting
+from mlipkit_widgets.exporting import page_pictures
 
 LOADS = re.compile(r"""(?:src|href)\s*=\s*["'](?:https?:)?//|@import|url\(\s*["']?https?:""")
 
@@ -83,4 +84,54 @@ def test_a_view_writes_itself_where_its_button_says(tmp_path, monkeypatch):
     next(one for one in view.panel_buttons.children if one.description == "Export").click()
     assert "exports" in view.panel.value
     assert "Written" not in view.panel.value
+    view.close()
+
+
+def test_the_whole_workbench_is_a_file(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recorded_training(tmp_path / "runs" / "first")
+    RecordedReplicas(tmp_path / "runs" / "hot", 3, fails={1: 300}).finish()
+    view = Workbench("runs", viewer="still")
+    view.watch("runs/hot")
+    next(one for one in view.next.main.children if getattr(one, "description", "") == "Export").click()
+    assert "Written: exports/workbench_hot.html" in view.next.panel.value
+    view.refresh()
+    assert "Written" in view.next.panel.value, "the next look leaves the answer there"
+    text = (tmp_path / "exports" / "workbench_hot.html").read_text()
+    body = text[text.rindex("</script></head>") :]
+    for word in ("hot", "first", "1 of 3 failed", "FAILED", "<b>NEXT</b> Go to failure", "TRAY"):
+        assert word in body, word
+    assert "KERNEL" not in body
+    assert body.count("<circle") >= 9
+    assert len(figures(text)) >= 3, "curves, reasons, survival"
+    assert not LOADS.search(re.sub(r"<script>.*?</script>", "", text, flags=re.DOTALL)), "nothing from elsewhere"
+    view.next.toggle("code")
+    assert "Written" not in view.next.panel.value
+    view.close()
+
+
+def test_the_page_draws_each_figure_on_show_as_svg_and_png(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    RecordedReplicas(tmp_path / "many", 3, fails={1: 300}).finish()
+    view = MDView(tmp_path / "many", viewer="still")
+    told = []
+    asked = page_pictures(view, "out/many", lambda files, silent: told.append((files, silent)))
+    plots = [one for one in exporting._visible(view) if isinstance(one, Plot) and one.shown[0]]
+    assert asked == len(plots) >= 3
+    svg = {"type": "picture", "format": "svg", "data": "data:image/svg+xml,%3Csvg%20a%3D%22%C3%85%22%2F%3E"}
+    png = {"type": "picture", "format": "png", "data": "data:image/png;base64,iVBORw0KGgo="}
+    for plot in plots[:-1]:
+        plot._message(None, svg, None)
+        plot._message(None, svg, None)  # the same figure in a second window
+        plot._message(None, png, None)
+    assert told == []
+    plots[-1]._message(None, svg, None)
+    plots[-1]._message(None, {"type": "picture", "format": "png", "problem": "no canvas"}, None)
+    ((files, silent),) = told
+    assert silent == 1
+    assert [path.name for path in files][:4] == ["many.svg", "many.png", "many-2.svg", "many-2.png"]
+    assert files[0].read_text() == '<svg a="Å"/>'
+    assert files[1].read_bytes() == b"\x89PNG\r\n\x1a\n"
+    with pytest.raises(RunError, match="no figure is on show"):
+        page_pictures(MDView(), "out/none", lambda *_: None)
     view.close()

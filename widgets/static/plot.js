@@ -80,8 +80,7 @@ function render({ model, el }) {
   let tools = null, tool = null, colours = "";
   let Plotly = null, figure = null, alive = true, timer = null, lastCost = 0, lastAt = 0, drawn = false;
 
-  const layoutNow = () => {
-    const colour = themed(el);
+  const layoutNow = (colour = themed(el)) => {
     colours = JSON.stringify(colour);
     const layout = { ...figure.layout, width: Math.max(220, box.clientWidth), height: model.get("height") };
     layout.paper_bgcolor = "rgba(0,0,0,0)";
@@ -202,6 +201,20 @@ function render({ model, el }) {
       }, { once: true, capture: true });
     }, { capture: true });
   };
+  // A picture for paper: light, whatever the theme, in the size that it has on the page.
+  const picture = async (format) => {
+    const before = colours;
+    const layout = layoutNow({ text: "#1f2328", grid: "#d0d7de", quiet: "#57606a", back: "#ffffff" });
+    colours = before;
+    Object.assign(layout, { paper_bgcolor: "#ffffff", plot_bgcolor: "#ffffff" });
+    const size = { width: layout.width, height: layout.height, scale: format === "png" ? 2 : 1 };
+    try {
+      const data = await Plotly.toImage({ data: figure.data, layout }, { format, ...size });
+      model.send({ type: "picture", format, data });
+    } catch (error) {
+      model.send({ type: "picture", format, problem: String(error.message ?? error) });
+    }
+  };
   // At most eight drawings a second; a slow page draws less often, so that clicks still get through.
   const schedule = () => {
     if (timer !== null || !alive) return;
@@ -219,6 +232,10 @@ function render({ model, el }) {
     return message.curves.map((index) => ({ index, x: read(), y: read() }));
   };
   const receive = (message, buffers) => {
+    if (message.type === "picture") {
+      if (drawn) picture(message.format);
+      return;
+    }
     if (message.type === "figure") {
       figure = { data: message.data, layout: message.layout, revision: (figure?.revision ?? 0) + 1 };
     } else if (figure && message.type === "extend") {
