@@ -12,8 +12,11 @@ import ipywidgets as w
 from pydantic import BaseModel
 
 from mlipkit.errors import MlipkitError
-from mlipkit.runs import parse_spec, what_applies
-from mlipkit.runs.spec import AnySpec
+from mlipkit.runs import MDSpec, Run, parse_spec, what_applies
+from mlipkit.runs.applying import WITHIN_S
+from mlipkit.runs.places import short_place
+from mlipkit.runs.spec import AnySpec, FittingSpec
+from mlipkit.runs.spec_md import listed
 from mlipkit.strategies.applies import ICONS, Answer, Answers
 from mlipkit.strategies.applies.answers import TONES, State
 
@@ -23,6 +26,8 @@ from .launcher import Launcher
 from .parts import button, close_all, row
 from .ticker import in_background
 
+LONGER_S = 120.0
+"""For what did not fit in the time of an answer."""
 WORDS: dict[State, str] = {"ready": "READY", "needs": "NEEDS SOMETHING", "impossible": "IMPOSSIBLE"}
 
 
@@ -67,15 +72,26 @@ class AppliesPanel(w.VBox):
         self.header.state, self.header.sentence = "computing", "Looking, and measuring for a few seconds …"
         self._say("")
 
-        def done(found: object, error: BaseException | None) -> None:
+        def look(within: float) -> None:
+            in_background(
+                lambda: what_applies(frames, potential, maker=maker, within=within, measure=self.measure),
+                lambda found, error: done(found, error, last=within > WITHIN_S),
+            )
+
+        def done(found: object, error: BaseException | None, last: bool) -> None:
             if mine != self._asked or self._closed:
                 return
             if isinstance(found, Answers):
                 self._show(found)
+                if found.late and not last:
+                    # Some packages take longer to load than a question may: answered now, measured on, remembered.
+                    self.header.state, self.header.live = "computing", False  # nobody is told to wait for news
+                    self.header.sentence += " Measuring on: what is unknown follows within a minute or so."
+                    look(LONGER_S)
             elif error is not None:
                 self._failed(error)
 
-        in_background(lambda: what_applies(frames, potential, maker=maker, measure=self.measure), done)
+        look(WITHIN_S)
 
     def on_open(self, callback: Callable[[AnySpec], None]) -> None:
         """Call back with the specification when its form is asked for, instead of opening one below."""
@@ -147,6 +163,16 @@ class AppliesPanel(w.VBox):
 
     def _say(self, problem: str) -> None:
         self.problem.value = f'<div class="mk-verdict mk-wrong" role="alert">{escape(problem)}</div>' if problem else ""
+
+
+def question_of(run: Run) -> tuple[str, str] | None:
+    """(frames, potential) to ask about: what a simulation went through, the data of a training; None for other runs."""
+    spec = run.spec
+    if isinstance(spec, MDSpec):
+        return short_place(run.folder), spec.potential
+    if isinstance(spec, FittingSpec):
+        return listed(spec.data)[0], short_place(run.folder)
+    return None
 
 
 def fields_of(spec: AnySpec) -> dict[str, Any]:

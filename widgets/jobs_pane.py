@@ -60,7 +60,7 @@ class JobsPane(w.VBox):
         self.notes = w.HTML()
         self.result = w.VBox([self.found, self.notes, row(self.collect_button, self.forget_button)])
         super().__init__([self.form, self.result])
-        self.add_class("mlipkit-begin")
+        self.add_class("mlipkit-jobs")
         self.show_state(form=False, jobs=None)
 
     def show_state(self, form: bool, jobs: OwnJobs | None, name: str = "") -> None:

@@ -17,9 +17,11 @@ from mlipkit.runs import Run, SurvivalChange, next_step
 from mlipkit.runs.failure_frames import stored_frames
 from mlipkit.runs.places import short_place
 
+from .applies_panel import question_of
 from .base import HIDDEN_S, IDLE_S, LIVE_S, RunView
 from .begin_pane import BeginPane
 from .compare_pane import ComparePane
+from .forms_pane import FormsPane
 from .launcher import VIEWS, Launcher
 from .live_view import LiveView
 from .map_pane import MapPane
@@ -30,6 +32,7 @@ from .next_code import code_of
 from .parts import button, close_all, row, show
 from .runs_data import RunsData
 from .runs_pane import RunsPane, root_of
+from .states import look
 from .tray_strip import TrayStrip
 from .workbench_memory import Memory
 
@@ -63,31 +66,39 @@ class Workbench(LiveView):
         self.data, self.memory = RunsData(self.root), Memory(self.root, kept=not read_only)
         self.run: Run | None = None
         self.view: RunView | None = None
-        self.launcher: Launcher | None = None
         self._made: dict[type[RunView], RunView] = {}
         self._key: object = None
         self._linking = False
         self.header = self._head(gone=GONE)
         self.next = NextBar(lambda: self.actions.act(), self._toggle_begin, self._panel, lambda: self._choice())
         self.actions = NextActions(self)
-        self.runs_pane = RunsPane(self.data, self.watch, self._toggle_launcher, self._set_beside, self.next.say)
+        self.forms = FormsPane(
+            self.root, self.watch, lambda: show(self.empty, self.run is None and not self.forms.is_open)
+        )
+        self.runs_pane = RunsPane(self.data, self.watch, self.forms.toggle_launcher, self._set_beside, self.next.say)
         self.map = MapPane(self._map_picked, self._encircled)
         self.comparison = ComparePane()
         self.begin = BeginPane(self._train_first)
         show(self.begin, False)
         self.empty = w.HTML(
             '<div class="mk-empty">No run is open. NEXT below begins with a sample or with data of your own; '
-            "+ New run has a form for everything else.</div>"
+            "+\u00a0New\u00a0run has a form for everything else.</div>"
         )
-        self.head, self.view_box, self.launcher_box = w.VBox(), w.VBox(), w.VBox()
-        self.middle = w.VBox([self.comparison, self.launcher_box, self.empty, self.view_box])
+        self.head, self.view_box = w.VBox(), w.VBox()
+        self.middle = w.VBox([self.comparison, self.forms, self.empty, self.view_box])
         self.middle.add_class("mlipkit-pane-opened")
         self.tray = TrayStrip(Tray(tray), self._selection_changed, self._thumbnail_picked, self.next.say)
         self._begin(
             self.header, self.head, row(self.runs_pane, self.middle, kind="mlipkit-bench"), self.tray, self.begin,
             self.actions.own.pane, self.next,
         )  # fmt: skip
-        buttons = self._export_button(self.next.put), self._picture_button(self.next.put)
+        self.help_button = button(
+            "What could help?",
+            lambda: self.forms.toggle_answers(self.run),
+            hidden=True,
+            tip="Which strategies fit the open run, what they need, and what they would cost",
+        )
+        buttons = self.help_button, self._export_button(self.next.put), self._picture_button(self.next.put)
         self.next.main.children = (*self.next.main.children, *buttons)
         for part in (self.tray, self.next.main, self.next.why, self.runs_pane.new_button, self.runs_pane.actions):
             show(part, not read_only)
@@ -106,6 +117,11 @@ class Workbench(LiveView):
         return self.actions.step
 
     @property
+    def launcher(self) -> Launcher | None:
+        """The form on show, or None."""
+        return self.forms.launcher
+
+    @property
     def selection(self) -> Selection:
         """What lies in the tray."""
         return self.tray.selection
@@ -119,7 +135,7 @@ class Workbench(LiveView):
         run = run if isinstance(run, Run) or run is None else Run(run)
         self.data.refresh()
         run = self.data.run(run.folder) or run if run is not None else None
-        self._close_launcher()
+        self.forms.shut()
         if run != self.run or (run is not None and self.view is None):
             self._show_run(run)
         self.memory.open(run)
@@ -177,7 +193,7 @@ class Workbench(LiveView):
 
     def _end(self) -> None:
         self.actions.close()
-        self._close_launcher()
+        self.forms.shut()
         self.map.close()
         self.begin.close()
         for view in self._made.values():
@@ -190,6 +206,8 @@ class Workbench(LiveView):
         return f"workbench_{self.run.name}" if self.run is not None else "workbench"
 
     def _write_head(self) -> None:
+        asked = self.run is not None and question_of(self.run) is not None
+        show(self.help_button, asked and look(self.data.states.get(self.run.folder, "")).final)  # type: ignore[union-attr]
         self.header.beat += 1
         show(self.header, self.run is None)
         if self.run is None:
@@ -240,7 +258,7 @@ class Workbench(LiveView):
         for view in self._made.values():
             show(view, view is self.view)
             show(view.header, view is self.view)
-        show(self.empty, run is None and self.launcher is None)
+        show(self.empty, run is None and not self.forms.is_open)
         self._link()
 
     def _adopt(self, view: RunView) -> None:
@@ -336,25 +354,6 @@ class Workbench(LiveView):
     def _train_first(self, spec) -> None:
         show(self.begin, False)
         self.actions.launch(spec)
-
-    def _toggle_launcher(self) -> None:
-        if self.launcher is not None:
-            self._close_launcher()
-            return
-        self.launcher = Launcher("md", self.root)
-        self.launcher.on_start(self.watch)
-        self.launcher_box.children = [self.launcher, button("✖ Close the form", self._close_launcher)]
-        show(self.empty, False)
-
-    def _close_launcher(self) -> None:
-        launcher, self.launcher = self.launcher, None
-        if launcher is None:
-            return
-        for child in self.launcher_box.children[1:]:
-            close_all(child)
-        self.launcher_box.children = []
-        launcher.close()
-        show(self.empty, self.run is None)
 
     def _panel(self, kind: str) -> str:
         if kind == "folder":

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlipkit.errors import MlipkitError, torch_is_there
+from mlipkit.runs import remembered
 from mlipkit.runs.applying_potential import choose_maker, maker_of_place, model_of, model_of_object
 from mlipkit.runs.places import factory_of, installed_universal, run_of
-from mlipkit.runs.probing import Probe, measure_model
+from mlipkit.runs.probing import LATE, Probe, measure_model
 from mlipkit.strategies.applies import Answers, Frames, Maker, Model, Rates, Room, Situation, ask
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def what_applies(
     """What each strategy says of these frames and this potential, within seconds.
 
     Nothing is started, changed or downloaded. One call, one gradient and one label are timed in processes of their own;
-    what does not fit in the time is unknown.
+    what does not fit in the time is unknown, unless it was measured on this machine before.
 
     Args:
         frames: a frame set, structures, or a place (sample, file, run, factory; see `mlipkit.runs.places`).
@@ -88,6 +89,7 @@ def what_applies(
             deadline = begin + within - reserve
             own = _in_memory(potential, atoms, deadline) if object_given else {}
             said = {name: probe.until(deadline) for name, probe in probes.items()}
+            said, notes = _with_remembered(said, probes, base, atoms)
             said["potential"] = {**said.get("potential", {}), **own}
             model = _seen(model, said["potential"])
             rates, why = _rates(said, chosen)
@@ -96,7 +98,8 @@ def what_applies(
         for probe in probes.values():
             probe.close()
     answers = tuple(ask(replace(before, potential=model, rates=rates)))
-    return Answers(answers, _about(read), _named(model), tuple(notes), round(time.monotonic() - begin, 3))
+    seconds = round(time.monotonic() - begin, 3)
+    return Answers(answers, _about(read), _named(model), tuple(notes), seconds, LATE in rates.why.values())
 
 
 def _room(torch: bool) -> Room:
@@ -151,7 +154,28 @@ def _frames(given: Any, base: Path) -> tuple[Frames, FrameSet | None]:
         if folder is not None and not _has_frames(folder):
             return Frames(place=place, simulation=_ending(folder)), None
         read = read_frames(place, base, allow_partial=True)
-    return Frames.of(read, place, _ending(run_of(place, base))), read
+    ending = _ending(run_of(place, base))
+    if ending:
+        # What a simulation stores are its potential's own predictions: it would be taught its mistakes.
+        read = read.without_labels()
+    return Frames.of(read, place, ending), read
+
+
+def _with_remembered(
+    said: dict[str, dict[str, Any]], probes: dict[str, Probe], base: Path, atoms: Atoms
+) -> tuple[dict[str, dict[str, Any]], list[str]]:
+    """What was said, or what an earlier measurement said where this one did not fit in the time; and notes on that."""
+    notes, found = [], dict(said)
+    for name, figures in said.items():
+        if factory_of(probes[name].place) is not None:  # code of the user's own, which may change
+            continue
+        key = remembered.key_of(name, probes[name].place, base, atoms)
+        if "error" not in figures:
+            remembered.keep(key, figures)
+        elif figures["error"] == LATE and (known := remembered.find(key)) is not None:
+            found[name] = known[0]
+            notes.append(f"What {probes[name].place or 'a new model'} takes was measured here on {known[1]}, not now.")
+    return found, notes
 
 
 def _is_whole(frames: FrameSet, place: str) -> bool:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from mlipkit.data import FrameSet
     from mlipkit.models import BasePotential
 
+LATE = "did not fit in the time"
 WORTH_S = 1.0
 """A batch that would take longer is not measured; a smaller one then says what a frame adds."""
 
@@ -64,7 +65,7 @@ class Probe:
         self.close()
         said = dict(self.said)
         if not said.pop("end", False):
-            said.setdefault("error", "did not fit in the time")
+            said.setdefault("error", LATE)
         return said
 
     def close(self) -> None:

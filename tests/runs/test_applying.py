@@ -26,8 +26,9 @@ EXAMPLES = [None, "sample:ethanol_50", "universal:so3lr", "universal:sevennet-0"
 
 
 @pytest.fixture
-def place(work: Path) -> Path:
-    """A working folder with frames and potentials of every kind, good and bad."""
+def place(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with frames and potentials of every kind, good and bad, and no memory of measurements."""
+    monkeypatch.setenv("MLIPKIT_CACHE", str(work / "cache"))
     rng = np.random.default_rng(0)
     images = []
     for _ in range(6):
@@ -132,7 +133,7 @@ def test_objects_in_memory_are_answered_too(place: Path):
 
 
 @pytest.mark.full
-def test_figures_are_measured_and_the_time_is_kept(place: Path):
+def test_figures_are_measured_and_the_time_is_kept(place: Path, monkeypatch: pytest.MonkeyPatch):
     # With time enough everything is known, also that a factory makes no potential.
     found = what_applies("sample:ethanol_600K@:50", "sample:ethanol_50", within=240)
     assert found.notes == ()
@@ -144,6 +145,7 @@ def test_figures_are_measured_and_the_time_is_kept(place: Path):
     plain = what_applies("copper.xyz", "calc.py:emt", within=240)
     assert plain["finetune"].sentence == "Impossible because calc.py:emt has no trainable weights."
     # No time at all: everything is answered, nothing is known, and nobody stays behind.
+    monkeypatch.setenv("MLIPKIT_CACHE", str(place / "another"))
     begin = time.monotonic()
     none = what_applies("sample:ethanol_600K", "sample:ethanol_50", within=0)
     assert time.monotonic() - begin < 20

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 
 import ipywidgets as w
 import pytest
+from recorded import RecordedReplicas
 
-from mlipkit.runs import parse_spec
-from mlipkit_widgets import AppliesPanel
+from mlipkit.runs import parse_spec, what_applies
+from mlipkit_widgets import AppliesPanel, applies_panel
 
 
 def texts(panel: AppliesPanel) -> list[str]:
@@ -88,3 +90,38 @@ def test_the_parts_are_gone_with_the_panel(tmp_path: Path, monkeypatch):
     assert not left, left
     with pytest.raises(KeyError):
         panel.answers["no such strategy"]  # type: ignore[index]
+
+
+def test_predictions_of_a_simulation_are_no_labels(here: Path):
+    replicas = RecordedReplicas(Path("runs/hot"), 3, {0: 500}, steps=1000)
+    replicas.finish()
+    found = what_applies("runs/hot", "sample:ethanol_50", measure=False)
+    assert found["train"].state == found["finetune"].state == "needs"
+    assert "label" in found["finetune"].sentence
+    assert found["close_loop"].state == "ready"
+
+
+def test_what_does_not_fit_in_the_time_follows(here: Path, monkeypatch):
+    """The first answer comes in time; the second one, with time enough, takes its place."""
+    asked = []
+    whole = what_applies("sample:ethanol_600K", "sample:ethanol_50", measure=False)
+
+    def answer(_frames, _potential, *, within: float, **_options):
+        asked.append(within)
+        return dataclasses.replace(whole, late=len(asked) == 1)
+
+    held = []
+    monkeypatch.setattr(applies_panel, "what_applies", answer)
+    monkeypatch.setattr(applies_panel, "in_background", lambda work, done: held.append((work, done)))
+    panel = AppliesPanel("sample:ethanol_600K", "sample:ethanol_50")
+    work, done = held.pop()
+    done(work(), None)
+    assert asked == [applies_panel.WITHIN_S]
+    assert panel.header.state == "computing"
+    assert len(texts(panel)) == len(whole), "answered already"
+    work, done = held.pop()
+    done(work(), None)
+    assert asked == [applies_panel.WITHIN_S, applies_panel.LONGER_S]
+    assert panel.header.state == "ready"
+    assert held == []
+    panel.close()

@@ -63,7 +63,7 @@ def test_the_workbench(lab: Lab, work: Path) -> None:
         assert "points from" in said
         assert "broken bonds: 2" in said
         # What a picture takes from the mouse is there for the keys: an atom by its number, the frame on show.
-        page.page.locator(f"{BENCH} input[placeholder=number]").focus()
+        page.page.locator(f"{BENCH} input[placeholder='no.']").focus()
         page.page.keyboard.type("4")
         page.page.wait_for_function(f"() => ({ATOMS})().includes('marked: H 4')")
         page.page.locator(f"{BENCH} button", has_text="+ Tray").focus()

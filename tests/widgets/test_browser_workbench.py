@@ -248,6 +248,26 @@ def test_the_page_writes_what_it_shows(lab: Lab, work: Path) -> None:
         page.healthy()
 
 
+def test_what_could_help(lab: Lab, work: Path) -> None:
+    """Which strategies fit a failed run, beside it; a button fills in the form."""
+    failed(work)
+    lab.write(place(work), [OPEN])
+    with lab.open(place(work), width=1600, height=1500) as page:
+        page.run_all()
+        page.wait_text("Go to failure")
+        page.click("What could help?")
+        page.wait_text("Closing the loop: labels from failures", timeout=60)
+        page.wait_text("NEEDS SOMETHING")
+        four_pictures(page, "applies")
+        page.click("Form: iterative")
+        page.wait_text("molecules in a box")
+        nothing_cut(page)
+        page.click("Close the answers")
+        page.page.wait_for_function("() => !document.body.innerText.includes('molecules in a box')")
+        assert page.cell_errors() == []
+        page.healthy()
+
+
 FOCUSED = """() => {
     const n = document.activeElement;
     return n && n.closest('.mlipkit-workbench')

@@ -13,13 +13,14 @@ import pytest
 from recorded import RecordedMD, RecordedReplicas, folder_of, log, lose, recorded_training
 from test_views import instances, visible
 
+import mlipkit_widgets.applies_panel as applies_panel
 import mlipkit_widgets.next_actions as next_actions
 import mlipkit_widgets.workbench as workbench_module
 from mlipkit.data import read
 from mlipkit.data.tray_frames import TrayFrames
 from mlipkit.errors import RunError
 from mlipkit.events import Finished, Waiting
-from mlipkit.runs import LabelSpec, MDSpec, Run, TrainSpec, before_failure, next_step, runs_in
+from mlipkit.runs import LabelSpec, MDSpec, Run, TrainSpec, before_failure, next_step, runs_in, what_applies
 from mlipkit_widgets import LabelView, MDView, TrainingMonitor, Workbench
 from mlipkit_widgets.map_pane import MapPane
 from mlipkit_widgets.shift_computing import ShiftComputing
@@ -592,3 +593,37 @@ def test_an_atom_is_looked_at_by_its_number_and_the_picture_has_words(bench, hot
 def test_parts_of_the_module_are_exported() -> None:
     assert workbench_module.Workbench is Workbench
     assert MapPane.__doc__
+
+
+def test_what_could_help_a_failed_run(bench, hot: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def answer(frames, potential, **_options):
+        asked.append((frames, potential))
+        return what_applies(frames, potential, measure=False)
+
+    monkeypatch.setattr(applies_panel, "what_applies", answer)
+    view = bench()
+    assert visible(view, "What could help?")
+    view.help_button.click()
+    assert asked == [("runs/hot", "sample:ethanol_1000")]
+    panel = view.forms.applies
+    assert panel is not None
+    assert panel.answers["close_loop"].state == "ready"
+    assert panel.answers["finetune"].state == "needs", "predictions are no labels"
+    panel.open_form("workflow:iterative")
+    assert view.launcher is not None
+    assert view.launcher.kind == "workflow"
+    assert view.launcher.spec.arm == "iterative"
+    assert visible(view, "Close the answers")
+    before = instances()
+    panel.open_form("workflow:iterative")
+    assert instances() == before, "the form before is gone"
+    view.help_button.click()
+    assert view.forms.applies is view.launcher is None
+    assert view.forms.children == ()
+    md = RecordedMD(Path("runs/md"), steps=400)
+    md.advance(100)
+    md.alive()
+    view.watch("runs/md")
+    assert not visible(view, "What could help?"), "it goes on"

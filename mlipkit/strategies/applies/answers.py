@@ -106,6 +106,7 @@ class Answers(Sequence[Answer]):
         frames, potential: what they are about, in words; "" for no potential.
         notes: what could not be measured or seen, and why.
         seconds: that it took, s.
+        late: something did not fit in the time; asked with more of it, it is remembered.
     """
 
     answers: tuple[Answer, ...]
@@ -113,6 +114,7 @@ class Answers(Sequence[Answer]):
     potential: str = ""
     notes: tuple[str, ...] = ()
     seconds: float = 0.0
+    late: bool = False
 
     @overload
     def __getitem__(self, index: int) -> Answer: ...
