@@ -11,7 +11,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from mlipkit.errors import SpecError, nearest
 
@@ -29,7 +29,7 @@ class Stage:
 
     Attributes:
         name: unique in the plan; also the end of its folder's name.
-        does: which deed.
+        does: which deed, one of the plan's `KNOWN`.
         inputs: role -> names of earlier stages (or `UNTOUCHED` for the role "model").
         options: JSON-ready numbers of this deed.
         seeds: purpose -> seed.
@@ -38,7 +38,7 @@ class Stage:
     """
 
     name: str
-    does: Deed
+    does: str
     inputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     options: Mapping[str, Any] = field(default_factory=dict)
     seeds: Mapping[str, int] = field(default_factory=dict)
@@ -89,7 +89,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Plan:
-    """One arm with one seed.
+    """One arm with one seed. Plans of other strategies have deeds and budgets of their own.
 
     Attributes:
         arm: naive, iterative, longrun, hybrid, packmol_first or high_force.
@@ -103,11 +103,13 @@ class Plan:
     stages: tuple[Stage, ...]
     settings: Mapping[str, Any] = field(default_factory=dict)
 
+    KNOWN: ClassVar[tuple[str, ...]] = DEEDS
+
     def __post_init__(self) -> None:
         known: set[str] = set()
         for stage in self.stages:
-            if stage.does not in DEEDS:
-                raise SpecError("unknown kind of stage", where=(stage.name,), hint=nearest(stage.does, DEEDS))
+            if stage.does not in self.KNOWN:
+                raise SpecError("unknown kind of stage", where=(stage.name,), hint=nearest(stage.does, self.KNOWN))
             if stage.name in known:
                 raise SpecError("two stages of one name", where=(self.arm, stage.name))
             for role, names in stage.inputs.items():
@@ -123,7 +125,7 @@ class Plan:
                 return stage
         raise SpecError("no such stage", where=self.arm, hint=nearest(name, [stage.name for stage in self.stages]))
 
-    def of(self, does: Deed, purpose: str | None = None) -> list[Stage]:
+    def of(self, does: str, purpose: str | None = None) -> list[Stage]:
         """Stages of one deed, in order."""
         return [one for one in self.stages if one.does == does and purpose in (None, one.purpose)]
 
@@ -145,7 +147,7 @@ class Plan:
         return min(there, stage.options.get("size") or there)
 
     @property
-    def budget(self) -> Budget:
+    def budget(self) -> Any:
         spent: dict[str, float] = {"labels": 0, "md_ps": 0.0, "test_labels": 0, "test_md_ps": 0.0}
         for stage in self.stages:
             test = "test_" if stage.purpose == "evaluation" else ""
@@ -159,7 +161,7 @@ class Plan:
             test_labels=int(spent["test_labels"]), test_md_ps=round(spent["test_md_ps"], 9),
         )  # fmt: skip
 
-    def spent(self, records: Mapping[str, Mapping[str, Any]]) -> Budget:
+    def spent(self, records: Mapping[str, Mapping[str, Any]]) -> Any:
         """What the stages that are done have cost: labels asked for, MD up to where it ended, gradients computed.
 
         Args:

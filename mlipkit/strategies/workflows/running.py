@@ -18,7 +18,7 @@ import errno
 import json
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -30,6 +30,7 @@ from mlipkit.strategies.workflows.stages import DO
 from mlipkit.strategies.workflows.tools import Stopped, Tools
 from mlipkit.strategies.workflows.work import Flagged, Waits, Work, read_record, tools_told
 
+Deed = Callable[[Any, Stage, Path], dict[str, Any]]
 PAUSE_S = 0.1
 FULL = {errno.ENOSPC, errno.EDQUOT}
 
@@ -69,21 +70,33 @@ def run_workflow(
     Raises:
         RunError: the folder belongs to another plan or other tools; the disk is full.
     """
-    work = Work(plan, Path(folder), tools, sink, control)
+    return carry_out(Work(plan, Path(folder), tools, sink, control), DO, reuse=reuse)
+
+
+def carry_out(
+    work: Work, do: Mapping[str, Deed], *, reuse: Sequence[Path | str] = (), what: str = "workflow"
+) -> Outcome:
+    """`run_workflow` for any plan: what each deed does is given.
+
+    Args:
+        do: deed -> function (work, stage, its folder) -> JSON-ready facts.
+        what: kind of the whole, for people.
+    """
     try:
         work.claim()
-        others = [other for other in (_Other.at(Path(one)) for one in reuse) if other is not None]
-        return _go(work, others)
+        kind = type(work.plan)
+        others = [other for other in (_Other.at(Path(one), kind) for one in reuse) if other is not None]
+        return _go(work, do, others, what)
     except BaseException as error:
         full = disk_full(error)
         if full is None:
             raise
         raise RunError(
-            "the disk is full", where=str(full.filename or folder),
+            "the disk is full", where=str(full.filename or work.folder),
             hint="What is done stays as it is: free some space and resume",
         ) from error  # fmt: skip
     finally:
-        tools.close()
+        work.tools.close()
 
 
 def disk_full(error: BaseException | None) -> OSError | None:
@@ -97,10 +110,10 @@ def disk_full(error: BaseException | None) -> OSError | None:
     return None
 
 
-def _go(work: Work, others: Sequence[_Other]) -> Outcome:
+def _go(work: Work, do: Mapping[str, Deed], others: Sequence[_Other], what: str) -> Outcome:
     plan, total = work.plan, len(work.plan.stages)
     done = len(work.records)
-    work.sink(Started(f"{plan.arm} workflow, seed {plan.seed}", total, done, {"budget": plan.budget.sentence}))
+    work.sink(Started(f"{plan.arm} {what}, seed {plan.seed}", total, done, {"budget": plan.budget.sentence}))
     work.sink(Message(f"Budget: {plan.budget.sentence}"))
     for number, stage in enumerate(plan.stages):
         if stage.name in work.records:
@@ -117,7 +130,7 @@ def _go(work: Work, others: Sequence[_Other]) -> Outcome:
         place.mkdir(parents=True, exist_ok=True)
         work.sink(Message(f"{stage.name}: {plan.words(stage)}"))
         try:
-            facts = DO[stage.does](work, stage, place)
+            facts = do[stage.does](work, stage, place)
         except Stopped:
             return Outcome("stopped", f"stopped by the user in stage {stage.name}", stage.name, work.figures())
         except Waits as error:
@@ -141,12 +154,12 @@ class _Other:
     words: Mapping[str, Any]
 
     @classmethod
-    def at(cls, folder: Path) -> _Other | None:
+    def at(cls, folder: Path, kind: type[Plan]) -> _Other | None:
         path = folder / "plan.json"
         if not path.is_file():
             return None
         record = json.loads(path.read_text(encoding="utf-8"))
-        return cls(folder, Plan.from_json(record), tools_told(record))
+        return cls(folder, kind.from_json(record), tools_told(record))
 
     def give(self, work: Work, stage: Stage) -> bool:
         """Copy the equal stage of this workflow into another, if there is one."""

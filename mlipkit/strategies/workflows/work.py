@@ -13,7 +13,7 @@ from mlipkit.events import Control, Event, EventSink, Judged, Message, Saved
 from mlipkit.strategies.workflows import provenance
 from mlipkit.strategies.workflows.picking import nested_draw
 from mlipkit.strategies.workflows.plan import UNTOUCHED, Plan, Stage
-from mlipkit.strategies.workflows.tools import SEEDS, Model, Tools
+from mlipkit.strategies.workflows.tools import SEEDS, Model
 
 if TYPE_CHECKING:
     from mlipkit.data import FrameSet
@@ -37,7 +37,7 @@ class Work:
         at: name of the stage at hand.
     """
 
-    def __init__(self, plan: Plan, folder: Path, tools: Tools, sink: EventSink, control: Control) -> None:
+    def __init__(self, plan: Plan, folder: Path, tools: Any, sink: EventSink, control: Control) -> None:
         self.plan, self.folder, self.tools, self.sink, self.control = plan, folder, tools, sink, control
         self.words = tools.describe()
         self.records: dict[str, dict[str, Any]] = {}
@@ -76,10 +76,14 @@ class Work:
         self.records[stage.name] = json.loads(json.dumps(dict(facts)))
         # What was taken over cost nothing here.
         self.seconds[stage.name] = 0.0 if reused else seconds
-        if stage.does in ("pick", "review", "label", "finetune"):
-            provenance.write(self.folder, self.plan, self.records)
+        self.note(stage)
         said = facts.get("sentence") or f"{stage.does} done"
         self.sink(Saved(str(self.folder_of(stage.name)), f"{stage.name}: {said}"))
+
+    def note(self, stage: Stage) -> None:
+        """Keep what is told of the whole after a stage."""
+        if stage.does in ("pick", "review", "label", "finetune"):
+            provenance.write(self.folder, self.plan, self.records)
 
     def folder_of(self, name: str) -> Path:
         return self.folder / self.plan.folder(name)

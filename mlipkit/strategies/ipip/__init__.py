@@ -1,0 +1,1 @@
+"""IPIP: a small fast student, pretrained again and again on frames that a universal teacher and it itself have made."""
