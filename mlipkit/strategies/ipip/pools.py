@@ -139,7 +139,7 @@ class Pool:
             raise DataError("labels of other structures", where="relabel")
         energy, forces = np.array(self.frames.energy), np.array(self.frames.forces)
         energy[rows] = labelled.energy
-        forces[_atoms(self.frames, rows)] = labelled.forces
+        forces[atom_rows(self.frames, rows)] = labelled.forces
         table = {name: np.array(self.table[name]) for name in COLUMNS}
         table["labeller"][rows], table["relabelled"][rows] = student, iteration
         return Pool(self.frames.with_labels(energy=energy, forces=forces), _table(table))
@@ -179,7 +179,8 @@ class Pool:
             _link(previous / FRAMES, target)
         self.frames.save(target)
         partial = folder / f".{TABLE}.part.npz"
-        np.savez_compressed(partial, **{name: self.table[name] for name in COLUMNS})
+        arrays: Any = {name: self.table[name] for name in COLUMNS}
+        np.savez_compressed(partial, **arrays)
         os.replace(partial, folder / TABLE)
         write_whole(folder / "composition.json", json.dumps(self.composition(), indent=1).encode())
         return folder
@@ -202,6 +203,12 @@ class Pool:
 def forgotten(n: int, share: float) -> int:
     """Frames that are forgotten of `n`: their share, rounded half up."""
     return int(np.floor(share * n + 0.5))
+
+
+def atom_rows(frames: FrameSet, rows: Sequence[int] | np.ndarray) -> np.ndarray:
+    """Rows of the flat columns that belong to some frames, in their order."""
+    offsets = frames.offsets.tolist()
+    return np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in np.asarray(rows).tolist()])
 
 
 def labeller_name(code: int) -> str:
@@ -230,12 +237,6 @@ def _table(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     for column in made.values():
         column.flags.writeable = False
     return made
-
-
-def _atoms(frames: FrameSet, rows: np.ndarray) -> np.ndarray:
-    """Rows of the flat columns that belong to some frames, in their order."""
-    offsets = frames.offsets
-    return np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in rows.tolist()])
 
 
 def _counted(names: Any) -> dict[str, int]:

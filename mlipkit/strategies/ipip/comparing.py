@@ -1,0 +1,310 @@
+"""Arms side by side: does the loop beat the best of its controls, and which of its parts earns its keep.
+
+The verdict is that of `mlipkit.analysis.cures.judge_cure` on force errors over training seeds and test frames, every
+frame counted: the last student of the loop against scratch, one-shot and every other pretraining, at equal gradient
+steps and with the same DFT frames. Two further questions are answered apart: against the teacher, zero-shot and
+fine-tuned on the same frames; and against the loop without one of its parts.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from mlipkit.errors import RunError
+from mlipkit.strategies.ipip.evaluating import ERRORS, NAME
+from mlipkit.strategies.ipip.plan import ARMS, LOOPS, LoopPlan, equal_steps
+from mlipkit.strategies.ipip.running import timeline
+from mlipkit.strategies.workflows.work import read_record
+
+if TYPE_CHECKING:
+    from mlipkit.analysis.cures import CureVerdict, Errors
+
+LOOP = "ipip"
+ZERO_SHOT = "teacher, zero-shot"
+Quantity = Literal["forces", "energy"]
+QUANTITIES: dict[str, str] = {"forces": "force MAE", "energy": "energy MAE"}
+EFFECT = 0.2
+"""Gain that the paper claims against other pretraining: a fifth off the error."""
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An arm with one seed that has been evaluated."""
+
+    folder: Path
+    plan: LoopPlan
+    record: Mapping[str, Any]
+    words: Any
+
+    @classmethod
+    def read(cls, folder: Path) -> Evaluated | None:
+        """None before its evaluation."""
+        if not (folder / NAME).is_file() or not (folder / "plan.json").is_file():
+            return None
+        plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        made: Any = LoopPlan.from_json(plan)
+        return cls(folder, made, json.loads((folder / NAME).read_text(encoding="utf-8")), plan.get("tools"))
+
+    @property
+    def last(self) -> Mapping[str, Any]:
+        """Row of the last student."""
+        return self.record["rows"][-1]
+
+    def errors(self, model: str, quantity: str) -> np.ndarray:
+        """[F] eV/Å or eV/atom."""
+        with np.load(self.folder / ERRORS) as arrays:
+            return arrays[f"{model}/{quantity}"]
+
+    def weights(self) -> np.ndarray:
+        with np.load(self.folder / ERRORS) as arrays:
+            return arrays["n_atoms"].astype(float)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What tables and pictures are drawn from.
+
+    Attributes:
+        sentence: the answer in one sentence.
+        rows: per arm: arm, seeds, figures of the last student as [mean over seeds, least, most] (forces_mae,
+            energy_mae, forces_norm in meV), to_scratch (ratio), better (frames, than the zero-shot teacher) of
+            n_frames, steps, teacher_labels.
+        rounds: per round of the loop: the same of every student of it, over seeds.
+        verdicts: question -> verdict; questions are "controls", "teacher" and the ablations, each for "forces" and
+            "energy": ``("controls", "forces")``.
+        stability: arm -> failed, runs, share, interval, reasons; loop_less_this: difference with its interval.
+        budgets: one line.
+        notes: what a reader must know beside the figures.
+    """
+
+    sentence: str
+    rows: list[dict[str, Any]]
+    rounds: list[dict[str, Any]]
+    verdicts: Mapping[tuple[str, str], CureVerdict]
+    stability: Mapping[str, Mapping[str, Any]]
+    budgets: str
+    notes: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON-ready."""
+        return {
+            "sentence": self.sentence, "budgets": self.budgets, "notes": self.notes, "rows": self.rows,
+            "rounds": self.rounds, "stability": dict(self.stability),
+            "verdicts": [
+                {"question": question, "quantity": quantity, **dataclasses.asdict(verdict)}
+                for (question, quantity), verdict in self.verdicts.items()
+            ],
+        }  # fmt: skip
+
+    def table(self) -> str:
+        """The rows as aligned text, the verdicts below."""
+        head = ("arm", "seeds", "F meV/Å", "E meV/atom", "F/scratch", "better than teacher", "failed", "teacher labels")
+        lines: list[tuple[str, ...]] = [head]
+        for row in self.rows:
+            shown = [_shown(row.get(name)) for name in ("forces_mae", "energy_mae")]
+            test, ratio = self.stability.get(row["arm"]), row.get("to_scratch")
+            better = "" if row.get("better") is None else f"{row['better']} of {row['n_frames']}"
+            lines.append((
+                row["arm"], str(row["seeds"]), *shown, "" if ratio is None else f"{ratio:.3g}", better,
+                "" if test is None else f"{test['failed']} of {test['runs']}", str(row["teacher_labels"]),
+            ))  # fmt: skip
+        widths = [max(len(line[k]) for line in lines) for k in range(len(head))]
+        text = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines]
+        said = [f"{question}, {quantity}: {one.sentence}" for (question, quantity), one in self.verdicts.items()]
+        return "\n".join([self.sentence, "", *text, "", *said, self.budgets, *self.notes])
+
+
+def compare(folders: Sequence[Path | str | Any], *, effect: float = EFFECT, n_draws: int = 2000) -> Comparison:
+    """Set arms side by side that have been evaluated.
+
+    Args:
+        folders: of arms and seeds, or runs (whatever has a `folder`).
+        effect: smallest gain worth having, see `judge_cure`.
+
+    Raises:
+        RunError: none is evaluated, or arms with other tools or test frames.
+        SpecError: unequal gradient steps.
+    """
+    found = [one for folder in folders if (one := Evaluated.read(Path(getattr(folder, "folder", folder)))) is not None]
+    if not found:
+        raise RunError("nothing is evaluated yet", where="compare", hint="Let an arm run to its end, or resume it")
+    for one in found[1:]:
+        if one.record["uids"] != found[0].record["uids"] or one.words != found[0].words:
+            raise RunError("arms that differ in more than their method", where=str(one.folder),
+                           expected=f"the test frames and tools of {found[0].folder.name}")  # fmt: skip
+    arms = {arm: mine for arm in ARMS if (mine := [one for one in found if one.plan.arm == arm])}
+    verdicts = _verdicts(arms, effect, n_draws)
+    scratch = _mean(arms["scratch"], "forces_mae") if "scratch" in arms else None
+    rows = [_row(arm, mine, scratch) for arm, mine in arms.items()]
+    rows.insert(0, _zero_shot(found[0]))
+    return Comparison(
+        _sentence(arms, verdicts), rows, _rounds(arms.get(LOOP, [])), verdicts, _stability(arms),
+        equal_steps([one.plan for one in found]), _notes(arms),
+    )  # fmt: skip
+
+
+def _errors(mine: Sequence[Evaluated], quantity: str, model: str = "") -> Errors:
+    """Of every seed and frame; the zero-shot teacher is the same for every seed."""
+    from mlipkit.analysis.cures import Errors
+
+    tables = np.stack([one.errors(model or one.last["model"], quantity) for one in mine])
+    # Errors are positive for the statistics; a perfect frame is one to rounding.
+    tables = np.maximum(tables, 1e-12)
+    made = Errors.table(tables, [one.plan.seed for one in mine], mine[0].record["uids"])
+    weights = mine[0].weights() if quantity == "forces" else np.ones(tables.shape[1])
+    return dataclasses.replace(made, weights=np.tile(weights, len(mine)))
+
+
+def _verdicts(
+    arms: Mapping[str, Sequence[Evaluated]], effect: float, n_draws: int
+) -> dict[tuple[str, str], CureVerdict]:
+    from mlipkit.analysis.cures import judge_cure
+
+    if LOOP not in arms:
+        return {}
+    found: dict[tuple[str, str], CureVerdict] = {}
+    for quantity, words in QUANTITIES.items():
+        cure = _errors(arms[LOOP], quantity)
+        others = {arm: _errors(mine, quantity) for arm, mine in arms.items() if arm not in (*LOOPS, "teacher")}
+        teachers = {ZERO_SHOT: _errors(arms[LOOP], quantity, "teacher")}
+        if "teacher" in arms:
+            teachers["teacher, fine-tuned"] = _errors(arms["teacher"], quantity)
+        questions: dict[str, tuple[dict[str, Errors], float]] = {
+            "controls": (others, effect),
+            "teacher": (teachers, 0.8),
+        }
+        for arm in LOOPS[1:]:
+            if arm in arms:
+                questions[arm] = ({arm: _errors(arms[arm], quantity)}, 0.05)
+        for question, (controls, least) in questions.items():
+            if controls and len(np.unique(np.asarray(cure.frames))) > 1:
+                found[question, quantity] = judge_cure(cure, controls, quantity=words, effect=least, n_draws=n_draws)
+    return found
+
+
+def _mean(mine: Sequence[Evaluated], name: str) -> float:
+    return float(np.mean([one.last[name] for one in mine]))
+
+
+def _row(arm: str, mine: Sequence[Evaluated], scratch: float | None) -> dict[str, Any]:
+    def over(name: str) -> list[float]:
+        values = [one.last[name] for one in mine]
+        return [float(np.mean(values)), float(min(values)), float(max(values))]
+
+    spent = [one.plan.spent(_facts(one)) for one in mine]
+    better = [one.last.get("better_than_teacher") for one in mine]
+    return {
+        "arm": arm, "seeds": len(mine), **{name: over(name) for name in ("forces_mae", "energy_mae", "forces_norm")},
+        "to_scratch": None if not scratch else _mean(mine, "forces_mae") / scratch,
+        "better": None if None in better else round(float(np.mean(better))),  # type: ignore[arg-type]
+        "n_frames": mine[0].record["n_frames"], "steps": spent[0].steps, "teacher_labels": spent[0].teacher_labels,
+    }  # fmt: skip
+
+
+def _zero_shot(one: Evaluated) -> dict[str, Any]:
+    row = one.record["rows"][0]
+    return {"arm": ZERO_SHOT, "seeds": 1, "n_frames": one.record["n_frames"], "steps": 0, "teacher_labels": 0,
+            **{name: [row[name]] * 3 for name in ("forces_mae", "energy_mae", "forces_norm")}}  # fmt: skip
+
+
+def _facts(one: Evaluated) -> dict[str, Any]:
+    records = {stage.name: read_record(one.folder / one.plan.folder(stage.name)) for stage in one.plan.stages}
+    return {name: record["facts"] for name, record in records.items() if record is not None}
+
+
+def _rounds(loops: Sequence[Evaluated]) -> list[dict[str, Any]]:
+    """Of the loop, round by round, means over seeds."""
+    tables = [timeline(one.folder) for one in loops]
+    found = []
+    for k in range(min(map(len, tables), default=0)):
+        rows = [table[k] for table in tables]
+
+        def mean(name: str, rows: list[dict[str, Any]] = rows) -> float | None:
+            values = [row[name] for row in rows if row[name] is not None]
+            return float(np.mean(values)) if values else None
+
+        names = ("forces_mae", "energy_mae", "forces_norm", "md_fraction", "student_vs_teacher", "new_unstable",
+                 "md_steps_per_s")  # fmt: skip
+        shares = [row["pool"]["teacher_share"] for row in rows if row["pool"]]
+        sizes = [row["pool"]["size"] for row in rows if row["pool"]]
+        found.append({"round": k, **{name: mean(name) for name in names},
+                      "teacher_share": float(np.mean(shares)) if shares else None,
+                      "pool": float(np.mean(sizes)) if sizes else None})  # fmt: skip
+    return found
+
+
+def _stability(arms: Mapping[str, Sequence[Evaluated]]) -> dict[str, dict[str, Any]]:
+    from mlipkit.analysis.proportions import difference, wilson
+
+    counted: dict[str, tuple[int, int]] = {}
+    reasons: dict[str, dict[str, int]] = {}
+    for arm, mine in arms.items():
+        tests = []
+        for one in mine:
+            stages = one.plan.of("stability")
+            facts = _facts(one).get(stages[-1].name) if stages else None
+            if facts is not None:
+                tests.append(facts)
+        if tests:
+            counted[arm] = sum(facts["failed"] for facts in tests), sum(facts["n"] for facts in tests)
+            every = [name for facts in tests for name in facts["reasons"]]
+            reasons[arm] = {
+                name: sum(facts["reasons"].get(name, 0) for facts in tests) for name in dict.fromkeys(every)
+            }
+    found = {}
+    for arm, (failed, runs) in counted.items():
+        found[arm] = {"failed": failed, "runs": runs, "share": failed / runs, "interval": list(wilson(failed, runs)),
+                      "reasons": reasons[arm]}  # fmt: skip
+        if arm != LOOP and LOOP in counted:
+            found[arm]["loop_less_this"] = list(difference(counted[LOOP], (failed, runs)))
+    return found
+
+
+def _sentence(arms: Mapping[str, Any], verdicts: Mapping[tuple[str, str], CureVerdict]) -> str:
+    """The verdict first: against the best control; then what was seen of the parts of the loop."""
+    verdict = verdicts.get(("controls", "forces"))
+    if verdict is None:
+        missing = "the loop (ipip)" if LOOP not in arms else "a control, such as scratch or one_shot"
+        return f"No verdict: {missing} is not evaluated yet."
+    text = f"Iterative pretraining, forces on test frames: {verdict.sentence}"
+    parts = [(arm, verdicts[arm, "forces"]) for arm in LOOPS[1:] if (arm, "forces") in verdicts]
+    if parts:
+        said = {"works": "earns its keep", "does not": "does not", "undecided": "is undecided"}
+        each = (
+            f"{arm.removeprefix('no_').replace('_', ' ')} {said[one.answer]} ({one.ratio:.3g})" for arm, one in parts
+        )
+        text += f" Of its parts: {', '.join(each)}."
+    return text
+
+
+def _notes(arms: Mapping[str, Sequence[Evaluated]]) -> list[str]:
+    notes = []
+    loops = arms.get(LOOP, [])
+    for one in loops:
+        n, last = one.record["n_frames"], one.last
+        wins = last.get("better_than_teacher")
+        if wins is not None:
+            notes.append(
+                f"Seed {one.plan.seed}: the student's force error is smaller than the zero-shot teacher's on {wins} of "
+                f"{n} frames and larger on {n - wins}; {last['ratio_to_teacher']:.3g} times it over all."
+            )
+    if loops and "teacher" not in arms:
+        notes.append("The teacher was not fine-tuned on the same frames: much of its error may be its level of theory.")
+    few = min(len(mine) for mine in arms.values())
+    if few < 3:
+        notes.append(f"Some arms have {few} seed{'s' * (few > 1)}: fewer than three say little of chance.")
+    return notes
+
+
+def _shown(value: Sequence[float] | None) -> str:
+    if value is None:
+        return ""
+    mean, low, high = value
+    return f"{mean:.4g}" if low == high else f"{mean:.4g} ({low:.4g} to {high:.4g})"

@@ -1,0 +1,103 @@
+"""Errors of every student of an arm, and of the teacher, on the same test frames: all of them, none left out.
+
+``evaluation.json``: {"rows": [...], "n_frames", "uids", "selected"}; a row per model: model, kind (student, teacher),
+round, energy_mae (meV/atom, after the teacher's constant), forces_mae, forces_rmse (meV/Å, components), forces_norm
+(meV/Å, mean length of the error of an atom), validation (the same of the DFT validation frames), better_than_teacher
+(frames on which the mean force error is smaller, of n_frames), ratio_to_teacher. ``errors.npz``: per model, [F], eV.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlipkit.data.whole import write_whole
+from mlipkit.strategies.ipip.plan import TEACHER_MODEL
+from mlipkit.strategies.workflows.plan import Stage
+
+if TYPE_CHECKING:
+    from mlipkit.data import FrameSet
+
+NAME, ERRORS = "evaluation.json", "errors.npz"
+
+
+def frame_errors(said: FrameSet, true: FrameSet) -> dict[str, np.ndarray]:
+    """Per frame [F]: energy (|ΔE|/n, eV/atom), forces (mean |ΔF| of components, eV/Å), squares (mean ΔF²), norms.
+
+    A norm is the length of the error of an atom: for one of (3, 4, 0) it is 5, where the mean of the components is 7/3.
+    """
+    starts, n = true.offsets[:-1], np.asarray(true.n_atoms)
+    apart = np.asarray(said.forces) - np.asarray(true.forces)
+
+    def mean(values: np.ndarray) -> np.ndarray:
+        return np.add.reduceat(values, starts) / n
+
+    return {
+        "energy": np.abs(np.asarray(said.energy) - np.asarray(true.energy)) / n, "forces": mean(np.abs(apart).mean(1)),
+        "squares": mean(np.square(apart).mean(1)), "norms": mean(np.linalg.norm(apart, axis=1)),
+    }  # fmt: skip
+
+
+def figures(errors: dict[str, np.ndarray], n_atoms: np.ndarray) -> dict[str, float]:
+    """Figures over all frames: energies weighted alike, forces by atoms."""
+    share = n_atoms / n_atoms.sum()
+    return {
+        "energy_mae": 1000 * float(errors["energy"].mean()), "forces_mae": 1000 * float(errors["forces"] @ share),
+        "forces_rmse": 1000 * float(np.sqrt(errors["squares"] @ share)),
+        "forces_norm": 1000 * float(errors["norms"] @ share),
+    }  # fmt: skip
+
+
+def evaluate(work: Any, stage: Stage, folder: Path) -> dict[str, Any]:
+    """Predict the test frames with the teacher (its energies moved to the DFT zero) and with every student."""
+    from mlipkit.data import fit_atomic_energies
+    from mlipkit.strategies.finetuning.shifts import moved
+
+    test, validation, tools = work.tools.test, work.tools.validation, work.tools
+    n_atoms, rows, arrays = np.asarray(test.n_atoms), [], {}
+    base: dict[str, np.ndarray] | None = None
+    for name in stage.inputs["models"]:
+        potential, teacher = work.potential(name), name == TEACHER_MODEL
+        said, held = tools.predict(potential, test), tools.predict(potential, validation)
+        if teacher:
+            own = tools.predict(potential, tools.train)
+            shifts = fit_atomic_energies(tools.train.with_labels(energy=tools.train.energy - own.energy))
+            said, held = moved(said, shifts), moved(held, shifts)
+        errors = frame_errors(said, test)
+        row: dict[str, Any] = {
+            "model": "teacher" if teacher else name, "kind": "teacher" if teacher else "student",
+            "round": 0 if teacher else work.plan[name].round, **figures(errors, n_atoms),
+            "validation": figures(frame_errors(held, validation), np.asarray(validation.n_atoms)),
+        }  # fmt: skip
+        if teacher:
+            base = errors
+        elif base is not None:
+            row["better_than_teacher"] = int((errors["forces"] < base["forces"]).sum())
+            least = rows[0]["forces_mae"]
+            row["ratio_to_teacher"] = row["forces_mae"] / least if least else None
+        rows.append(row)
+        arrays |= {f"{row['model']}/{key}": value for key, value in errors.items()}
+    partial = work.folder / f".{ERRORS}.part.npz"
+    np.savez_compressed(partial, n_atoms=n_atoms, **arrays)
+    os.replace(partial, work.folder / ERRORS)
+    uids = [test.uid(i) for i in range(len(test))]
+    record = {"rows": rows, "n_frames": len(test), "uids": uids, "selected": selected(rows)}
+    write_whole(work.folder / NAME, json.dumps(record, indent=1).encode())
+    last = rows[-1]
+    text = f"{last['model']}: forces {last['forces_mae']:.3g} meV/Å, energies {last['energy_mae']:.3g} meV/atom"
+    if base is not None and last["kind"] == "student":
+        text += (
+            f"; smaller force error than the zero-shot teacher ({rows[0]['forces_mae']:.3g} meV/Å) on "
+            f"{last['better_than_teacher']} of {len(test)} frames"
+        )
+    return {"sentence": text, "rows": rows, "selected": record["selected"]}
+
+
+def selected(rows: list[dict[str, Any]]) -> str:
+    """The student with the smallest force error on the DFT validation frames."""
+    students = [row for row in rows if row["kind"] == "student"]
+    return min(students, key=lambda row: row["validation"]["forces_mae"])["model"] if students else ""

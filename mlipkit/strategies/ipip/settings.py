@@ -1,0 +1,184 @@
+"""Every number of the loop and its controls in plain dataclasses; plan and specification map onto them."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from mlipkit.errors import SpecError, check_choice
+
+Init = Literal["fresh", "previous_pretrained", "previous_finetuned"]
+Gate = Literal["off", "noise", "committee"]
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """MD that makes pools; the same for the teacher and all students, seeds included.
+
+    Attributes:
+        starts: start structures, drawn from the training frames without repetition as long as there are enough.
+        steps, timestep, stride: steps of each run, fs, steps between stored frames (the start is never kept).
+        temperature: K.
+        ensemble: langevin (isolated molecules) or nose_hoover (cells).
+        friction: 1/fs, langevin; the published 0.01 per ASE time unit is 0.001/fs.
+        relaxation_time: fs, nose_hoover; chain length 3.
+        batch: runs that go together; None: as many as memory allows.
+    """
+
+    starts: int = 100
+    steps: int = 50_000
+    timestep: float = 1.0
+    stride: int = 50
+    temperature: float = 300.0
+    ensemble: Literal["langevin", "nose_hoover"] = "langevin"
+    friction: float = 0.001
+    relaxation_time: float = 100.0
+    batch: int | None = None
+
+
+@dataclass(frozen=True)
+class Instability:
+    """When a run is unstable, and which of its frames are worth having (`mlipkit.strategies.ipip.instability`).
+
+    Attributes:
+        force_cap: eV/Å, of the largest force on an atom; None: ten times the 99.9th percentile in the first pool.
+        hot: multiple of the target temperature, averaged over `hot_fs`.
+        overlap, closest: pairs below this share of the sum of covalent radii, or below this distance (Å).
+        stretch: multiple of its length at the start that a bond may have for `stretch_fs`; None: bonds may break, as
+            in reactive systems.
+        window, every: last frames before a failure that are candidates, and steps between two of them.
+        skip: share of a failed run's steps, its last ones, from which none is taken.
+    """
+
+    force_cap: float | None = 50.0
+    hot: float = 3.0
+    hot_fs: float = 50.0
+    overlap: float = 0.6
+    closest: float = 0.4
+    stretch: float | None = 1.6
+    stretch_fs: float = 20.0
+    window: int = 200
+    every: int = 5
+    skip: float = 0.02
+
+
+@dataclass(frozen=True)
+class Stability:
+    """The test by MD that no student learns from.
+
+    Attributes:
+        runs: simulations of each model; 0: no such test.
+        steps, timestep, temperature, friction: of each, Langevin.
+        models: the last student, or every one.
+        relax_steps, fmax: minimisation (FIRE) with the model itself before each, eV/Å.
+        track: element whose clusters are followed (such as "Mo"); "": species are not looked at.
+        stride: steps between stored frames, in which species are counted.
+    """
+
+    runs: int = 100
+    steps: int = 50_000
+    timestep: float = 1.0
+    temperature: float = 2500.0
+    friction: float = 0.001
+    models: Literal["last", "all"] = "last"
+    relax_steps: int = 500
+    fmax: float = 0.05
+    track: str = ""
+    stride: int = 100
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Numbers of an arm. Defaults are the published loop where the paper says them.
+
+    Attributes:
+        iterations: K, after the first (one-shot) round.
+        sampling, instability, stability: see there.
+        forget: share of the pool that is dropped at random in each iteration.
+        pool: "replace": as many new frames as were forgotten; "grow": `new_share` of the first pool come new.
+        relabel: which frames a student labels anew: all, those that a student made, none ("off").
+        gate: a student labels only where its forces are below the cap and its spread (under noise, or of all students
+            so far) is below the 80th percentile; "off": everywhere.
+        prefer_unstable: new frames come from unstable runs first; else uniformly from all runs.
+        init: weights that a pretraining starts from.
+        pretrain_energy: "off": forces alone; "refit": energies as well, less a constant per element of each labeller.
+        pretrain_steps, finetune_steps: gradient steps of each; all arms have the sum over all rounds.
+        teacher_steps: gradient steps of the fine-tuned teacher; None: the same sum. Its steps cost far more.
+        pool_split: share of the pool that chooses the best pretraining weights.
+        split_seed: of that choice.
+        pool_seed: of starts, velocities and thermostats: the same for all seeds of an arm, so that these share the
+            first pool.
+        noise: Å, standard deviation: denoising, and the spread under noise.
+        torsion: rad, standard deviation of rotatable torsions: denoising_fractional.
+        copies: denoising_fractional: conformations per frame.
+        signal: weight of a further signal of the teacher (n2n, a2a, hessian) beside its forces.
+        hessian_rows: random rows of the teacher's Hessian per frame.
+    """
+
+    iterations: int = 3
+    sampling: Sampling = field(default_factory=Sampling)
+    instability: Instability = field(default_factory=Instability)
+    stability: Stability = field(default_factory=Stability)
+    forget: float = 0.1
+    pool: Literal["replace", "grow"] = "replace"
+    new_share: float = 0.1
+    relabel: Literal["all", "student_origin", "off"] = "all"
+    gate: Gate = "off"
+    prefer_unstable: bool = True
+    init: Init = "fresh"
+    pretrain_energy: Literal["off", "refit"] = "off"
+    pretrain_steps: int = 1500
+    finetune_steps: int = 1500
+    teacher_steps: int | None = None
+    pool_split: float = 0.15
+    split_seed: int = 42
+    pool_seed: int = 0
+    noise: float = 0.05
+    torsion: float = 2.0
+    copies: int = 4
+    signal: float = 1.0
+    hessian_rows: int = 2
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            check_choice(getattr(self, name), choices, name)
+        check_choice(self.stability.models, ("last", "all"), "stability.models")
+        check_choice(self.sampling.ensemble, ("langevin", "nose_hoover"), "sampling.ensemble")
+        for name in ("pretrain_steps", "finetune_steps", "copies", "hessian_rows"):
+            if getattr(self, name) < 1:
+                raise SpecError("out of range", where=name, expected="at least 1", found=getattr(self, name))
+        if self.iterations < 0:
+            raise SpecError("out of range", where="iterations", expected="0 or more", found=self.iterations)
+        for name in ("forget", "new_share", "pool_split"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SpecError("out of range", where=name, expected="a share, 0 <= share < 1",
+                                found=getattr(self, name))  # fmt: skip
+        one = self.sampling
+        if one.stride < 1 or one.steps // one.stride < 2 or one.starts < 1:
+            raise SpecError("a run gives at least two frames", where="sampling", found=f"{one.steps} steps, every "
+                            f"{one.stride} stored, {one.starts} starts")  # fmt: skip
+
+    @property
+    def total_steps(self) -> int:
+        """Gradient steps of every arm."""
+        return (self.iterations + 1) * (self.pretrain_steps + self.finetune_steps)
+
+    @property
+    def pool_frames(self) -> int:
+        """Frames of the first pool, before any run fails."""
+        return self.sampling.starts * (self.sampling.steps // self.sampling.stride)
+
+    def to_json(self) -> dict[str, Any]:
+        return dataclasses.asdict(self)
+
+    @classmethod
+    def from_json(cls, record: dict[str, Any]) -> Settings:
+        parts = {"sampling": Sampling, "instability": Instability, "stability": Stability}
+        return cls(**{name: parts[name](**value) if name in parts else value for name, value in record.items()})
+
+
+_CHOICES: dict[str, tuple[str, ...]] = {
+    "pool": ("replace", "grow"), "relabel": ("all", "student_origin", "off"), "gate": get_args(Gate),
+    "init": get_args(Init), "pretrain_energy": ("off", "refit"),
+}  # fmt: skip

@@ -1,0 +1,270 @@
+"""What each kind of stage does. All write into the stage's folder and return JSON-ready facts.
+
+===========  ======================================================================================================
+deed         facts, beside "sentence" and "spent" (parts of `plan.Budget`)
+===========  ======================================================================================================
+starts       rows (of the DFT training frames)
+sample       runs [{start, step, failed, reason}], failed, fraction, interval (Wilson, 95 %), reasons {check: n},
+             force_cap eV/Å, steps_per_s (of all runs together), seconds
+pool, renew  composition (`Pool.composition`), dropped; renew: forgotten, relabelled, refused (by the gate), doubles,
+             student_vs_teacher (force MAE eV/Å of the student on frames that the teacher had labelled), label_change
+choose       asked, chosen, unstable, labelled, probed, dropped {reason: n}
+pretrain     steps, best_step, seconds, metrics, frames, pool (hash), best (file)
+finetune     the same, and chosen
+stability    runs, failed, fraction, interval, reasons, times_fs, species (where an element is tracked)
+===========  ======================================================================================================
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlipkit.data import FrameSet
+from mlipkit.errors import DataError, RunError
+from mlipkit.events import Message
+from mlipkit.strategies.ipip import fitting
+from mlipkit.strategies.ipip.choosing import choose as choose_frames
+from mlipkit.strategies.ipip.evaluating import evaluate
+from mlipkit.strategies.ipip.instability import force_cap
+from mlipkit.strategies.ipip.plan import TEACHER_MODEL, LoopPlan
+from mlipkit.strategies.ipip.pools import TEACHER, Pool, forgotten, gate
+from mlipkit.strategies.ipip.sampling import run_md, runs_of
+from mlipkit.strategies.ipip.settings import Instability
+from mlipkit.strategies.ipip.spread import spread
+from mlipkit.strategies.ipip.tools import LoopTools, structures
+from mlipkit.strategies.workflows.plan import Stage
+from mlipkit.strategies.workflows.work import Work
+
+if TYPE_CHECKING:
+    from ase import Atoms
+
+    from mlipkit.models import BasePotential
+
+DEFAULT_CAP = 50.0
+"""eV/Å, of the teacher's own first MD where the cap is to come from its pool."""
+
+
+class LoopWork(Work):
+    """A plan of the loop, its folder, and what of it is done."""
+
+    plan: LoopPlan
+    tools: LoopTools
+
+    def note(self, stage: Stage) -> None:
+        """Everything that is told of the whole is in the facts of its stages."""
+
+    def pool(self, name: str) -> Pool:
+        return Pool.open(self.folder_of(name))
+
+    def potential(self, name: str) -> BasePotential:
+        """A student, or the teacher."""
+        return self.tools.load(self.weights(name))
+
+    def starts(self, name: str, count: int | None = None) -> list[Atoms]:
+        """Start structures, repeated where there are fewer."""
+        frames = FrameSet.open(self.folder_of(name) / "frames")
+        return [_bare(frames.atoms(k % len(frames))) for k in range(len(frames) if count is None else count)]
+
+    def cap(self, options: Mapping[str, Any], stage: Stage) -> float:
+        """eV/Å: as given, else from the first pool."""
+        given = options["force_cap"]
+        if given is not None:
+            return float(given)
+        first = next((name for name in stage.inputs.get("pool", ()) if name in self.records), None)
+        return DEFAULT_CAP if first is None else force_cap(self.pool("pool_0").frames)
+
+    def figures(self) -> dict[str, Any]:
+        seconds: dict[str, float] = {}
+        for stage in self.plan.stages:
+            if stage.name in self.records:
+                seconds[stage.does] = round(seconds.get(stage.does, 0.0) + self.seconds[stage.name], 3)
+        spent = self.plan.spent(self.records)
+        return {"stages": len(self.records), "of": len(self.plan.stages), "seconds": seconds,
+                "gradient_steps": spent.steps, "teacher_labels": spent.teacher_labels}  # fmt: skip
+
+
+def starts(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
+    """From the training frames only: what is tested on shall not be where simulations begin."""
+    frames = work.tools.train
+    rows = structures(frames, stage.options["count"], stage.seeds["draw"])
+    frames.select(rows).without_labels(velocities=False).save(folder / "frames")
+    return {"sentence": f"{len(rows)} starts from {len(set(rows))} training frames", "rows": list(rows)}
+
+
+def sample(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
+    teacher = stage.inputs["model"][0] == TEACHER_MODEL
+    cap = work.cap(stage.options["instability"], stage)
+    potential = work.potential(stage.inputs["model"][0])
+    begin = time.monotonic()
+    found = run_md(potential, work.starts(stage.inputs["starts"][0]), stage.options, stage.seeds, cap, folder,
+                   work.heard, work.control, work.tools.skin)  # fmt: skip
+    seconds, made = time.monotonic() - begin, sum(one.step for one in found)
+    facts = ended(found)
+    facts |= {
+        "force_cap": cap, "seconds": round(seconds, 3), "steps_per_s": round(made / seconds, 3) if seconds else None,
+        "model": stage.inputs["model"][0], "spent": {"teacher_md" if teacher else "student_md": made},
+    }  # fmt: skip
+    if teacher and facts["failed"]:
+        work.sink(Message(f"{stage.name}: {facts['failed']} runs of the teacher failed and are left out", "warning"))
+    return facts
+
+
+def ended(found: Sequence[Any]) -> dict[str, Any]:
+    """How simulations ended: counts, Wilson interval, reasons."""
+    from mlipkit.analysis.proportions import wilson
+
+    failed = sum(one.failed for one in found)
+    reasons = Counter(one.reason for one in found if one.failed)
+    low, high = wilson(failed, len(found))
+    text = f"{failed} of {len(found)} runs failed ({100 * low:.3g} to {100 * high:.3g} %)"
+    if reasons:
+        text += ": " + ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in reasons.most_common())
+    return {
+        "sentence": text, "failed": failed, "fraction": failed / len(found), "interval": [low, high],
+        "reasons": dict(reasons.most_common()),
+        "runs": [{"start": k, "step": one.step, "failed": one.failed, "reason": one.reason}
+                 for k, one in enumerate(found)],
+    }  # fmt: skip
+
+
+def pool(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
+    """The first pool: stored frames of the teacher's runs with its own labels; runs that failed are left out."""
+    source = stage.inputs["runs"][0]
+    limits = Instability(**work.plan[source].options["instability"])
+    runs = [run for run in runs_of(work.folder_of(source), work.records[source]["runs"], limits) if run.failed is None]
+    parts = [
+        Pool.of(run.stored, labeller=TEACHER, origin="teacher_md", iteration=0, start=run.start, step=run.steps)
+        for run in runs
+        if len(run.stored)
+    ]
+    if not parts:
+        raise RunError("no run of the teacher reached its end", where=stage.name, hint="Shorter steps, a lower "
+                       "temperature, or another teacher")  # fmt: skip
+    whole, doubles = parts[0], 0
+    for one in parts[1:]:
+        whole, more = whole.add(one)
+        doubles += more
+    whole, known = whole.without(work.tools.held_out)
+    whole.save(folder)
+    return {"sentence": f"{len(whole)} frames with the teacher's labels", "composition": whole.composition(),
+            "dropped": {"double": doubles, "among test or validation frames": known},
+            "spent": {"teacher_labels": len(whole)}}  # fmt: skip
+
+
+def choose(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
+    source, before = stage.inputs["runs"][0], stage.inputs["pool"][0]
+    options = stage.options
+    limits = Instability(**options["instability"])
+    runs = runs_of(work.folder_of(source), work.records[source]["runs"], limits)
+    # What is replaced is what will be forgotten of the pool as it is.
+    size = work.records[before]["composition"]["size"]
+    count = options["count"] if options["grow"] else forgotten(size, options["forget"])
+    found, facts = choose_frames(
+        runs, count, work.tools.label, limits, work.records[source]["force_cap"],
+        student=work.plan[source].round - 1, iteration=stage.round, prefer_unstable=options["prefer_unstable"],
+        seed=stage.seeds["choose"],
+    )  # fmt: skip
+    known = 0
+    if found is not None:
+        found, known = found.without(work.tools.held_out)
+        if len(found):
+            found.save(folder)
+            facts["composition"] = found.composition()
+    facts["dropped"] = {**facts["dropped"], "among test or validation frames": known}
+    text = f"{facts['chosen']} of {count} new frames, {facts['unstable']} of them from before failures"
+    if facts["chosen"] < count:
+        work.sink(Message(f"{stage.name}: {text}: fewer than wanted", "warning"))
+    return {**facts, "sentence": text, "spent": {"teacher_labels": facts["labelled"] + facts["probed"]}}
+
+
+def renew(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
+    """Forget, relabel what remains with the student, add what came new."""
+    options, before = stage.options, stage.inputs["pool"][0]
+    old = work.pool(before)
+    student = work.plan[stage.inputs["model"][0]].round
+    left, lost = old.forget(options["forget"], stage.seeds["forget"])
+    rows, refused, versus, change = left.candidates(options["relabel"]), 0, None, None
+    if len(rows):
+        potential = work.potential(stage.inputs["model"][0])
+        some = left.frames.select(rows)
+        said = work.tools.predict(potential, some)
+        may = (said.has("energy") & said.has("forces")) if options["gate"] == "off" else _gated(work, stage, said)
+        refused = int((~may).sum())
+        apart = np.add.reduceat(np.abs(said.forces - some.forces).mean(1), some.offsets[:-1]) / some.n_atoms
+        taught = left.table["labeller"][rows] == TEACHER
+        versus = float(np.mean(apart[taught])) if taught.any() else None
+        change = float(np.mean(apart[may])) if may.any() else None
+        keep = np.flatnonzero(may)
+        left = left.relabel(rows[keep], said.select(keep), student, stage.round)
+        rows = rows[keep]
+    source, doubles, came = stage.inputs["new"][0], 0, 0
+    if "composition" in work.records[source]:
+        new = work.pool(source)
+        size = len(left)
+        left, doubles = left.add(new)
+        came = len(left) - size
+    if not len(left):
+        raise DataError("the pool is empty", where=stage.name, hint="Forget less, or take new frames")
+    left.save(folder, previous=work.folder_of(before))
+    found = left.composition()
+    return {
+        "sentence": f"{lost} forgotten, {len(rows)} relabelled, {came} new: {found['size']} frames, "
+        f"{found['teacher_share']:.0%} with the teacher's labels",
+        "forgotten": lost, "relabelled": len(rows), "refused": refused, "new": came, "doubles": doubles,
+        "student_vs_teacher": versus, "label_change": change, "composition": found,
+    }  # fmt: skip
+
+
+def _gated(work: LoopWork, stage: Stage, said: FrameSet) -> np.ndarray:
+    options = stage.options
+    names = stage.inputs["models"] if options["gate"] == "committee" else stage.inputs["model"]
+    students = [work.potential(name) for name in names]
+    apart = spread(students, said, options["noise"], stage.seeds["spread"], work.tools.batch_size)
+    cap = work.cap(options, stage)
+    return gate(np.asarray(said.forces), apart, np.asarray(said.n_atoms), cap) & said.has("energy") & said.has("forces")
+
+
+def pretrain(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
+    previous = stage.inputs.get("model")
+    start = None if not previous else work.potential(previous[0])
+    return fitting.pretrain(work.tools, work.pool(stage.inputs["pool"][0]), stage.options, stage.seeds, start, folder,
+                            work.heard, work.control)  # fmt: skip
+
+
+def finetune(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
+    name = stage.inputs.get("model", ("",))[0]
+    return fitting.finetune(
+        work.tools, work.potential(name) if name else None, stage.options["steps"], stage.seeds, folder, work.heard,
+        work.control, universal=name == TEACHER_MODEL,
+    )  # fmt: skip
+
+
+def stability(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
+    from mlipkit.strategies.ipip.stability import stability_test
+
+    facts = stability_test(
+        work.potential(stage.inputs["model"][0]), work.starts(stage.inputs["starts"][0], stage.options["runs"]),
+        stage.options, stage.seeds, work.cap(stage.options["instability"], stage), folder, work.heard, work.control,
+        work.tools.skin,
+    )  # fmt: skip
+    return {**facts, "model": stage.inputs["model"][0]}
+
+
+DO: dict[str, Callable[[Any, Stage, Path], dict[str, Any]]] = {
+    "starts": starts, "sample": sample, "pool": pool, "choose": choose, "renew": renew, "pretrain": pretrain,
+    "finetune": finetune, "evaluate": evaluate, "stability": stability,
+}  # fmt: skip
+
+
+def _bare(atoms: Atoms) -> Atoms:
+    """Positions and cell alone."""
+    atoms.calc = None
+    atoms.arrays.pop("momenta", None)
+    atoms.info.clear()
+    return atoms

@@ -1,0 +1,572 @@
+"""The loop: fixed points, reproduction, energies without gradient, instabilities, choice of frames, clusters."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from ase import Atoms
+from ase.calculators.lj import LennardJones
+from ipip_toys import LIMITS, SAMPLING, TINY, TRAINING, dft, toys, water
+
+from mlipkit.data import FrameSet, collate
+from mlipkit.data.graph import graph_of
+from mlipkit.data.neighbours import NeighbourCache
+from mlipkit.errors import DataError, RunError, SpecError
+from mlipkit.models import CalculatorPotential, Potential, build_encoder, load
+from mlipkit.strategies.ipip import ARMS, LoopTools, Pool, Stability, equal_steps, objectives, plan, run_ipip, timeline
+from mlipkit.strategies.ipip.choosing import by_preference, choose, spread_out
+from mlipkit.strategies.ipip.evaluating import frame_errors
+from mlipkit.strategies.ipip.instability import force_cap, largest_forces, too_close
+from mlipkit.strategies.ipip.pools import ORIGINS, TEACHER, forgotten
+from mlipkit.strategies.ipip.reaction import clusters, pathway
+from mlipkit.strategies.ipip.sampling import Run, run_md, runs_of
+from mlipkit.strategies.ipip.torsions import rotatable, rotated
+from mlipkit.strategies.workflows.synthetic import soft
+from mlipkit.strategies.workflows.work import read_record
+from mlipkit.training.objective import EnergyForcesStress, StepState
+
+LOOP = plan("ipip", TINY, 3)
+
+
+def facts(folder: Path, one, name: str) -> dict:
+    found = read_record(folder / one.folder(name))
+    assert found is not None
+    return found["facts"]
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("loop")
+    assert run_ipip(LOOP, folder, toys()).state == "completed"
+    return folder
+
+
+# ---- 1: counts and provenance
+
+
+def test_counts_and_provenance_of_every_iteration(done):
+    size = 60
+    for k in (1, 2):
+        found, pool = facts(done, LOOP, f"pool_{k}"), Pool.open(done / LOOP.folder(f"pool_{k}"))
+        assert found["forgotten"] == forgotten(size, 0.1)
+        assert found["relabelled"] == size - found["forgotten"]
+        assert len(pool) == size - found["forgotten"] + found["new"]
+        table = pool.table
+        assert (table["labeller"][: found["relabelled"]] == k - 1).all()
+        assert (table["labeller"][found["relabelled"] :] == TEACHER).all()
+        assert (table["relabelled"][: found["relabelled"]] == k).all()
+        new = table["iteration"] == k
+        assert new.sum() == found["new"]
+        assert (table["origin"][new] == ORIGINS.index("student_md")).all()
+        assert (table["maker"][new] == k - 1).all()
+        assert (table["step"] > 0).all()
+        assert len(np.unique(pool.frames.structure_hashes)) == len(pool)
+        assert found["composition"]["teacher_share"] == pytest.approx(found["new"] / len(pool), abs=1e-6)
+        size = len(pool)
+
+
+def test_no_frame_is_in_both_test_and_pool(tmp_path):
+    one = plan("one_shot", TINY, 0)
+    assert run_ipip(one, tmp_path / "first", toys()).state == "completed"
+    pool = Pool.open(tmp_path / "first" / one.folder("pool_0"))
+    # Frames that the same MD will make again are the test frames now.
+    tools = toys(test=pool.frames.select([3, 4, 5]))
+    assert run_ipip(one, tmp_path / "again", tools).state == "completed"
+    again = Pool.open(tmp_path / "again" / one.folder("pool_0"))
+    assert len(again) == len(pool) - 3
+    assert facts(tmp_path / "again", one, "pool_0")["dropped"]["among test or validation frames"] == 3
+    assert not set(again.frames.structure_hashes) & set(tools.test.structure_hashes)
+    with pytest.raises(DataError, match="also trained on"):
+        toys(test=toys().train)
+
+
+def test_starts_are_training_frames(done):
+    starts = FrameSet.open(done / LOOP.folder("starts") / "frames")
+    assert set(starts.structure_hashes) <= set(toys().train.structure_hashes)
+
+
+# ---- 2: a perfect student is a fixed point
+
+
+class Perfect(LoopTools):
+    """The student is the teacher, whatever was trained."""
+
+    def load(self, model):
+        return self.teacher.eval()
+
+
+def test_with_a_perfect_student_labels_stay(tmp_path):
+    given = toys()
+    tools = Perfect(**{field.name: getattr(given, field.name) for field in dataclasses.fields(LoopTools)})
+    settings = dataclasses.replace(TINY, forget=0.0, new_share=0.0)
+    one = plan("ipip", settings, 0)
+    assert run_ipip(one, tmp_path, tools).state == "completed"
+    pools = [Pool.open(tmp_path / one.folder(f"pool_{k}")) for k in (0, 1, 2)]
+    for pool in pools[1:]:
+        assert np.allclose(pool.frames.energy, pools[0].frames.energy, atol=1e-6)
+        assert np.allclose(pool.frames.forces, pools[0].frames.forces, atol=1e-6)
+        assert np.array_equal(pool.frames.positions, pools[0].frames.positions)
+    assert facts(tmp_path, one, "pool_1")["student_vs_teacher"] < 1e-6
+    # What was not changed is one file on the disk.
+    files = [next((tmp_path / one.folder(f"pool_{k}") / "frames").glob("positions.*.npy")) for k in (0, 2)]
+    assert files[0].stat().st_ino == files[1].stat().st_ino
+
+
+# ---- 3: nothing forgotten, relabelled or new
+
+
+def test_a_loop_that_changes_nothing_repeats_itself_bit_by_bit(tmp_path):
+    one = plan("ipip", dataclasses.replace(TINY, forget=0.0, relabel="off", new_share=0.0), 0)
+    assert run_ipip(one, tmp_path, toys()).state == "completed"
+    hashes = [Pool.open(tmp_path / one.folder(f"pool_{k}")).hash for k in (0, 1, 2)]
+    assert len(set(hashes)) == 1
+    for stage in ("pretrain", "finetune"):
+        states = [
+            load(tmp_path / one.folder(f"{stage}_{k}") / facts(tmp_path, one, f"{stage}_{k}")["best"]).state_dict()
+            for k in (0, 1, 2)
+        ]
+        for other in states[1:]:
+            assert all(torch.allclose(states[0][key], other[key], rtol=0, atol=0, equal_nan=True) for key in other)
+
+
+# ---- 4 and 5: what pretraining learns of energies
+
+
+def gradients(weight: float) -> dict[str, torch.Tensor | None]:
+    frames, student = dft(4, 0), toys().fresh(dft(4, 0), 0)
+    graph, targets = collate(frames, [0, 1, 2, 3], NeighbourCache(frames, student.cutoff))
+    term = EnergyForcesStress({"forces": 100.0} | ({"energy": weight} if weight else {}), "l1")
+    prediction = student(graph, forces=True, create_graph=True)
+    loss, _ = term(StepState(student), graph, targets, prediction)
+    loss.backward()
+    return {name: parameter.grad for name, parameter in student.named_parameters()}
+
+
+def test_the_constant_of_the_energy_has_no_gradient_in_pretraining():
+    free, held = gradients(4.0), gradients(0.0)
+    last = [name for name in free if name.startswith("head") and name.endswith("bias")][-1]
+    assert free[last] is not None
+    assert float(free[last].abs().sum()) > 0
+    assert held[last] is None or float(held[last].abs().sum()) == 0.0
+
+
+def test_pretraining_leaves_energies_out_and_fine_tuning_takes_them(done):
+    assert "energy_mae" not in facts(done, LOOP, "pretrain_0")["metrics"]["validation"]
+    assert "energy_mae" in facts(done, LOOP, "finetune_0")["metrics"]["validation"]
+
+
+# ---- 6: instability
+
+
+def test_two_atoms_at_a_third_of_an_angstrom_fail_at_step_0_and_harmonic_water_never(tmp_path):
+    options = {"steps": 40, "timestep": 0.5, "stride": 4, "temperature": 300.0, "ensemble": "langevin",
+               "friction": 0.02, "instability": dataclasses.asdict(LIMITS)}  # fmt: skip
+    broken = water(1, 0)[0]
+    broken.positions[2] = broken.positions[1] + [0.3, 0, 0]
+    seeds = {"velocities": 1, "thermostat": 2}
+    found = run_md(soft(), [broken, *water(3, 5)], options, seeds, 1000.0, tmp_path, lambda _: None, lambda: "run")
+    assert [one.failed for one in found] == [True, False, False, False]
+    assert (found[0].step, found[0].reason) == (0, "overlap")
+    runs = runs_of(tmp_path, [dataclasses.asdict(one) for one in found], LIMITS)
+    assert [len(run.stored) for run in runs] == [0, 10, 10, 10]
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [("kick", "mean_temperature"), ("pull", "stretched_bonds"), ("wild", "max_force"), ("nan", "finite")],
+)
+def test_every_reason_is_named(tmp_path, spoil, reason):
+    from mlipkit.md import Forces
+    from mlipkit.strategies.ipip import sampling
+
+    class Spoiled:
+        """Free atoms, and one trouble."""
+
+        def __init__(self, potential, skin):
+            self.cutoff = 3.0
+
+        def __call__(self, state):
+            forces = torch.zeros_like(state.positions)
+            if spoil == "kick":
+                forces[:, 0] = 0.1 * state.masses  # as a whole: no bond notices
+            elif spoil == "pull":
+                forces[2] = state.positions[2] - state.positions[0]
+            elif spoil == "wild" and state.step >= 5:
+                forces[0, 0] = 60.0
+            elif spoil == "nan" and state.step >= 5:
+                forces[0, 0] = float("nan")
+            return Forces(torch.zeros(state.n_systems, dtype=torch.float64), forces)
+
+    options = {"steps": 400, "timestep": 1.0, "stride": 10, "temperature": 300.0, "ensemble": "langevin",
+               "friction": 0.0, "instability": dataclasses.asdict(LIMITS)}  # fmt: skip
+    import mlipkit.md
+
+    kept = mlipkit.md.PotentialForces
+    mlipkit.md.PotentialForces = Spoiled  # type: ignore[misc]
+    try:
+        found = sampling.run_md(soft(), water(1, 3), options, {"velocities": 1, "thermostat": 2}, 50.0, tmp_path,
+                                lambda _: None, lambda: "run")  # fmt: skip
+    finally:
+        mlipkit.md.PotentialForces = kept
+    assert found[0].failed
+    assert found[0].reason == reason
+
+
+# ---- 7: the choice of frames
+
+
+def run_of(start: int, frames: FrameSet, failed: int | None, tail: int = 0) -> Run:
+    steps = np.arange(1, len(frames) + 1) * 10
+    some = frames.select(np.arange(tail)) if tail else frames[:0]
+    return Run(start, failed, "overlap" if failed else "", frames, steps, some, np.arange(tail) + 1)
+
+
+def test_chosen_frames_respect_the_caps_and_come_from_failures_first():
+    calm, wild = dft(40, 1), dft(30, 2)
+    tight = np.array(wild.positions)
+    tight[2] = tight[1] + [0.2, 0.0, 0.0]  # the first frame: a pair too close
+    wild = FrameSet.from_arrays(wild.numbers, tight, n_atoms=3, energy=wild.energy, forces=wild.forces)
+    runs = [run_of(0, calm, None), run_of(1, wild, 300, tail=12), run_of(2, dft(25, 3), 250, tail=9)]
+    cap = 12.0
+
+    def label(frames: FrameSet) -> FrameSet:
+        forces = np.zeros(frames.positions.shape)
+        energy = np.zeros(len(frames))
+        if len(frames) > 2:
+            forces[0] = [20.0, 0, 0]  # beyond the cap
+            energy[1] = np.nan  # the teacher fails
+        return frames.with_labels(energy=energy, forces=forces)
+
+    pool, said = choose(runs, 18, label, LIMITS, cap, student=0, iteration=1)
+    assert pool is not None
+    assert len(pool) == said["chosen"] == 18
+    assert (largest_forces(pool.frames) <= cap).all()
+    assert not too_close(pool.frames, LIMITS).any()
+    assert said["dropped"]["too close"] == 1
+    assert said["dropped"]["teacher fails"] > 0
+    assert said["dropped"]["force above the cap"] > 0
+    assert said["unstable"] == int(pool.table["unstable"].sum()) > 12
+    unstable = pool.table["unstable"]
+    assert (pool.table["before_failure"][unstable] > 0).all()
+    assert (pool.table["before_failure"][~unstable] == -1).all()
+    # Frames that the teacher refuses are missing for good when there are no others.
+    few, told = choose(runs[1:2], 200, label, LIMITS, cap, student=0, iteration=1)
+    assert few is not None
+    assert told["chosen"] < 200
+
+
+def test_unstable_runs_have_equal_shares():
+    runs = [run_of(k, dft(20, k), 100, tail=n) for k, n in enumerate((20, 3, 20))] + [run_of(3, dft(20, 9), None)]
+    first = by_preference(runs, 12)[:12]
+    assert all(one.tail for one in first)
+    assert [sum(one.run == k for one in first) for k in (0, 1, 2)] == [5, 3, 4]
+    assert spread_out(10, 4) == [0, 3, 6, 9, 1, 2, 4, 5, 7, 8]
+
+
+def test_without_failures_it_goes_where_student_and_teacher_differ():
+    frames = dft(60, 4)
+    frames = frames.with_labels(forces=np.zeros_like(frames.forces))
+    asked: list[int] = []
+
+    def label(some: FrameSet) -> FrameSet:
+        asked.append(len(some))
+        where = np.isin(some.structure_hashes, frames.structure_hashes[20:40])
+        forces = np.repeat(where, 3)[:, None] * np.ones((1, 3)) * 0.5
+        return some.with_labels(energy=np.zeros(len(some)), forces=forces)
+
+    pool, said = choose([run_of(0, frames, None)], 15, label, LIMITS, 50.0, student=1, iteration=2)
+    assert pool is not None
+    assert said["probed"] == 3
+    assert said["unstable"] == 0
+    assert set(pool.frames.structure_hashes) <= set(frames.structure_hashes[20:40])
+
+
+def test_the_tail_is_before_the_failure_without_its_last_steps(done):
+    for k in (1, 2):
+        found = facts(done, LOOP, f"md_{k}")
+        for run in runs_of(done / LOOP.folder(f"md_{k}"), found["runs"], LIMITS):
+            if run.failed is not None:
+                assert (run.tail_steps <= np.floor(0.98 * run.failed)).all()
+                assert len(run.tail) <= LIMITS.window
+                assert (np.diff(run.tail_steps) == LIMITS.every).all()
+                assert (run.steps < run.failed).all()
+
+
+def test_the_cap_may_come_from_the_pool():
+    frames = dft(50, 0)
+    assert force_cap(frames) == pytest.approx(10 * np.quantile(np.linalg.norm(frames.forces, axis=1), 0.999))
+
+
+# ---- 8: clusters
+
+
+def oxide(sulfur: np.ndarray) -> FrameSet:
+    """A ring of three Mo and three bridging O with six more O, and S2."""
+    angles = np.arange(3) * 2 * np.pi / 3
+    mo = 2.05 * np.stack([np.cos(angles), np.sin(angles), 0 * angles], 1)
+    bridge = 1.3 * np.stack([np.cos(angles + np.pi / 3), np.sin(angles + np.pi / 3), 0 * angles], 1)
+    ends = np.concatenate([mo + np.array([0.0, 0.0, sign * 1.7]) for sign in (1, -1)])
+    numbers = [42] * 3 + [8] * 9 + [16] * 2
+    positions = np.concatenate([mo, bridge, ends, sulfur])[None]
+    return FrameSet.from_arrays(numbers, positions, cell=20.0 * np.eye(3), pbc=[True] * 3)
+
+
+def test_oxide_and_sulfur_are_two_species_and_one_when_they_bind():
+    apart = clusters(oxide(np.array([[8.0, 8, 0], [9.9, 8, 0]])), 0, "Mo")
+    assert len(apart.formulas) == 2
+    assert apart.tracked == ("Mo3O9",)
+    assert "S2" in apart.formulas
+    assert apart.bonds == {"Mo-Mo": 3, "Mo-O": 12, "S-S": 1}
+    bound = clusters(oxide(np.array([[4.5, 0.0, 0], [6.4, 0, 0]])), 0, "Mo")
+    assert len(bound.formulas) == 1
+    assert bound.bonds["Mo-S"] == 1
+    assert apart.balanced
+    assert bound.balanced
+    # The image beyond the wall is near as well.
+    image = clusters(oxide(np.array([[4.5 + 20.0, 0.0, 0], [6.4 + 20.0, 0, 0]])), 0, "Mo")
+    assert image.formulas == bound.formulas
+
+
+def test_a_run_tells_when_sulfur_comes_in_and_when_the_ring_opens():
+    far, near = np.array([[8.0, 8, 0], [9.9, 8, 0]]), np.array([[4.5, 0.0, 0], [6.4, 0, 0]])
+    images = [oxide(far)] * 4 + [oxide(near)] * 4
+    opened = np.array(oxide(near).positions)
+    opened[3] = [2.6, -1.9, 0.0]  # a bridge leaves one of its ends
+    last = FrameSet.from_arrays(oxide(near).numbers, opened, n_atoms=14, cell=20.0 * np.eye(3), pbc=[True] * 3)
+    frames = FrameSet.concat([*images, *[last] * 4]).with_table(time=np.arange(12) * 1000.0, trajectory=0)
+    found = pathway(frames, "Mo")
+    assert found[0].kind == "insertion"
+    assert found[0].time == 4000.0
+    assert len(found) == 2
+    assert (found[1].time, found[1].kind) == (8000.0, "ring opened")
+
+
+# ---- 9: norms of errors
+
+
+def test_the_norm_of_an_error_is_not_the_mean_of_its_components():
+    one = FrameSet.from_arrays([1], np.zeros((1, 1, 3)), energy=[1.0], forces=np.zeros((1, 1, 3)))
+    said = one.with_labels(forces=np.array([[3.0, 4.0, 0.0]]), energy=np.array([1.5]))
+    found = frame_errors(said, one)
+    assert found["norms"][0] == 5.0
+    assert found["forces"][0] == pytest.approx(7 / 3)
+    assert found["squares"][0] == pytest.approx(25 / 3)
+    assert found["energy"][0] == 0.5
+
+
+# ---- arms and their budgets
+
+
+def test_all_arms_spend_as_many_gradient_steps_and_the_teacher_is_named_apart():
+    plans = [plan(arm, TINY, 0) for arm in ARMS]
+    said = equal_steps(plans)
+    assert "36 gradient steps" in said
+    assert {one.budget.steps for one in plans} == {TINY.total_steps}
+    short = plan("teacher", dataclasses.replace(TINY, teacher_steps=5), 0)
+    assert "5 of the (far dearer) teacher" in equal_steps([plans[0], short])
+    with pytest.raises(SpecError, match="unequal"):
+        equal_steps([plans[0], plan("scratch", dataclasses.replace(TINY, finetune_steps=7), 0)])
+
+
+def test_seeds_share_the_first_pool_and_arms_too():
+    keys = {plan(arm, TINY, seed).key("pool_0") for arm in ("ipip", "one_shot", "n2n") for seed in (0, 1)}
+    assert len(keys) == 1
+    assert len({plan("ipip", TINY, seed).key("pretrain_0") for seed in (0, 1)}) == 2
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("arm", [arm for arm in ARMS if arm not in ("ipip", "n2n")])
+def test_every_arm_runs_to_its_evaluation(arm, tmp_path):
+    one = plan(arm, TINY, 0)
+    outcome = run_ipip(one, tmp_path, toys())
+    assert outcome.state == "completed"
+    assert outcome.facts["gradient_steps"] == TINY.total_steps
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    assert found["rows"][0]["model"] == "teacher"
+    assert found["selected"].startswith("finetune_")
+    assert all(np.isfinite(row["forces_mae"]) for row in found["rows"])
+
+
+def test_features_of_a_teacher_that_has_some_are_learned_through_a_map(tmp_path):
+    teacher = Potential(
+        build_encoder("schnet", seed=1, features=6, layers=1, cutoff=3.0, n_radial=5),
+        atomic_energies={1: 0.0, 8: 0.0}, scale=0.1,
+    )  # fmt: skip
+    sampling = dataclasses.replace(SAMPLING, steps=30)
+    # Nothing holds its atoms together; what matters here is that it has features.
+    free = dataclasses.replace(LIMITS, stretch=None, hot=1e6, overlap=0.01, closest=0.01)
+    one = plan("n2n", dataclasses.replace(TINY, sampling=sampling, instability=free), 0)
+    assert run_ipip(one, tmp_path, toys(teacher=teacher)).state == "completed"
+    rows = facts(tmp_path, one, "pretrain_0")
+    assert rows["steps"] == 18
+    student = load(tmp_path / one.folder("pretrain_0") / rows["best"])
+    assert not student.auxiliary
+    with pytest.raises(Exception, match="no features"):
+        run_ipip(plan("n2n", TINY, 0), tmp_path / "soft", toys())
+
+
+def test_any_calculator_is_a_teacher(tmp_path):
+    teacher = CalculatorPotential(LennardJones(sigma=0.85, epsilon=0.5, rc=3.0), elements=[1, 8])
+    free = dataclasses.replace(LIMITS, stretch=None, hot=1e6, overlap=0.01, closest=0.01)
+    settings = dataclasses.replace(TINY, iterations=1, instability=free)
+    one = plan("ipip", settings, 0)
+    assert run_ipip(one, tmp_path, toys(teacher=teacher)).state == "completed"
+    assert len(timeline(tmp_path)) == 2
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"init": "previous_pretrained"}, {"init": "previous_finetuned"}, {"pool": "grow", "new_share": 0.2},
+        {"relabel": "student_origin"}, {"gate": "noise"}, {"gate": "committee"}, {"pretrain_energy": "refit"},
+        {"prefer_unstable": False},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_every_option_of_the_loop_acts(change, tmp_path, done):
+    one = plan("ipip", dataclasses.replace(TINY, **change), 3)
+    assert run_ipip(one, tmp_path, toys()).state == "completed"
+    rows, before = timeline(tmp_path), timeline(done)
+    assert rows != before
+    match change:
+        case {"pool": "grow"}:
+            assert [row["pool"]["size"] for row in rows] == [60, 60 - 6 + 12, 66 - 7 + 12]
+        case {"relabel": "student_origin"}:
+            assert rows[1]["relabelled"] == 0
+            assert rows[2]["pool"]["labellers"]["student_1"] == rows[2]["relabelled"] > 0
+        case {"gate": _}:
+            assert rows[1]["refused"] >= 10
+            assert rows[1]["pool"]["teacher_share"] > 0.1
+        case {"pretrain_energy": "refit"}:
+            assert "energy_mae" in rows[0]["pretraining"]
+
+
+def test_encoders_of_students(tmp_path):
+    for encoder, options in {
+        "schnet": {"features": 8, "layers": 1, "cutoff": 3.0, "n_radial": 6},
+        "egnn": {"features": 8, "layers": 1, "cutoff": 3.0, "n_fourier": 8},
+        "visnet": {"features": 8, "layers": 1, "cutoff": 3.0, "heads": 2},
+    }.items():
+        one = plan("one_shot", dataclasses.replace(TINY, iterations=0), 0)
+        tools = toys(encoder=encoder, options=options)
+        assert run_ipip(one, tmp_path / encoder, tools).state == "completed"
+
+
+# ---- signals and noise
+
+
+@pytest.mark.parametrize("encoder", ["painn", "schnet", "visnet", "egnn"])
+def test_rows_of_the_hessian_and_their_slopes_in_the_weights(encoder):
+    options = {"visnet": {"heads": 2}, "egnn": {"elements": [1, 8], "n_fourier": 8, "sigma": 1.0}}.get(encoder, {})
+    made = build_encoder(encoder, seed=0, features=8, layers=2, cutoff=3.0, **options)
+    potential = Potential(made, atomic_energies={1: 0.0, 8: 0.0}).double()
+    graph = graph_of(water(1, 0)[0], 3.0, torch.float64)
+    chosen = torch.tensor([[1, 7]])
+    rows = objectives.hessian_rows(potential, graph, chosen).detach()
+    for k, x in enumerate(chosen[0].tolist()):
+        ends = []
+        for sign in (1, -1):
+            moved = graph.positions.clone()
+            moved[x // 3, x % 3] += sign * 1e-5
+            ends.append(potential(graph.moved(moved, graph.cell)).forces)
+        assert torch.allclose(rows[:, k], (ends[0] - ends[1]) / 2e-5, atol=1e-5)
+    weights = [p for p in potential.parameters() if p.requires_grad]
+    slopes = torch.autograd.grad(
+        objectives.hessian_rows(potential, graph, chosen).square().sum(), weights, allow_unused=True
+    )
+    torch.manual_seed(0)
+    way = [torch.randn_like(p) for p in weights]
+    expected = sum(float((a * b).sum()) for a, b in zip(slopes, way, strict=True) if a is not None)
+    sides = []
+    for sign in (1, -1):
+        with torch.no_grad():
+            for p, w in zip(weights, way, strict=True):
+                p += sign * 1e-6 * w
+        sides.append(float(objectives.hessian_rows(potential, graph, chosen).detach().square().sum()))
+        with torch.no_grad():
+            for p, w in zip(weights, way, strict=True):
+                p -= sign * 1e-6 * w
+    assert expected == pytest.approx((sides[0] - sides[1]) / 2e-6, rel=1e-4)
+
+
+def test_torsions_turn_and_keep_bonds():
+    from ase.build import molecule
+
+    butane = molecule("trans-butane")
+    bonds = rotatable(butane.numbers, butane.positions)
+    assert len(bonds) == 3
+    moved = rotated(butane.numbers, butane.positions.copy(), 2.0, np.random.default_rng(0))
+    for i, j, _ in bonds:
+        before = np.linalg.norm(butane.positions[i] - butane.positions[j])
+        assert np.linalg.norm(moved[i] - moved[j]) == pytest.approx(before)
+    ends = [k for k in range(len(butane)) if butane.numbers[k] == 1]
+    assert np.abs(moved[ends] - butane.positions[ends]).max() > 0.5
+    assert rotatable(molecule("C6H6").numbers, molecule("C6H6").positions) == []
+
+
+def test_denoising_a_perfect_spring_is_exact():
+    class Spring(torch.nn.Module):
+        """Forces -k r with the k that undoes the noise."""
+
+        def forward(self, graph, forces=True, create_graph=False):
+            from mlipkit.models import Prediction
+
+            k = objectives.KT / 0.05**2
+            zero = torch.zeros(1, dtype=torch.float64)
+            return Prediction(zero, -k * (graph.positions - centre), None, None, zero)
+
+    graph = graph_of(water(1, 0)[0], 3.0, torch.float64)
+    centre = graph.positions.clone()
+    term = objectives.Denoise(0.05)
+    loss, figures = term(StepState(Spring(), seed=1), graph, None, None)  # type: ignore[arg-type]
+    assert float(loss) < 1e-20
+    assert float(figures["noise_mae"]) < 1e-12
+    double = objectives.predicted_noise(Spring(), graph, torch.full_like(centre, 0.1), 0.05)  # type: ignore[arg-type]
+    assert torch.allclose(double, torch.full_like(centre, 0.1))
+
+
+# ---- folders
+
+
+def test_a_folder_belongs_to_one_plan_and_one_set_of_tools(done):
+    with pytest.raises(RunError, match="other seed"):
+        run_ipip(plan("ipip", TINY, 4), done, toys())
+    with pytest.raises(RunError, match="other tools"):
+        run_ipip(LOOP, done, toys(pretraining=dataclasses.replace(TRAINING, learning_rate=2e-3)))
+    assert run_ipip(LOOP, done, toys()).state == "completed"
+
+
+def test_equal_stages_are_taken_over(done, tmp_path):
+    one = plan("one_shot", TINY, 3)
+    assert run_ipip(one, tmp_path, toys(), reuse=[done]).state == "completed"
+    taken = {stage.name for stage in one.stages if (read_record(tmp_path / one.folder(stage.name)) or {})["reused"]}
+    assert taken == {"starts", "md_0", "pool_0"}
+    assert Pool.open(tmp_path / one.folder("pool_0")).hash == Pool.open(done / LOOP.folder("pool_0")).hash
+
+
+@pytest.mark.full
+def test_stability_counts_failures_with_their_interval(tmp_path):
+    test = Stability(runs=4, steps=30, stride=5, temperature=300.0, relax_steps=3, track="O")
+    one = plan("scratch", dataclasses.replace(TINY, stability=test), 0)
+    assert run_ipip(one, tmp_path, toys()).state == "completed"
+    found = facts(tmp_path, one, "stability_0")
+    low, high = found["interval"]
+    assert low <= found["fraction"] <= high
+    assert found["n"] == 4
+    assert len(found["times_fs"]) == found["failed"] == sum(found["reasons"].values())
+    assert found["species"]["balanced"] == found["species"]["frames"]
+
+
+def test_one_atom_has_no_bonds_to_stretch(tmp_path):
+    options = {"steps": 10, "timestep": 1.0, "stride": 2, "temperature": 300.0, "ensemble": "nose_hoover",
+               "relaxation_time": 50.0, "instability": dataclasses.asdict(LIMITS)}  # fmt: skip
+    teacher = CalculatorPotential(LennardJones(), elements=[8])
+    found = run_md(teacher, [Atoms("O2", [[0, 0, 0], [0, 0, 3.0]])], options, {"velocities": 0, "thermostat": 0}, 50.0,
+                   tmp_path, lambda _: None, lambda: "run")  # fmt: skip
+    assert not found[0].failed

@@ -1,0 +1,96 @@
+"""The verdict: planted differences are found, and none where there is none."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ipip_toys import TINY, toys
+
+from mlipkit.errors import RunError
+from mlipkit.strategies.ipip import Stability, plan, run_ipip
+from mlipkit.strategies.ipip.comparing import compare
+from mlipkit.strategies.ipip.evaluating import ERRORS
+
+SETTINGS = dataclasses.replace(
+    TINY, iterations=1, stability=Stability(runs=3, steps=10, stride=5, temperature=300.0, relax_steps=0)
+)
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[tuple[str, int], Path]:
+    root = tmp_path_factory.mktemp("arms")
+    found = {}
+    for arm in ("ipip", "scratch", "one_shot", "no_relabelling"):
+        for seed in (0, 1):
+            folder = root / f"{arm}_{seed}"
+            outcome = run_ipip(plan(arm, SETTINGS, seed), folder, toys(), reuse=list(found.values()))
+            assert outcome.state == "completed"
+            found[arm, seed] = folder
+    return found
+
+
+def planted(folders, tmp_path: Path, factor: float) -> list[Path]:
+    """The same folders with errors of the loop a given multiple of those of the one-shot arm, beside noise."""
+    copies = []
+    rng = np.random.default_rng(0)
+    for (arm, _), folder in folders.items():
+        target = tmp_path / folder.name
+        shutil.copytree(folder, target)
+        copies.append(target)
+        last = json.loads((target / "evaluation.json").read_text())["rows"][-1]["model"]
+        with np.load(target / ERRORS) as arrays:
+            content = dict(arrays)
+        hard = np.linspace(0.5, 2.0, len(content["n_atoms"]))
+        size = {"ipip": factor, "one_shot": 1.0}.get(arm, 1.4)
+        content[f"{last}/forces"] = 0.1 * size * hard * (1 + 0.02 * rng.normal(size=len(hard)))
+        np.savez_compressed(target / ERRORS, **content)
+    return copies
+
+
+def test_a_planted_gain_is_found_against_the_best_control(folders, tmp_path):
+    found = compare(planted(folders, tmp_path, 0.7))
+    verdict = found.verdicts["controls", "forces"]
+    assert verdict.answer == "works"
+    assert verdict.best_control == "one_shot"
+    assert found.sentence.startswith("Iterative pretraining, forces on test frames: Works")
+    assert found.verdicts["no_relabelling", "forces"].answer == "works"
+    assert "relabelling earns its keep" in found.sentence
+
+
+def test_where_there_is_none_none_is_found(folders, tmp_path):
+    equal = compare(planted(folders, tmp_path, 1.0)).verdicts["controls", "forces"]
+    assert equal.answer != "works"
+    assert equal.lower < 1 < equal.upper
+    worse = compare(planted(folders, tmp_path / "worse", 1.5))
+    assert worse.verdicts["controls", "forces"].answer == "does not"
+    assert "a control does better" in worse.sentence
+
+
+def test_every_frame_is_counted_and_the_teacher_stands_beside(folders):
+    found = compare(list(folders.values()))
+    assert found.rows[0]["arm"] == "teacher, zero-shot"
+    wins = json.loads((folders["ipip", 0] / "evaluation.json").read_text())["rows"][-1]["better_than_teacher"]
+    assert any(f"on {wins} of 10 frames and larger on {10 - wins}" in note for note in found.notes)
+    assert any("level of theory" in note for note in found.notes)
+    assert "24 gradient steps" in found.budgets
+    assert found.stability["scratch"]["runs"] == 6
+    assert len(found.stability["scratch"]["loop_less_this"]) == 3
+    assert [row["round"] for row in found.rounds] == [0, 1]
+    assert "verdict" not in found.table().splitlines()[0].lower()
+    json.dumps(found.to_json())
+
+
+def test_arms_must_be_comparable(folders, tmp_path):
+    with pytest.raises(RunError, match="nothing is evaluated"):
+        compare([tmp_path])
+    other = toys(test=toys().test.select(range(9)))
+    assert run_ipip(plan("scratch", SETTINGS, 0), tmp_path / "other", other).state == "completed"
+    with pytest.raises(RunError, match="more than their method"):
+        compare([folders["ipip", 0], tmp_path / "other"])
+    lone = compare([folders["scratch", 0]])
+    assert lone.sentence.startswith("No verdict")
