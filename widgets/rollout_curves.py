@@ -186,4 +186,6 @@ def stages_table(stages: list[StageLine], elements: tuple[str, ...], chosen: obj
 
 
 def _milli(value: float) -> str:
-    return f"{1000 * value:.3g}" if np.isfinite(value) else "–"
+    if not np.isfinite(value):
+        return "–"
+    return f"{1000 * value:.3g}" if value < 1 else f"{1000 * value:.0f}"
