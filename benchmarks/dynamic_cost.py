@@ -5,8 +5,8 @@
 
 Time: CPU seconds of making the batch, loss, gradients and optimiser step for the same number of start points, lengths
 taken in turn, the least of several rounds (other work on the machine only adds). `ratio` is t(S) / (S t(1)): at most
-1.2 without recomputation and 1.7 with it. Memory: peak of a process of its own that makes two such steps, beside one that
-only makes the batch. A validation roll-out of S structures stands beside it, apart. Appends lines to
+1.2 without recomputation and 1.7 with it. Memory: peak of a process of its own that makes two such steps, beside one
+that only makes the batch. A validation roll-out of S structures stands beside it, apart. Appends lines to
 `results/dynamic_cost.jsonl`.
 """
 
