@@ -2,6 +2,7 @@
 
     python benchmarks/studies/dynamic.py ethanol_nve               # run what lacks of one study, arm by arm
     python benchmarks/studies/dynamic.py --dry-run                 # studies, arms, force evaluations; starts nothing
+    python benchmarks/studies/dynamic.py --encoder painn           # of all studies, this encoder
     python benchmarks/studies/dynamic.py ethanol_nve --only painn:dt:0
     python benchmarks/studies/dynamic.py ethanol_nve --table       # tables and verdicts of what is finished
     python benchmarks/studies/dynamic.py ethanol_nve --plan dynamic_paper.yaml
@@ -57,9 +58,9 @@ class Study:
         self.root = ROOT / Path(plan).stem / name
 
     def trainings(self):
-        """(encoder, arm, seed), the first ones before those that go on from them."""
-        for seed in self.seeds:
-            for encoder in self.encoders:
+        """(encoder, arm, seed), the first ones before those that go on from them; one encoder before the next."""
+        for encoder in self.encoders:
+            for seed in self.seeds:
                 arms = [arm for arm in self.arms if arm not in self.skipped.get(encoder, [])]
                 for loss in dict.fromkeys(self.losses.get(arm, "mepa") for arm in arms):
                     yield encoder, f"{FIRST}_{loss}", seed
@@ -191,6 +192,7 @@ def main() -> None:
     parser.add_argument("study", nargs="*", help="names in the plan; none: all")
     parser.add_argument("--plan", default="dynamic_small.yaml", help="file of the plan, beside this script")
     parser.add_argument("--only", metavar="ENCODER:ARM:SEED")
+    parser.add_argument("--encoder", help="trainings of this one; tables hold what there is of all")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
@@ -209,7 +211,7 @@ def main() -> None:
             continue
         if not given.table:
             for encoder, arm, seed in study.trainings():
-                if given.only in (None, f"{encoder}:{arm}:{seed}"):
+                if given.only in (None, f"{encoder}:{arm}:{seed}") and given.encoder in (None, encoder):
                     run(study, encoder, arm, seed)
         compare(study)
 
