@@ -59,6 +59,7 @@ RECIPES = {
         inputs=("selections/hot.extxyz", "selections/hot.json"),
         shown={"view": "workbench", "first": ["hot"], "compared": ["hot", "hot_round2"]},
     ),
+    "06_dynamic_training": Recipe(("roll_outs_0",)),
 }  # fmt: skip
 
 
