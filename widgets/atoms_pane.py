@@ -47,11 +47,11 @@ class AtomsPane(w.VBox):
         self.scene.widget.add_class("mlipkit-scene")
         self.colour = w.Dropdown(
             options=["element", *(scale.name for scale in scales), "force"], value="element", description="colour by",
-            layout={"width": "155px"},
+            layout={"width": "190px"},
         )  # fmt: skip
         self.number = w.Text(description="atom", placeholder="no.", layout={"width": "105px"})
         self.number.tooltip = "Look at the atom of this number, as a click on it does"
-        self.colour.style.description_width, self.number.style.description_width = "60px", "36px"
+        self.colour.style.description_width, self.number.style.description_width = "68px", "36px"
         self.colour_bar, self.text = w.HTML(), w.HTML()
         self.said = w.HTML()
         self.said.add_class("mk-said")
