@@ -24,7 +24,6 @@ from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
 import numpy as np
-from scipy.stats import wasserstein_distance
 
 from mlipkit.analysis.pairs import RADII, element_pair, near_pairs, pair_name
 from mlipkit.analysis.time_order import joined, time_blocks
@@ -254,6 +253,8 @@ def compare_bonds(
     Raises:
         DataError: other elements or another cut, or a set without a bond.
     """
+    from scipy.stats import wasserstein_distance
+
     if frozenset(first.pair) != frozenset(second.pair) or first.cut != second.cut:
         raise DataError(
             "two different bonds", where="compare_bonds", expected=f"{pair_name(first.pair)} below {first.cut:g} Å",

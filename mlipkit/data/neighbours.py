@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from vesin import NeighborList
 
 from mlipkit.data.columns import Array
 from mlipkit.errors import DataError
 
 if TYPE_CHECKING:
+    from vesin import NeighborList
+
     from mlipkit.data.frameset import FrameSet
 
 _local = threading.local()
@@ -101,6 +102,9 @@ def _finder(cutoff: float) -> NeighborList:
     """The search of this thread for a cutoff; a few stay, as a simulation asks for two cutoffs in turn."""
     finders = _local.__dict__.setdefault("finders", {})
     if cutoff not in finders:
+        # Brings torch where that is installed: nothing that looks at molecules only has to wait for it.
+        from vesin import NeighborList
+
         if len(finders) >= 4:
             finders.clear()
         finders[cutoff] = NeighborList(cutoff=cutoff, full_list=True, n_threads=1)

@@ -233,12 +233,17 @@ def test_frames_of_a_failed_simulation_can_be_labelled(work: Path):
     assert any("failed; its frames are labelled" in getattr(event, "text", "") for event in labels.events())
 
 
-def test_a_recording_is_on_screen_soon_and_without_torch():
+@pytest.mark.parametrize(("name", "holds"), [
+    ("00_start_here/ethanol_1000_900K", "view.view.curves.rows > 100 and view.view.atoms is not None"),
+    ("03_explore_a_shift", "view.view.data.n_points == 3105 and view.view.bonds.plot.n_points"),
+    ("05_close_the_loop", "view.view.view.atoms is not None"),
+])  # fmt: skip
+def test_a_recording_is_on_screen_soon_and_without_torch(name: str, holds: str):
     """In CPU time, as tests share the machine: interpreter, imports, files and widgets together."""
     code = (
-        "import sys, time; from mlipkit_widgets import Recorded; view = Recorded('00_start_here/ethanol_1000_900K')\n"
+        f"import sys, time; from mlipkit_widgets import Recorded; view = Recorded({name!r})\n"
         "assert view.header.title.startswith('Recorded on '), view.header.title\n"
-        "assert view.view.curves.rows > 100 and view.view.atoms is not None\n"
+        f"assert {holds}\n"
         "print('torch' in sys.modules, time.process_time())"
     )
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
