@@ -16,6 +16,8 @@ from .run_list import far
 from .states import look, state_of
 
 MOST_DEPTH = 4
+UNREADABLE = (MlipkitError, OSError, ValueError, TypeError, KeyError)
+"""What files of others, of a newer version, or half of one may end in."""
 
 
 @dataclass
@@ -41,11 +43,13 @@ class RunsData:
         lines: what a list shows, parents before children: ``{"name", "depth", "icon", "word", "tone", "text",
             "origin", "told"}``.
         revision: grows whenever a run came, went, or changed its state.
+        unread: folder -> why a run that lies there cannot be read; it stands in the list all the same.
     """
 
     def __init__(self, root: Path) -> None:
         self.root = root
         self._kept: dict[Path, Kept] = {}
+        self.unread: dict[Path, str] = {}
         self.lines: list[dict[str, Any]] = []
         self.revision = 0
 
@@ -75,9 +79,15 @@ class RunsData:
 
     def refresh(self) -> bool:
         """Look at the folder once; True when something that is shown has changed."""
+        before = self.unread
+        self.unread = {}
         changed = self._find()
-        for one in self._kept.values():
-            changed = self._look(one) or changed
+        for folder, one in list(self._kept.items()):
+            try:
+                changed = self._look(one) or changed
+            except UNREADABLE as error:
+                self._leave_out(folder, error)
+        changed = changed or self.unread != before
         if changed:
             lines = self._lines()
             changed = lines != self.lines
@@ -107,13 +117,24 @@ class RunsData:
                 continue
             try:
                 run = Run(folder)
-            except (MlipkitError, OSError):  # deleted at this moment, or not one of ours
+                kept = Kept(run, born, launched_at(run))
+                self._look(kept)
+            except UNREADABLE as error:
+                self._leave_out(folder, error)
                 continue
-            self._kept[folder] = Kept(run, born, launched_at(run))
+            self._kept[folder] = kept
             new = True
         if new or gone:
             self.revision += 1
         return bool(new or gone)
+
+    def _leave_out(self, folder: Path, error: Exception) -> None:
+        """A run whose files cannot be read must not take the others along."""
+        if not (folder / "spec.yaml").is_file():  # deleted at this moment
+            return
+        self.unread[folder] = " ".join(str(error).split())
+        if self._kept.pop(folder, None) is not None:
+            self.revision += 1
 
     def _look(self, one: Kept) -> bool:
         """State and result of one run; True when they may have changed."""
@@ -185,7 +206,7 @@ class RunsData:
             put(one, 0)
         for one in ordered:  # only in a circle, which nobody can launch
             put(one, 0)
-        return lines
+        return lines + [_unread_line(folder, why) for folder, why in sorted(self.unread.items())]
 
     def _home(self, one: Kept) -> Path | None:
         """The run that it came of: of several the one launched last."""
@@ -199,6 +220,14 @@ def _origins(run: Run) -> list[Path]:
         return [*parents(run), *picked_from(run)]
     except (MlipkitError, OSError):
         return []
+
+
+def _unread_line(folder: Path, why: str) -> dict[str, Any]:
+    word, style = "cannot be read", look("crashed")
+    return {
+        "name": folder.name, "depth": 0, "icon": style.icon, "word": word, "tone": style.tone, "text": word,
+        "origin": "", "told": f"{folder.name}, {word}: {why}",
+    }  # fmt: skip
 
 
 def _line(one: Kept, depth: int, home: Path | None) -> dict[str, Any]:

@@ -148,6 +148,8 @@ class RunsPane(w.VBox):
         run = self.data.named(name)
         if run is not None:
             self._on_open(run)
+        elif why := self.data.unread.get(self.data.root.resolve() / name):
+            self._say(f"{name} cannot be read: {why}")
 
     @staticmethod
     def _put(widget: w.HTML, text: str) -> None:

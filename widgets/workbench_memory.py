@@ -20,7 +20,7 @@ class Memory:
 
     Args:
         root: the folder of runs.
-        kept: write it down; otherwise it goes with this object.
+        kept: write it down, where that is possible; otherwise it goes with this object.
     """
 
     def __init__(self, root: Path, kept: bool = True) -> None:
@@ -35,7 +35,9 @@ class Memory:
             record = json.loads((self.root / NAME).read_text(encoding="utf-8"))
             self._opened = str(record["opened"])
             self._seen, self._compared = list(map(str, record["seen"])), list(map(str, record["compared"]))
-            self._jobs = {str(one["folder"]): dict(one) for one in record.get("jobs", [])}
+            self._jobs = {
+                str(one["folder"]): {**one, "n_added": int(one.get("n_added", 0))} for one in record.get("jobs", [])
+            }
         except (OSError, ValueError, KeyError, TypeError):
             # A damaged memory must not lock anybody out: all there is to lose is which steps were looked at.
             self._opened, self._seen, self._compared, self._jobs = "", [], [], {}
@@ -113,5 +115,8 @@ class Memory:
         record: dict[str, object] = {"opened": self._opened, "seen": self._seen, "compared": self._compared}
         if self._jobs:
             record["jobs"] = list(self._jobs.values())
-        self.root.mkdir(parents=True, exist_ok=True)
-        write_text(self.root / NAME, json.dumps(record, indent=1), durable=False)
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            write_text(self.root / NAME, json.dumps(record, indent=1), durable=False)
+        except OSError:  # a folder of somebody else's, or a full disk: it goes with this object then
+            self.kept = False

@@ -6,11 +6,12 @@ import contextlib
 import json
 import shutil
 import time
+import warnings
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlipkit.errors import RunError
+from mlipkit.errors import MlipkitError, RunError
 from mlipkit.runs.folder import RunFolder
 from mlipkit.runs.launching import launch
 from mlipkit.runs.places import run_of
@@ -21,20 +22,27 @@ TRASH = ".trash"
 
 
 def runs_in(root: str | Path) -> list[Run]:
-    """All runs of a folder in the order of their launch; folders that hold none are passed over."""
+    """All runs of a folder in the order of their launch; folders that hold none are passed over.
+
+    One whose files cannot be read, such as that of a newer version, is left out with a warning.
+    """
     found = []
     for path in Path(root).glob("*/spec.yaml"):
         try:
-            found.append(Run(path.parent))
-        except RunError:  # deleted at this moment
+            run = Run(path.parent)
+            launched_at(run)
+        except MlipkitError as error:
+            if path.is_file():  # else deleted at this moment, or no run
+                warnings.warn(f"{path.parent.name} is left out: {error}", stacklevel=2)
             continue
+        found.append(run)
     return sorted(found, key=lambda run: (launched_at(run), run.name))
 
 
 def launched_at(run: Run) -> float:
     """Unix time of the launch."""
     created = run.files.read("launch.json").get("created")
-    return float(created) if created is not None else run.files.spec.stat().st_mtime
+    return float(created) if isinstance(created, int | float) else run.files.spec.stat().st_mtime
 
 
 def parents(run: Run) -> list[Path]:
@@ -91,7 +99,7 @@ def delete(run: Run, force: bool = False) -> Path:
         force: although other runs read its output.
 
     Raises:
-        RunError: it is active, or others need it.
+        RunError: it is active, others need it, or its folder is gone or cannot be moved.
     """
     if run.active:
         raise RunError(f"is {run.state}", where=run.name, hint="Stop it first")
@@ -102,16 +110,21 @@ def delete(run: Run, force: bool = False) -> Path:
             "other runs read its output", where=run.name, found=names, hint="Delete these first, or force it"
         )
     trash = run.folder.parent / TRASH
-    trash.mkdir(exist_ok=True)
     place = trash / f"{time.time_ns()}-{run.name}"
-    run.folder.rename(place)
+    try:
+        trash.mkdir(exist_ok=True)
+        run.folder.rename(place)
+    except OSError as error:
+        gone = "" if run.folder.is_dir() else "is gone already; "
+        raise RunError(f"{gone}cannot be moved into the trash ({error.strerror})", where=run.name) from None
     return place
 
 
 def trashed(root: str | Path) -> list[Path]:
     """Folders in the trash of a folder of runs, the latest first."""
     found = [path.parent for path in (Path(root) / TRASH).resolve().glob("*/spec.yaml")]
-    return sorted(found, key=lambda folder: int(folder.name.partition("-")[0]), reverse=True)
+    ours = [folder for folder in found if folder.name.partition("-")[0].isdecimal()]
+    return sorted(ours, key=lambda folder: int(folder.name.partition("-")[0]), reverse=True)
 
 
 def restore(place: Path) -> Run:

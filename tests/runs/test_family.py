@@ -93,3 +93,14 @@ def test_an_active_run_is_not_deleted(work):
     assert copy.state == "completed"
     with pytest.raises(SpecError):
         duplicate(run, steps=-3)
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_keeps_nobody_from_the_others(family):
+    first, md, another = family
+    Path("runs/newer").mkdir()
+    Path("runs/newer/spec.yaml").write_text(MDSpec().to_yaml().replace("version: 1", "version: 99"))
+    with pytest.warns(UserWarning, match=r"newer.*written by a newer mlipkit"):
+        assert runs_in("runs") == [first, md, another]
+    with pytest.warns(UserWarning, match="newer"):
+        place = delete(another)
+    assert trashed("runs") == [place]

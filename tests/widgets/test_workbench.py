@@ -627,3 +627,46 @@ def test_what_could_help_a_failed_run(bench, hot: Run, monkeypatch: pytest.Monke
     md.alive()
     view.watch("runs/md")
     assert not visible(view, "What could help?"), "it goes on"
+
+
+def test_a_run_that_cannot_be_read_stands_in_the_list_with_the_reason(bench, hot: Run) -> None:
+    Path("runs/newer").mkdir()
+    Path("runs/newer/spec.yaml").write_text(MDSpec().to_yaml().replace("version: 1", "version: 99"))
+    damaged = recorded_training(Path("runs/damaged"))
+    (damaged.folder / "pid.json").write_text("{")
+    view = bench()
+    assert view.run == hot, "the others can be worked with"
+    assert view.step.action == "go_to_failure"
+    lines = {line["name"]: line for line in view.data.lines}
+    assert set(lines) == {"hot", "newer", "damaged"}
+    assert lines["newer"]["word"] == lines["damaged"]["word"] == "cannot be read"
+    assert "written by a newer mlipkit" in lines["newer"]["told"]
+    assert "pid.json" in lines["damaged"]["told"]
+    view.runs_pane.tree._message(None, {"type": "open", "name": "newer"}, [])
+    assert "written by a newer mlipkit" in view.next.problem.value, "a click says why"
+    assert view.run == hot
+    (damaged.folder / "pid.json").unlink()
+    view.refresh()
+    assert {line["name"]: line["word"] for line in view.data.lines}["damaged"] == "completed", "mended, it is back"
+    (hot.folder / "pid.json").write_text("{")
+    view.refresh()
+    assert view.run is None, "what was open goes when it cannot be read any more"
+    assert {line["name"]: line["word"] for line in view.data.lines}["hot"] == "cannot be read"
+
+
+@pytest.mark.parametrize("jobs", [[{"folder": "dft", "n_added": "many"}], [{"folder": "dft", "n_added": None}]])
+def test_a_damaged_memory_locks_nobody_out(bench, hot: Run, jobs: list) -> None:
+    record = {"opened": "hot", "seen": [], "compared": [], "jobs": jobs}
+    (Path("runs") / NAME).write_text(json.dumps(record))
+    assert bench().step.action == "go_to_failure"
+
+
+def test_where_nothing_may_be_written_it_remembers_for_itself(bench, hot: Run) -> None:
+    (Path("runs") / NAME).mkdir()
+    view = bench()
+    assert view.run == hot
+    view.act()
+    assert view.step.action == "select", "the failure was looked at"
+    view.refresh()
+    assert view.step.action == "select"
+    assert not [path for path in Path("runs").iterdir() if path.suffix == ".part"]
