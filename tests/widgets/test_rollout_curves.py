@@ -9,7 +9,7 @@ from recorded import RecordedDynamic, log, lose, recorded_training
 
 from mlipkit.events import Finished, Waiting
 from mlipkit.runs import DynamicSpec, MDSpec, Run, next_step, process
-from mlipkit_widgets import Launcher, TrainingMonitor
+from mlipkit_widgets import Launcher, TrainingMonitor, Workbench
 from mlipkit_widgets.form_words import DYNAMIC
 from mlipkit_widgets.rollout_curves import stages_of
 from mlipkit_widgets.runs_data import RunsData
@@ -153,3 +153,13 @@ def test_monitor_of_a_real_folder_opens_again(trained: RecordedDynamic) -> None:
     assert first.rollouts.table.value == second.rollouts.table.value != ""
     for one in (first, second):
         one.close()
+
+
+def test_a_workbench_opens_it_as_any_training(trained: RecordedDynamic, here: Path) -> None:
+    trained.advance(3)
+    trained.finish()
+    bench = Workbench(trained.run.folder.parent, viewer="still", tray=here / "tray")
+    assert isinstance(bench.view, TrainingMonitor)
+    assert not hidden(bench.view.rollouts)
+    assert "Run MD" in bench.next.button.description
+    bench.close()
