@@ -52,6 +52,8 @@ class Lab:
 
         self._playwright = sync_playwright().start()
         self.browser = self._playwright.chromium.launch(executable_path=chromium, headless=True, args=FLAGS)
+        # One for all pages: JupyterLab's scripts are fetched and compiled once. Nothing of a page is kept but cookies.
+        self.context = self.browser.new_context(reduced_motion="reduce")
 
     def _start_server(self) -> subprocess.Popen:
         settings = self.folder / "settings"
@@ -147,7 +149,7 @@ class LabPage:
 
     def __init__(self, lab: Lab, notebook: str, width: int, height: int, dark: bool, port: int | None = None) -> None:
         self.lab, self.notebook, self.dark, self.port = lab, notebook, dark, port or lab.port
-        self.context = lab.browser.new_context(viewport={"width": width, "height": height}, reduced_motion="reduce")
+        self.context, self.size = lab.context, {"width": width, "height": height}
         self.errors: list[str] = []
         self.console: list[str] = []
         self.outside: list[str] = []
@@ -155,6 +157,7 @@ class LabPage:
 
     def _open_tab(self) -> None:
         self.page = self.context.new_page()
+        self.page.set_viewport_size(self.size)
         self.page.set_default_timeout(60_000)
         self.page.on("pageerror", lambda error: self.errors.append(f"{error} {error.stack}"[:1500]))
         self.page.on("console", self._hear)
@@ -195,6 +198,8 @@ class LabPage:
 
     def set_theme(self, name: str) -> None:
         """Switch JupyterLab's theme and wait until it is there."""
+        if self.js("() => document.body.dataset.jpThemeName") == name:
+            return
         self.js("name => window.jupyterapp.commands.execute('apputils:change-theme', { theme: name })", name)
         self.page.wait_for_function("name => document.body.dataset.jpThemeName === name", arg=name)
         self.page.wait_for_timeout(600)
@@ -279,6 +284,6 @@ class LabPage:
 
     def close(self) -> None:
         self.page.remove_listener("request", self._watch)
-        self.context.close()
+        self.page.close()
         with contextlib.suppress(OSError):
             self.lab.shut_kernels()

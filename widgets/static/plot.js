@@ -35,7 +35,11 @@ function library(model) {
 }
 
 function waitingPage() {
-  const page = { askers: [], ask: () => page.askers[0]?.send({ type: "library" }) };
+  const page = { askers: [] };
+  page.ask = () => {
+    // One whose kernel has gone cannot; the next one is asked in its turn.
+    try { page.askers[0]?.send({ type: "library" }); } catch { /* no kernel */ }
+  };
   page.loaded = new Promise((resolve, reject) => {
     page.take = (bytes) => { page.take = page.ask = () => {}; compile(bytes).then(resolve, reject); };
   });
