@@ -162,6 +162,9 @@ class RunsData:
             if not final:
                 return far(run) + (f", {failed} failed" if failed else "")
             if n > 1:
+                early = sum(each.fate != "held" and not each.failed for each in one.replicas)
+                if early:
+                    return f"{failed or 'none'} of {n} failed, {early} ended early"
                 return f"{failed} of {n} failed" if failed else f"all {n} held"
             first = one.replicas.first_failed
             return f"failed at {first.time / FS_PER_PS:.3g} ps" if first is not None else far(run)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from mlipkit.data import FrameSet, Selection
 from mlipkit.errors import RunError
 from mlipkit.runs.frames import RunFrames
 from mlipkit.runs.replicas import Replica, Replicas
-from mlipkit.runs.run import Run
+from mlipkit.runs.run import Run, run_at
 
 MOST = 10
 """Frames that are picked unless more are asked for."""
@@ -33,7 +34,7 @@ class Picked:
     selection: Selection
 
 
-def before_failure(run: Run, most: int = MOST, replica: int | None = None) -> Picked:
+def before_failure(run: Run | str | os.PathLike[str], most: int = MOST, replica: int | None = None) -> Picked:
     """At most `most` frames of the sound part of failed simulations, from just before the failure to long before it.
 
     A check speaks late: by then a simulation may have been among wrong structures for hundreds of steps, and its last
@@ -42,11 +43,16 @@ def before_failure(run: Run, most: int = MOST, replica: int | None = None) -> Pi
     Several failed simulations share the picks in turns, the earliest failure first, and begin at different distances.
 
     Args:
+        run: an MD run, or its folder.
+        most: so many frames at most, 1 or more.
         replica: this simulation alone; all that have failed when omitted.
 
     Raises:
-        RunError: not an MD run, nothing has failed, or no sound frame was stored.
+        RunError: not an MD run, nothing has failed, no sound frame was stored, or `most` is no number of frames.
     """
+    run = run_at(run)
+    if not isinstance(most, int | np.integer) or most < 1:
+        raise RunError("no number of frames", where="most", expected="1 or more", found=repr(most))
     failed = _failed(run, replica)
     found = [(one, *_candidates(one)) for one in failed]
     taken = _shares([len(steps) for _, steps, _ in found], most)

@@ -19,7 +19,7 @@ from mlipkit.errors import MlipkitError, RunError
 from mlipkit.runs.folder import read_json
 from mlipkit.runs.places import file_name, short_place
 from mlipkit.runs.replicas import FS_PER_PS, Replicas
-from mlipkit.runs.run import Run
+from mlipkit.runs.run import Run, run_at
 from mlipkit.runs.spec import FinetuneSpec, FittingSpec, LabelSpec, MDSpec, parse_spec
 from mlipkit.runs.spec_md import listed
 from mlipkit.runs.spec_train import places_in
@@ -75,7 +75,9 @@ def level_of(potential: str) -> str:
     return ""
 
 
-def label_step(run: Run, frames: str | os.PathLike[str], maker: str | None = None) -> LabelSpec:
+def label_step(
+    run: Run | str | os.PathLike[str], frames: str | os.PathLike[str], maker: str | None = None
+) -> LabelSpec:
     """Label frames that were picked from a simulation, at the level of theory of its potential where that is known."""
     spec = _md(run)
     return LabelSpec(
@@ -84,7 +86,9 @@ def label_step(run: Run, frames: str | os.PathLike[str], maker: str | None = Non
     )  # fmt: skip
 
 
-def train_step(run: Run, labelled: Run | str, level: str = "", **changes: object) -> FinetuneSpec:
+def train_step(
+    run: Run | str | os.PathLike[str], labelled: Run | str, level: str = "", **changes: object
+) -> FinetuneSpec:
     """Train the simulation's potential on: from its last checkpoint, on its old frames and the new ones.
 
     It is judged on one new frame of five, which it does not see: on the frames that it was validated on before, which
@@ -152,18 +156,16 @@ def _held_out(labelled: Run | str, place: str) -> tuple[list[str], str]:
     return ([f"{place}@:{held}"], f"{place}@{held}:") if held else ([], place)
 
 
-def simulate_step(run: Run, potential: Run | str) -> MDSpec:
+def simulate_step(run: Run | str | os.PathLike[str], potential: Run | str) -> MDSpec:
     """The same simulation with another potential: equal starts, seeds, temperatures and checks."""
     place = potential if isinstance(potential, str) else short_place(potential.folder)
-    spec = run.current_spec
-    assert isinstance(spec, MDSpec)
+    spec = _md(run)
     return spec.changed(potential=place, name=_next_name(spec.name or spec.default_name))
 
 
-def hotter_step(run: Run, factor: float = HOTTER) -> MDSpec:
+def hotter_step(run: Run | str | os.PathLike[str], factor: float = HOTTER) -> MDSpec:
     """The same simulation at a higher temperature, rounded to 10 K."""
-    spec = run.current_spec
-    assert isinstance(spec, MDSpec)
+    spec = _md(run)
     temperatures = [max(round(one * factor, -1), one + 10) for one in listed(spec.temperature)]
     made = spec.changed(temperature=temperatures if len(temperatures) > 1 else temperatures[0])
     return made.changed(name=f"{stem(spec.potential)}_{made.default_name}"[:80])
@@ -185,14 +187,23 @@ class SurvivalChange:
     sentence: str
 
 
-def survival_change(before: Run, after: Run, confidence: float = 0.95) -> SurvivalChange:
+def survival_change(
+    before: Run | str | os.PathLike[str], after: Run | str | os.PathLike[str], confidence: float = 0.95
+) -> SurvivalChange:
     """Compare how long equal simulations hold with two potentials.
+
+    Simulations that were ended early count in the curves as long as they were followed, not in the shares that held.
+
+    Args:
+        before, after: MD runs, or their folders.
+        confidence: of the intervals.
 
     Raises:
         RunError: simulations that differ in more than the potential, or that have not ended.
     """
     from mlipkit.analysis.survival import clopper_pearson, kaplan_meier, log_rank, restricted_mean
 
+    before, after = run_at(before), run_at(after)
     one, two = _md(before), _md(after)
     for name in ("temperature", "timestep", "steps", "ensemble", "replicas", "start", "friction", "checks", "seed"):
         if getattr(one, name) != getattr(two, name):
@@ -210,14 +221,18 @@ def survival_change(before: Run, after: Run, confidence: float = 0.95) -> Surviv
         curves.append(
             kaplan_meier([m.time for m in members], [m.failed for m in members], reasons=[m.why for m in members])
         )
-        held = sum(not m.failed for m in members)
-        low, high = clopper_pearson([held], [len(members)], confidence)
-        shares.append(f"{held} of {len(members)} held [{low[0]:.0%}, {high[0]:.0%}]")
+        early = sum(m.fate == "ended" for m in members)
+        known, held = len(members) - early, sum(m.fate == "held" for m in members)
+        low, high = clopper_pearson([held], [known], confidence)
+        share = f"{held} of {known} held [{low[0]:.0%}, {high[0]:.0%}]" if known else f"all {early} ended early"
+        shares.append(f"{share} and {early} ended early" if known and early else share)
     p_value = log_rank(curves[0], curves[1])
     end = max(curve.longest for curve in curves) / FS_PER_PS
     said = f"Over {end:.3g} ps {shares[0]} before, {shares[1]} after"
     if p_value < 1 - confidence:
-        until = min(curve.longest for curve in curves)
+        # A curve that has come to zero is known for ever, the others to their longest simulation.
+        ends = [curve.longest for curve in curves if not curve.failed.all()]
+        until = min(ends) if ends else max(curve.longest for curve in curves)
         longer = restricted_mean(curves[1], until) > restricted_mean(curves[0], until)
         said += f": simulations hold {'longer' if longer else 'less long'} than before (log-rank p = {p_value:.2g})."
     else:
@@ -225,7 +240,8 @@ def survival_change(before: Run, after: Run, confidence: float = 0.95) -> Surviv
     return SurvivalChange(curves[0], curves[1], p_value, said)
 
 
-def _md(run: Run) -> MDSpec:
+def _md(run: Run | str | os.PathLike[str]) -> MDSpec:
+    run = run_at(run)
     if not isinstance(run.spec, MDSpec):
         raise RunError("is no simulation", where=run.name, expected="an MD run", found=run.kind)
     spec = run.current_spec

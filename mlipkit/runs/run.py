@@ -412,6 +412,11 @@ def open_run(folder: str | os.PathLike[str]) -> Run:
     return Run(folder)
 
 
+def run_at(place: Run | str | os.PathLike[str]) -> Run:
+    """A run, given itself or as its folder."""
+    return place if isinstance(place, Run) else Run(place)
+
+
 def spec_in(folder: RunFolder) -> AnySpec:
     """The specification of a run folder, later changes included."""
     spec, changes = load_spec(folder.spec), folder.read("changes.json")

@@ -104,3 +104,13 @@ def test_a_folder_that_cannot_be_read_is_named_and_keeps_nobody_from_the_others(
     with pytest.warns(UserWarning, match="newer"):
         place = delete(another)
     assert trashed("runs") == [place]
+
+
+def test_the_trash_passes_over_what_others_put_there_and_a_folder_that_is_gone_is_said(family):
+    _first, _md, another = family
+    place = delete(another)
+    (place.parent / "mine").mkdir()
+    (place.parent / "mine" / "spec.yaml").write_text("kind: md")
+    assert trashed("runs") == [place]
+    with pytest.raises(RunError, match="another: is gone already"):
+        delete(another)

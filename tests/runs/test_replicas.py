@@ -10,8 +10,18 @@ import pytest
 from run_folders import Acted, folder_of
 
 from mlipkit.data.series import SeriesWriter
+from mlipkit.errors import RunError
 from mlipkit.events import Finished, Judged, Started, Verdict
-from mlipkit.runs import MDSpec
+from mlipkit.runs import (
+    MDSpec,
+    Run,
+    TrainSpec,
+    before_failure,
+    hotter_step,
+    label_step,
+    simulate_step,
+    survival_change,
+)
 from mlipkit.runs.console import figures_of
 from mlipkit.runs.log import EventLog
 from mlipkit.runs.replicas import Replicas
@@ -139,3 +149,41 @@ def test_of_a_real_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert f"{found.n_failed} of 3 failed" in page
     assert "<h3>Survival</h3>" in page
     assert page.count("<h3>Replica ") == 3
+
+
+def test_a_simulation_that_was_ended_early_does_not_count_as_one_that_held(tmp_path: Path) -> None:
+    before, after = Recorded(tmp_path / "before", 4), Recorded(tmp_path / "after", 4)
+    for replica in range(4):
+        before.fail(replica, 100)
+        after.reach(replica, STEPS if replica < 2 else 150)
+    before.log(Finished("failed", "4 of 4 failed"))
+    after.log(Finished("stopped", "stopped by the user"))
+    said = survival_change(before.run, after.run).sentence
+    assert "0 of 4 held" in said
+    assert "2 of 2 held [16%, 100%] and 2 ended early after" in said
+    assert "hold longer than before" in said, "also where all failed at one step"
+    assert "hold less long than before" in survival_change(after.run, before.run).sentence
+    none = Recorded(tmp_path / "none", 4)
+    none.reach(0, 50)
+    none.log(Finished("stopped", "stopped by the user"))
+    assert "after 1 ended early after" not in survival_change(before.run, none.run).sentence
+    assert "all 1 ended early after" in survival_change(before.run, none.run).sentence
+    assert survival_change(before.run.folder, after.run.folder).sentence == said, "folders do as well"
+
+
+def test_steps_of_the_loop_refuse_what_is_no_simulation(tmp_path: Path) -> None:
+    training = Run(folder_of(tmp_path / "train", TrainSpec(data="sample:ethanol_300K")).path)
+    for step in (
+        lambda: simulate_step(training, "x"),
+        lambda: hotter_step(training),
+        lambda: label_step(training, "x"),
+    ):
+        with pytest.raises(RunError, match="expected an MD run; found train"):
+            step()
+    recorded = Recorded(tmp_path / "md", 2)
+    assert hotter_step(recorded.run.folder).temperature == 1120, "folders do as well"
+    for most in (0, -1, 2.5, "3"):
+        with pytest.raises(RunError, match="most: no number of frames"):
+            before_failure(recorded.run, most)  # type: ignore[arg-type]
+    with pytest.raises(RunError, match="no simulation has failed"):
+        before_failure(recorded.run.folder)

@@ -670,3 +670,10 @@ def test_where_nothing_may_be_written_it_remembers_for_itself(bench, hot: Run) -
     view.refresh()
     assert view.step.action == "select"
     assert not [path for path in Path("runs").iterdir() if path.suffix == ".part"]
+
+
+def test_the_list_does_not_call_held_what_was_stopped_early(bench, here: Path) -> None:
+    replicas = RecordedReplicas(Path("runs/cold"), 4, {1: 100}, steps=1000)
+    replicas.advance(200)
+    log(replicas.files, Finished("stopped", "stopped by the user"))
+    assert {line["name"]: line["text"] for line in bench().data.lines} == {"cold": "1 of 4 failed, 3 ended early"}
