@@ -21,6 +21,7 @@ from .live_view import LiveView
 from .parts import button, row, show
 from .plot import Plot
 from .rollout_source import AIMDRun, RolloutSource, open_source, training_of
+from .scene import NGLScene
 
 if TYPE_CHECKING:
     from mlipkit.strategies.dynamic import Beside
@@ -75,6 +76,8 @@ class RolloutView(LiveView):
         for pane, words in ((self.picture, "prediction"), (self.other, "AIMD")):
             pane.children = [w.HTML(f'<div class="mk-pane-title"><b>{words}</b></div>'), *pane.children]
             pane.on_atom = self._mark
+            if isinstance(pane.scene, NGLScene):
+                pane.scene.twin = self.header.model_id or ""
         self._marked: tuple[int, ...] = ()
         t.link((self.picture.colour, "value"), (self.other.colour, "value"))
         self.plot = Plot(

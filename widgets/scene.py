@@ -62,7 +62,11 @@ def make_scene(viewer: str = "auto", height: int = 360) -> Scene:
 
 
 class NGLScene:
-    """3D view by nglview. Positions of the shown frame only travel to the page."""
+    """3D view by nglview. Positions of the shown frame only travel to the page.
+
+    Attributes:
+        twin: views with the same name here turn together; "" for one that turns alone. Set before the first structure.
+    """
 
     def __init__(self, height: int = 360) -> None:
         self.widget = _stage_class()()
@@ -72,6 +76,7 @@ class NGLScene:
         self._atoms: Atoms | None = None
         self._picture: Picture | None = None
         self._dark = False
+        self.twin = ""
 
     def load(self, atoms: Atoms) -> None:
         self._atoms, self._picture = atoms, None
@@ -105,6 +110,7 @@ class NGLScene:
             return
         options = {
             "unitcell": bool(self._atoms.pbc.any()), "dark": self._dark, "large": len(self._atoms) > MANY_ATOMS,
+            "twin": self.twin,
         }  # fmt: skip
         program = PROGRAM.read_text(encoding="utf-8").replace("@OPTIONS@", json.dumps(options))
         self.widget.run(program.replace("@STRUCTURE@", json.dumps(pdb(self._atoms))))

@@ -109,3 +109,33 @@ def test_the_form_and_the_empty_view(lab: Lab, work: Path) -> None:
         nothing_cut(page)
         assert page.cell_errors() == []
         page.healthy()
+
+
+def test_both_scenes_turn_together(lab: Lab, work: Path) -> None:
+    name = f"{work.name}/twins.ipynb"
+    opened = "RolloutView('sample:ethanol_1000', 'sample:ethanol_nve@:401', 40, 20)"
+    lab.write(name, [f"from mlipkit_widgets import RolloutView\n{opened}"])
+    with lab.open(name, width=1000, height=1200) as page:
+        page.run_all()
+        page.wait_text("Force error", timeout=120)
+        page.page.wait_for_function(
+            "() => document.querySelectorAll('.mlipkit-scene canvas').length >= 2", timeout=60_000
+        )
+        page.page.wait_for_timeout(2000)
+        scenes = page.page.locator(SCENES)
+        before = [one.screenshot() for one in scenes.all()]
+        place = scenes.first.bounding_box()
+        assert place is not None
+        x, y = place["x"] + place["width"] / 2, place["y"] + 40
+        page.page.mouse.move(x, y)
+        page.page.mouse.down()
+        page.page.mouse.move(x + 90, y + 30, steps=6)
+        page.page.mouse.up()
+        page.page.wait_for_timeout(2000)
+        after = [one.screenshot() for one in scenes.all()]
+        assert min(differ(one, other) for one, other in zip(before, after, strict=True)) > 0.005
+        # At the first step both are the same molecule, seen from the same side.
+        assert differ(*after) < 0.002
+        page.shot("twins")
+        assert page.cell_errors() == []
+        page.healthy()

@@ -1,5 +1,5 @@
 // Run inside nglview's view object (`this`): loads one structure, then moves, colours and marks its atoms.
-// @STRUCTURE@ is replaced by the PDB text as a JSON string, @OPTIONS@ by {unitcell, dark, large}.
+// @STRUCTURE@ is replaced by the PDB text as a JSON string, @OPTIONS@ by {unitcell, dark, large, twin}.
 const view = this;
 const options = @OPTIONS@;
 if (!view.mlipkit) {
@@ -45,6 +45,22 @@ kit.show = (frame) => {
     kit.names.setSelection(frame.marked.length ? "@" + frame.marked.join(",") : "none");
   }
 };
+if (options.twin && !view.mlipkitTwins) {
+  // Views of one pair turn together.
+  const twins = (view.mlipkitTwins = (window.mlipkitTwins ??= {})[options.twin] ??= new Set());
+  twins.add(view);
+  view.stage.viewerControls.signals.changed.add(() => {
+    if (view.mlipkitTurned) return;
+    for (const other of twins) {
+      if (!other.el.isConnected) twins.delete(other);
+      else if (other !== view && other.mlipkit?.component) {
+        other.mlipkitTurned = true;
+        other.stage.viewerControls.orient(view.stage.viewerControls.getOrientation());
+        other.mlipkitTurned = false;
+      }
+    }
+  });
+}
 kit.background(options.dark);
 view.stage.loadFile(new Blob([@STRUCTURE@], { type: "text/plain" }), { ext: "pdb", defaultRepresentation: false })
   .then((component) => {
