@@ -8,7 +8,7 @@ from browser_lab import LabPage
 
 ASKED = {
     "button", "textbox", "searchbox", "combobox", "ComboBoxSelect", "checkbox", "radio", "slider", "spinbutton",
-    "switch", "option", "listbox", "link", "tab", "menuitem", "ToggleButton", "image", "img", "Canvas",
+    "switch", "option", "listbox", "link", "tab", "menuitem", "ToggleButton", "image", "img", "Canvas", "figure",
 }  # fmt: skip
 """Roles in Chromium's accessibility tree that need a name."""
 # Text of the views and how it stands out: [contrast, what is needed, text, colour, background, class].

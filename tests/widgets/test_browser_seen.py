@@ -22,7 +22,7 @@ REGION = """() => {
     const regions = [...document.querySelectorAll('.mlipkit-next [aria-live]')];
     window.__region = regions.find(n => n.innerText.includes('failed'));
 }"""
-SAID = """() => [...document.querySelectorAll('.mlipkit-plot [role=img]')].filter(n => n.offsetParent)
+SAID = """() => [...document.querySelectorAll('.mlipkit-plot [role=figure]')].filter(n => n.offsetParent)
     .map(n => document.getElementById(n.getAttribute('aria-describedby')).textContent)"""
 ATOMS = "() => document.querySelector('.mlipkit-scene[role=img]')?.getAttribute('aria-label') ?? ''"
 
@@ -97,7 +97,7 @@ def test_views_of_runs(lab: Lab, work: Path) -> None:
         page.run_all()
         page.wait_traces(5)
         page.wait_text("ready", timeout=60)
-        for button in page.page.locator(".mlipkit-view button", has_text="More settings").all():
+        for button in page.page.locator(".mlipkit-view button", has_text="More settings").element_handles():
             button.click()
         page.page.wait_for_timeout(1500)
         heard_and_read(page)

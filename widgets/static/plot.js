@@ -67,7 +67,7 @@ function render({ model, el }) {
   el.append(box);
   const host = document.createElement("div");
   host.style.cssText = "position: absolute; inset: 0;";
-  host.setAttribute("role", "img");
+  host.setAttribute("role", "figure");
   const said = document.createElement("div");
   said.className = "mk-said";
   said.id = `mk-said-${crypto.getRandomValues(new Uint32Array(2)).join("-")}`;
@@ -132,8 +132,8 @@ function render({ model, el }) {
       });
       host.on("plotly_relayout", place);
     }
-    // Its pieces say nothing; tools of the mouse among them.
-    host.firstElementChild?.setAttribute("aria-hidden", "true");
+    // Its strokes say nothing by themselves; the buttons above them do.
+    for (const drawing of host.querySelectorAll("svg")) drawing.setAttribute("aria-hidden", "true");
     place();
     tell();
     lastAt = performance.now();
