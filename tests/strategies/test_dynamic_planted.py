@@ -142,7 +142,8 @@ def trained(amplitude, structures: tuple[int, ...], seed: int, folder: Path) -> 
     )  # fmt: skip
     settings = TrainSettings(
         batch_size=4, precision="float64", converge="fixed", stage_epochs=8, schedule="cosine", learning_rate=2.0,
-        stage_learning_rate=10.0, beta1=0.0, beta2=0.8, minimum_rate=1e-3, ema_decay=None, clip_norm=None, shuffle_seed=seed,
+        stage_learning_rate=10.0, beta1=0.0, beta2=0.8, minimum_rate=1e-3, ema_decay=None, clip_norm=None,
+        shuffle_seed=seed,
     )  # fmt: skip
     dynamic_training(
         OneSpring(168.0 + 12 * seed), runs_of(amplitude, range(6)), runs_of(amplitude, [10]), settings, recipe,
