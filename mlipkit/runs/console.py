@@ -96,6 +96,14 @@ def figures_of(run: Run) -> dict[str, dict[str, Any]]:
             "labelled": ("frames_labelled", of), "failed_frames": ("frames_failed", of),
             "engine_s": ("engine_time", "s"), "engine_cpu_s": ("engine_cpu_time", "s"),
         }  # fmt: skip
+    if run.kind == "dynamic":
+        rolled = run.facts().get("test_rollouts", {})
+        names = {"mepa": "rollout_error", "equal_frames": "error_at_equal_frames"}
+        found |= {
+            name: {"value": rolled[key], "unit": "eV/Å"} for key, name in names.items() if rolled.get(key) is not None
+        }
+        facts |= {"evaluations": ("force_evaluations", ""), "training_s": ("training_time", "s"),
+                  "validation_s": ("validation_time", "s")}  # fmt: skip
     for key, value in run.facts().items():
         if key in facts and value is not None:
             found[facts[key][0]] = {"value": value, "unit": facts[key][1]}

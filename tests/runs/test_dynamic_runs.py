@@ -13,6 +13,7 @@ import mlipkit as mk
 from mlipkit import events
 from mlipkit.errors import SpecError
 from mlipkit.runs import parse_spec
+from mlipkit.runs.console import figures_of
 
 QUICK = {
     "data": "sample:ethanol_nve@:1203", "model": {"features": 8, "layers": 1, "cutoff": 4.0}, "batch_size": 8,
@@ -82,7 +83,7 @@ def test_a_run_says_what_its_stages_did_and_its_potential_is_used(tmp_path: Path
     monkeypatch.chdir(tmp_path)
     spec = mk.DynamicSpec(**QUICK, name="rolled")
     assert mk.runs.estimate(spec).steps == 2 * (4 + 2 + 1)
-    run = mk.launch(spec).wait(120)
+    run = mk.launch(spec).wait(300)
     assert run.state == "completed", run.reason
     facts = run.facts()
     assert run.reason == f"every stage is over. {facts['sentence']}"
@@ -100,14 +101,17 @@ def test_a_run_says_what_its_stages_did_and_its_potential_is_used(tmp_path: Path
     with np.load(run.folder / "test_rollouts.npz") as arrays:
         assert arrays["error"].shape == arrays["on_reference"].shape == (4, 20, 3)
         assert np.nansum(arrays["error"], axis=2).mean() == pytest.approx(facts["test_rollouts"]["mepa"])
+    shown = figures_of(run)
+    assert shown["rollout_error"] == {"value": facts["test_rollouts"]["mepa"], "unit": "eV/Å"}
+    assert shown["force_evaluations"]["value"] == 3 * 64
     page = run.report().read_text()
     words = (facts["sentence"][:40], "Error of validation roll-outs", "Stages", "at equal frames", "control of equal")
     for text in words:
         assert text in page
-    md = mk.launch(mk.MDSpec(potential="runs/rolled", start="sample:ethanol_300K@0", steps=20)).wait(120)
+    md = mk.launch(mk.MDSpec(potential="runs/rolled", start="sample:ethanol_300K@0", steps=20)).wait(300)
     assert md.state in ("completed", "failed"), md.reason
     on = mk.DynamicSpec(**{**QUICK, "model": {}}, potential="runs/rolled", name="on")
-    again = mk.launch(on).wait(120)
+    again = mk.launch(on).wait(300)
     assert again.state == "completed", again.reason
     begin = again.series("validation").read()["rollout_mepa"][0]
     assert begin == pytest.approx(facts["stages"][facts["chosen"] - 1]["rollout_mepa"], rel=1e-3)
@@ -121,11 +125,11 @@ def test_a_stopped_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     while run.active and (run.progress is None or run.progress.done < 20):
         run.wait(0.1)
     run.stop()
-    assert run.wait(60).state == "stopped"
+    assert run.wait(300).state == "stopped"
     assert "Stopped" in run.facts()["sentence"]
     done = run.progress.done
     run.change(max_epochs=max(run.last(events.Evaluated).epoch + 2, 3))
-    run.resume().wait(120)
+    run.resume().wait(300)
     assert run.state == "completed", run.reason
     assert run.progress.done > done
 
