@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import Function
 
 from mlipkit.errors import ModelError, nearest
 from mlipkit.models.bases import cosine_cutoff, linear, polar
@@ -24,6 +26,44 @@ def _block(n_in: int, width: int, norm: type[nn.Module]) -> nn.Sequential:
     )  # fmt: skip
 
 
+class _Fourier(Function):
+    """`γ(d) = [sin(b d), cos(b d)]`, [E] and [K] to [E,2K]; sines and cosines are computed once for all derivatives."""
+
+    @staticmethod
+    def forward(ctx: Any, d: Tensor, b: Tensor) -> Tensor:
+        phase = d.unsqueeze(-1) * b
+        waves = torch.cat([phase.sin(), phase.cos()], dim=-1)
+        ctx.save_for_backward(d, b, waves)
+        return waves
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> Any:
+        d, b, waves = ctx.saved_tensors
+        return _FourierSlope.apply(slope, d, b, waves.detach()), None
+
+
+class _FourierSlope(Function):
+    """`Σ_k b_k (g_k cos(b_k d) - g_{K+k} sin(b_k d))`, [E,2K] and [E] to [E], with its own derivatives."""
+
+    @staticmethod
+    def forward(ctx: Any, slope: Tensor, d: Tensor, b: Tensor, waves: Tensor) -> Tensor:
+        ctx.save_for_backward(slope, d, b, waves)
+        (sine, cosine), (g, h) = waves.chunk(2, dim=-1), slope.chunk(2, dim=-1)
+        return torch.mv(torch.addcmul(g * cosine, h, sine, value=-1.0), b)
+
+    @staticmethod
+    def backward(ctx: Any, weight: Tensor) -> Any:
+        slope, d, b, waves = ctx.saved_tensors
+        if torch.is_grad_enabled():
+            # To be differentiated once more: what was computed before hangs on nothing.
+            phase = d.unsqueeze(-1) * b
+            waves = torch.cat([phase.sin(), phase.cos()], dim=-1)
+        (sine, cosine), (g, h) = waves.chunk(2, dim=-1), slope.chunk(2, dim=-1)
+        scaled = weight.unsqueeze(-1) * b
+        turned = -weight * torch.mv(torch.addcmul(g * sine, h, cosine), b * b)
+        return torch.cat([scaled * cosine, -scaled * sine], dim=-1), turned, None, None
+
+
 class Interaction(nn.Module):
     """`m_ij = φ_m([h_i, h_j, γ(d_ij)])`, `h_i += φ_u([h_i, Σ_j m_ij])` with `γ(d) = [sin(b d), cos(b d)]`."""
 
@@ -37,12 +77,12 @@ class Interaction(nn.Module):
         self.update = _block(2 * width, width, norm)
 
     def forward(self, h: Tensor, edges: Edges, d: Tensor, envelope: Tensor) -> Tensor:
-        phase = d.unsqueeze(-1) * self.frequencies
+        waves = _Fourier.apply(d, self.frequencies)
         first, *rest = self.message
         assert isinstance(first, nn.Linear)
         # The first map is linear in each part of [h_i, h_j, γ]: the atoms' parts are mapped before they are gathered.
-        receiving, sending, fourier = first.weight.split([self.width, self.width, 2 * phase.shape[1]], dim=1)
-        m = nn.functional.linear(torch.cat([phase.sin(), phase.cos()], dim=-1), fourier, first.bias)
+        receiving, sending, fourier = first.weight.split([self.width, self.width, waves.shape[1]], dim=1)
+        m = nn.functional.linear(waves, fourier, first.bias)
         m = m + gather(h @ receiving.t(), edges.receiver) + gather(h @ sending.t(), edges.sender)
         for layer in rest:
             m = layer(m)
