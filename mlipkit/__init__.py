@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mlipkit.models import predict as predict
     from mlipkit.runs import DynamicSpec as DynamicSpec
     from mlipkit.runs import FinetuneSpec as FinetuneSpec
+    from mlipkit.runs import IPIPSpec as IPIPSpec
     from mlipkit.runs import LabelSpec as LabelSpec
     from mlipkit.runs import MDSpec as MDSpec
     from mlipkit.runs import RelaxSpec as RelaxSpec
@@ -55,6 +56,7 @@ _HOMES = {
     "predict": "mlipkit.models",
     "DynamicSpec": "mlipkit.runs",
     "FinetuneSpec": "mlipkit.runs",
+    "IPIPSpec": "mlipkit.runs",
     "LabelSpec": "mlipkit.runs",
     "MDSpec": "mlipkit.runs",
     "RelaxSpec": "mlipkit.runs",
@@ -72,6 +74,7 @@ __all__ = [
     "DynamicSpec",
     "FinetuneSpec",
     "FrameSet",
+    "IPIPSpec",
     "LabelSpec",
     "MDSpec",
     "Potential",

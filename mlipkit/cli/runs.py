@@ -9,7 +9,17 @@ import typer
 
 from mlipkit.cli.command import FAILED, INTERRUPTED, Record, app, command, console, from_options
 from mlipkit.errors import RunError, SpecError
-from mlipkit.runs import DynamicSpec, FinetuneSpec, LabelSpec, MDSpec, RelaxSpec, TrainSpec, WorkflowSpec, load_spec
+from mlipkit.runs import (
+    DynamicSpec,
+    FinetuneSpec,
+    IPIPSpec,
+    LabelSpec,
+    MDSpec,
+    RelaxSpec,
+    TrainSpec,
+    WorkflowSpec,
+    load_spec,
+)  # fmt: skip
 from mlipkit.runs.options import options_of, parse_pairs, spec_from_options
 from mlipkit.runs.spec import AnySpec
 
@@ -52,6 +62,13 @@ def _print_plan(record: Record, spec: AnySpec) -> None:
     from mlipkit.runs.launching import check_places
     from mlipkit.strategies.workflows import dry_run
 
+    if isinstance(spec, IPIPSpec):
+        check_places(spec, Path.cwd())
+        record.what["plan"] = spec.plan.to_json()
+        for name, value in asdict(spec.plan.budget).items():
+            record.figure(name, value, {"steps": "gradient steps", "teacher_labels": "labels"}.get(name, "MD steps"))
+        console.print(spec.plan.table(), highlight=False, soft_wrap=True, markup=False)
+        return
     if not isinstance(spec, WorkflowSpec):
         raise SpecError("only a workflow has a plan", where="--dry-run", found=spec.kind, hint="Try --estimate")
     check_places(spec, Path.cwd())
@@ -157,6 +174,21 @@ def workflow(
     """Sample, label and fine-tune in the order of an arm; evaluate every model beside its controls."""
     spec = from_options(spec_from_options, WorkflowSpec, values)
     return _launch(record, spec, root, again, resume, detach, only, dry)
+
+
+@command(app, "ipip", [one for one in options_of(IPIPSpec) if one.name not in ("data", "pretrain")])
+def ipip(
+    record: Record,
+    data: Annotated[list[str], typer.Argument(help="DFT frames: samples, files or runs, with @frames")],
+    pretrain: Annotated[
+        bool, typer.Option("--pretrain/--no-pretrain", help="with --no-pretrain energies and forces of these alone")
+    ] = True,
+    root: Root = Path("runs"), again: Again = False, resume: Resume = False, detach: Detach = False,
+    only: Only = False, dry: DryRun = False, **values: Any,
+) -> int | None:  # fmt: skip
+    """Pretrain a small student behind a universal teacher, fine-tune it, and let it refresh its pool by its own MD."""
+    given = {"data": data, "pretrain": str(pretrain), **values}
+    return _launch(record, from_options(spec_from_options, IPIPSpec, given), root, again, resume, detach, only, dry)
 
 
 @command(app, "approve")

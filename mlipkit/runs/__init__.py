@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from mlipkit.runs.spec import FinetuneLossSpec as FinetuneLossSpec
     from mlipkit.runs.spec import FinetuneOptimiserSpec as FinetuneOptimiserSpec
     from mlipkit.runs.spec import FinetuneSpec as FinetuneSpec
+    from mlipkit.runs.spec import IPIPSpec as IPIPSpec
     from mlipkit.runs.spec import LabelSpec as LabelSpec
     from mlipkit.runs.spec import LossSpec as LossSpec
     from mlipkit.runs.spec import MDSpec as MDSpec
@@ -78,6 +79,7 @@ __all__ = [
     "FinetuneLossSpec",
     "FinetuneOptimiserSpec",
     "FinetuneSpec",
+    "IPIPSpec",
     "LabelSpec",
     "LocalExecutor",
     "LossSpec",

@@ -29,6 +29,7 @@ JOBS = {
     "relax": ("building_relax", "run_relaxation"),
     "label": ("building_label", "run_labelling"),
     "workflow": ("building_workflow", "run_workflow"),
+    "ipip": ("building_ipip", "run_ipip"),
 }
 """Module and function that do the work of each kind of specification; a test compares with `spec.KINDS`."""
 

@@ -27,6 +27,7 @@ from mlipkit.runs.spec import (
     AnySpec,
     DynamicSpec,
     FinetuneSpec,
+    IPIPSpec,
     LabelSpec,
     MDSpec,
     RelaxSpec,
@@ -184,6 +185,8 @@ def measure(spec: AnySpec, base: Path, begin: float) -> Estimate:
         return _measure_labelling(spec, base, begin)
     if isinstance(spec, WorkflowSpec):
         return _measure_workflow(spec, base, begin)
+    if isinstance(spec, IPIPSpec):
+        return _measure_ipip(spec, base, begin)
     clock = _Clock()
     with tempfile.TemporaryDirectory(prefix="mlipkit-estimate-") as folder:
         files = RunFolder(Path(folder))
@@ -293,6 +296,27 @@ def _measure_workflow(spec: WorkflowSpec, base: Path, begin: float) -> Estimate:
     # Engines stay beside the simulations and trainings.
     peak = process.peak_memory() + spec.label.processes * _children_peak()
     return Estimate(setup + cost.seconds, peak, disk, cost.md_steps, cost.rates.md_step or 0.0, setup)
+
+
+def _measure_ipip(spec: IPIPSpec, base: Path, begin: float) -> Estimate:
+    """An MD step of all starts with teacher and student, a gradient step, and a label are timed."""
+    from mlipkit.runs import process
+    from mlipkit.runs.building_ipip import tools_of
+    from mlipkit.strategies.ipip.cost import measure as measure_units
+
+    tools, plan = tools_of(spec, base), spec.plan
+    loaded = time.time()
+    rates = measure_units(tools, plan)
+    seconds = rates.seconds(plan)
+    frames = sum(
+        stage.options["steps"] // stage.options["stride"] * plan.loop.sampling.starts
+        for stage in plan.stages if stage.does == "sample"
+    )  # fmt: skip
+    # Positions, velocities, forces and a little more per stored frame and atom, twice: in trajectories and in pools.
+    disk = 160 * frames * rates.atoms
+    steps = plan.budget.steps
+    each = rates.finetune if rates.teacher_step is None else rates.teacher_step
+    return Estimate(loaded - begin + seconds, process.peak_memory(), disk, steps, each, loaded - begin)
 
 
 def _children_peak() -> int:

@@ -33,7 +33,7 @@ PREFIXES = ("sample", "public", "universal")
 
 UNIVERSAL_PACKAGES = {"so3lr": "so3krates_torch", "sevennet-0": "sevenn", "chgnet": "chgnet", "mace": "mace"}
 """Universal potentials and what each imports: known here without torch; a test compares with `mlipkit.models`."""
-POTENTIAL_FIELDS = ("potential", "maker")
+POTENTIAL_FIELDS = ("potential", "maker", "teacher")
 """Fields of a specification that take a potential."""
 UNIVERSAL_FILES = ("mace",)
 """Universal potentials behind whose name a file follows."""

@@ -18,6 +18,7 @@ from mlipkit.runs.console import MILLI, figures_of, shown
 from mlipkit.runs.dynamic_report import dynamic_html
 from mlipkit.runs.finetune_report import finetune_html
 from mlipkit.runs.folder import write_text
+from mlipkit.runs.ipip_report import ipip_html
 from mlipkit.runs.label_report import label_html
 from mlipkit.runs.page import details, figure_html, page, table
 from mlipkit.runs.parity_file import parity_pairs
@@ -28,6 +29,7 @@ from mlipkit.runs.spec import (
     DynamicSpec,
     FinetuneSpec,
     FittingSpec,
+    IPIPSpec,
     LabelSpec,
     MDSpec,
     RelaxSpec,
@@ -65,6 +67,7 @@ REFERENCES = {
     "gfn1-xtb": "S. Grimme, C. Bannwarth, P. Shushkov, J. Chem. Theory Comput. 13, 1989 (2017) (GFN1-xTB), and tblite.",
     "gfn2-xtb": "C. Bannwarth, S. Ehlert, S. Grimme, J. Chem. Theory Comput. 15, 1652 (2019) (GFN2-xTB), and tblite.",
     "pyscf": "Q. Sun et al., J. Chem. Phys. 153, 024109 (2020) (PySCF).",
+    "ipip": "Iterative Pretraining Framework for Interatomic Potentials, arXiv 2507.20118 (the loop, its options).",
     "langevin": "B. Leimkuhler, C. Matthews, J. Chem. Phys. 138, 174102 (2013) (BAOAB Langevin dynamics).",
     "bussi": "G. Bussi, D. Donadio, M. Parrinello, J. Chem. Phys. 126, 014101 (2007).",
     "berendsen": "H. J. C. Berendsen et al., J. Chem. Phys. 81, 3684 (1984).",
@@ -105,7 +108,7 @@ def data_html(found: DataReport) -> str:
 
 def figures(run: Run) -> dict[str, go.Figure]:
     """The pictures of a run that its files allow: heading -> figure."""
-    if isinstance(run.spec, RelaxSpec | LabelSpec | WorkflowSpec):
+    if isinstance(run.spec, RelaxSpec | LabelSpec | WorkflowSpec | IPIPSpec):
         return {}
     return dict(training_figures(run) if isinstance(run.spec, FittingSpec) else md_figures(run))
 
@@ -249,6 +252,8 @@ def _section(run: Run, heading: bool) -> str:
         parts.append(label_html(run))
     elif isinstance(run.spec, WorkflowSpec):
         parts.append(workflow_html(run))
+    elif isinstance(run.spec, IPIPSpec):
+        parts.append(ipip_html(run))
     elif isinstance(run.spec, FittingSpec) and run.metrics():
         head = ("split", "energy MAE meV/atom", "energy RMSE meV/atom", "force MAE meV/Å", "force RMSE meV/Å")
         rows = [[split, *cells] for split, cells in metrics_table(run)]
@@ -278,6 +283,8 @@ def _citations(runs: Sequence[Run]) -> str:
             keys[spec.maker] = None
         elif isinstance(spec, WorkflowSpec):
             keys |= dict.fromkeys(("workflow", spec.sampling.ensemble, "fire", spec.label.maker))
+        elif isinstance(spec, IPIPSpec):
+            keys |= dict.fromkeys(("ipip", spec.model.encoder, spec.sampling.ensemble, spec.teacher))
         elif isinstance(spec, TrainSpec | DynamicSpec):
             keys |= {"dynamic": None} if isinstance(spec, DynamicSpec) else {}
             keys |= {} if getattr(spec, "potential", None) else {spec.model.encoder: None}

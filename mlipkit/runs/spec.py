@@ -28,6 +28,7 @@ from mlipkit.runs.spec_finetune import FinetuneLossSpec as FinetuneLossSpec
 from mlipkit.runs.spec_finetune import FinetuneOptimiserSpec as FinetuneOptimiserSpec
 from mlipkit.runs.spec_finetune import FinetuneSpec
 from mlipkit.runs.spec_finetune import RecipeSpec as RecipeSpec
+from mlipkit.runs.spec_ipip import IPIPSpec
 from mlipkit.runs.spec_label import LabelSpec
 from mlipkit.runs.spec_md import ENSEMBLE_OPTIONS as ENSEMBLE_OPTIONS
 from mlipkit.runs.spec_md import MDSpec, RelaxSpec
@@ -47,7 +48,7 @@ from mlipkit.runs.spec_workflow import TuningOptimiserSpec as TuningOptimiserSpe
 from mlipkit.runs.spec_workflow import TuningSpec as TuningSpec
 from mlipkit.runs.spec_workflow import WorkflowSpec
 
-AnySpec = TrainSpec | FinetuneSpec | DynamicSpec | MDSpec | RelaxSpec | LabelSpec | WorkflowSpec
+AnySpec = TrainSpec | FinetuneSpec | DynamicSpec | MDSpec | RelaxSpec | LabelSpec | WorkflowSpec | IPIPSpec
 Spec = Annotated[AnySpec, Field(discriminator="kind")]
 KINDS: dict[str, type[BaseSpec]] = {
     "train": TrainSpec,
@@ -57,6 +58,7 @@ KINDS: dict[str, type[BaseSpec]] = {
     "relax": RelaxSpec,
     "label": LabelSpec,
     "workflow": WorkflowSpec,
+    "ipip": IPIPSpec,
 }
 
 

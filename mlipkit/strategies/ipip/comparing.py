@@ -20,7 +20,7 @@ import numpy as np
 from mlipkit.errors import RunError
 from mlipkit.strategies.ipip.evaluating import ERRORS, NAME
 from mlipkit.strategies.ipip.plan import ARMS, LOOPS, LoopPlan, equal_steps
-from mlipkit.strategies.ipip.running import timeline
+from mlipkit.strategies.ipip.timeline import timeline
 from mlipkit.strategies.workflows.work import read_record
 
 if TYPE_CHECKING:

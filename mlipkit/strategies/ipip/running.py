@@ -1,4 +1,4 @@
-"""Carrying out an arm in a folder from which it can always go on, and its timeline for views.
+"""Carrying out an arm in a folder from which it can always go on.
 
 Folder, resumption, reuse of equal stages and the events are those of `mlipkit.strategies.workflows.running`; a stage
 that was killed goes on by its own means (MD from its checkpoint, training from its last state), so that pools have the
@@ -7,18 +7,14 @@ same hash however often it was.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from mlipkit.events import Control, EventSink, always_run, ignore
-from mlipkit.strategies.ipip.evaluating import NAME
-from mlipkit.strategies.ipip.plan import TEACHER_MODEL, LoopPlan
+from mlipkit.strategies.ipip.plan import LoopPlan
 from mlipkit.strategies.ipip.stages import DO, LoopWork
 from mlipkit.strategies.ipip.tools import LoopTools
 from mlipkit.strategies.workflows.running import Outcome, carry_out
-from mlipkit.strategies.workflows.work import read_record
 
 
 def run_ipip(
@@ -35,50 +31,3 @@ def run_ipip(
         RunError: the folder belongs to another plan or other tools; the disk is full.
     """
     return carry_out(LoopWork(plan, Path(folder), tools, sink, control), DO, reuse=reuse, what="IPIP")
-
-
-def timeline(folder: Path | str) -> list[dict[str, Any]]:
-    """A row per iteration of what is done so far; keys that are not known yet are None.
-
-    Keys: round; pool (size, teacher_share, labellers, origins, unstable, iterations, hash), forgotten, relabelled,
-    refused, new, new_unstable; md_failed, md_runs, md_fraction, md_interval, md_reasons, md_steps_per_s (of the model
-    that sampled for this pool: the teacher in round 0); student_vs_teacher (eV/Å), pretraining and finetuning (steps,
-    seconds, validation figures), forces_mae, energy_mae, forces_norm (test, meV), better_than_teacher, n_frames;
-    stability (facts of the test of this round's student).
-    """
-    folder = Path(folder)
-    try:
-        plan: Any = LoopPlan.from_json(json.loads((folder / "plan.json").read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        return []
-    records = {stage.name: record["facts"] for stage in plan.stages
-               if (record := read_record(folder / plan.folder(stage.name))) is not None}  # fmt: skip
-    path = folder / NAME
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"rows": [], "n_frames": None}
-    tested = {row["round"]: row for row in found["rows"] if row["kind"] == "student"}
-    rounds = sorted({stage.round for stage in plan.stages if stage.does == "finetune"})
-    return [_row(k, plan, records, tested.get(k, {}), found["n_frames"]) for k in rounds]
-
-
-def _row(
-    k: int, plan: LoopPlan, records: Mapping[str, Mapping[str, Any]], tested: Mapping[str, Any], n_frames: int | None
-) -> dict[str, Any]:
-    pool, md, chosen = (records.get(f"{name}_{k}", {}) for name in ("pool", "md", "choose"))
-
-    def trained(name: str) -> dict[str, Any] | None:
-        facts = records.get(f"{name}_{k}")
-        if facts is None:
-            return None
-        return {"steps": facts["steps"], "seconds": facts["seconds"], **facts["metrics"].get("validation", {})}
-
-    return {
-        "round": k, "pool": pool.get("composition"),
-        **{name: pool.get(name) for name in ("forgotten", "relabelled", "refused", "new", "student_vs_teacher")},
-        "new_unstable": chosen.get("unstable"), "md_failed": md.get("failed"),
-        "md_runs": None if not md else len(md["runs"]), "md_fraction": md.get("fraction"),
-        "md_interval": md.get("interval"), "md_reasons": md.get("reasons"), "md_steps_per_s": md.get("steps_per_s"),
-        "md_by": None if not md else "teacher" if md["model"] == TEACHER_MODEL else md["model"],
-        "pretraining": trained("pretrain"), "finetuning": trained("finetune"),
-        **{name: tested.get(name) for name in ("forces_mae", "energy_mae", "forces_norm", "better_than_teacher")},
-        "n_frames": n_frames if tested else None, "stability": records.get(f"stability_{k}"),
-    }  # fmt: skip

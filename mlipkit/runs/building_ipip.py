@@ -1,0 +1,94 @@
+"""Iterative pretraining as a run: from the specification to teacher, students, frames and the strategy."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mlipkit.events import Control, EventSink, Finished, Message
+from mlipkit.runs.building_forces import device_of, source_of
+from mlipkit.runs.building_train import split_frames
+from mlipkit.runs.folder import RunFolder, write_text
+from mlipkit.runs.places import factory_of, load_factory, run_of
+from mlipkit.runs.spec_ipip import IPIPSpec, StudentTrainingSpec
+
+if TYPE_CHECKING:
+    from mlipkit.models import BasePotential
+    from mlipkit.strategies.ipip import LoopTools
+    from mlipkit.training import TrainSettings
+
+STATES: dict[str, Any] = {"completed": "completed", "stopped": "stopped", "waiting": "stopped", "failed": "failed"}
+
+
+def run_ipip(spec: IPIPSpec, files: RunFolder, base: Path, sink: EventSink, control: Control) -> Finished:
+    """Do what the plan says, or go on where the folder stands."""
+    from mlipkit.strategies import ipip
+
+    others = [folder for text in spec.reuse if (folder := run_of(text, base)) is not None]
+    tools = tools_of(spec, base, sink, files)
+    outcome = ipip.run_ipip(spec.plan, files.path, tools, sink, control, reuse=others)
+    facts = {**outcome.facts, "ipip": outcome.state, "stage": outcome.stage}
+    facts["stage_seconds"] = facts.pop("seconds", {})
+    found = files.read("evaluation.json")
+    reason = outcome.reason
+    if outcome.state == "completed" and found:
+        last, teacher = found["rows"][-1], found["rows"][0]
+        reason += (
+            f". Test forces {last['forces_mae']:.3g} meV/Å (zero-shot teacher {teacher['forces_mae']:.3g}), energies "
+            f"{last['energy_mae']:.3g} meV/atom; whether that is a gain shows only beside the other arms"
+        )
+        facts["test"] = {name: last[name] for name in ("forces_mae", "energy_mae", "forces_norm")}
+    return Finished(STATES[outcome.state], reason, facts)
+
+
+def tools_of(spec: IPIPSpec, base: Path, sink: EventSink | None = None, files: RunFolder | None = None) -> LoopTools:
+    """The tools that a specification names.
+
+    Raises:
+        SpecError, DataError, ModelError: something that it names is not there or does not fit.
+    """
+    from mlipkit.strategies.ipip import LoopTools
+
+    parts = split_frames(spec.reading, base, sink)
+    if files is not None:
+        write_text(files.path / "split.json", json.dumps(parts.to_json()))
+    teacher = teacher_of(spec, base)
+    precision = str(teacher.dtype).removeprefix("torch.")
+    if sink is not None and precision != spec.dtype:
+        sink(Message(f"The teacher {spec.teacher} computes in {precision}, the students in {spec.dtype}"))
+    tuning = spec.teacher_tuning
+    record = spec.model_dump(mode="json")
+    return LoopTools(
+        teacher=teacher, train=parts.train, validation=parts.validation, test=parts.test, encoder=spec.model.encoder,
+        options=spec.model.encoder_options, head=spec.model.head, device=device_of(spec.device),
+        pretraining=training_settings(spec, spec.pretraining), finetuning=training_settings(spec, spec.finetuning),
+        teacher_tuning=training_settings(
+            spec, spec.finetuning, batch_size=tuning.batch_size, learning_rate=tuning.learning_rate,
+            points_per_epoch=tuning.batch_size * spec.finetuning.look_every,
+        ),
+        words={name: record[name] for name in ("teacher", "dtype")},
+    )  # fmt: skip
+
+
+def teacher_of(spec: IPIPSpec, base: Path) -> BasePotential:
+    """The teacher: a potential by its place, or what a factory makes; calculators are wrapped."""
+    from mlipkit.models import BasePotential, CalculatorPotential, load
+
+    if factory_of(spec.teacher) is None:
+        return load(source_of(spec.teacher, base)).to(device_of(spec.device)).eval()
+    made: Any = load_factory(spec.teacher, base)()
+    return made.to(device_of(spec.device)).eval() if isinstance(made, BasePotential) else CalculatorPotential(made)
+
+
+def training_settings(spec: IPIPSpec, one: StudentTrainingSpec, **changes: Any) -> TrainSettings:
+    """The numbers of a training as `mlipkit.training` takes them; steps and seeds come from the plan."""
+    from mlipkit.training import TrainSettings
+
+    given: dict[str, Any] = {
+        "batch_size": one.batch_size, "points_per_epoch": one.batch_size * one.look_every, "loss": one.loss.kind,
+        "huber_delta": one.loss.huber_delta, "energy_weight": one.loss.energy, "forces_weight": one.loss.forces,
+        "stress_weight": one.loss.stress, "energy_unit": one.loss.energy_unit, "precision": spec.dtype,
+        "device": spec.device, **one.optimiser.model_dump(),
+    }  # fmt: skip
+    return TrainSettings(**{**given, **changes})

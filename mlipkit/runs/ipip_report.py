@@ -1,0 +1,92 @@
+"""Iterative pretraining in the report: the verdict first, every iteration, stability, and what was spent."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from mlipkit.runs.page import details, table
+
+if TYPE_CHECKING:
+    from mlipkit.runs.run import Run
+
+ALONE = (
+    "One arm alone is no verdict: whether the loop gains anything shows beside its controls at equal gradient steps "
+    "(mlipkit.strategies.ipip.comparing.compare), the fine-tuned teacher among them."
+)
+
+
+def ipip_html(run: Run) -> str:
+    """Test errors beside the teacher's, the iterations, simulations, budget and plan, as pieces of the page."""
+    from mlipkit.strategies.ipip import LoopPlan, timeline
+
+    record = run.files.read("plan.json")
+    if not record:
+        return ""
+    plan: Any = LoopPlan.from_json(record)
+    found, parts = run.files.read("evaluation.json"), []
+    if found:
+        teacher, last = found["rows"][0], found["rows"][-1]
+        if last["kind"] == "student" and plan.arm != "teacher":
+            better, n = last["better_than_teacher"], found["n_frames"]
+            said = (
+                f"Test forces {last['forces_mae']:.3g} meV/Å against {teacher['forces_mae']:.3g} of the zero-shot "
+                f"teacher; smaller on {better} of {n} frames, larger on {n - better}: every frame is counted."
+            )
+            parts.append(f'<p class="verdict completed">{html.escape(said)}</p>')
+        parts.append(f"<p>{html.escape(ALONE)}</p>")
+        rows = [
+            [row["model"], str(row["round"]), *(f"{row[key]:.4g}" for key in ERRORS),
+             f"{row['validation']['forces_mae']:.4g}", "chosen" if row["model"] == found["selected"] else ""]
+            for row in found["rows"]
+        ]  # fmt: skip
+        head = ("model", "round", *ERRORS.values(), "F validation", "by validation")
+        parts.append(f"<h3>Every model on {found['n_frames']} test frames</h3>{table(rows, head)}")
+    rows = [_iteration(row) for row in timeline(run.folder)]
+    if any(any(row[1:]) for row in rows):
+        parts.append(f"<h3>Iterations</h3>{table(rows, ITERATION)}")
+    tests = [row["stability"] for row in timeline(run.folder) if row["stability"]]
+    if tests:
+        rows = [[one["model"], one["sentence"], _species(one)] for one in tests]
+        parts.append(f"<h3>Stability</h3>{table(rows, ('model', 'runs', 'clusters'))}")
+    parts.append(f"<p>{html.escape(plan.budget.sentence)}.</p>")
+    parts.append(details("Plan", plan.table()))
+    return "\n".join(parts)
+
+
+ERRORS = {
+    "forces_mae": "F MAE meV/Å", "forces_norm": "|ΔF| meV/Å", "forces_rmse": "F RMSE", "energy_mae": "E MAE meV/atom",
+}  # fmt: skip
+ITERATION = (
+    "round", "pool", "labels of the teacher", "forgotten", "relabelled", "new (unstable)", "MD by", "failed",
+    "student vs teacher, meV/Å", "test F MAE",
+)  # fmt: skip
+
+
+def _iteration(row: Mapping[str, Any]) -> list[str]:
+    pool, new = row["pool"], row["new"]
+    failed = "" if row["md_failed"] is None else f"{row['md_failed']} of {row['md_runs']}"
+    if row["md_interval"] and row["md_failed"] is not None:
+        low, high = row["md_interval"]
+        failed += f" ({low:.0%} to {high:.0%})"
+    versus = row["student_vs_teacher"]
+    return [
+        str(row["round"]), "" if pool is None else str(pool["size"]),
+        "" if pool is None else f"{pool['teacher_share']:.0%}", _count(row["forgotten"]), _count(row["relabelled"]),
+        "" if new is None else f"{new} ({row['new_unstable']})", row["md_by"] or "", failed,
+        "" if versus is None else f"{1000 * versus:.3g}",
+        "" if row["forces_mae"] is None else f"{row['forces_mae']:.4g}",
+    ]  # fmt: skip
+
+
+def _count(value: int | None) -> str:
+    return "" if value is None else str(value)
+
+
+def _species(one: Mapping[str, Any]) -> str:
+    found = one.get("species")
+    if not found:
+        return ""
+    most = ", ".join(f"{name} {count}" for name, count in list(found["formulas"].items())[:6])
+    return f"{most} (mass balances in {found['balanced']} of {found['frames']} frames)"

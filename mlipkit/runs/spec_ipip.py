@@ -1,0 +1,260 @@
+"""Specification of iterative pretraining (IPIP), of its ablations, and of the methods that it is compared with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from mlipkit.errors import MlipkitError
+from mlipkit.runs.part import Part, refuse_idle, unit
+from mlipkit.runs.spec_base import BaseSpec
+from mlipkit.runs.spec_train import LossSpec, ModelSpec, OptimiserSpec, SplitSpec, TrainSpec, places_in
+
+if TYPE_CHECKING:
+    from mlipkit.strategies.ipip import LoopPlan, Settings
+
+Arm = Literal[
+    "ipip", "no_forgetting", "no_relabelling", "no_unstable", "scratch", "one_shot", "denoising",
+    "denoising_fractional", "distillation", "n2n", "a2a", "hessian", "teacher",
+]  # fmt: skip
+
+
+class PoolSamplingSpec(Part):
+    """MD that makes pools: the teacher's, and with the same starts and seeds the students'."""
+
+    starts: int = Field(default=20, ge=1, description="start structures, drawn from the training frames")
+    steps: int = Field(default=2000, ge=2, description="steps of each run")
+    timestep: float = Field(default=1.0, gt=0, le=10, description="time step", json_schema_extra=unit("fs"))
+    stride: int = Field(default=20, ge=1, description="steps between stored frames")
+    temperature: float = Field(default=300.0, gt=0, description="of every run", json_schema_extra=unit("K"))
+    ensemble: Literal["langevin", "nose_hoover"] = Field(
+        default="langevin", description="langevin for isolated molecules, nose_hoover for cells"
+    )
+    friction: float = Field(default=0.001, ge=0, description="langevin: friction", json_schema_extra=unit("1/fs"))
+    relaxation_time: float = Field(
+        default=100.0, gt=0, description="nose_hoover: relaxation time", json_schema_extra=unit("fs")
+    )
+    batch: int | None = Field(default=None, ge=1, description="runs that go together; empty: as memory allows")
+
+    @model_validator(mode="after")
+    def _every_option_acts(self):
+        return refuse_idle(self, "ensemble", {"friction": ("langevin",), "relaxation_time": ("nose_hoover",)})
+
+
+class InstabilitySpec(Part):
+    """When a run is unstable, and which of its frames are candidates."""
+
+    force_cap: float | None = Field(
+        default=50.0, gt=0, description="largest force on an atom; empty: ten times the 99.9th percentile of the pool",
+        json_schema_extra=unit("eV/Å"),
+    )  # fmt: skip
+    hot: float = Field(default=3.0, gt=1, description="mean temperature over 50 fs, as a multiple of the target")
+    overlap: float = Field(default=0.6, gt=0, description="nearest pair, as a share of the covalent radii")
+    stretch: float | None = Field(
+        default=1.6, gt=1, description="bond, as a multiple of its length at the start; empty: bonds may break"
+    )
+    window: int = Field(default=200, ge=1, description="last frames before a failure that are candidates")
+    every: int = Field(default=5, ge=1, description="steps between two of them")
+
+
+class LoopSpec(Part):
+    """What each iteration does with the pool."""
+
+    iterations: int = Field(default=3, ge=0, description="iterations after the first, one-shot round")
+    forget: float = Field(default=0.1, ge=0, lt=1, description="share of the pool that is dropped at random")
+    pool: Literal["replace", "grow"] = Field(
+        default="replace",
+        description="replace: as many new frames as were forgotten; grow: new_share of the first pool",
+    )
+    new_share: float = Field(default=0.1, ge=0, lt=1, description="grow: new frames, as a share of the first pool")
+    relabel: Literal["all", "student_origin", "off"] = Field(
+        default="all", description="frames that the student labels anew: all, those that a student made, none"
+    )
+    gate: Literal["off", "noise", "committee"] = Field(
+        default="off", description="it labels only where it is calm and sure: spread under noise, or of all students"
+    )
+    prefer_unstable: bool = Field(default=True, description="new frames come from unstable runs first")
+    init: Literal["fresh", "previous_pretrained", "previous_finetuned"] = Field(
+        default="fresh", description="weights that a pretraining starts from"
+    )
+    pretrain_energy: Literal["off", "refit"] = Field(
+        default="off", description="pretraining: forces alone, or energies less a constant per element and labeller"
+    )
+    pool_seed: int = Field(
+        default=0, ge=0, description="random seed of starts and MD: the same for all seeds of an arm"
+    )
+
+    @model_validator(mode="after")
+    def _every_option_acts(self):
+        return refuse_idle(self, "pool", {"new_share": ("grow",)})
+
+
+class PretrainLossSpec(LossSpec):
+    """Absolute errors of forces; energies only where a method takes them."""
+
+    kind: Literal["l1", "l2", "huber"] = Field(default="l1", description="penalty of one residual")
+    energy: float = Field(default=4.0, ge=0, description="weight of the energy term, where energies are learned")
+    forces: float = Field(default=100.0, ge=0, description="weight of the force term")
+    energy_unit: Literal["per_atom", "total"] = Field(default="total", description="energies in the loss")
+
+
+class StudentOptimiserSpec(OptimiserSpec):
+    """AdamW; trainings end by their steps, so that all arms spend the same."""
+
+    learning_rate: float = Field(default=5e-4, gt=0, description="largest learning rate")
+    schedule: Literal["plateau", "cosine", "step", "constant"] = Field(
+        default="cosine", description="learning-rate schedule"
+    )
+
+    @model_validator(mode="after")
+    def _ends_by_steps(self):
+        if self.patience is not None:
+            raise ValueError("patience has no effect: trainings end by their steps, which are equal in all arms")
+        return self
+
+
+class StudentTrainingSpec(Part):
+    """One training of the student."""
+
+    steps: int = Field(default=1500, ge=1, description="gradient steps of each round; all arms have the sum of all")
+    batch_size: int = Field(default=10, ge=1, description="frames per step")
+    look_every: int = Field(default=50, ge=1, description="steps between two looks at the validation")
+    loss: PretrainLossSpec = PretrainLossSpec()
+    optimiser: StudentOptimiserSpec = StudentOptimiserSpec()
+
+
+class TeacherTuningSpec(Part):
+    """arm teacher: the teacher itself fine-tuned on the DFT frames."""
+
+    steps: int | None = Field(default=None, ge=1, description="gradient steps; empty: as many as the students' arms")
+    batch_size: int = Field(default=4, ge=1, description="frames per step")
+    learning_rate: float = Field(default=1e-4, gt=0, description="largest learning rate")
+
+
+class SignalsSpec(Part):
+    """What methods beside the loop pretrain on."""
+
+    noise: float = Field(default=0.05, gt=0, description="denoising: standard deviation", json_schema_extra=unit("Å"))
+    torsion: float = Field(
+        default=2.0, gt=0, description="denoising_fractional: of the turns", json_schema_extra=unit("rad")
+    )
+    copies: int = Field(default=4, ge=1, description="denoising_fractional: conformations per frame")
+    weight: float = Field(default=1.0, gt=0, description="n2n, a2a, hessian: beside the loss of forces")
+    hessian_rows: int = Field(default=2, ge=1, description="hessian: random rows per frame")
+
+
+class StabilitySpec(Part):
+    """The test by MD that nobody learns from."""
+
+    runs: int = Field(default=20, ge=0, description="simulations of the last student; 0: no such test")
+    steps: int = Field(default=2000, ge=2, description="steps of each")
+    timestep: float = Field(default=1.0, gt=0, le=10, description="time step", json_schema_extra=unit("fs"))
+    temperature: float = Field(default=600.0, gt=0, description="of each", json_schema_extra=unit("K"))
+    friction: float = Field(default=0.001, ge=0, description="Langevin friction", json_schema_extra=unit("1/fs"))
+    models: Literal["last", "all"] = Field(default="last", description="the last student, or that of every round")
+    relax_steps: int = Field(default=500, ge=0, description="minimisation before, steps at most; 0: none")
+    track: str = Field(default="", description="element whose clusters are followed, such as Mo; empty: none")
+    stride: int = Field(default=100, ge=1, description="steps between stored frames")
+
+
+class IPIPSpec(BaseSpec):
+    """Pretrain a small student on frames of a universal teacher, fine-tune it on DFT frames, and let both improve."""
+
+    kind: Literal["ipip"] = "ipip"
+    arm: Arm = Field(
+        default="ipip",
+        description="ipip: the loop; no_...: without one of its parts; scratch: the DFT frames alone; one_shot, "
+        "denoising, distillation, n2n, a2a, hessian: other pretrainings; teacher: fine-tuned itself",
+    )
+    pretrain: bool = Field(
+        default=True, description="false: no pretraining, energies and forces of the DFT frames alone (arm scratch)"
+    )
+    teacher: str = Field(
+        default="universal:so3lr", description="universal:so3lr, universal:chgnet, a .safetensors file, a factory"
+    )
+    data: str | list[str] = Field(description="DFT frames with energies and forces: sample, file, folder, glob, list")
+    validation: str | list[str] | None = Field(default=None, description="separate validation frames; empty: split off")
+    test: str | list[str] | None = Field(default=None, description="separate test frames; empty: split off from data")
+    split: SplitSpec = SplitSpec()
+    n_train: int | None = Field(
+        default=None, ge=2, description="DFT frames to train on; empty: all of the training part"
+    )
+    model: ModelSpec = ModelSpec()
+    sampling: PoolSamplingSpec = PoolSamplingSpec()
+    instability: InstabilitySpec = InstabilitySpec()
+    loop: LoopSpec = LoopSpec()
+    pretraining: StudentTrainingSpec = StudentTrainingSpec()
+    finetuning: StudentTrainingSpec = StudentTrainingSpec()
+    signals: SignalsSpec = SignalsSpec()
+    teacher_tuning: TeacherTuningSpec = TeacherTuningSpec()
+    stability: StabilitySpec = StabilitySpec()
+    reuse: list[str] = Field(
+        default=[], description="other arms and seeds, whose equal stages (such as the teacher's MD) are taken over"
+    )
+
+    PLACES: ClassVar = ("teacher", "data", "validation", "test")
+    CHANGEABLE: ClassVar = ("threads",)
+
+    def places(self) -> Iterator[tuple[str, str]]:
+        yield from super().places()
+        for text in self.reuse:
+            yield "reuse", text
+
+    @property
+    def method(self) -> str:
+        """The arm that is carried out: scratch where pretraining is off."""
+        return self.arm if self.pretrain else "scratch"
+
+    @property
+    def settings(self) -> Settings:
+        """The numbers as `mlipkit.strategies.ipip` takes them."""
+        from mlipkit.strategies.ipip import Instability, Sampling, Settings, Stability
+
+        loop, signals = self.loop, self.signals
+        return Settings(
+            iterations=loop.iterations, sampling=Sampling(**self.sampling.model_dump()),
+            instability=dataclasses.replace(Instability(), **self.instability.model_dump()),
+            stability=dataclasses.replace(Stability(), **self.stability.model_dump()),
+            forget=loop.forget, pool=loop.pool, new_share=loop.new_share, relabel=loop.relabel, gate=loop.gate,
+            prefer_unstable=loop.prefer_unstable, init=loop.init, pretrain_energy=loop.pretrain_energy,
+            pretrain_steps=self.pretraining.steps, finetune_steps=self.finetuning.steps,
+            teacher_steps=self.teacher_tuning.steps, pool_seed=loop.pool_seed, noise=signals.noise,
+            torsion=signals.torsion, copies=signals.copies, signal=signals.weight, hessian_rows=signals.hessian_rows,
+        )  # fmt: skip
+
+    @property
+    def plan(self) -> LoopPlan:
+        """The stages of this arm."""
+        from mlipkit.strategies.ipip import plan
+
+        return plan(self.method, self.settings, self.seed)
+
+    @property
+    def reading(self) -> TrainSpec:
+        """The DFT frames as a training run would name them."""
+        return TrainSpec(data=self.data, validation=self.validation, test=self.test, split=self.split,
+                         n_train=self.n_train, model=self.model, seed=self.seed, dtype=self.dtype)  # fmt: skip
+
+    @model_validator(mode="after")
+    def _parts_fit(self):
+        if not self.pretrain and self.arm not in ("ipip", "scratch"):
+            raise ValueError(f"pretrain: false is the arm scratch, and contradicts arm '{self.arm}'")
+        if self.arm == "n2n" and self.loop.init != "fresh":
+            raise ValueError("loop.init: only the loop starts from earlier weights")
+        try:
+            _ = self.plan
+        except MlipkitError as error:
+            raise ValueError(str(error)) from None
+        return self
+
+    @property
+    def frame_places(self) -> list[str]:
+        """Places of DFT frames."""
+        return [text for value in (self.data, self.validation, self.test) for text in places_in(value)]
+
+    @property
+    def default_name(self) -> str:
+        return f"{self.method}_{self.seed}"

@@ -1,0 +1,156 @@
+"""Iterative pretraining as runs: specification, commands, the switch of pretraining, report, estimate, what applies."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+import mlipkit as mk
+from mlipkit.cli import app
+from mlipkit.errors import SpecError
+from mlipkit.runs import IPIPSpec, estimate, load_spec, parse_spec
+from mlipkit.strategies.applies import Frames, Model, Room, Situation
+from mlipkit.strategies.applies.pretraining import pretraining
+from mlipkit.strategies.ipip import timeline
+
+TOYS = """
+from pathlib import Path
+
+from mlipkit.data import FrameSet
+from mlipkit.models import predict
+from mlipkit.strategies.workflows.synthetic import box, reference, soft
+from ase import Atoms
+
+
+def teacher():
+    return soft()
+
+
+def frames():
+    import numpy as np
+    rng = np.random.default_rng(0)
+    images = [Atoms([8, 1, 1], box(k, 1).positions + rng.normal(0, 0.08, (3, 3))) for k in range(30)]
+    return predict(reference(), FrameSet.from_atoms(images))
+"""
+FIELDS = {
+    "teacher": "toy.py:teacher", "data": "dft.extxyz", "n_train": 8,
+    "split": {"validation": 6, "test": 8, "by": "random"},
+    "model": {"features": 8, "layers": 1, "cutoff": 3.0, "n_radial": 6},
+    "sampling": {"starts": 2, "steps": 40, "stride": 4, "friction": 0.02}, "loop": {"iterations": 1},
+    "instability": {"window": 20, "every": 2},
+    "pretraining": {"steps": 4, "batch_size": 4}, "finetuning": {"steps": 4, "batch_size": 4},
+    "stability": {"runs": 2, "steps": 10, "stride": 5, "temperature": 300.0, "relax_steps": 0},
+}  # fmt: skip
+
+
+@pytest.fixture
+def toy(work: Path) -> Path:
+    (work / "toy.py").write_text(TOYS)
+    space: dict = {}
+    exec(TOYS, space)
+    mk.write("dft.extxyz", space["frames"]())
+    return work
+
+
+def test_a_specification_is_yaml_code_and_options():
+    spec = IPIPSpec(data="x.extxyz", arm="one_shot", seed=2)  # type: ignore[arg-type]
+    assert parse_spec(spec.model_dump(mode="json")) == spec
+    assert spec.default_name == "one_shot_2"
+    namespace: dict = {"mk": mk}
+    code = spec.code().replace("import mlipkit as mk\n\n", "").replace("mk.launch", "(lambda one: one)")
+    exec(code.replace("run.wait()\n", ""), namespace)
+    assert namespace["run"] == spec
+    assert spec.settings.total_steps == 12000
+    assert spec.plan.budget.steps == 12000
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"pretrain": False, "arm": "one_shot"}, "contradicts"),
+        ({"loop": {"new_share": 0.3}}, "no effect with pool 'replace'"),
+        ({"sampling": {"relaxation_time": 5.0}}, "no effect with ensemble"),
+        ({"finetuning": {"optimiser": {"patience": 3}}}, "end by their steps"),
+        ({"sampling": {"steps": 10, "stride": 9}}, "two frames"),
+    ],
+)
+def test_what_cannot_be_is_refused(fields, said):
+    with pytest.raises(SpecError, match=said):
+        IPIPSpec(data="x", **fields)  # type: ignore[arg-type]
+
+
+def test_no_pretrain_really_turns_energies_on(toy, monkeypatch):
+    """The published trainer parses its flag with bool(), so that "False" is true and energies are never learned."""
+    (toy / "it.yaml").write_text(IPIPSpec(**FIELDS).to_yaml())  # type: ignore[arg-type]
+    told: dict[str, str] = {}
+    runner = CliRunner()
+    for flag in ("--pretrain", "--no-pretrain"):
+        out = toy / f"{flag}.json"
+        options = ["--teacher", "toy.py:teacher", "--loop-iterations", "0", "--sampling-steps", "40"]
+        found = runner.invoke(app, ["ipip", "dft.extxyz", flag, "--dry-run", *options, "--json", str(out)])
+        assert found.exit_code == 0, found.output
+        told[flag] = json.loads(out.read_text())["what"]["plan"]["arm"]
+    assert told == {"--pretrain": "ipip", "--no-pretrain": "scratch"}
+    run = mk.launch(IPIPSpec(**{**FIELDS, "pretrain": False})).wait(300)  # type: ignore[arg-type]
+    assert run.state == "completed", run.reason
+    rows = timeline(run.folder)
+    assert rows[0]["pretraining"] is None
+    assert "energy_mae" in rows[0]["finetuning"]
+    stage = next((run.folder / "stages").glob("*finetune_0"))
+    columns = json.loads((stage / "series" / "training" / "header.json").read_text()) if (
+        stage / "series" / "training" / "header.json").is_file() else {}  # fmt: skip
+    assert not columns or "loss_energy" in json.dumps(columns)
+
+
+def test_a_run_from_launch_to_report(toy):
+    run = mk.launch(IPIPSpec(**FIELDS)).wait(300)  # type: ignore[arg-type]
+    assert run.state == "completed", run.reason
+    assert "zero-shot teacher" in run.reason
+    rows = timeline(run.folder)
+    assert [row["round"] for row in rows] == [0, 1]
+    assert rows[1]["stability"]["n"] == 2
+    page = run.report().read_text()
+    assert "every frame is counted" in page
+    assert page.index("zero-shot") < page.index("Iterations")
+    assert "One arm alone is no verdict" in page
+    other = mk.launch(IPIPSpec(**FIELDS, arm="one_shot", reuse=[str(run.folder)])).wait(300)  # type: ignore[arg-type]
+    assert other.state == "completed", other.reason
+    from mlipkit.strategies.ipip.comparing import compare
+
+    assert compare([run, other]).sentence
+
+
+def test_an_estimate_counts_every_deed(toy):
+    found = estimate(IPIPSpec(**FIELDS))  # type: ignore[arg-type]
+    assert found.steps == 16
+    assert found.seconds > 0
+    assert found.disk_bytes > 0
+
+
+def test_reading_a_specification_loads_no_torch(tmp_path):
+    path = tmp_path / "one.yaml"
+    path.write_text(IPIPSpec(data="x").to_yaml())
+    code = (
+        f"import sys; from mlipkit.runs import load_spec; load_spec({str(path)!r}).plan; "
+        "assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert load_spec(path).kind == "ipip"
+
+
+def test_what_it_says_of_a_situation():
+    frames = Frames(place="x.xyz", n=60, n_atoms=9, most_atoms=9, elements=(1, 6, 8), energy=60, forces=60)
+    teacher = Model(place="universal:so3lr", title="SO3LR", elements=(1, 6, 7, 8), universal=True)
+    said = pretraining(Situation(frames, teacher, room=Room()))
+    assert said.state == "ready"
+    assert parse_spec(said.spec).kind == "ipip"  # type: ignore[arg-type]
+    assert pretraining(Situation(frames, None, universals=("universal:so3lr",))).state == "needs"
+    strange = Frames(place="x", n=60, n_atoms=9, most_atoms=9, elements=(1, 42), energy=60, forces=60)
+    assert pretraining(Situation(strange, teacher)).state == "impossible"
+    bare = Frames(place="x", n=60, n_atoms=9, most_atoms=9, elements=(1, 6))
+    assert "labels" in pretraining(Situation(bare, teacher)).sentence
