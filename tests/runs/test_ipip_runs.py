@@ -116,7 +116,7 @@ def test_a_run_from_launch_to_report(toy):
     assert rows[1]["stability"]["n"] == 2
     page = run.report().read_text()
     assert "every frame is counted" in page
-    assert page.index("zero-shot") < page.index("Iterations")
+    assert page.index("zero-shot teacher;") < page.index("<h3>Iterations")
     assert "One arm alone is no verdict" in page
     other = mk.launch(IPIPSpec(**FIELDS, arm="one_shot", reuse=[str(run.folder)])).wait(300)  # type: ignore[arg-type]
     assert other.state == "completed", other.reason

@@ -1,0 +1,172 @@
+"""Does iterative pretraining beat the best of its controls at equal gradient steps, and which of its parts helps?
+
+    python benchmarks/studies/ipip.py a_ethanol                    # run what lacks of one study, arm by arm
+    python benchmarks/studies/ipip.py --dry-run                    # studies, arms, budgets; starts nothing
+    python benchmarks/studies/ipip.py a_ethanol --only painn:ipip:0
+    python benchmarks/studies/ipip.py a_ethanol --table            # tables and verdicts of what is finished
+    python benchmarks/studies/ipip.py a_ethanol --plan ipip_paper.yaml
+
+SO3LR is the teacher, the DFT frames are those of the public sets. Every student's arm has the same DFT frames and as
+many gradient steps, pretraining included; the teacher's MD is done once and shared. It can be killed at any moment and
+called again: each arm lies under ``build/studies/ipip`` and goes on where it stands. One line per arm and seed goes to
+`results/ipip_STUDY.jsonl`, the comparison to `results/ipip_STUDY.json`. Data lie in the folder named by MLIPKIT_DATA.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from records import RESULTS, command, keep
+
+from mlipkit.errors import MlipkitError
+from mlipkit.events import Event, EventSink, Message, always_run
+from mlipkit.runs import IPIPSpec, parse_spec
+from mlipkit.runs.folder import RunFolder, write_text
+from mlipkit.strategies.ipip import equal_steps, timeline
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parents[1] / "build" / "studies" / "ipip"
+
+
+class Study:
+    """One data set of a plan: its arms in order, all of one seed before the next."""
+
+    def __init__(self, plan: str, name: str) -> None:
+        record = yaml.safe_load((HERE / plan).read_text())
+        own = record["studies"][name]
+        self.name = name
+        self.template = merged(record["template"], own.get("template", {}))
+        self.encoders: dict[str, Any] = own.get("encoders", record["encoders"])
+        self.seeds, self.arms = own.get("seeds", record["seeds"]), own.get("arms", record["arms"])
+        self.root = ROOT / Path(plan).stem / name
+
+    def arms_and_seeds(self) -> Iterator[tuple[str, str, int]]:
+        for seed in self.seeds:
+            for encoder in self.encoders:
+                yield from ((encoder, arm, seed) for arm in self.arms)
+
+    def folder(self, encoder: str, arm: str, seed: int) -> Path:
+        return self.root / encoder / f"{arm}_{seed}"
+
+    def spec(self, encoder: str, arm: str, seed: int) -> IPIPSpec:
+        model = {"model": {"encoder": encoder, **self.encoders[encoder]}}
+        record = merged(self.template, model, {"kind": "ipip", "arm": arm, "seed": seed, "name": f"{arm}_{seed}"})
+        record["data"] = str(Path(os.environ["MLIPKIT_DATA"]) / record["data"])
+        # The first arm that was begun has the teacher's MD and the first pool.
+        others = [self.folder(*one) for one in self.arms_and_seeds() if one[0] == encoder]
+        own = self.folder(encoder, arm, seed)
+        record["reuse"] = [str(one) for one in others if one != own and (one / "spec.yaml").is_file()]
+        spec = parse_spec(record)
+        assert isinstance(spec, IPIPSpec)
+        return spec
+
+
+def merged(*records: dict[str, Any]) -> dict[str, Any]:
+    """Later mappings over earlier ones, nested ones entry by entry."""
+    found: dict[str, Any] = {}
+    for record in records:
+        for key, value in record.items():
+            both = isinstance(value, dict) and isinstance(found.get(key), dict)
+            found[key] = merged(found[key], value) if both else value
+    return found
+
+
+def run(study: Study, encoder: str, arm: str, seed: int) -> None:
+    """Carry out an arm in this process, or go on; keep a line when it has just ended."""
+    from mlipkit.runs import build
+
+    files = RunFolder(study.folder(encoder, arm, seed))
+    done = files.path / "facts.json"
+    if done.is_file():
+        return
+    spec = study.spec(encoder, arm, seed)
+    files.path.mkdir(parents=True, exist_ok=True)
+    write_text(files.spec, spec.to_yaml())
+    begin, cpu = time.perf_counter(), time.process_time()
+    finished = build.execute(spec, files, Path.cwd(), _heard(f"{encoder} {arm} {seed}"), always_run)
+    if finished.state != "completed":
+        raise SystemExit(f"{encoder} {arm} {seed}: {finished.reason}")
+    record = json.loads((files.path / "evaluation.json").read_text())
+    facts = {**finished.facts, "wall_s": time.perf_counter() - begin, "cpu_s": time.process_time() - cpu}
+    write_text(done, json.dumps(facts))
+    rows = [{key: row.get(key) for key in KEPT} for row in record["rows"]]
+    rounds = [{key: row[key] for key in ROUND if row[key] is not None} for row in timeline(files.path)]
+    stability = [row["stability"] for row in timeline(files.path) if row["stability"]]
+    keep(f"ipip_{study.name}", {
+        "study": study.name, "plan": study.root.parent.name, "encoder": encoder, "arm": arm, "seed": seed,
+        "command": command(), "budget": spec.plan.budget.sentence, "n_test": record["n_frames"], "rows": rows,
+        "rounds": rounds, "stability": [{key: one[key] for key in STABLE} for one in stability],
+        "wall_s": facts["wall_s"], "cpu_s": facts["cpu_s"], "stage_wall_s": facts["stage_seconds"],
+    })  # fmt: skip
+
+
+KEPT = ("model", "round", "forces_mae", "forces_norm", "energy_mae", "better_than_teacher", "ratio_to_teacher")
+ROUND = ("round", "pool", "forgotten", "relabelled", "new", "new_unstable", "md_failed", "md_runs", "md_reasons",
+         "md_steps_per_s", "student_vs_teacher")  # fmt: skip
+STABLE = ("failed", "n", "fraction", "interval", "reasons", "times_fs")
+
+
+def compare(study: Study) -> None:
+    """Tables and verdicts of what is finished, for each encoder."""
+    from mlipkit.strategies.ipip.comparing import compare as compare_arms
+
+    record: dict[str, Any] = {"command": command(), "study": study.name}
+    for encoder in study.encoders:
+        folders = [study.folder(*one) for one in study.arms_and_seeds() if one[0] == encoder]
+        try:
+            found = compare_arms([one for one in folders if (one / "facts.json").is_file()])
+        except MlipkitError as error:
+            print(f"{encoder}: {error}")
+            continue
+        print(f"{encoder}\n{found.table()}\n")
+        record[encoder] = found.to_json()
+    if len(record) > 2:
+        write_text(RESULTS / f"ipip_{study.name}.json", json.dumps(record, indent=1) + "\n")
+
+
+def _heard(name: str) -> EventSink:
+    def heard(event: Event) -> None:
+        if isinstance(event, Message):
+            print(f"{time.strftime('%H:%M:%S')} {name}: {event.text}", flush=True)
+
+    return heard
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("studies", nargs="*", help="all when left out")
+    parser.add_argument("--plan", default="ipip_small.yaml")
+    parser.add_argument("--only", help="encoder:arm:seed, such as painn:ipip:0")
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--table", action="store_true")
+    given = parser.parse_args()
+    names = given.studies or list(yaml.safe_load((HERE / given.plan).read_text())["studies"])
+    for name in names:
+        study = Study(given.plan, name)
+        if given.dry_run:
+            plans = {one: study.spec(*one).plan for one in study.arms_and_seeds()}
+            print(
+                f"{name}: {len(plans)} arms and seeds. {equal_steps([p for (_, _, s), p in plans.items() if s == 0])}"
+            )
+        elif given.table:
+            compare(study)
+        else:
+            for one in study.arms_and_seeds():
+                if given.only in (None, ":".join(map(str, one))):
+                    run(study, *one)
+            compare(study)
+
+
+if __name__ == "__main__":
+    main()
