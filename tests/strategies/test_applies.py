@@ -40,12 +40,9 @@ def test_everything_is_there_and_the_loop_wants_a_failure():
     found = of(ALL)
     assert list(found) == [
         "train", "finetune", "dynamic", "workflow:naive", "workflow:iterative", "workflow:longrun", "workflow:hybrid",
-        "workflow:packmol_first", "workflow:high_force", "ipip", "close_loop",
+        "workflow:packmol_first", "workflow:high_force", "close_loop",
     ]  # fmt: skip
-    assert {name for name, answer in found.items() if answer.state == "ready"} == set(found) - {
-        "close_loop", "dynamic", "ipip",
-    }  # fmt: skip
-    assert found["ipip"].sentence == "Needs a universal teacher."
+    assert {name for name, answer in found.items() if answer.state == "ready"} == set(found) - {"close_loop", "dynamic"}
     assert found["dynamic"].sentence == "Needs at least 200 frames in order of time, there are 100."
     assert "a simulation that fails" in found["close_loop"].sentence
     assert found["close_loop"].spec == {
@@ -169,7 +166,7 @@ def test_a_plug_that_breaks_is_an_answer():
         unregister("gone")
     assert found["broken"].state == found["gone"].state == "impossible"
     assert "ZeroDivisionError" in found["broken"].sentence
-    assert len(found) == 13
+    assert len(found) == 12
 
 
 def test_text_and_page():

@@ -1,4 +1,7 @@
-"""Iterative pretraining: what it says of a situation. It needs DFT labels and a universal teacher of these elements."""
+"""Iterative pretraining: what it says of a situation. It needs DFT labels and a universal teacher of these elements.
+
+Not among `PLUGS` before the Launcher has its form: ``register("ipip", pretraining)`` lets it answer.
+"""
 
 from __future__ import annotations
 

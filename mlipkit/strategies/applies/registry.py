@@ -25,7 +25,6 @@ PLUGS: dict[str, Applies | str] = {
     "finetune": "mlipkit.strategies.applies.fitting:finetuning",
     "dynamic": "mlipkit.strategies.applies.rolling:dynamic",
     "workflow": "mlipkit.strategies.applies.workflows:workflows",
-    "ipip": "mlipkit.strategies.applies.pretraining:pretraining",
     "close_loop": "mlipkit.strategies.applies.loop:closing_the_loop",
 }
 """Name -> function, or ``module:function`` where it lies, imported when it is asked; in the order of the answers."""
