@@ -56,7 +56,7 @@ def export(view: w.Widget, path: str | os.PathLike[str]) -> list[Path]:
         The files that were written.
 
     Raises:
-        RunError: another suffix, or nothing to draw.
+        RunError: another suffix, nothing to draw, or a place that cannot be written.
         MissingPackageError: pictures without a browser need kaleido; the camera of each figure saves one as well.
     """
     place = Path(path).expanduser().resolve()
@@ -67,9 +67,16 @@ def export(view: w.Widget, path: str | os.PathLike[str]) -> list[Path]:
     title = next((one.title for one in _visible(view) if isinstance(one, Header) and one.title), "mlipkit")
     style = f"<style>{(STATIC / 'view.css').read_text(encoding='utf-8')}{COLOURS}</style>"
     text = page(title, f'{style}<div class="mlipkit-view">{still(view)}</div>')
-    place.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(place, text.encode())
+    _write(place, text.encode())
     return [place]
+
+
+def _write(place: Path, content: bytes) -> None:
+    try:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(place, content)
+    except OSError as error:
+        raise RunError(f"cannot be written ({error.strerror})", where=str(place)) from None
 
 
 def page_pictures(view: w.Widget, path: str | os.PathLike[str], done: Callable[[list[Path], int], object]) -> int:
@@ -187,6 +194,6 @@ def _pictures(view: w.Widget, place: Path) -> list[Path]:
     written = []
     for number, plot in enumerate(plots, start=1):
         target = place if number == 1 else place.with_stem(f"{place.stem}-{number}")
-        write_whole(target, figure_of(plot).to_image(format=place.suffix[1:], width=1000, height=plot.height))
+        _write(target, figure_of(plot).to_image(format=place.suffix[1:], width=1000, height=plot.height))
         written.append(target)
     return written

@@ -198,11 +198,18 @@ def _alive(folder: Path) -> list[tuple[Path, dict[str, Any]]]:
             record = json.loads(path.read_text())
         except (OSError, ValueError):
             continue
+        if not _tells(record):
+            continue
         if process.is_alive(record) is False:
             path.unlink(missing_ok=True)
         else:
             tickets.append((path, record))
     return tickets
+
+
+def _tells(record: Any) -> bool:
+    """Whether a ticket says what the line needs to know; one of another version may not."""
+    return isinstance(record, dict) and isinstance(record.get("threads"), int) and "running" in record
 
 
 @contextlib.contextmanager

@@ -884,3 +884,12 @@ def test_real_outputs(tmp_path: Path, name: str, settings: dict, level: str) -> 
     text = source.read_text()
     (path / target).write_text(text[: int(0.9 * len(text))])
     assert collect(path.parent).jobs[0].state == "missing"
+
+
+def test_jobs_in_their_own_template_and_a_box_of_words_are_refused(tmp_path: Path, frames: FrameSet) -> None:
+    template = vasp_template(tmp_path / "inputs")
+    with pytest.raises(DataError, match=r"lies in the template"):
+        export_jobs(frames, template / "jobs", template)
+    assert not (template / "jobs").exists()
+    with pytest.raises(DataError, match=r"box: no box; expected one or three edges in Å; found large"):
+        export_jobs(frames, tmp_path / "jobs", template, box="large")  # type: ignore[arg-type]

@@ -218,3 +218,13 @@ def test_a_hub_is_said_once_in_the_run(toy: Path, monkeypatch):
     monkeypatch.delenv("JUPYTERHUB_USER")
     other = launch(spec("free")).wait(60)
     assert not [event for event in other.events() if isinstance(event, Message)]
+
+
+def test_a_ticket_that_says_nothing_of_use_holds_nobody_up(tmp_path: Path):
+    alive = process.describe()
+    for number, record in enumerate(([], "text", {}, {**alive}, {**alive, "threads": "all", "running": True})):
+        (tmp_path / f"000{number}.json").write_text(json.dumps(record))
+    ticket = Ticket(1, tmp_path)
+    assert ticket.ask() == 0
+    assert wait_of(tmp_path / "nobody.json").seconds is None
+    ticket.give_back()

@@ -135,3 +135,14 @@ def test_the_page_draws_each_figure_on_show_as_svg_and_png(tmp_path, monkeypatch
     with pytest.raises(RunError, match="no figure is on show"):
         page_pictures(MDView(), "out/none", lambda *_: None)
     view.close()
+
+
+def test_a_place_that_cannot_be_written_is_said_in_one_line(tmp_path):
+    (tmp_path / "folder.html").mkdir()
+    (tmp_path / "file").write_text("")
+    view = MDView(None, "still")
+    for place in (tmp_path / "folder.html", tmp_path / "file" / "view.html"):
+        with pytest.raises(RunError, match=f"{place.name}: cannot be written"):
+            export(view, place)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "folder.html"]
+    view.close()

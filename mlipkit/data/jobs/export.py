@@ -90,6 +90,9 @@ def export_jobs(
     folder, source = Path(folder), Path(template)
     if not len(frames):
         raise DataError("no frames to export")
+    if folder.resolve().is_relative_to(source.resolve()) and folder.resolve() != source.resolve():
+        raise DataError("lies in the template, of which it would become a part", where=str(folder),
+                        expected="a folder beside it")  # fmt: skip
     files, hashed = _template_files(source)
     plan = _plan(source, files, format, None if species is None else tuple(species))
     edges = _edges(box)
@@ -169,7 +172,10 @@ def _has_input(files: dict[str, Path]) -> bool:
 def _edges(box: float | Sequence[float] | None) -> tuple[float, ...]:
     if box is None:
         return ()
-    edges = np.broadcast_to(np.asarray(box, float), (3,)) if np.size(box) in (1, 3) else np.zeros(3)
+    try:
+        edges = np.broadcast_to(np.asarray(box, float), (3,)) if np.size(box) in (1, 3) else np.zeros(3)
+    except (TypeError, ValueError):  # no numbers
+        edges = np.zeros(3)
     if not (edges > 0).all():
         raise DataError("no box", where="box", expected="one or three edges in Å", found=box)
     return tuple(edges.tolist())
