@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from mlipkit.runs import MDSpec as MDSpec
     from mlipkit.runs import RelaxSpec as RelaxSpec
     from mlipkit.runs import Run as Run
+    from mlipkit.runs import TaipSpec as TaipSpec
     from mlipkit.runs import TrainSpec as TrainSpec
     from mlipkit.runs import WorkflowSpec as WorkflowSpec
     from mlipkit.runs import before_failure as before_failure
@@ -60,6 +61,7 @@ _HOMES = {
     "LabelSpec": "mlipkit.runs",
     "MDSpec": "mlipkit.runs",
     "RelaxSpec": "mlipkit.runs",
+    "TaipSpec": "mlipkit.runs",
     "TrainSpec": "mlipkit.runs",
     "WorkflowSpec": "mlipkit.runs",
     "Run": "mlipkit.runs",
@@ -80,6 +82,7 @@ __all__ = [
     "Potential",
     "RelaxSpec",
     "Run",
+    "TaipSpec",
     "TrainSpec",
     "WorkflowSpec",
     "__version__",

@@ -16,6 +16,7 @@ from mlipkit.runs import (
     LabelSpec,
     MDSpec,
     RelaxSpec,
+    TaipSpec,
     TrainSpec,
     WorkflowSpec,
     load_spec,
@@ -189,6 +190,15 @@ def ipip(
     """Pretrain a small student behind a universal teacher, fine-tune it, and let it refresh its pool by its own MD."""
     given = {"data": data, "pretrain": str(pretrain), **values}
     return _launch(record, from_options(spec_from_options, IPIPSpec, given), root, again, resume, detach, only, dry)
+
+
+@command(app, "taip", options_of(TaipSpec))
+def taip(
+    record: Record, root: Root = Path("runs"), again: Again = False, resume: Resume = False, detach: Detach = False,
+    only: Only = False, **values: Any,
+) -> int | None:  # fmt: skip
+    """Does test-time adaptation help? Train the cure and its controls, adapt, measure, judge."""
+    return _launch(record, from_options(spec_from_options, TaipSpec, values), root, again, resume, detach, only)
 
 
 @command(app, "approve")

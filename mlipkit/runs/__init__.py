@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from mlipkit.runs.shipped import recording as recording
     from mlipkit.runs.shipped import recordings as recordings
     from mlipkit.runs.shipped import run_here as run_here
+    from mlipkit.runs.spec import AdaptationSpec as AdaptationSpec
+    from mlipkit.runs.spec import AdaptationStudySpec as AdaptationStudySpec
     from mlipkit.runs.spec import CurriculumSpec as CurriculumSpec
     from mlipkit.runs.spec import DynamicOptimiserSpec as DynamicOptimiserSpec
     from mlipkit.runs.spec import DynamicSpec as DynamicSpec
@@ -61,6 +63,8 @@ if TYPE_CHECKING:
     from mlipkit.runs.spec import SamplingSpec as SamplingSpec
     from mlipkit.runs.spec import SplitSpec as SplitSpec
     from mlipkit.runs.spec import StartSpec as StartSpec
+    from mlipkit.runs.spec import TaipSpec as TaipSpec
+    from mlipkit.runs.spec import TasksSpec as TasksSpec
     from mlipkit.runs.spec import TrainSpec as TrainSpec
     from mlipkit.runs.spec import TuningOptimiserSpec as TuningOptimiserSpec
     from mlipkit.runs.spec import TuningSpec as TuningSpec
@@ -69,6 +73,8 @@ if TYPE_CHECKING:
     from mlipkit.runs.spec import parse_spec as parse_spec
 
 __all__ = [
+    "AdaptationSpec",
+    "AdaptationStudySpec",
     "CurriculumSpec",
     "DaskExecutor",
     "DynamicOptimiserSpec",
@@ -100,6 +106,8 @@ __all__ = [
     "SplitSpec",
     "StartSpec",
     "SurvivalChange",
+    "TaipSpec",
+    "TasksSpec",
     "TrainSpec",
     "TuningOptimiserSpec",
     "TuningSpec",

@@ -30,6 +30,7 @@ JOBS = {
     "label": ("building_label", "run_labelling"),
     "workflow": ("building_workflow", "run_workflow"),
     "ipip": ("building_ipip", "run_ipip"),
+    "taip": ("building_taip", "run_taip"),
 }
 """Module and function that do the work of each kind of specification; a test compares with `spec.KINDS`."""
 

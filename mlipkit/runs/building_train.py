@@ -16,12 +16,13 @@ from mlipkit.runs.building_data import _read
 from mlipkit.runs.folder import RunFolder, write_text
 from mlipkit.runs.places import idle_at
 from mlipkit.runs.spec import DynamicSpec, FittingSpec, TrainSpec
-from mlipkit.runs.spec_train import places_in
+from mlipkit.runs.spec_train import TasksSpec, places_in
 
 if TYPE_CHECKING:
     from mlipkit.data import FrameSet, Split
     from mlipkit.models import BasePotential, Potential
-    from mlipkit.training import TrainSettings
+    from mlipkit.strategies.taip import TaipOptions
+    from mlipkit.training import ObjectiveTerm, TrainSettings
 
 MAX_PARITY_POINTS = 20000
 
@@ -59,7 +60,7 @@ def split_frames(spec: FittingSpec, base: Path, sink: EventSink | None = None) -
     )  # fmt: skip
     train = parts.train
     if spec.n_train is not None and spec.n_train < len(train):
-        train = train.select(_fewer(train, spec.n_train, spec.split.seed, spec.kind == "dynamic"))
+        train = train.select(_fewer(train, spec.n_train, spec.split.seed, getattr(spec, "kind", "") == "dynamic"))
     elif spec.n_train is not None and spec.n_train > len(train):
         raise SpecError(
             "more frames than there are", where="n_train", expected=f"at most {len(train)}", found=spec.n_train
@@ -125,9 +126,10 @@ def run_training(spec: TrainSpec, files: RunFolder, base: Path, sink: EventSink,
     parts = split_frames(spec, base, sink)
     write_text(files.path / "split.json", json.dumps(parts.to_json()))
     potential = build_potential(spec, parts.train)
+    settings = settings_of(spec)
     result = train(
-        potential, parts.train, parts.validation, settings_of(spec), folder=files.path, sink=sink, control=control,
-        test=parts.test if len(parts.test) else None,
+        potential, parts.train, parts.validation, settings, folder=files.path, sink=sink, control=control,
+        test=parts.test if len(parts.test) else None, terms=terms_of(spec, potential, parts.train, settings),
     )  # fmt: skip
     facts: dict[str, Any] = {
         "metrics": {name: dict(figures) for name, figures in result.metrics.items()},
@@ -143,6 +145,27 @@ def run_training(spec: TrainSpec, files: RunFolder, base: Path, sink: EventSink,
     write_parity(potential, {"validation": parts.validation, "test": parts.test}, files.parity)
     sink(Saved(str(files.parity), "predictions beside labels"))
     return Finished("completed", ending_of(spec, result.ending), facts)
+
+
+def terms_of(
+    spec: TrainSpec, potential: Potential, frames: FrameSet, settings: TrainSettings
+) -> list[ObjectiveTerm] | None:
+    """Objective terms of a specification; None: the labels alone. The tasks get their heads, in place."""
+    if not spec.taip.enabled:
+        return None
+    from mlipkit.strategies.taip import SelfSupervised, attach
+    from mlipkit.training import EnergyForcesStress
+
+    options = tasks_of(spec.taip)
+    attach(potential, options, periodic=bool(frames.pbc.any()), seed=spec.seed)
+    return [EnergyForcesStress.from_settings(settings), SelfSupervised(options)]
+
+
+def tasks_of(spec: TasksSpec) -> TaipOptions:
+    """The tasks as `mlipkit.strategies.taip` takes them."""
+    from mlipkit.strategies.taip import TaipOptions
+
+    return TaipOptions(**spec.model_dump(exclude={"enabled"}))
 
 
 def ending_of(spec: FittingSpec, ending: str) -> str:

@@ -10,7 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +31,7 @@ from mlipkit.runs.spec import (
     LabelSpec,
     MDSpec,
     RelaxSpec,
+    TaipSpec,
     TrainSpec,
     WorkflowSpec,
     parse_spec,
@@ -187,6 +188,8 @@ def measure(spec: AnySpec, base: Path, begin: float) -> Estimate:
         return _measure_workflow(spec, base, begin)
     if isinstance(spec, IPIPSpec):
         return _measure_ipip(spec, base, begin)
+    if isinstance(spec, TaipSpec):
+        return _measure_taip(spec, base, begin)
     clock = _Clock()
     with tempfile.TemporaryDirectory(prefix="mlipkit-estimate-") as folder:
         files = RunFolder(Path(folder))
@@ -317,6 +320,20 @@ def _measure_ipip(spec: IPIPSpec, base: Path, begin: float) -> Estimate:
     steps = plan.budget.steps
     each = rates.finetune if rates.teacher_step is None else rates.teacher_step
     return Estimate(loaded - begin + seconds, process.peak_memory(), disk, steps, each, loaded - begin)
+
+
+def _measure_taip(spec: TaipSpec, base: Path, begin: float) -> Estimate:
+    """A training with the tasks is the dearest of the arms; all are taken to cost as much."""
+    from mlipkit.runs.building_taip import as_training
+    from mlipkit.runs.building_train import tasks_of
+    from mlipkit.strategies.taip.arms import arm_names
+
+    one = measure(as_training(spec).changed(taip=spec.taip.model_dump()), base, begin)
+    times = len(spec.seeds) * len(arm_names(tasks_of(spec.taip), spec.ablate))
+    return replace(
+        one, seconds=one.setup_s + times * (one.seconds - one.setup_s), steps=times * one.steps,
+        disk_bytes=times * one.disk_bytes,
+    )  # fmt: skip
 
 
 def _children_peak() -> int:

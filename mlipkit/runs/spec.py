@@ -32,6 +32,9 @@ from mlipkit.runs.spec_ipip import IPIPSpec
 from mlipkit.runs.spec_label import LabelSpec
 from mlipkit.runs.spec_md import ENSEMBLE_OPTIONS as ENSEMBLE_OPTIONS
 from mlipkit.runs.spec_md import MDSpec, RelaxSpec
+from mlipkit.runs.spec_taip import AdaptationSpec as AdaptationSpec
+from mlipkit.runs.spec_taip import AdaptationStudySpec as AdaptationStudySpec
+from mlipkit.runs.spec_taip import TaipSpec
 from mlipkit.runs.spec_train import ENCODER_OPTIONS as ENCODER_OPTIONS
 from mlipkit.runs.spec_train import WITH_VECTORS as WITH_VECTORS
 from mlipkit.runs.spec_train import FittingSpec as FittingSpec
@@ -39,6 +42,7 @@ from mlipkit.runs.spec_train import LossSpec as LossSpec
 from mlipkit.runs.spec_train import ModelSpec as ModelSpec
 from mlipkit.runs.spec_train import OptimiserSpec as OptimiserSpec
 from mlipkit.runs.spec_train import SplitSpec as SplitSpec
+from mlipkit.runs.spec_train import TasksSpec as TasksSpec
 from mlipkit.runs.spec_train import TrainSpec
 from mlipkit.runs.spec_workflow import EngineSpec as EngineSpec
 from mlipkit.runs.spec_workflow import EvaluationSpec as EvaluationSpec
@@ -48,7 +52,7 @@ from mlipkit.runs.spec_workflow import TuningOptimiserSpec as TuningOptimiserSpe
 from mlipkit.runs.spec_workflow import TuningSpec as TuningSpec
 from mlipkit.runs.spec_workflow import WorkflowSpec
 
-AnySpec = TrainSpec | FinetuneSpec | DynamicSpec | MDSpec | RelaxSpec | LabelSpec | WorkflowSpec | IPIPSpec
+AnySpec = TrainSpec | FinetuneSpec | DynamicSpec | MDSpec | RelaxSpec | LabelSpec | WorkflowSpec | IPIPSpec | TaipSpec
 Spec = Annotated[AnySpec, Field(discriminator="kind")]
 KINDS: dict[str, type[BaseSpec]] = {
     "train": TrainSpec,
@@ -59,6 +63,7 @@ KINDS: dict[str, type[BaseSpec]] = {
     "label": LabelSpec,
     "workflow": WorkflowSpec,
     "ipip": IPIPSpec,
+    "taip": TaipSpec,
 }
 
 

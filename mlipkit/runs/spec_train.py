@@ -99,6 +99,55 @@ class ModelSpec(Part):
         return self
 
 
+class TasksSpec(Part):
+    """Self-supervised tasks of TAIP, learned beside the labels, so that the potential can adapt when it is used."""
+
+    enabled: bool = Field(default=False, description="train with the tasks")
+    noise: float = Field(
+        default=1.0, ge=0, description="weight: which noise level separates two structures; 0: without"
+    )
+    types: float = Field(default=1.0, ge=0, description="weight: types of hidden atoms; 0: without")
+    pseudo_forces: float = Field(default=1.0, ge=0, description="weight: forces of hidden atoms; 0: without")
+    levels: int | None = Field(
+        default=None, ge=2, description="noise levels; empty: 50 for periodic frames, 30 for molecules"
+    )
+    sigma_max: float = Field(
+        default=10.0, gt=0, description="largest noise; 1 keeps molecules whole", json_schema_extra=unit("Å")
+    )
+    sigma_min: float = Field(default=0.01, gt=0, description="smallest noise", json_schema_extra=unit("Å"))
+    edges: Literal["rebuilt", "kept"] = Field(
+        default="rebuilt", description="neighbours of displaced structures: their own, or those of the clean ones"
+    )
+    pooling: Literal["sum", "mean"] = Field(
+        default="sum", description="over atoms in the noise task; mean where structures differ in size"
+    )
+    type_rate: float | None = Field(
+        default=None, ge=0, lt=1, description="share of hidden types; empty: 0.10 for periodic frames, else 0.15"
+    )
+    gamma: float = Field(default=1.0, ge=1, description="power of the loss of hidden types")
+    force_rate: float | None = Field(
+        default=None, ge=0, lt=1, description="share of hidden forces; empty: 0.05 for periodic frames, else 0.10"
+    )
+    mf_mode: Literal["paper", "authors"] = Field(
+        default="paper", description="hidden forces as printed, or as the authors' code does (decoder never trained)"
+    )
+    decoder: Literal["filter", "equivariant"] = Field(
+        default="filter", description="of hidden forces: as published, or one that turns with the structure"
+    )
+
+    @model_validator(mode="after")
+    def _every_option_acts(self):
+        if not self.enabled:
+            for name in type(self).model_fields:
+                if getattr(self, name) != type(self).model_fields[name].default:
+                    raise ValueError(f"{name}: has no effect unless enabled")
+        elif not (self.noise or self.types or self.pseudo_forces):
+            raise ValueError("noise, types, pseudo_forces: one of them needs a weight")
+        if self.sigma_min > self.sigma_max:
+            raise ValueError("sigma_min: is larger than sigma_max")
+        return refuse_idle(self, "mf_mode", {"decoder": ("paper",)})
+
+
 class LossSpec(Part):
     """What training makes small."""
 
@@ -209,6 +258,7 @@ class TrainSpec(FittingSpec):
     kind: Literal["train"] = "train"
     model: ModelSpec = ModelSpec()
     loss: LossSpec = LossSpec()
+    taip: TasksSpec = TasksSpec()
 
     @property
     def default_name(self) -> str:

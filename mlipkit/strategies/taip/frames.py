@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -44,11 +43,7 @@ class AdaptedFrames:
 
 def keys_of(frames: FrameSet) -> list[int]:
     """A number for each frame that is its own in every set and order."""
-    return [_number(frames.uid(index)) for index in range(len(frames))]
-
-
-def _number(uid: object) -> int:
-    return int.from_bytes(hashlib.blake2b(str(uid).encode(), digest_size=8).digest(), "little")
+    return [int(uid) for uid in np.asarray(frames.uids).tolist()]
 
 
 def predict_adapted(potential: Potential, frames: FrameSet, settings: AdaptSettings) -> AdaptedFrames:

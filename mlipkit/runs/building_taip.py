@@ -1,0 +1,101 @@
+"""Evaluations of TAIP: from the specification to frames, arms and the study."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlipkit.errors import SpecError
+from mlipkit.events import Control, EventSink, Finished, Saved
+from mlipkit.runs.building_data import _read
+from mlipkit.runs.building_forces import device_of
+from mlipkit.runs.building_train import build_potential, settings_of, split_frames, tasks_of
+from mlipkit.runs.folder import RunFolder, write_text
+from mlipkit.runs.places import idle_at, split_place
+from mlipkit.runs.spec import TaipSpec, TrainSpec
+from mlipkit.runs.spec_train import places_in
+
+if TYPE_CHECKING:
+    from mlipkit.data import FrameSet
+    from mlipkit.models import Potential
+    from mlipkit.strategies.taip.study import Study
+
+IN_DISTRIBUTION = "in distribution"
+"""Name of the test set that comes from the training frames."""
+
+
+def run_taip(spec: TaipSpec, files: RunFolder, base: Path, sink: EventSink, control: Control) -> Finished:
+    """Train, measure and judge what the specification says, or go on where the folder stands."""
+    from mlipkit.strategies.taip.study import NAME, evaluate_taip
+
+    parts = split_frames(spec, base, sink)
+    write_text(files.path / "split.json", json.dumps(parts.to_json()))
+    shifted = shifted_frames(spec, base, sink)
+    tests = {IN_DISTRIBUTION: _some(parts.test, spec.most)} if len(parts.test) else {}
+    tests |= {name: _some(frames, spec.most) for name, frames in shifted.items()}
+    training = as_training(spec)
+
+    def make(seed: int) -> Potential:
+        return build_potential(training.changed(seed=seed), parts.train).to(device_of(spec.device))
+
+    record = evaluate_taip(
+        study_of(spec), make, settings_of(training), parts.train, parts.validation, tests, shifted=list(shifted),
+        folder=files.path, sink=sink, control=control,
+    )  # fmt: skip
+    if record is None:
+        return Finished("stopped", "stopped by the user", {})
+    sink(Saved(str(files.path / NAME), "errors, controls and verdicts"))
+    one = next((v for v in record["verdicts"] if v["question"] == "adaptation" and v["test"] in (*shifted, *tests)), {})
+    facts: dict[str, Any] = {
+        "sentence": record["sentence"], "answer": one.get("answer", "undecided"),
+        "rates": {str(seed["seed"]): seed["rate"] for seed in record["seeds"]},
+        "seconds_per_frame": record["seeds"][0]["seconds"], "training_s": record["seeds"][0]["training_s"],
+        "frames": {"train": len(parts.train), "validation": len(parts.validation)},
+        "tests": {name: len(frames) for name, frames in tests.items()},
+    }  # fmt: skip
+    return Finished("completed", record["sentence"], facts)
+
+
+def as_training(spec: TaipSpec) -> TrainSpec:
+    """One of the trainings, as a run of its own would say it."""
+    shared = {name: getattr(spec, name) for name in TrainSpec.model_fields if name in TaipSpec.model_fields}
+    return TrainSpec(**{name: value for name, value in shared.items() if name not in ("kind", "taip")})
+
+
+def study_of(spec: TaipSpec) -> Study:
+    """The study as `mlipkit.strategies.taip` takes it."""
+    from mlipkit.strategies.taip import AdaptSettings
+    from mlipkit.strategies.taip.study import Study
+
+    options, how = tasks_of(spec.taip), spec.adaptation
+    weights: dict[str, Any] = options.weights
+    return Study(
+        options=options,
+        adaptation=AdaptSettings(optimiser=how.optimiser, together=how.together, seed=how.seed, **weights),
+        rates=tuple(how.rates), seeds=tuple(spec.seeds), noise_sigma=spec.noise_sigma, ablate=spec.ablate,
+        features=spec.features, repeats=how.repeats, effect=spec.effect,
+    )  # fmt: skip
+
+
+def shifted_frames(spec: TaipSpec, base: Path, sink: EventSink | None = None) -> dict[str, FrameSet]:
+    """Test sets out of distribution by name: the name of their file, numbered where it repeats."""
+    reading: dict[str, Any] = {"keys": spec.keys, "units": spec.units, "unconverged": spec.unconverged}
+    reading["allow_partial"] = True
+    idle = idle_at(spec.frame_places, base, reading)
+    found: dict[str, FrameSet] = {}
+    for text in places_in(spec.shifted):
+        path = split_place(text)[0]
+        name = path.rpartition("/")[2].rpartition(":")[2].partition(".")[0] or text
+        found[name if name not in found else f"{name}_{len(found)}"] = _read([text], base, sink, reading, idle)
+    if not found and not (spec.test or spec.split.test):
+        raise SpecError("no frames to judge by", where="shifted", hint="Name test frames out of distribution")
+    return found
+
+
+def _some(frames: FrameSet, most: int | None) -> FrameSet:
+    if most is None or len(frames) <= most:
+        return frames
+    return frames.select(np.unique(np.linspace(0, len(frames) - 1, most).round().astype(int)))

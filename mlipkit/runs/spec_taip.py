@@ -1,0 +1,128 @@
+"""Specifications of TAIP: the tasks in a training, adaptation in a simulation, and the evaluation with its controls.
+
+What runs with them write beside the usual, for whoever looks at it:
+
+- ``series/training`` of a training with tasks: loss_noise, loss_types, loss_pseudo_forces (mean over structures, before
+  their weights), noise_recognised (share); the same as ``train_*`` in ``series/validation``.
+- ``series/adaptation`` of every simulation that adapts, a row per step: step, self_supervised (weighted sum),
+  loss_noise, loss_types, loss_pseudo_forces, gradient (norm), change (norm of the step, 0 where none was taken), drift
+  (norm of weights minus trained weights), adapted (1 where a step was taken: with "threshold" a crossing), threshold.
+- an evaluation's ``taip.json``: see `mlipkit.strategies.taip.study`; its first sentence is the reason of `Finished`.
+  Facts of `Finished`: sentence, answer, rates (by seed), seconds_per_frame, training_s, frames, tests. Events:
+  `Message` "ARM, seed N: trained in ...", "Seed N, adaptation step ...: errors", and those of every training in turn.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from mlipkit.runs.part import Part, refuse_idle, unit
+from mlipkit.runs.spec_train import FittingSpec, LossSpec, ModelSpec, TasksSpec, places_in
+
+
+def _several(value: object) -> object:
+    """``"1e-5, 1e-4"`` as a list, as one types it on the command line."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.strip("[] ").split(",") if part.strip()]
+    return value if isinstance(value, list | tuple) else [value]
+
+
+Rate = Annotated[float, Field(gt=0)]
+
+
+class AdaptationStudySpec(Part):
+    """How potentials adapt in the evaluation; the step is chosen on validation frames."""
+
+    optimiser: Literal["adam_fresh", "sgd", "adam_kept"] = Field(
+        default="adam_fresh",
+        description="a new Adam for every structure, plain gradient, or one Adam that goes from structure to structure",
+    )
+    rates: Annotated[list[Rate], Field(min_length=1), BeforeValidator(_several)] = Field(
+        default=[1e-7, 1e-6, 1e-5, 1e-4, 1e-3], description="adaptation steps that are tried on the validation frames"
+    )
+    together: int = Field(
+        default=1, ge=1, description="frames that share a step; with more than one, predictions depend on company"
+    )
+    seed: int = Field(default=0, ge=0, description="random seed of noise and hidden atoms")
+    repeats: int = Field(
+        default=3, ge=2, description="seeds of noise and hidden atoms that repeatability is taken from"
+    )
+
+
+class TaipSpec(FittingSpec):
+    """Does test-time adaptation help? Trains the cure and its controls for each seed, adapts, measures, judges."""
+
+    kind: Literal["taip"] = "taip"
+    shifted: str | list[str] = Field(
+        default="", description="test frames out of distribution; a list has a test set for each place"
+    )
+    model: ModelSpec = ModelSpec()
+    loss: LossSpec = LossSpec()
+    taip: TasksSpec = TasksSpec(enabled=True)
+    adaptation: AdaptationStudySpec = AdaptationStudySpec()
+    seeds: Annotated[list[int], Field(min_length=1), BeforeValidator(_several)] = Field(
+        default=[0, 1, 2], description="seeds of the trainings; fewer than three say little"
+    )
+    noise_sigma: float = Field(
+        default=0.02, gt=0, description="control: displacements of noise augmentation", json_schema_extra=unit("Å")
+    )
+    ablate: bool = Field(default=False, description="also train without each of the tasks")
+    features: bool = Field(default=False, description="also measure how far features shift (needs scikit-learn)")
+    effect: float = Field(default=0.3, gt=0, lt=1, description="smallest gain of interest, as a share of the error")
+    most: int | None = Field(default=None, ge=2, description="frames of a test set at most, evenly spaced; empty: all")
+
+    PLACES: ClassVar = ("data", "validation", "test", "shifted")
+    CHANGEABLE: ClassVar = ("threads",)
+
+    @property
+    def frame_places(self) -> list[str]:
+        return [*super().frame_places, *places_in(self.shifted)]
+
+    @property
+    def default_name(self) -> str:
+        return f"taip_{self.model.encoder}"
+
+    @model_validator(mode="after")
+    def _parts_fit(self):
+        if not self.taip.enabled:
+            raise ValueError("taip.enabled: an evaluation of the tasks needs them")
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError("seeds: each once")
+        return self
+
+
+class AdaptationSpec(Part):
+    """Adaptation while a simulation goes on: which steps adapt, and what is kept of it."""
+
+    strategy: Literal["none", "nonsaving", "save_every", "save_every_k", "threshold"] = Field(
+        default="none",
+        description="none: trained weights; nonsaving: each step from the trained weights (recommended by the paper); "
+        "save_every: each step from the last; save_every_k: every k-th step; threshold: where the loss is larger",
+    )
+    rate: float = Field(default=1e-5, ge=0, description="adaptation step")
+    optimiser: Literal["adam_fresh", "sgd", "adam_kept"] = Field(
+        default="adam_fresh", description="a new Adam for every step, plain gradient, or one Adam all along"
+    )
+    every: int = Field(default=100, ge=1, description="save_every_k: steps between two adaptations")
+    threshold: float | None = Field(
+        default=None,
+        description="threshold: self-supervised loss above which to adapt; 99th percentile of the validation frames "
+        "in the paper's spirit, from mlipkit.strategies.taip.loss_threshold",
+    )
+    direction: Literal["gradient", "random"] = Field(
+        default="gradient", description="random: the control, a step of equal length with random signs"
+    )
+    seed: int = Field(default=0, ge=0, description="random seed of noise and hidden atoms")
+
+    @model_validator(mode="after")
+    def _every_option_acts(self):
+        acting = ("nonsaving", "save_every", "save_every_k", "threshold")
+        fields = dict.fromkeys(("rate", "optimiser", "direction", "seed"), acting)
+        refuse_idle(self, "strategy", {**fields, "every": ("save_every_k",), "threshold": ("threshold",)})
+        if self.strategy == "threshold" and self.threshold is None:
+            raise ValueError("threshold: the strategy of this name needs a number")
+        if self.strategy == "nonsaving" and self.optimiser == "adam_kept":
+            raise ValueError("optimiser: moments that are kept go with weights that are kept, not with nonsaving")
+        return self

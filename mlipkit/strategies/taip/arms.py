@@ -1,0 +1,92 @@
+"""The potentials that adaptation is judged with: same frames, same start, same steps; one loss more, or none.
+
+==========  ===========================================================================
+arm         trained on
+==========  ===========================================================================
+baseline    labels
+noise       labels, and the same labels on displaced structures (`NoisyLabels`)
+taip        labels and the self-supervised tasks
+without X   as taip, without the task X (ablation in training)
+==========  ===========================================================================
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlipkit.events import Control, EventSink, Message, always_run, ignore
+from mlipkit.models import Potential, load
+from mlipkit.strategies.taip.options import TASKS, TaipOptions, attach
+from mlipkit.strategies.taip.term import NoisyLabels, SelfSupervised
+from mlipkit.training import EnergyForcesStress, ObjectiveTerm, train
+
+if TYPE_CHECKING:
+    from mlipkit.data import FrameSet
+    from mlipkit.training import TrainSettings
+
+BASELINE, NOISE, TAIP = "baseline", "noise", "taip"
+ABLATIONS = {f"without_{task}": task for task in TASKS}
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A trained potential.
+
+    Attributes:
+        name: see the module. seed: of weights, order and noise.
+        training_s: seconds of its training. steps: optimiser steps. best_epoch: of the weights that were chosen.
+    """
+
+    name: str
+    seed: int
+    potential: Potential
+    training_s: float
+    steps: int
+    best_epoch: int
+
+
+def train_arm(
+    name: str, seed: int, make: Callable[[int], Potential], frames: FrameSet, validation: FrameSet,
+    settings: TrainSettings, options: TaipOptions, *, folder: Path, noise_sigma: float = 0.02,
+    sink: EventSink = ignore, control: Control = always_run,
+) -> Arm | None:  # fmt: skip
+    """Train one arm, or go on where its folder stands.
+
+    Args:
+        name: "baseline", "noise", "taip" or a name in `ABLATIONS`.
+        make: seed -> potential with fresh weights.
+        settings: seeds are replaced by `seed`.
+        options: of the tasks.
+        noise_sigma: Å, of the arm "noise".
+
+    Returns:
+        None when the user stopped it.
+    """
+    settings = replace(settings, shuffle_seed=seed, noise_seed=seed)
+    supervised = EnergyForcesStress.from_settings(settings)
+    terms: list[ObjectiveTerm] = [supervised]
+    potential = make(seed)
+    if name == NOISE:
+        terms.append(NoisyLabels(supervised, noise_sigma))
+    elif name != BASELINE:
+        if name in ABLATIONS:
+            options = replace(options, **{ABLATIONS[name]: 0.0})
+        attach(potential, options, periodic=bool(frames.pbc.any()), seed=seed)
+        terms.append(SelfSupervised(options))
+    result = train(potential, frames, validation, settings, folder=folder, sink=sink, control=control, terms=terms)
+    if result.state == "stopped":
+        return None
+    found = load(result.best, device=potential.device)
+    assert isinstance(found, Potential)
+    sink(Message(f"{name}, seed {seed}: trained in {result.seconds:.0f} s, {result.step} steps"))
+    return Arm(name, seed, found.eval(), result.seconds, result.step, result.best_epoch)
+
+
+def arm_names(options: TaipOptions, ablate: bool) -> list[str]:
+    """Arms of a study, the cure last but for its ablations."""
+    active: Iterable[str] = (f"without_{task}" for task in TASKS if options.weights[task])
+    several = sum(weight > 0 for weight in options.weights.values()) > 1
+    return [BASELINE, NOISE, TAIP, *(active if ablate and several else ())]

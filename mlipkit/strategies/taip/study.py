@@ -1,0 +1,218 @@
+"""The whole evaluation: every seed's arms trained, measured beside their controls, and judged.
+
+A folder holds ``seed_K/ARM/`` (trainings), ``seed_K/measured.npz`` with ``measured.json``, at the end ``taip.json``:
+
+=============  ============================================================================
+key            content
+=============  ============================================================================
+sentence       the verdict, first thing in a report
+verdicts       records of `verdicts.verdicts`: test, quantity, question, answer, sentence, ratio, lower, upper, ...
+ratios         error over the baseline's for off, adapted, random, noise, only_X, without_X
+seeds          per seed: rate, scan (step -> validation error), scan_tests (an oracle's), correlation, repeat, change,
+               seconds per frame, training_s, steps
+shifts         feature shift (`FeatureShift`) per test set and feature set, of the first seed; when asked for
+=============  ============================================================================
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mlipkit.data.whole import write_whole
+from mlipkit.errors import DataError, SpecError
+from mlipkit.events import Control, EventSink, Message, always_run, ignore
+from mlipkit.strategies.taip.adapt import AdaptSettings
+from mlipkit.strategies.taip.arms import BASELINE, NOISE, Arm, arm_names, train_arm
+from mlipkit.strategies.taip.measuring import ADAPTED, OFF, RANDOM, RATES, Measured, measure
+from mlipkit.strategies.taip.options import TaipOptions
+from mlipkit.strategies.taip.verdicts import PUBLISHED, first_sentence, ratios, verdicts
+
+if TYPE_CHECKING:
+    from mlipkit.data import FrameSet
+    from mlipkit.models import Potential
+    from mlipkit.training import TrainSettings
+
+NAME = "taip.json"
+ARRAYS, RECORD = "measured.npz", "measured.json"
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is studied.
+
+    Attributes:
+        options: the tasks. adaptation: settings but for the rate, which is chosen. rates: steps to choose from.
+        seeds: of the trainings; three at least for a verdict worth its name.
+        noise_sigma: Å, of the control with noise augmentation.
+        ablate: also train without each task.
+        features: also measure the shift of features (needs scikit-learn).
+        repeats: seeds of the draws for the repeatability.
+        effect: smallest gain of interest.
+    """
+
+    options: TaipOptions = field(default_factory=TaipOptions)
+    adaptation: AdaptSettings = field(default_factory=AdaptSettings)
+    rates: tuple[float, ...] = RATES
+    seeds: tuple[int, ...] = (0, 1, 2)
+    noise_sigma: float = 0.02
+    ablate: bool = False
+    features: bool = False
+    repeats: int = 3
+    effect: float = PUBLISHED
+
+    def __post_init__(self) -> None:
+        if not self.seeds or len(set(self.seeds)) < len(self.seeds):
+            raise SpecError("one seed or several different ones", where="seeds", found=list(self.seeds))
+        if not self.rates or min(self.rates) <= 0:
+            raise SpecError("adaptation steps above 0", where="rates", found=list(self.rates))
+
+
+def evaluate_taip(
+    study: Study, make: Callable[[int], Potential], settings: TrainSettings, train_frames: FrameSet,
+    validation: FrameSet, tests: Mapping[str, FrameSet], *, shifted: Sequence[str], folder: Path | str,
+    sink: EventSink = ignore, control: Control = always_run,
+) -> dict[str, Any] | None:  # fmt: skip
+    """Train, measure and judge, or go on where the folder stands.
+
+    Args:
+        make: seed -> potential with fresh weights.
+        settings: of every training; its seeds are those of the study.
+        train_frames, validation: in distribution. tests: by name. shifted: which of them are out of distribution.
+
+    Returns:
+        What is written to ``taip.json``; None when the user stopped it.
+
+    Raises:
+        DataError: a test set without a label, or none.
+    """
+    if not tests:
+        raise DataError("no test set", where="tests")
+    for name, frames in tests.items():
+        if not (frames.has("energy").any() or frames.has("forces").any()):
+            raise DataError("a test set without labels", where=name)
+    folder = Path(folder)
+    measured: list[Measured] = []
+    for number, seed in enumerate(study.seeds):
+        place = folder / f"seed_{seed}"
+        found = recall(place)
+        if found is None:
+            arms: dict[str, Arm] = {}
+            for name in arm_names(study.options, study.ablate):
+                arm = train_arm(
+                    name, seed, make, train_frames, validation, settings, study.options, folder=place / name,
+                    noise_sigma=study.noise_sigma, sink=sink, control=control,
+                )  # fmt: skip
+                if arm is None:
+                    return None
+                arms[name] = arm
+            found = measure(
+                arms, validation, tests, study.adaptation, rates=study.rates, repeats=study.repeats,
+                train_frames=train_frames if study.features and number == 0 else None,
+            )  # fmt: skip
+            keep(found, place)
+            sink(Message(_said(found)))
+        measured.append(found)
+    record = judged(study, measured, shifted)
+    write_whole(folder / NAME, (json.dumps(record, indent=1) + "\n").encode())
+    sink(Message(record["sentence"]))
+    return record
+
+
+def judged(study: Study, measured: Sequence[Measured], shifted: Sequence[str]) -> dict[str, Any]:
+    """The record of a study from the errors of its seeds."""
+    found = verdicts(measured, study.effect)
+    columns = [column for column in next(iter(measured[0].errors.values())) if column != BASELINE]
+    return {
+        "sentence": first_sentence(found, shifted),
+        "shifted": list(shifted),
+        "verdicts": found,
+        "ratios": [row for column in columns for row in ratios(measured, column)],
+        "seeds": [_facts(one) for one in measured],
+        "shifts": _shifts(measured[0]) if study.features else {},
+    }
+
+
+def _facts(one: Measured) -> dict[str, Any]:
+    names = ("correlation", "repeat", "change", "seconds", "training_s", "steps")
+    return {
+        "seed": one.seed, "rate": one.rate, "scan": {f"{rate:g}": error for rate, error in one.scan.items()},
+        "scan_tests": {
+            test: {f"{rate:g}": error for rate, error in found.items()} for test, found in one.scan_tests.items()
+        },
+        **{name: getattr(one, name) for name in names},
+    }  # fmt: skip
+
+
+def _shifts(one: Measured) -> dict[str, Any]:
+    from mlipkit.analysis.feature_shift import feature_shifts
+
+    if "train" not in one.features:
+        return {}
+    train = one.features["train"]
+    return {
+        test: {
+            name: asdict(shift)
+            for name, shift in feature_shifts({kind: (train[kind], found[kind]) for kind in found}).items()
+        }
+        for test, found in one.features.items()
+        if test != "train"
+    }
+
+
+def _said(one: Measured) -> str:
+    parts = []
+    for test, columns in one.errors.items():
+        quantity = "forces" if "forces" in columns[OFF] else "energy"
+        figures = (f"{name} {columns[name][quantity].mean():.4g}" for name in (BASELINE, NOISE, OFF, ADAPTED, RANDOM))
+        parts.append(f"{test}: {quantity} {', '.join(figures)}")
+    return f"Seed {one.seed}, adaptation step {one.rate:g}. {'; '.join(parts)}"
+
+
+def keep(found: Measured, folder: Path) -> None:
+    """Write the errors of a seed."""
+    arrays: dict[str, np.ndarray] = {}
+    for test, columns in found.errors.items():
+        arrays[f"uid/{test}"] = np.asarray(found.uids[test], np.uint64)
+        for column, quantities in columns.items():
+            for quantity, values in quantities.items():
+                arrays[f"error/{test}/{column}/{quantity}"] = values
+    for test, sets in found.features.items():
+        arrays |= {f"feature/{test}/{name}": values for name, values in sets.items()}
+    partial = folder / f".{ARRAYS}.part.npz"
+    folder.mkdir(parents=True, exist_ok=True)
+    np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
+    partial.replace(folder / ARRAYS)
+    # Last: where it stands, the arrays do too.
+    write_whole(folder / RECORD, json.dumps(_facts(found)).encode())
+
+
+def recall(folder: Path) -> Measured | None:
+    """The errors of a seed, None where they are not all there."""
+    if not (folder / RECORD).is_file() or not (folder / ARRAYS).is_file():
+        return None
+    facts = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    errors: dict[str, dict[str, dict[str, np.ndarray]]] = {}
+    uids: dict[str, list[int]] = {}
+    features: dict[str, dict[str, np.ndarray]] = {}
+    with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
+        for key in arrays.files:
+            kind, *rest = key.split("/")
+            if kind == "error":
+                test, column, quantity = rest
+                errors.setdefault(test, {}).setdefault(column, {})[quantity] = arrays[key]
+            elif kind == "uid":
+                uids[rest[0]] = arrays[key].tolist()
+            else:
+                features.setdefault(rest[0], {})[rest[1]] = arrays[key]
+    numbers = {name: {float(rate): error for rate, error in scan.items()} for name, scan in
+               {"": facts["scan"], **facts["scan_tests"]}.items()}  # fmt: skip
+    return Measured(
+        facts["seed"], facts["rate"], numbers.pop(""), errors, uids, numbers, facts["correlation"], facts["repeat"],
+        facts["change"], facts["seconds"], facts["training_s"], facts["steps"], features,
+    )  # fmt: skip
