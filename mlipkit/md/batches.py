@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -19,6 +19,11 @@ from mlipkit.md.simulation import simulate
 from mlipkit.md.state import MDState
 
 PLAN = "batches.json"
+
+
+@runtime_checkable
+class _Parted(Protocol):
+    def part(self, replicas: Sequence[int]) -> ForceFunction: ...
 
 
 def simulate_batches(
@@ -101,7 +106,8 @@ def go_through(
         forces.check_number(state)
     for number, members in enumerate(plan):
         heard = _share_of(sink, number, len(plan), steps)
-        mine = forces.part(members) if isinstance(forces, CalculatorForces) else forces
+        # A provider that keeps something for each replica has to know which ones it is given.
+        mine = forces.part(members) if isinstance(forces, _Parted) else forces
         if not run(state.select(members), mine, members, f"{name}_{number:03d}", heard, True):
             return
 

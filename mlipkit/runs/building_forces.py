@@ -16,29 +16,58 @@ from mlipkit.runs.spec import MDSpec, RelaxSpec
 if TYPE_CHECKING:
     from ase import Atoms
 
-    from mlipkit.md.forces import ForceFunction
+    from mlipkit.md.forces import ForceFunction, PotentialForces
     from mlipkit.models import BasePotential
 
 SKIN = 0.5
 
 
-def build_forces(spec: MDSpec | RelaxSpec, base: Path) -> ForceFunction:
-    """Force provider of a specification: a trained potential or a calculator from a factory."""
-    from mlipkit.md.forces import CalculatorForces, PotentialForces
+def build_forces(spec: MDSpec | RelaxSpec, base: Path, folder: Path | None = None) -> ForceFunction:
+    """Force provider of a specification: a trained potential or a calculator from a factory.
+
+    Args:
+        folder: of the run, where a potential that adapts keeps its series; None: it keeps none.
+    """
+    from mlipkit.md.forces import CalculatorForces
     from mlipkit.models import BasePotential, load
 
     stress = spec.cell if isinstance(spec, RelaxSpec) else spec.ensemble == "npt"
     if factory_of(spec.potential) is not None:
         made: Any = load_factory(spec.potential, base)()
         if isinstance(made, BasePotential):
-            return PotentialForces(_placed(made, spec), skin=SKIN, stress=stress)
+            return _forces(_placed(made, spec), spec, stress, folder)
+        if isinstance(spec, MDSpec) and spec.adaptation.strategy != "none":
+            raise SpecError("only a trained potential with self-supervised tasks adapts", where="adaptation",
+                            found=spec.potential)  # fmt: skip
         if not hasattr(made, "get_property"):
             raise SpecError(
                 "the factory gives no calculator", where=("potential", spec.potential),
                 expected="an ASE calculator or a Potential", found=type(made).__name__,
             )  # fmt: skip
         return CalculatorForces(made, stress=stress)
-    return PotentialForces(_placed(load(source_of(spec.potential, base)), spec), skin=SKIN, stress=stress)
+    return _forces(_placed(load(source_of(spec.potential, base)), spec), spec, stress, folder)
+
+
+def _forces(potential: BasePotential, spec: MDSpec | RelaxSpec, stress: bool, folder: Path | None) -> PotentialForces:
+    from mlipkit.md.forces import PotentialForces
+
+    if isinstance(spec, RelaxSpec) or spec.adaptation.strategy == "none":
+        return PotentialForces(potential, skin=SKIN, stress=stress)
+    from mlipkit.models import Potential
+    from mlipkit.strategies.taip import AdaptedForces, AdaptSettings, MDAdaptation, heads_of
+
+    heads_of(potential, spec.potential)
+    assert isinstance(potential, Potential)
+    how = spec.adaptation
+    return AdaptedForces(
+        potential,
+        MDAdaptation(
+            how.strategy, AdaptSettings(how.rate, how.optimiser, seed=how.seed, direction=how.direction), how.every,
+            how.threshold,
+        ),
+        skin=SKIN, stress=stress,
+        folders=None if folder is None else [folder / row["folder"] for row in spec.table()],
+    )  # fmt: skip
 
 
 def check_starts(forces: ForceFunction, starts: Iterable[tuple[str, Atoms]]) -> None:

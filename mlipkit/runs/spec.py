@@ -16,6 +16,7 @@ import yaml
 from pydantic import Field
 
 from mlipkit.errors import SpecError, nearest
+from mlipkit.runs.spec_adaptation import AdaptationSpec as AdaptationSpec
 from mlipkit.runs.spec_base import BaseSpec
 from mlipkit.runs.spec_dynamic import CurriculumSpec as CurriculumSpec
 from mlipkit.runs.spec_dynamic import DynamicOptimiserSpec as DynamicOptimiserSpec
@@ -32,7 +33,6 @@ from mlipkit.runs.spec_ipip import IPIPSpec
 from mlipkit.runs.spec_label import LabelSpec
 from mlipkit.runs.spec_md import ENSEMBLE_OPTIONS as ENSEMBLE_OPTIONS
 from mlipkit.runs.spec_md import MDSpec, RelaxSpec
-from mlipkit.runs.spec_taip import AdaptationSpec as AdaptationSpec
 from mlipkit.runs.spec_taip import AdaptationStudySpec as AdaptationStudySpec
 from mlipkit.runs.spec_taip import TaipSpec
 from mlipkit.runs.spec_train import ENCODER_OPTIONS as ENCODER_OPTIONS

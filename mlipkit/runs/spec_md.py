@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from mlipkit.errors import nearest
 from mlipkit.runs.limits import CHECKS, check_limit
 from mlipkit.runs.part import Part, refuse_idle, unit
+from mlipkit.runs.spec_adaptation import AdaptationSpec
 from mlipkit.runs.spec_base import BaseSpec
 
 ENSEMBLE_OPTIONS: dict[str, tuple[str, ...]] = {
@@ -113,6 +114,7 @@ class MDSpec(BaseSpec):
         description="limits of stability checks, for example {max_force: 50}; {overlap: false} switches one off",
     )
     outside: OutsideSpec = OutsideSpec()
+    adaptation: AdaptationSpec = AdaptationSpec()
     checkpoint_every: int = Field(default=1000, ge=1, description="steps between checkpoints")
     replicas: int = Field(
         default=1, ge=1, description="copies of each start at each temperature, with different random numbers"

@@ -1,6 +1,6 @@
-"""Specifications of TAIP: the tasks in a training, adaptation in a simulation, and the evaluation with its controls.
+"""Specification of the evaluation of TAIP with its controls.
 
-What runs with them write beside the usual, for whoever looks at it:
+What runs with TAIP write beside the usual, for whoever looks at it:
 
 - ``series/training`` of a training with tasks: loss_noise, loss_types, loss_pseudo_forces (mean over structures, before
   their weights), noise_recognised (share); the same as ``train_*`` in ``series/validation``.
@@ -18,7 +18,7 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from mlipkit.runs.part import Part, refuse_idle, unit
+from mlipkit.runs.part import Part, unit
 from mlipkit.runs.spec_train import FittingSpec, LossSpec, ModelSpec, TasksSpec, places_in
 
 
@@ -90,39 +90,4 @@ class TaipSpec(FittingSpec):
             raise ValueError("taip.enabled: an evaluation of the tasks needs them")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError("seeds: each once")
-        return self
-
-
-class AdaptationSpec(Part):
-    """Adaptation while a simulation goes on: which steps adapt, and what is kept of it."""
-
-    strategy: Literal["none", "nonsaving", "save_every", "save_every_k", "threshold"] = Field(
-        default="none",
-        description="none: trained weights; nonsaving: each step from the trained weights (recommended by the paper); "
-        "save_every: each step from the last; save_every_k: every k-th step; threshold: where the loss is larger",
-    )
-    rate: float = Field(default=1e-5, ge=0, description="adaptation step")
-    optimiser: Literal["adam_fresh", "sgd", "adam_kept"] = Field(
-        default="adam_fresh", description="a new Adam for every step, plain gradient, or one Adam all along"
-    )
-    every: int = Field(default=100, ge=1, description="save_every_k: steps between two adaptations")
-    threshold: float | None = Field(
-        default=None,
-        description="threshold: self-supervised loss above which to adapt; 99th percentile of the validation frames "
-        "in the paper's spirit, from mlipkit.strategies.taip.loss_threshold",
-    )
-    direction: Literal["gradient", "random"] = Field(
-        default="gradient", description="random: the control, a step of equal length with random signs"
-    )
-    seed: int = Field(default=0, ge=0, description="random seed of noise and hidden atoms")
-
-    @model_validator(mode="after")
-    def _every_option_acts(self):
-        acting = ("nonsaving", "save_every", "save_every_k", "threshold")
-        fields = dict.fromkeys(("rate", "optimiser", "direction", "seed"), acting)
-        refuse_idle(self, "strategy", {**fields, "every": ("save_every_k",), "threshold": ("threshold",)})
-        if self.strategy == "threshold" and self.threshold is None:
-            raise ValueError("threshold: the strategy of this name needs a number")
-        if self.strategy == "nonsaving" and self.optimiser == "adam_kept":
-            raise ValueError("optimiser: moments that are kept go with weights that are kept, not with nonsaving")
         return self

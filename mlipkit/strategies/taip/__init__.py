@@ -2,6 +2,7 @@
 10.1038/s41467-025-57101-4), with the controls that tell whether it helps."""
 
 from mlipkit.strategies.taip.adapt import Adapter, AdaptSettings, Found
+from mlipkit.strategies.taip.forces import AdaptedForces, MDAdaptation
 from mlipkit.strategies.taip.frames import AdaptedFrames, loss_threshold, predict_adapted
 from mlipkit.strategies.taip.options import TASKS, Heads, TaipOptions, attach, heads_of
 from mlipkit.strategies.taip.term import FIGURES, HIT, NoisyLabels, SelfSupervised, published
@@ -11,10 +12,12 @@ __all__ = [
     "HIT",
     "TASKS",
     "AdaptSettings",
+    "AdaptedForces",
     "AdaptedFrames",
     "Adapter",
     "Found",
     "Heads",
+    "MDAdaptation",
     "NoisyLabels",
     "SelfSupervised",
     "TaipOptions",

@@ -16,6 +16,7 @@ that results depend on no order, unless moments are kept.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -131,9 +132,19 @@ class Adapter:
 
     def gradient(self, graph: Graph, keys: Sequence[int]) -> tuple[list[Tensor], TaskLosses]:
         """Gradient of the mean loss over the structures in every adapted weight, and their losses."""
+        slopes, found = self.gradient_where(graph, keys, -math.inf)
+        assert slopes is not None
+        return slopes, found
+
+    def gradient_where(
+        self, graph: Graph, keys: Sequence[int], threshold: float
+    ) -> tuple[list[Tensor] | None, TaskLosses]:
+        """As `gradient`; None where the mean loss is not above the threshold."""
         with self._asking():
             found = self.losses(graph, keys)
             total = found.total(self.settings.weights).mean()
+            if threshold > -math.inf and not float(total.detach()) > threshold:
+                return None, found
             slopes = torch.autograd.grad(total, self.parameters, allow_unused=True)
         return self._without_mask(
             [torch.zeros_like(p) if g is None else g for g, p in zip(slopes, self.parameters, strict=True)]
@@ -193,7 +204,11 @@ class Adapter:
     def move(self, graph: Graph, keys: Sequence[int]) -> Found:
         """Take the step and stay there."""
         slopes, found = self.gradient(graph, keys)
-        steps = self.step(slopes, keys[0])
+        return self.take(slopes, found, keys[0])
+
+    def take(self, slopes: Sequence[Tensor], found: TaskLosses, key: int) -> Found:
+        """Go where these gradients lead, and stay there."""
+        steps = self.step(slopes, key)
         with torch.no_grad():
             _all._foreach_add_(self.parameters, steps)
         return self.found(found, [_norm(slopes)], [_norm(steps)])
@@ -258,22 +273,43 @@ class Adapter:
         Raises:
             SpecError: moments are kept from structure to structure.
         """
+        stack = Stacked(self.potential, graph.n_systems, int(graph.n_atoms[0]))
+        found, _ = self.move_each(stack, graph, keys)
+        return self.predict_stack(stack, graph), found
+
+    def predict_stack(self, stack: Stacked, graph: Graph) -> Prediction:
+        """Energies and forces of the structures of a stack with its weights."""
+        with self._asking():
+            return stack.predict(graph)
+
+    def move_each(
+        self, stack: Stacked, graph: Graph, keys: Sequence[int], threshold: float | None = None
+    ) -> tuple[Found, np.ndarray]:
+        """Take every structure's step in the stack's weights; with a threshold only where the loss exceeds it.
+
+        Returns:
+            What was seen, and whether each structure moved, 0 or 1 [S].
+        """
         if self.settings.optimiser == "adam_kept":
             raise SpecError("goes from structure to structure, one at a time", where="optimiser", found="adam_kept")
-        stack = Stacked(self.potential, graph.n_systems, int(graph.n_atoms[0]))
+        zero = torch.zeros(graph.n_systems, dtype=torch.float64, device=graph.positions.device)
         with self._asking():
             given = self.losses(graph, keys, stack.encode)
-            slopes = torch.autograd.grad(
-                given.total(self.settings.weights).sum(), list(stack.weights), allow_unused=True
-            )
+            total = given.total(self.settings.weights)
+            moving = torch.ones_like(zero) if threshold is None else (total.detach() > threshold).double()
+            if not moving.any():
+                return replace(
+                    self.found(given, [zero[0]], [zero[0]]), gradient=zero, change=zero
+                ), moving.cpu().numpy()
+            slopes = torch.autograd.grad(total.sum(), list(stack.weights), allow_unused=True)
         steps, norms = self._steps_each(stack, slopes, keys)
         with torch.no_grad():
+            if threshold is not None:
+                steps = [step * moving.to(step.dtype).view(-1, *[1] * (step.ndim - 1)) for step in steps]
             stack.weights = _all._foreach_add([w.detach() for w in stack.weights], steps)
-            changes = sum(step.flatten(1).square().sum(1) for step in steps)
-        assert isinstance(changes, Tensor)
-        found = replace(self.found(given, [changes[0]], [changes[0]]), gradient=norms.sqrt(), change=changes.sqrt())
-        with self._asking():
-            return stack.predict(graph), found
+            changes = torch.stack([step.flatten(1).square().sum(1) for step in steps]).sum(0)
+        found = replace(self.found(given, [zero[0]], [zero[0]]), gradient=norms.sqrt(), change=changes.sqrt())
+        return found, moving.cpu().numpy()
 
     def _steps_each(
         self, stack: Stacked, slopes: Sequence[Tensor | None], keys: Sequence[int]

@@ -39,16 +39,21 @@ class Stacked:
 
     Args:
         potential: gives architecture, and the weights that all begin with.
+        weights: others to begin with, [S,...] each.
 
     Attributes:
         weights: in the order of `potential.encoder_parameters()`; leaves that ask for gradients.
     """
 
-    def __init__(self, potential: Potential, n_systems: int, n_atoms: int) -> None:
+    def __init__(
+        self, potential: Potential, n_systems: int, n_atoms: int, weights: Sequence[Tensor] | None = None
+    ) -> None:
         self.potential, self.n_systems, self.n_atoms = potential, n_systems, n_atoms
         self.names = list(potential.encoder_parameters())
-        start = [p.detach() for p in potential.encoder_parameters().values()]
-        self.weights: Sequence[Tensor] = [p.expand(n_systems, *p.shape).clone().requires_grad_() for p in start]
+        if weights is None:
+            start = [p.detach() for p in potential.encoder_parameters().values()]
+            weights = [p.expand(n_systems, *p.shape).clone() for p in start]
+        self.weights: Sequence[Tensor] = [weight.detach().requires_grad_() for weight in weights]
 
     def encode(self, graph: Graph, numbers: Tensor | None = None, positions: Tensor | None = None) -> Features:
         """As `Potential.encode`, of S structures or of several versions of all of them one after the other."""

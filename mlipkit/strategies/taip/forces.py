@@ -1,0 +1,320 @@
+"""Forces of MD from a potential that adapts on the way: a force provider around `PotentialForces`.
+
+==============  ==========================================================================
+strategy        each step
+==============  ==========================================================================
+none            the trained weights
+nonsaving       adapt from the trained weights, predict, put back (recommended by the paper)
+save_every      adapt from the weights at hand, predict, keep them (the published MD code)
+save_every_k    as save_every at steps divisible by k; otherwise predict with the weights at hand
+threshold       as save_every where the self-supervised loss exceeds τ
+==============  ==========================================================================
+
+The sixth of the paper is a potential without tasks. Replicas adapt apart: each has weights and random numbers of its
+own. Forces at θ' are those of the energy at fixed θ'; as θ' depends on the positions, no energy is conserved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from mlipkit.data.graph import Graph
+from mlipkit.errors import SpecError, check_choice
+from mlipkit.md.forces import Forces, PotentialForces
+from mlipkit.models import Potential
+from mlipkit.strategies.taip.adapt import Adapter, AdaptSettings, Found
+from mlipkit.strategies.taip.draws import parts
+from mlipkit.strategies.taip.options import TASKS
+from mlipkit.strategies.taip.stacked import Stacked, stackable
+from mlipkit.strategies.taip.term import FIGURES
+
+if TYPE_CHECKING:
+    from mlipkit.data.series import SeriesWriter
+    from mlipkit.md.state import MDState
+
+Strategy = Literal["none", "nonsaving", "save_every", "save_every_k", "threshold"]
+COLUMNS = {
+    "step": "", "self_supervised": "", **dict.fromkeys(FIGURES.values(), ""), "gradient": "", "change": "", "drift": "",
+    "adapted": "", "threshold": "",
+}  # fmt: skip
+"""Of the series ``adaptation``; see `mlipkit.runs.spec_taip`."""
+ROWS = 256
+MEMBERS = 1 << 20
+
+
+@dataclass(frozen=True)
+class MDAdaptation:
+    """How a simulation adapts.
+
+    Attributes:
+        strategy: see the module.
+        settings: of each step.
+        every: k of "save_every_k".
+        threshold: τ of "threshold" (`loss_threshold`); inf never adapts, -inf always.
+    """
+
+    strategy: Strategy = "nonsaving"
+    settings: AdaptSettings = field(default_factory=AdaptSettings)
+    every: int = 100
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        check_choice(self.strategy, get_args(Strategy), "strategy")
+        if self.every < 1:
+            raise SpecError("out of range", where="every", expected="1 or more", found=self.every)
+        if (self.strategy == "threshold") != (self.threshold is not None):
+            raise SpecError("goes with the strategy 'threshold', and only with it", where="threshold")
+        if self.settings.optimiser == "adam_kept" and self.strategy == "nonsaving":
+            raise SpecError("moments that are kept go with weights that are kept", where="optimiser")
+        if self.settings.together != 1:
+            raise SpecError("replicas adapt apart", where="together", found=self.settings.together)
+
+    @property
+    def saving(self) -> bool:
+        """Whether weights are kept from step to step."""
+        return self.strategy in ("save_every", "save_every_k", "threshold")
+
+
+class AdaptedForces(PotentialForces):
+    """Energy and forces of a state from a potential that adapts.
+
+    Args:
+        potential: with self-supervised heads; its own weights are put back after every call.
+        adaptation: how.
+        skin, stress: as in `PotentialForces`.
+        folders: of all replicas of the run, for the series ``adaptation``; None: no series.
+        replicas: numbers of those that it is given, where they are not all.
+
+    Raises:
+        ModelError: a potential without self-supervised heads.
+    """
+
+    def __init__(
+        self, potential: Potential, adaptation: MDAdaptation | None = None, *, skin: float = 0.5, stress: bool = False,
+        folders: Sequence[Path] | None = None, replicas: Sequence[int] | None = None,
+    ) -> None:  # fmt: skip
+        super().__init__(potential, skin=skin, stress=stress)
+        self.adaptation = adaptation or MDAdaptation()
+        self.adapter = Adapter(potential, self.adaptation.settings)
+        self.trained = [p.detach().clone() for p in self.adapter.parameters]
+        self.folders = None if folders is None else [Path(folder) for folder in folders]
+        self.replicas = None if replicas is None else list(replicas)
+        self.members: list[int] = []
+        self.last: np.ndarray | None = None
+        """[S, columns] of `COLUMNS` at the last call."""
+        self._own: list[Tensor] | None = None
+        self._moments: list[Any] = []
+        self._rows: list[np.ndarray] = []
+        self._written: int | None = None
+        self._writers: dict[int, SeriesWriter] = {}
+
+    # ---- every step
+
+    def __call__(self, state: MDState) -> Forces:
+        how = self.adaptation
+        if how.strategy == "none":
+            found = super().__call__(state)
+            self._record(state.step, None, np.zeros(state.n_systems))
+            return found
+        graph = self.graph(state)
+        keys = [state.step * MEMBERS + member for member in self.members]
+        if stackable(graph) and how.settings.optimiser != "adam_kept":
+            energy, forces, stress = self._at_once(graph, keys, state.step)
+        else:
+            energy, forces, stress = self._one_by_one(graph, keys, state.step)
+        device = state.positions.device
+        return Forces(
+            energy.to(device, torch.float64), forces.to(device, torch.float64),
+            stress.to(device, torch.float64) if stress is not None else None,
+        )  # fmt: skip
+
+    def _due(self, step: int) -> bool:
+        """Whether this step adapts, as far as that hangs on no loss."""
+        how = self.adaptation
+        return how.strategy != "save_every_k" or step % how.every == 0
+
+    def _one_by_one(self, graph: Graph, keys: Sequence[int], step: int) -> tuple[Tensor, Tensor, Tensor | None]:
+        how, adapter, answers, rows = self.adaptation, self.adapter, [], []
+        with adapter.restored():
+            for index, one in enumerate(parts(graph)):
+                self._take(index)
+                found, moved = None, False
+                if how.strategy == "threshold":
+                    found, moved = self._above(one, keys[index])
+                elif self._due(step):
+                    found, moved = adapter.move(one, [keys[index]]), True
+                prediction = self.potential(one, forces=True, stress=self.stress)
+                answers.append(prediction)
+                self._leave(index)
+                rows.append((found, moved))
+        self._record_each(step, rows)
+        return (
+            torch.cat([one.energy for one in answers]), torch.cat([one.forces for one in answers]),
+            torch.cat([one.stress for one in answers]) if self.stress else None,
+        )  # fmt: skip
+
+    def _above(self, graph: Graph, key: int) -> tuple[Found, bool]:
+        """One look at the loss; a step where it is above the threshold."""
+        assert self.adaptation.threshold is not None
+        slopes, seen = self.adapter.gradient_where(graph, [key], self.adaptation.threshold)
+        zero = torch.zeros((), dtype=torch.float64)
+        if slopes is None:
+            return self.adapter.found(seen, [zero], [zero]), False
+        return self.adapter.take(slopes, seen, key), True
+
+    def _take(self, index: int) -> None:
+        """A replica's weights into the potential."""
+        with torch.no_grad():
+            source = self.trained if self._own is None else [own[index] for own in self._own]
+            for parameter, value in zip(self.adapter.parameters, source, strict=True):
+                parameter.copy_(value)
+        if self._moments:
+            self.adapter.moments = self._moments[index]
+
+    def _leave(self, index: int) -> None:
+        """And back, where they are kept."""
+        if self._own is not None:
+            for own, parameter in zip(self._own, self.adapter.parameters, strict=True):
+                own[index].copy_(parameter.detach())
+        if self._moments:
+            self._moments[index] = self.adapter.moments
+
+    def _at_once(self, graph: Graph, keys: Sequence[int], step: int) -> tuple[Tensor, Tensor, None]:
+        how, adapter = self.adaptation, self.adapter
+        stack = Stacked(self.potential, graph.n_systems, int(graph.n_atoms[0]), self._own)  # type: ignore[arg-type]
+        found, moved = None, np.zeros(graph.n_systems)
+        if how.strategy == "threshold":
+            found, moved = adapter.move_each(stack, graph, keys, how.threshold)
+        elif self._due(step):
+            found, moved = adapter.move_each(stack, graph, keys)
+        prediction = adapter.predict_stack(stack, graph)
+        if self._own is not None:
+            self._own = [weight.detach() for weight in stack.weights]
+        self._record(step, found, moved)
+        assert prediction.forces is not None
+        return prediction.energy, prediction.forces, None
+
+    # ---- what is kept of it
+
+    def _record_each(self, step: int, rows: Sequence[tuple[Found | None, bool]]) -> None:
+        known = [found for found, _ in rows if found is not None]
+        whole = None
+        if known and len(known) == len(rows):
+            whole = Found(
+                {name: torch.cat([one.losses[name] for one in known]) for name in known[0].losses},
+                torch.cat([one.total for one in known]), None, torch.cat([one.gradient for one in known]),
+                torch.cat([one.change for one in known]),
+            )  # fmt: skip
+        self._record(step, whole, np.array([float(moved) for _, moved in rows]))
+
+    def _record(self, step: int, found: Found | None, moved: np.ndarray) -> None:
+        how, size = self.adaptation, len(moved)
+        values = {name: np.full(size, np.nan) for name in COLUMNS}
+        values["step"], values["adapted"] = np.full(size, float(step)), moved
+        values["change"] = np.zeros(size)
+        values["drift"] = np.zeros(size) if self._own is None else self._drift()
+        if how.threshold is not None:
+            values["threshold"] = np.full(size, how.threshold)
+        if found is not None:
+            values["self_supervised"] = found.total.cpu().numpy()
+            for name in TASKS:
+                if name in found.losses:
+                    values[FIGURES[name]] = found.losses[name].cpu().numpy()
+            values["gradient"], values["change"] = found.gradient.cpu().numpy(), found.change.cpu().numpy()
+        self.last = np.stack([values[name] for name in COLUMNS], axis=1)
+        if self.folders is not None:
+            self._rows.append(self.last)
+            if len(self._rows) >= ROWS:
+                self.flush()
+
+    def _drift(self) -> np.ndarray:
+        assert self._own is not None
+        gaps = [(own - p).flatten(1).square().sum(1) for own, p in zip(self._own, self.trained, strict=True)]
+        return torch.stack(gaps).sum(0).sqrt().cpu().numpy()
+
+    def flush(self) -> None:
+        """Rows that wait go to the series."""
+        from mlipkit.data.series import SeriesWriter
+
+        if self.folders is None or not self._rows:
+            return
+        block, self._rows = np.stack(self._rows, axis=1), []
+        for member, rows in zip(self.members, block, strict=True):
+            if member not in self._writers:
+                place = self.folders[member] / "series" / "adaptation"
+                self._writers[member] = SeriesWriter(place, COLUMNS, resume_rows=self._written)
+            self._writers[member].append(rows)
+            self._writers[member].flush()
+
+    # ---- replicas, checkpoints
+
+    def _start(self, state: MDState) -> None:
+        super()._start(state)
+        self.members = list(range(state.n_systems) if self.replicas is None else self.replicas)
+        self._own, self._moments = None, []
+        self._writers, self._rows, self._written = {}, [], None
+        if self.adaptation.saving:
+            self._own = [p.expand(state.n_systems, *p.shape).clone() for p in self.trained]
+            if self.adaptation.settings.optimiser == "adam_kept":
+                self._moments = [None] * state.n_systems
+
+    def part(self, replicas: Sequence[int]) -> AdaptedForces:
+        """Forces for these replicas alone, under their numbers."""
+        assert isinstance(self.potential, Potential)
+        return AdaptedForces(
+            self.potential, self.adaptation, skin=self.skin, stress=self.stress, folders=self.folders, replicas=replicas
+        )
+
+    def select(self, state: MDState, replicas: Sequence[int]) -> None:
+        self.flush()
+        super().select(state, replicas)
+        chosen = list(replicas)
+        self.members = [self.members[index] for index in chosen]
+        if self._own is not None:
+            self._own = [own[chosen].clone() for own in self._own]
+        if self._moments:
+            self._moments = [self._moments[index] for index in chosen]
+
+    def to_tensors(self) -> dict[str, Tensor]:
+        self.flush()
+        kept = super().to_tensors()
+        kept["adaptation.members"] = torch.tensor(self.members)
+        rows = [self._writers[member].n_rows for member in self.members if member in self._writers]
+        kept["adaptation.rows"] = torch.tensor(rows or [-1])
+        for number, own in enumerate(self._own or ()):
+            kept[f"adaptation.weight.{number}"] = own.cpu()
+        for index, moments in enumerate(self._moments):
+            if moments is not None:
+                first, second, count = moments
+                kept[f"adaptation.count.{index}"] = torch.tensor(count)
+                for number, (m, v) in enumerate(zip(first, second, strict=True)):
+                    kept[f"adaptation.first.{index}.{number}"], kept[f"adaptation.second.{index}.{number}"] = m, v
+        return kept
+
+    def restore(self, state: MDState, tensors: Mapping[str, Tensor]) -> None:
+        super().restore(state, tensors)
+        self.members = tensors["adaptation.members"].tolist()
+        rows = int(tensors["adaptation.rows"][0])
+        self._written = None if rows < 0 else rows
+        device = self.potential.device
+        if self._own is not None:
+            self._own = [
+                own.copy_(tensors[f"adaptation.weight.{number}"].to(device)) for number, own in enumerate(self._own)
+            ]
+        for index in range(len(self._moments)):
+            if f"adaptation.count.{index}" in tensors:
+                first, second = (
+                    [
+                        tensors[f"adaptation.{kind}.{index}.{number}"].to(device)
+                        for number in range(len(self.adapter.parameters))
+                    ]
+                    for kind in ("first", "second")
+                )
+                self._moments[index] = (first, second, int(tensors[f"adaptation.count.{index}"]))

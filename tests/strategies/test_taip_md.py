@@ -1,0 +1,185 @@
+"""MD with a potential that adapts: six strategies, replicas, checkpoints."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from taip_toys import toy
+
+from mlipkit.data import samples
+from mlipkit.data.series import Series
+from mlipkit.errors import ModelError, SpecError
+from mlipkit.md import PotentialForces, maxwell_boltzmann, simulate, simulate_batches, state_from_atoms
+from mlipkit.strategies.taip import AdaptedForces, Adapter, AdaptSettings, MDAdaptation
+from mlipkit.strategies.taip.forces import COLUMNS, MEMBERS
+
+STEPS = 8
+OFF = {"max_force": False, "temperature": False, "overlap": False}
+
+
+def start(n: int = 1, name: str = "ethanol_300K"):
+    state = state_from_atoms([samples.load(name)[i] for i in range(n)], seed=list(range(n)))
+    maxwell_boltzmann(state, 300.0, list(range(n)))
+    return state
+
+
+def forces(strategy="nonsaving", potential=None, rate=1e-3, optimiser="adam_fresh", folders=None, **more):
+    potential = toy("schnet").float() if potential is None else potential
+    return AdaptedForces(potential, MDAdaptation(strategy, AdaptSettings(rate, optimiser), **more), folders=folders)
+
+
+def path(provider, n: int = 1, steps: int = STEPS):
+    """Energies [steps,S] along Verlet steps."""
+    from mlipkit.md.ensembles import get_ensemble
+    from mlipkit.md.forces import evaluate
+
+    state, ensemble, found = start(n), get_ensemble("nve"), []
+    with torch.no_grad():
+        ensemble.init(state)
+        evaluate(state, provider)
+        for _ in range(steps):
+            ensemble.step(state, provider, 0.2)
+            found.append(state.energy.clone())
+    return torch.stack(found), state.positions.clone()
+
+
+def test_strategies_meet_where_they_must():
+    for n in (1, 3):
+        always = path(forces("save_every"), n)
+        assert torch.equal(path(forces("save_every_k", every=1), n)[1], always[1])
+        assert torch.equal(path(forces("threshold", threshold=-math.inf), n)[1], always[1])
+        never = path(forces("none"), n)
+        assert torch.allclose(path(forces("threshold", threshold=math.inf), n)[0], never[0], atol=1e-4)
+        assert torch.equal(path(PotentialForces(toy("schnet").float()), n)[1], never[1])
+        every_third = path(forces("save_every_k", every=3), n)[0]
+        nonsaving = path(forces("nonsaving"), n)[0]
+        different = [always[0], never[0], every_third, nonsaving]
+        gaps = [float((a - b).abs().max()) for i, a in enumerate(different) for b in different[:i]]
+        assert min(gaps) > 1e-4
+
+
+@pytest.mark.parametrize(
+    ("strategy", "optimiser"),
+    [
+        ("nonsaving", "adam_fresh"), ("nonsaving", "sgd"), ("save_every", "adam_fresh"), ("save_every", "adam_kept"),
+        ("save_every_k", "adam_fresh"), ("threshold", "adam_fresh"), ("threshold", "adam_kept"),
+    ],
+)  # fmt: skip
+def test_replicas_adapt_apart_and_the_potential_is_put_back(strategy, optimiser):
+    more = {"save_every_k": {"every": 2}, "threshold": {"threshold": 4.0}}.get(strategy, {})
+    potential = toy("schnet").double()
+    before = [p.clone() for p in potential.parameters()]
+    rate = 1e-3 if optimiser != "sgd" else 1e-2
+    together, _ = path(forces(strategy, potential, rate, optimiser, **more), 3)
+    assert all(torch.equal(p, q) for p, q in zip(potential.parameters(), before, strict=True))
+    for index in range(3):
+        state = start(3).select([index])
+        provider = AdaptedForces(
+            potential, MDAdaptation(strategy, AdaptSettings(rate, optimiser), **more), replicas=[index]
+        )
+        from mlipkit.md.ensembles import get_ensemble
+        from mlipkit.md.forces import evaluate
+
+        ensemble, alone = get_ensemble("nve"), []
+        with torch.no_grad():
+            ensemble.init(state)
+            evaluate(state, provider)
+            for _ in range(STEPS):
+                ensemble.step(state, provider, 0.2)
+                alone.append(float(state.energy))
+        assert np.allclose(together[:, index], alone, atol=1e-6), (strategy, optimiser)
+
+
+def test_a_step_is_one_prediction_after_adaptation():
+    potential, state = toy("painn").float(), start()
+    state.step = 17
+    provider = forces("nonsaving", potential)
+    found = provider(state)
+    expected, seen = Adapter(potential, AdaptSettings(1e-3)).predict(provider.graph(state), [17 * MEMBERS])
+    assert torch.allclose(found.forces, expected.forces.double())
+    assert provider.last[0, list(COLUMNS).index("self_supervised")] == pytest.approx(seen.total.item())
+    assert provider.last[0, list(COLUMNS).index("change")] == pytest.approx(seen.change.item())
+    assert provider.last[0, list(COLUMNS).index("drift")] == 0
+
+
+def test_periodic_systems_with_stress():
+    potential = toy("schnet", periodic=True).float()
+    provider = AdaptedForces(potential, MDAdaptation("nonsaving", AdaptSettings(1e-4)), stress=True)
+    state = start(2, "water_liquid")
+    found = provider(state)
+    assert found.stress.shape == (2, 3, 3)
+    plain = PotentialForces(potential, stress=True)(state)
+    assert 1e-6 < (found.forces - plain.forces).abs().max() < 10
+    drifting = AdaptedForces(potential, MDAdaptation("save_every", AdaptSettings(1e-4)))
+    drifting(state)
+    state.step = 1
+    drifting(state)
+    assert (drifting.last[:, list(COLUMNS).index("drift")] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("strategy", "optimiser"),
+    [
+        ("nonsaving", "adam_fresh"),
+        ("save_every", "adam_fresh"),
+        ("save_every", "adam_kept"),
+        ("threshold", "adam_fresh"),
+    ],
+)
+def test_a_simulation_that_goes_on_is_one_that_never_stopped(tmp_path, strategy, optimiser):
+    more = {"threshold": 4.0} if strategy == "threshold" else {}
+
+    def run(folder, steps, n=2):
+        provider = forces(
+            strategy, optimiser=optimiser, folders=[folder / f"replica_{i:03d}" for i in range(n)], **more
+        )
+        state = start(n)
+        simulate(state, provider, "nve", steps=steps, folder=folder, timestep=0.2, checks=OFF, checkpoint_every=4)
+        provider.flush()
+        return state
+
+    run(tmp_path / "two", 4)
+    resumed, whole = run(tmp_path / "two", 9), run(tmp_path / "one", 9)
+    assert torch.equal(resumed.positions, whole.positions)
+    for replica in ("replica_000", "replica_001"):
+        kept = [Series(tmp_path / name / replica / "series" / "adaptation").read() for name in ("one", "two")]
+        assert kept[0]["step"].tolist() == list(range(10))
+        for column in COLUMNS:
+            assert np.array_equal(kept[0][column], kept[1][column], equal_nan=True), column
+
+
+def test_replicas_keep_their_numbers_in_batches_and_when_others_leave(tmp_path):
+    def run(folder, batch):
+        provider = forces("save_every", folders=[folder / f"replica_{i:03d}" for i in range(3)])
+        simulate_batches(
+            start(3), provider, "nve", steps=5, folder=folder, batch=batch, timestep=0.2, checks=OFF, checkpoint_every=5
+        )
+        return [
+            Series(folder / f"replica_{i:03d}" / "series" / "md").read("potential_energy")["potential_energy"]
+            for i in range(3)
+        ]
+
+    for one, other in zip(run(tmp_path / "all", 3), run(tmp_path / "apart", 1), strict=True):
+        assert np.allclose(one, other, atol=2e-4)
+    provider, state = forces("save_every"), start(3)
+    provider(state)
+    kept = [own[[0, 2]].clone() for own in provider._own]
+    provider.select(state.select([0, 2]), [0, 2])
+    assert provider.members == [0, 2]
+    assert all(torch.equal(a, b) for a, b in zip(provider._own, kept, strict=True))
+
+
+def test_wrong_strategies_are_refused():
+    bare = toy()
+    bare.auxiliary.clear()
+    with pytest.raises(ModelError, match="self-supervised"):
+        AdaptedForces(bare)
+    for wrong in (
+        {"strategy": "threshold"}, {"threshold": 1.0}, {"every": 0},
+        {"settings": AdaptSettings(optimiser="adam_kept")}, {"settings": AdaptSettings(together=2)},
+    ):  # fmt: skip
+        with pytest.raises(SpecError):
+            MDAdaptation(**wrong)
