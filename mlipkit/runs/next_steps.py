@@ -18,7 +18,7 @@ from mlipkit.runs.own_jobs import OwnJobs
 from mlipkit.runs.places import file_name, short_place
 from mlipkit.runs.replicas import Replicas
 from mlipkit.runs.run import ACTIVE, Run
-from mlipkit.runs.spec import AnySpec, FittingSpec, LabelSpec, MDSpec, TrainSpec
+from mlipkit.runs.spec import AnySpec, FittingSpec, LabelSpec, MDSpec, TaipSpec, TrainSpec
 from mlipkit.runs.spec_md import listed
 
 Action = Literal[
@@ -110,7 +110,7 @@ def next_step(
         return _of_simulation(latest, runs, selection, seen, compared, jobs)
     if isinstance(latest.spec, LabelSpec):
         return _of_labels(latest, runs)
-    if isinstance(latest.spec, FittingSpec):
+    if isinstance(latest.spec, FittingSpec) and not isinstance(latest.spec, TaipSpec):
         return _of_potential(latest, runs)
     return NextStep("look", f"Look at {latest.name}", latest.reason, latest)
 

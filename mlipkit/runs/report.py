@@ -33,9 +33,11 @@ from mlipkit.runs.spec import (
     LabelSpec,
     MDSpec,
     RelaxSpec,
+    TaipSpec,
     TrainSpec,
     WorkflowSpec,
 )  # fmt: skip
+from mlipkit.runs.taip_report import taip_html
 from mlipkit.runs.workflow_report import workflow_html
 
 if TYPE_CHECKING:
@@ -75,6 +77,8 @@ REFERENCES = {
     "fire": "E. Bitzek et al., Phys. Rev. Lett. 97, 170201 (2006) (FIRE).",
     "dynamic": "Dynamic Training Enhances Machine Learning Potentials for Long-Lasting Molecular Dynamics, data doi "
     "10.6084/m9.figshare.28498778.",
+    "taip": "Online test-time adaptation for better generalization of interatomic potentials to out-of-distribution "
+    "data, Nat. Commun. 2025, doi 10.1038/s41467-025-57101-4 (TAIP).",
     "workflow": "arXiv 2603.10159 (naive and iterative fine-tuning of universal potentials).",
     "ase": "A. Hjorth Larsen et al., The Atomic Simulation Environment, J. Phys.: Condens. Matter 29, 273002 (2017).",
 }
@@ -254,6 +258,8 @@ def _section(run: Run, heading: bool) -> str:
         parts.append(workflow_html(run))
     elif isinstance(run.spec, IPIPSpec):
         parts.append(ipip_html(run))
+    elif isinstance(run.spec, TaipSpec):
+        parts.append(taip_html(run))
     elif isinstance(run.spec, FittingSpec) and run.metrics():
         head = ("split", "energy MAE meV/atom", "energy RMSE meV/atom", "force MAE meV/Å", "force RMSE meV/Å")
         rows = [[split, *cells] for split, cells in metrics_table(run)]
@@ -285,7 +291,8 @@ def _citations(runs: Sequence[Run]) -> str:
             keys |= dict.fromkeys(("workflow", spec.sampling.ensemble, "fire", spec.label.maker))
         elif isinstance(spec, IPIPSpec):
             keys |= dict.fromkeys(("ipip", spec.model.encoder, spec.sampling.ensemble, spec.teacher))
-        elif isinstance(spec, TrainSpec | DynamicSpec):
+        elif isinstance(spec, TrainSpec | DynamicSpec | TaipSpec):
+            keys |= {"taip": None} if getattr(getattr(spec, "taip", None), "enabled", False) else {}
             keys |= {"dynamic": None} if isinstance(spec, DynamicSpec) else {}
             keys |= {} if getattr(spec, "potential", None) else {spec.model.encoder: None}
         else:

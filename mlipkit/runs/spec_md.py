@@ -113,8 +113,8 @@ class MDSpec(BaseSpec):
         default_factory=dict,
         description="limits of stability checks, for example {max_force: 50}; {overlap: false} switches one off",
     )
-    outside: OutsideSpec = OutsideSpec()
     adaptation: AdaptationSpec = AdaptationSpec()
+    outside: OutsideSpec = OutsideSpec()
     checkpoint_every: int = Field(default=1000, ge=1, description="steps between checkpoints")
     replicas: int = Field(
         default=1, ge=1, description="copies of each start at each temperature, with different random numbers"

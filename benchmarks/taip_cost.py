@@ -1,0 +1,119 @@
+"""What adaptation costs: many molecules at once beside one after the other, and a step of MD beside the plain step.
+
+    python benchmarks/taip_cost.py                 # everything, one line each to results/taip_cost.jsonl
+    python benchmarks/taip_cost.py --only at_once  # molecules at once: structures per second, ratio to the loop
+    python benchmarks/taip_cost.py --only md       # MD: CPU time of a force call of every strategy, ratio to plain
+
+CPU time of this process, medians: other processes of the machine do not count. Fresh weights: cost hangs on sizes only.
+"""
+
+from __future__ import annotations
+
+import argparse
+import platform
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from records import command, keep
+
+from mlipkit.data import NeighbourCache, collate, fit_atomic_energies, samples
+from mlipkit.md import PotentialForces, maxwell_boltzmann, state_from_atoms
+from mlipkit.models import Potential, build_encoder
+from mlipkit.strategies.taip import AdaptedForces, Adapter, AdaptSettings, MDAdaptation, TaipOptions, attach
+
+ENCODERS: dict[str, dict[str, Any]] = {
+    "schnet": {}, "painn": {}, "egnn": {"elements": [1, 6, 8]}, "visnet": {},
+}  # fmt: skip
+SIZES = ((64, 2), (64, 3), (128, 3))
+AT_ONCE = (8, 32, 64)
+STRATEGIES: dict[str, dict[str, Any]] = {
+    "none": {}, "nonsaving": {}, "save_every": {}, "save_every_k": {"every": 100}, "threshold": {"threshold": 1e9},
+}  # fmt: skip
+
+
+def potential(encoder: str, features: int, layers: int, sample: str) -> Potential:
+    frames = samples.load(sample)
+    made = Potential(
+        build_encoder(encoder, seed=0, features=features, layers=layers, **ENCODERS[encoder]),
+        atomic_energies=fit_atomic_energies(frames),
+    )
+    return attach(made, TaipOptions(), periodic=bool(frames.pbc.any())).eval()
+
+
+def cpu_ms(work: Callable[[], object], repeats: int) -> float:
+    """Median CPU time of a call in ms, after two that do not count."""
+    times = []
+    for turn in range(repeats + 2):
+        begin = time.process_time()
+        work()
+        if turn >= 2:
+            times.append(time.process_time() - begin)
+    return 1e3 * float(np.median(times))
+
+
+def facts() -> dict[str, str]:
+    return {"machine": platform.processor() or platform.machine(), "torch": torch.__version__, "command": command()}
+
+
+def at_once(encoder: str, features: int, layers: int) -> None:
+    """Adaptation and prediction of ethanol, one after the other and all at once."""
+    frames = samples.load("ethanol_300K")
+    made = potential(encoder, features, layers, "ethanol_300K")
+    adapter, cache = Adapter(made, AdaptSettings(1e-5)), NeighbourCache(frames, made.cutoff)
+    one = collate(frames, [0], cache)[0]
+    plain, loop = cpu_ms(lambda: made(one), 20), cpu_ms(lambda: adapter.predict(one, [1]), 10)
+    for size in AT_ONCE:
+        graph = collate(frames, range(size), cache)[0]
+        each = cpu_ms(lambda graph=graph, size=size: adapter.predict_each(graph, range(size)), 4) / size
+        keep("taip_cost", {
+            "what": "at_once", "encoder": encoder, "features": features, "layers": layers, "structures": size,
+            "plain_ms": plain, "loop_ms": loop, "at_once_ms": each, "times_loop": loop / each, **facts(),
+        })  # fmt: skip
+
+
+def md(encoder: str, features: int, layers: int, sample: str, replicas: int) -> None:
+    """A force call of every strategy."""
+    made, frames = potential(encoder, features, layers, sample), samples.load(sample)
+    state = state_from_atoms([frames[i] for i in range(replicas)], seed=list(range(replicas)))
+    maxwell_boltzmann(state, 300.0, list(range(replicas)))
+    plain = PotentialForces(made)
+    repeats = 20 if replicas * len(frames[0]) < 50 else 5
+    base = cpu_ms(lambda: plain(state), repeats)
+    for strategy, more in STRATEGIES.items():
+        forces = AdaptedForces(made, MDAdaptation(strategy, AdaptSettings(1e-5), **more))  # type: ignore[arg-type]
+
+        def step(forces: AdaptedForces = forces) -> None:
+            state.step += 1
+            forces(state)
+
+        found = cpu_ms(step, repeats)
+        keep("taip_cost", {
+            "what": "md", "encoder": encoder, "features": features, "layers": layers, "system": sample,
+            "replicas": replicas, "strategy": strategy, "plain_ms": base, "ms": found, "times_plain": found / base,
+            **facts(),
+        })  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", choices=("at_once", "md"))
+    parser.add_argument("--encoder", choices=tuple(ENCODERS))
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    torch.set_flush_denormal(True)
+    chosen = [given.encoder] if given.encoder else list(ENCODERS)
+    if given.only != "md":
+        for encoder in chosen:
+            for features, layers in SIZES:
+                at_once(encoder, features, layers)
+    if given.only != "at_once":
+        for encoder in chosen:
+            for sample, replicas in (("ethanol_300K", 1), ("ethanol_300K", 32), ("water_liquid", 1)):
+                md(encoder, 64, 2, sample, replicas)
+
+
+if __name__ == "__main__":
+    main()

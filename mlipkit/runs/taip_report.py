@@ -1,0 +1,101 @@
+"""What a report says of an evaluation of TAIP: the verdicts, errors beside the controls, the scan of the step."""
+
+from __future__ import annotations
+
+import html
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from mlipkit.runs.page import table
+
+if TYPE_CHECKING:
+    from mlipkit.runs.run import Run
+
+NAME = "taip.json"
+WORDS = {
+    "off": "trained with the tasks, not adapted", "adapted": "adapted", "random": "random step of equal length",
+    "noise": "noise augmentation", "only_noise": "adapted, noise task alone", "only_types": "adapted, types alone",
+    "only_pseudo_forces": "adapted, pseudo-forces alone", "without_noise": "trained without noise task",
+    "without_types": "trained without types", "without_pseudo_forces": "trained without pseudo-forces",
+}  # fmt: skip
+QUESTIONS = {"adaptation": "Adaptation", "joint_training": "Training with the tasks", "placebo": "Random step"}
+MILLI = 1000.0
+
+
+def taip_record(run: Run) -> Mapping[str, Any]:
+    """What the evaluation wrote at its end; empty before."""
+    path = run.folder / NAME
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def taip_html(run: Run) -> str:
+    """The part of a run's page that only an evaluation of TAIP has; "" before its end."""
+    found = taip_record(run)
+    if not found:
+        return ""
+    kind = {"works": "completed", "does not": "failed"}
+    parts = []
+    for one in found["verdicts"]:
+        if one["question"] != "placebo":
+            said = f"{QUESTIONS[one['question']]}: {one['sentence']}"
+            parts.append(f'<p class="verdict {kind.get(one["answer"], "warning")}">{html.escape(said)}</p>')
+    parts += ["<h3>Errors over those of the baseline</h3>", table(_ratios(found["ratios"]), HEAD)]
+    placebo = [[one["test"], one["quantity"], one["answer"], one["sentence"]] for one in found["verdicts"]
+               if one["question"] == "placebo"]  # fmt: skip
+    parts += ["<h3>Would a random step have been called a cure?</h3>", table(placebo)]
+    parts += ["<h3>Adaptation step, chosen on validation frames</h3>", table(*_scan(found["seeds"]))]
+    parts += ["<h3>What adaptation costs and how far it repeats</h3>", table(*_cost(found["seeds"]))]
+    if found["shifts"]:
+        rows = [
+            [test, WORDS.get(name, name), f"{one['mmd2']:.3g}", f"{one['frechet']:.3g}", f"{one['auc']:.3f}"]
+            for test, sets in found["shifts"].items()
+            for name, one in sets.items()
+        ]
+        head = ("test", "model", "MMD²", "Fréchet", "AUC")
+        parts += ["<h3>Features, training against test frames</h3>", table(rows, head)]
+    return "\n".join(parts)
+
+
+HEAD = ("test frames", "quantity", "potential", "ratio", "95 % interval", "error", "baseline")
+UNITS = {"forces": "meV/Å", "energy": "meV/atom"}
+
+
+def _ratios(found: Iterable[Mapping[str, Any]]) -> list[list[str]]:
+    return [
+        [
+            one["test"], one["quantity"], WORDS.get(one["column"], one["column"]), f"{one['ratio']:.3f}",
+            f"{one['lower']:.3f} to {one['upper']:.3f}", f"{one['error'] * MILLI:.4g} {UNITS[one['quantity']]}",
+            f"{one['baseline'] * MILLI:.4g}",
+        ]
+        for one in sorted(found, key=lambda one: (one["test"], one["quantity"]))
+    ]  # fmt: skip
+
+
+def _scan(seeds: Iterable[Mapping[str, Any]]) -> tuple[list[list[str]], list[str]]:
+    rows, head = [], ["seed", "frames"]
+    for seed in seeds:
+        head = ["seed", "frames", *seed["scan"]]
+        mark = f"{seed['rate']:g}"
+        cells = [f"{error:.5g}{' ← chosen' if rate == mark else ''}" for rate, error in seed["scan"].items()]
+        rows.append([str(seed["seed"]), "validation", *cells])
+        for test, scan in seed["scan_tests"].items():
+            rows.append([str(seed["seed"]), f"{test} (an oracle's, not used)", *(f"{e:.5g}" for e in scan.values())])
+    return rows, head
+
+
+def _cost(seeds: Iterable[Mapping[str, Any]]) -> tuple[list[list[str]], list[str]]:
+    rows = []
+    for seed in seeds:
+        cost = seed["seconds"]
+        for test, share in seed["repeat"].items():
+            rows.append([
+                str(seed["seed"]), test, f"{cost['adapted'] / max(cost['off'], 1e-12):.1f}", f"{share:.2%}",
+                f"{seed['correlation'][test]:.2f}", f"{seed['change'][test]:.3g}",
+                ", ".join(f"{name} {value:.0f}" for name, value in seed["training_s"].items()),
+            ])  # fmt: skip
+    head = [
+        "seed", "test", "time over plain", "spread over noise seeds", "rank correlation of loss and error",
+        "weight change", "training s",
+    ]  # fmt: skip
+    return rows, head
