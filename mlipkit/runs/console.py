@@ -130,6 +130,7 @@ def paths_of(run: Run) -> dict[str, str]:
         "run": files.path, "specification": files.spec, "events": files.events, "log": files.log,
         "trajectory": files.trajectory, "report": files.report, "last_steps": files.path / "last_steps.traj",
         "potential": files.checkpoints / "best.safetensors", "labelled": files.path / LABELLED,
+        "verdicts": files.path / "taip.json",
     }  # fmt: skip
     return {name: str(path) for name, path in known.items() if path.exists()}
 

@@ -112,7 +112,7 @@ def data_html(found: DataReport) -> str:
 
 def figures(run: Run) -> dict[str, go.Figure]:
     """The pictures of a run that its files allow: heading -> figure."""
-    if isinstance(run.spec, RelaxSpec | LabelSpec | WorkflowSpec | IPIPSpec):
+    if isinstance(run.spec, RelaxSpec | LabelSpec | WorkflowSpec | IPIPSpec | TaipSpec):
         return {}
     return dict(training_figures(run) if isinstance(run.spec, FittingSpec) else md_figures(run))
 

@@ -55,7 +55,7 @@ def place(work: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.parametrize("frames", ["sample:ethanol_600K", "sample:ice_ih", "bare.xyz", "copper.xyz", "slab.xyz"])
 def test_every_combination_is_answered_and_what_is_ready_can_be_launched(place: Path, frames: str, potential):
     found = what_applies(frames, potential, measure=False)
-    assert len(found) == 11
+    assert len(found) == 10
     for answer in found:
         assert answer.sentence.endswith(".")
         assert answer.expected.seconds is None
@@ -157,7 +157,7 @@ def test_it_needs_no_torch_here(place: Path):
     code = (
         "import sys, mlipkit as mk\n"
         "found = mk.what_applies('sample:ethanol_600K', 'sample:ethanol_50', measure=False)\n"
-        "assert len(found) == 11\nsys.exit('torch' in sys.modules)"
+        "assert len(found) == 10\nsys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], cwd=place).returncode == 0
 
@@ -193,4 +193,4 @@ def test_command(place: Path):
     assert "✖ impossible  Fine-tuning" in done.stdout
     record = json.loads((place / "what.json").read_text())
     assert record["figures"]["impossible"]["value"] == 9
-    assert len(record["what"]["answers"]) == 11
+    assert len(record["what"]["answers"]) == 10

@@ -39,7 +39,7 @@ def of(situation: Situation) -> dict[str, Answer]:
 def test_everything_is_there_and_the_loop_wants_a_failure():
     found = of(ALL)
     assert list(found) == [
-        "train", "finetune", "dynamic", "taip", "workflow:naive", "workflow:iterative", "workflow:longrun", "workflow:hybrid",
+        "train", "finetune", "dynamic", "workflow:naive", "workflow:iterative", "workflow:longrun", "workflow:hybrid",
         "workflow:packmol_first", "workflow:high_force", "close_loop",
     ]  # fmt: skip
     assert {name for name, answer in found.items() if answer.state == "ready"} == set(found) - {"close_loop", "dynamic"}
@@ -166,19 +166,19 @@ def test_a_plug_that_breaks_is_an_answer():
         unregister("gone")
     assert found["broken"].state == found["gone"].state == "impossible"
     assert "ZeroDivisionError" in found["broken"].sentence
-    assert len(found) == 13
+    assert len(found) == 12
 
 
 def test_text_and_page():
     from mlipkit.strategies.applies import Answers
 
     found = Answers(tuple(ask(ALL)), "Frames: 100 <b>", "Potential: x", ("A note.",))
-    assert found.sentence == "9 ready, 2 need something"
+    assert found.sentence == "8 ready, 2 need something"
     assert "✓ ready" in str(found)
     assert "A note." in str(found)
     page = found._repr_html_()
     assert "100 &lt;b&gt;" in page
-    assert page.count("<tr>") == 12
+    assert page.count("<tr>") == 11
     assert found["finetune"].strategy == "finetune"
     assert len(found[:2]) == 2
 

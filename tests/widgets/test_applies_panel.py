@@ -29,7 +29,7 @@ def test_empty_then_answers_in_the_order_of_their_state(tmp_path: Path, monkeypa
     panel.ask("sample:ethanol_600K", "universal:so3lr")
     assert panel.header.sentence == "8 ready, 2 need something."
     found = texts(panel)
-    assert len(found) == 11
+    assert len(found) == 10
     assert all("✓ READY" in text for text in found[:8])
     assert "◔ NEEDS SOMETHING" in found[8]
     assert "time unknown" in found[0]
