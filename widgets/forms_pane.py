@@ -76,6 +76,6 @@ class FormsPane(w.VBox):
     def _show(self, words: str) -> None:
         if self.launcher is not None:
             self.launcher.on_start(self._on_start)
-        kept = [row(button(words, self.shut))] if words else [self.children[-1]]
+        kept = [row(button(words, self.shut))] if words else [tuple(self.children)[-1]]
         self.children = [part for part in (self.launcher, self.applies) if part is not None] + kept
         self._on_change()
