@@ -60,7 +60,7 @@ def split_frames(spec: FittingSpec, base: Path, sink: EventSink | None = None) -
     )  # fmt: skip
     train = parts.train
     if spec.n_train is not None and spec.n_train < len(train):
-        train = train.select(_fewer(train, spec.n_train, spec.split.seed, getattr(spec, "kind", "") == "dynamic"))
+        train = train.select(_fewer(train, spec.n_train, spec.split.seed, isinstance(spec, DynamicSpec)))
     elif spec.n_train is not None and spec.n_train > len(train):
         raise SpecError(
             "more frames than there are", where="n_train", expected=f"at most {len(train)}", found=spec.n_train

@@ -64,7 +64,7 @@ UNITS = {"forces": "meV/Å", "energy": "meV/atom"}
 def _ratios(found: Iterable[Mapping[str, Any]]) -> list[list[str]]:
     return [
         [
-            one["test"], one["quantity"], WORDS.get(one["column"], one["column"]), f"{one['ratio']:.3f}",
+            one["test"], one["quantity"], str(WORDS.get(one["column"], one["column"])), f"{one['ratio']:.3f}",
             f"{one['lower']:.3f} to {one['upper']:.3f}", f"{one['error'] * MILLI:.4g} {UNITS[one['quantity']]}",
             f"{one['baseline'] * MILLI:.4g}",
         ]
