@@ -9,6 +9,7 @@ from pathlib import Path
 
 import ipywidgets as w
 
+from mlipkit.errors import MlipkitError
 from mlipkit.events import Judged
 from mlipkit.runs import MDSpec, Run
 from mlipkit.runs.replicas import Replicas
@@ -42,6 +43,7 @@ class RunList(w.VBox):
         self.reviews = w.VBox()
         self._reviewed: Path | None = None
         self._offered: list[Path] = []
+        self._unread: list[str] = []
         self._closed = False
         self._ticker = Ticker(self._tick)
         self.review_row = row()
@@ -59,7 +61,14 @@ class RunList(w.VBox):
         if self._folder is not None:
             known = {run.folder for run in self.runs}
             found = sorted(self._folder.glob("*/spec.yaml")) if self._folder.is_dir() else []
-            self.runs += [Run(path.parent) for path in found if path.parent.resolve() not in known]
+            self._unread = []
+            for path in found:
+                if path.parent.resolve() in known:
+                    continue
+                try:
+                    self.runs.append(Run(path.parent))
+                except MlipkitError as error:  # of a newer version, or damaged: the others are shown all the same
+                    self._unread.append(f"{path.parent.name} cannot be read: {error}")
             self.runs = [run for run in self.runs if run.files.spec.is_file()]
         states = [state_of(run) for run in self.runs]
         self._offer_reviews([run for run, state in zip(self.runs, states, strict=True) if state == "review"])
@@ -126,7 +135,7 @@ class RunList(w.VBox):
         self.header.state = live[0] if live else ("completed" if states else "empty")
         self.header.title = f"{len(states)} run{'s' if len(states) != 1 else ''}"
         self.header.detail = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-        self.header.sentence = "" if states else "No run yet."
+        self.header.sentence = "; ".join(self._unread) or ("" if states else "No run yet.")
         ended = sum(look(state).final for state in states)
         self.header.done = round(ended / len(states), 4) if live else -1.0
         self.header.beat += 1

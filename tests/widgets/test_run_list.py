@@ -43,3 +43,15 @@ def test_folder_shows_later_runs_too_and_refuses_what_is_none(tmp_path: Path) ->
     table.close()
     with pytest.raises(RunError, match="no such folder"):
         RunList([tmp_path / "nothing"])
+
+
+def test_a_run_that_cannot_be_read_is_named_beside_the_others(tmp_path: Path) -> None:
+    RecordedMD(tmp_path / "runs" / "good")
+    table = RunList(tmp_path / "runs")
+    (tmp_path / "runs" / "newer").mkdir()
+    (tmp_path / "runs" / "newer" / "spec.yaml").write_text("kind: md\nversion: 99\n")
+    table.refresh()
+    assert [run.name for run in table.runs] == ["good"]
+    assert "newer cannot be read" in table.header.sentence
+    assert "written by a newer mlipkit" in table.header.sentence
+    table.close()
