@@ -1,0 +1,151 @@
+"""The evaluation of TAIP: a planted effect is found, a random step is none, a study goes on where it stood."""
+
+from __future__ import annotations
+
+import copy
+import json
+
+import numpy as np
+import pytest
+import torch
+from taip_toys import batch, ethanol, toy
+
+from mlipkit.errors import DataError, SpecError
+from mlipkit.models import predict
+from mlipkit.strategies.taip import Adapter, AdaptSettings, TaipOptions
+from mlipkit.strategies.taip.arms import Arm, arm_names
+from mlipkit.strategies.taip.frames import keys_of
+from mlipkit.strategies.taip.measuring import best_rate, frame_errors, measure
+from mlipkit.strategies.taip.study import NAME, Study, evaluate_taip, judged, recall
+from mlipkit.strategies.taip.verdicts import answer
+from mlipkit.training import TrainSettings
+
+RATE = 1e-2
+ALONE = TaipOptions(noise=0.0, pseudo_forces=0.0, type_rate=0.99)
+"""Types alone, all of them hidden: structures of one molecule then ask for nearly the same step."""
+
+
+def planted(seeds=(0, 1, 2), direction="gradient"):
+    """Encoders shifted from the one that made the labels, by the step that their own tasks will take back.
+
+    Labels are those of weights θ*. With heads of seed s the shifted weights solve θ_s = θ* + η ḡ_s(θ_s), ḡ the mean
+    gradient over the frames: one step from θ_s leads to θ* + η (ḡ - g), as close as a frame's gradient is to the mean.
+    """
+    truth, frames = toy("schnet", ALONE, seed=5), ethanol(16)
+    labelled = predict(truth, frames)
+    settings, measured = AdaptSettings(RATE, "sgd", direction=direction), []
+    graph, _ = batch(truth, frames)
+    start = [p.detach().clone() for p in truth.encoder.parameters()]
+    for seed in seeds:
+        shifted = toy("schnet", ALONE, seed=100 + seed)
+        shifted.encoder.load_state_dict(truth.encoder.state_dict())
+        shifted.head.load_state_dict(truth.head.state_dict())
+        adapter = Adapter(shifted, settings)
+        for _ in range(6):
+            slopes, _ = adapter.gradient(graph, keys_of(frames))
+            with torch.no_grad():
+                for parameter, begin, slope in zip(adapter.parameters, start, slopes, strict=True):
+                    parameter.copy_(begin + RATE * slope)
+        arms = {name: Arm(name, seed, copy.deepcopy(shifted), 1.0, 1, 0) for name in ("baseline", "noise", "taip")}
+        measured.append(
+            measure(arms, labelled.select(range(4)), {"shifted": labelled}, settings, rates=(RATE,), repeats=2)
+        )
+    return measured
+
+
+def test_a_planted_shift_is_found_and_a_random_step_is_none():
+    measured = planted()
+    for one in measured:
+        errors = {name: columns["forces"].mean() for name, columns in one.errors["shifted"].items()}
+        assert errors["adapted"] < 0.5 * errors["off"]
+        assert errors["random"] > 0.9 * errors["off"]
+    for quantity in ("forces", "energy"):
+        found = answer(measured, "shifted", quantity, "adaptation")
+        assert found.answer == "works", found.sentence
+        assert found.upper < 1
+        assert answer(measured, "shifted", quantity, "placebo").answer != "works"
+    record = judged(Study(ALONE), measured, ["shifted"])
+    assert record["sentence"].startswith("Adaptation: Works")
+    assert "Training with the tasks: " in record["sentence"]
+
+
+def test_the_same_pipeline_on_a_random_step_reports_nothing():
+    measured = planted(direction="random")
+    for quantity in ("forces", "energy"):
+        assert answer(measured, "shifted", quantity, "adaptation").answer != "works"
+
+
+def test_errors_are_means_over_a_frames_components():
+    frames = ethanol(3)
+    moved = frames.with_labels(energy=np.asarray(frames.energy) + 0.9, forces=np.asarray(frames.forces) + 0.25)
+    found = frame_errors(moved, frames)
+    assert np.allclose(found["forces"], 0.25)
+    assert np.allclose(found["energy"], 0.1)
+    assert (frame_errors(frames, frames)["energy"] > 0).all()
+    assert set(frame_errors(moved, frames.with_labels(forces=np.nan))) == {"energy"}
+
+
+def test_the_step_is_chosen_among_steps():
+    assert best_rate({0.0: 0.1, 1e-5: 0.3, 1e-4: 0.2}) == 1e-4
+    assert best_rate({0.0: 0.1, 1e-5: 0.3, 1e-4: float("nan")}) == 1e-5
+
+
+def test_arms():
+    assert arm_names(TaipOptions(), False) == ["baseline", "noise", "taip"]
+    assert arm_names(TaipOptions(noise=0), True)[3:] == ["without_types", "without_pseudo_forces"]
+    assert arm_names(ALONE, True) == ["baseline", "noise", "taip"]
+
+
+def small(folder, sink=lambda event: None, control=lambda: "run", **more):
+    frames = ethanol(60)
+    study = Study(rates=(1e-5, 1e-3), seeds=(0, 1), **more)
+
+    def make(seed):
+        potential = toy("schnet", seed=seed).float()
+        potential.auxiliary.clear()
+        return potential
+
+    return evaluate_taip(
+        study, make, TrainSettings(batch_size=8, max_epochs=1, ema_decay=None), frames.select(range(32)),
+        frames.select(range(32, 40)), {"cold": frames.select(range(40, 50)), "hot": ethanol(10, "ethanol_600K")},
+        shifted=["hot"], folder=folder, sink=sink, control=control,
+    )  # fmt: skip
+
+
+def test_a_study_measures_every_control_and_goes_on_where_it_stood(tmp_path, monkeypatch):
+    record = small(tmp_path, ablate=True)
+    assert json.loads((tmp_path / NAME).read_text()) == json.loads(json.dumps(record))
+    one = recall(tmp_path / "seed_0")
+    assert set(one.errors) == {"cold", "hot"}
+    assert set(one.errors["hot"]) == {
+        "baseline", "noise", "off", "adapted", "random", "only_noise", "only_types", "only_pseudo_forces",
+        "without_noise", "without_types", "without_pseudo_forces",
+    }  # fmt: skip
+    assert one.errors["hot"]["off"]["forces"].shape == (10,)
+    assert set(one.scan) == {0.0, 1e-5, 1e-3}
+    assert one.rate in (1e-5, 1e-3)
+    assert {row["question"] for row in record["verdicts"]} == {"adaptation", "joint_training", "placebo"}
+    assert {row["column"] for row in record["ratios"]} >= {"off", "adapted", "random", "noise"}
+    assert record["sentence"].startswith("Adaptation: ")
+    assert len(record["seeds"]) == 2
+    # Nothing is computed twice.
+    monkeypatch.setattr("mlipkit.strategies.taip.study.train_arm", lambda *a, **k: pytest.fail("trained again"))
+    again = small(tmp_path, ablate=True)
+    assert again["verdicts"] == record["verdicts"]
+
+
+def test_a_stopped_study_says_so(tmp_path):
+    assert small(tmp_path, control=lambda: "stop") is None
+    assert not (tmp_path / NAME).exists()
+
+
+def test_wrong_studies_are_refused(tmp_path):
+    for wrong in ({"seeds": ()}, {"seeds": (1, 1)}, {"rates": (0.0,)}):
+        with pytest.raises(SpecError):
+            Study(**wrong)
+    frames = ethanol(10)
+    for tests in ({}, {"bare": frames.with_labels(energy=np.nan, forces=np.nan)}):
+        with pytest.raises(DataError):
+            evaluate_taip(
+                Study(), lambda seed: toy(), TrainSettings(), frames, frames, tests, shifted=[], folder=tmp_path
+            )
