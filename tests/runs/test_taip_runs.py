@@ -2,15 +2,40 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
 import yaml
 
 import mlipkit as mk
-from mlipkit.errors import SpecError
+from mlipkit.data.series import Series
+from mlipkit.errors import ModelError, SpecError
 from mlipkit.runs import parse_spec
+from mlipkit.runs.build import execute
+from mlipkit.runs.folder import RunFolder
+from mlipkit.runs.run import Run
+from mlipkit.strategies.taip import heads_of
+from mlipkit.strategies.taip.study import NAME
 
 MODEL = {"encoder": "schnet", "features": 16, "layers": 1, "cutoff": 4.0}
 QUICK = {"data": "sample:ethanol_300K@:60", "model": MODEL, "max_epochs": 2, "device": "cpu"}
+
+
+def work(spec, folder):
+    """Do it in this process."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = RunFolder(folder)
+    files.spec.write_text(spec.to_yaml())
+    return execute(spec, files, folder.parent, lambda event: None, lambda: "run")
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("taip") / "train"
+    spec = mk.TrainSpec(**QUICK, taip={"enabled": True, "sigma_max": 1.0, "levels": 5})
+    assert work(spec, folder).state == "completed"
+    return folder
 
 
 def test_specifications_are_their_yaml_and_their_code():
@@ -46,6 +71,61 @@ def test_specifications_are_their_yaml_and_their_code():
 def test_options_that_cannot_act_are_refused(cls, fields, said):
     with pytest.raises(SpecError, match=said):
         getattr(mk, cls)(**fields)
+
+
+def test_a_training_with_tasks_saves_their_heads_and_records_each(trained):
+    heads = heads_of(mk.load(trained))
+    assert heads.noise.levels == 5
+    columns = Series(trained / "series" / "training").columns
+    assert {"loss_noise", "loss_types", "loss_pseudo_forces", "noise_recognised"} <= set(columns)
+    assert "train_loss_types" in Series(trained / "series" / "validation").columns
+
+
+def test_a_simulation_adapts_and_records_it(trained, tmp_path):
+    fields = {"potential": str(trained), "steps": 5, "timestep": 0.1, "device": "cpu", "replicas": 2,
+              "checks": {"max_force": False, "temperature": False, "overlap": False}}  # fmt: skip
+    energies = {}
+    for strategy in ("none", "nonsaving", "save_every"):
+        spec = mk.MDSpec(**fields, adaptation={"strategy": strategy} | ({"rate": 1e-3} if strategy != "none" else {}))
+        work(spec, tmp_path / strategy)
+        place = tmp_path / strategy / "replica_001" / "series"
+        energies[strategy] = Series(place / "md").read("potential_energy")["potential_energy"]
+        if strategy == "none":
+            assert not (place / "adaptation").exists()
+            continue
+        found = Series(place / "adaptation").read()
+        assert found["step"].tolist() == list(range(6))
+        assert (found["change"] > 0).all()
+        assert (found["drift"] > 0).all() == (strategy == "save_every")
+    assert not np.allclose(energies["none"], energies["nonsaving"], atol=1e-6)
+    with pytest.raises(ModelError, match="without self-supervised tasks"):
+        work(mk.MDSpec(steps=1, device="cpu", adaptation={"strategy": "nonsaving"}), tmp_path / "bare")
+
+
+def test_the_evaluation_is_one_specification_with_its_verdict_first(tmp_path):
+    spec = mk.TaipSpec(
+        **QUICK, shifted="sample:ethanol_600K@:12", seeds=[0, 1], adaptation={"rates": [1e-5, 1e-3], "repeats": 2},
+        taip={"enabled": True, "sigma_max": 1.0},
+    )  # fmt: skip
+    found = work(spec, tmp_path / "taip")
+    assert found.state == "completed"
+    record = json.loads((tmp_path / "taip" / NAME).read_text())
+    assert found.reason == record["sentence"] == found.facts["sentence"]
+    assert record["sentence"].startswith("Adaptation: ")
+    assert record["shifted"] == ["ethanol_600K"]
+    assert set(found.facts["tests"]) == {"in distribution", "ethanol_600K"}
+    run = Run(tmp_path / "taip")
+    from mlipkit.runs.taip_report import taip_html
+
+    page = taip_html(run)
+    assert page.index("Adaptation: ") < page.index("Errors over those of the baseline") < page.index("random step")
+    assert "chosen" in page
+
+
+def test_the_evaluation_needs_frames_to_judge_by(tmp_path):
+    spec = mk.TaipSpec(**QUICK, split={"test": 0.0, "validation": 0.2})
+    with pytest.raises(SpecError, match="to judge by"):
+        work(spec, tmp_path / "none")
 
 
 def test_the_strategy_answers_for_itself():
