@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from mlipkit.events import Finished, Started
-from mlipkit.runs import FinetuneSpec, LabelSpec, RelaxSpec, Run
+from mlipkit.runs import FinetuneSpec, LabelSpec, RelaxSpec, Run, recording
 from mlipkit.runs.folder import RunFolder, write_text
+from mlipkit.runs.spec import KINDS, IPIPSpec, TaipSpec
 
 ROOT = Path(__file__).resolve().parent
 BLOCKED = (
@@ -25,7 +27,7 @@ import mlipkit as mk
 import mlipkit_widgets as views
 from mlipkit.runs import runs_in, next_step
 VIEWS = {"md": "MDView", "train": "TrainingMonitor", "finetune": "TrainingMonitor", "label": "LabelView",
-         "workflow": "WorkflowView"}
+         "workflow": "WorkflowView", "dynamic": "TrainingMonitor"}
 for folder in sorted(Path("runs").iterdir()):
     run = mk.open(folder)
     assert run.state in ("completed", "failed"), (run.name, run.state)
@@ -63,6 +65,8 @@ def runs(tmp_path: Path, monkeypatch) -> Path:
         "finetune": FinetuneSpec(data="sample:ethanol_300K", potential="sample:ethanol_50"),
         "label": LabelSpec(data="sample:ethanol_300K@:4"),
         "relax": RelaxSpec(start="sample:ethanol_300K@0", potential="sample:ethanol_50"),
+        "taip": TaipSpec(data="sample:ethanol_300K", shifted="sample:ethanol_600K"),
+        "ipip": IPIPSpec(data="sample:ethanol_300K"),
     }
     for name, spec in made.items():
         files = RunFolder(tmp_path / "runs" / name)
@@ -71,6 +75,7 @@ def runs(tmp_path: Path, monkeypatch) -> Path:
         log(files, Started(name, 4), Finished("completed", "done", {"asked": 4, "labelled": 4, "failed_frames": 0}))
     write(tmp_path / "runs" / "label" / "labelled.extxyz", frames)
     folder = tmp_path / "runs" / "workflow"
+    shutil.copytree(recording("06_dynamic_training/roll_outs_0").folder, tmp_path / "runs" / "dynamic")
     assert workflow(folder, "naive").state == "completed"
     recorded(folder, Started("naive", 3), Finished("completed", "evaluated"))
     return tmp_path
@@ -83,7 +88,7 @@ def blocked(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
 @pytest.mark.full
 def test_every_kind_of_run_opens_with_views_and_report(runs: Path):
     kinds = {Run(folder).kind for folder in (runs / "runs").iterdir()}
-    assert kinds == {"md", "train", "finetune", "label", "relax", "workflow"}
+    assert kinds == set(KINDS)
     done = blocked(OPENING, runs)
     assert done.returncode == 0, done.stderr
     assert set(done.stdout.split()) == kinds
