@@ -279,7 +279,9 @@ def test_crash_shows_its_reason(tmp_path: Path) -> None:
 def test_panels_show_code_yaml_and_folder(tmp_path: Path) -> None:
     run = recorded_training(tmp_path / "train_painn")
     monitor = TrainingMonitor(run)
-    code, spec, folder, _export = (child for child in monitor.panel_buttons.children if isinstance(child, w.Button))
+    code, spec, folder, _export, _pictures = (
+        child for child in monitor.panel_buttons.children if isinstance(child, w.Button)
+    )
     code.click()
     assert "mk.launch(mk.TrainSpec(" in monitor.panel.value
     assert "TrainingMonitor" in monitor.panel.value
@@ -405,19 +407,20 @@ def test_a_hundred_simulations_open_and_switch_quickly(tmp_path: Path) -> None:
     recorded = RecordedReplicas(tmp_path / "many", 100, {i: 100 + 2 * i for i in range(30)}, steps=200)
     recorded.finish()
     MDView(recorded.run, viewer="still").close()  # what is built once per kernel
-    begin = time.process_time()
+    gc.collect()  # the garbage of other tests is not this view's
+    begin = time.thread_time()
     view = MDView(recorded.run, viewer="still")
-    opened = time.process_time() - begin
+    opened = time.thread_time() - begin
     picks = []
     for number in range(0, 100, 7):
-        begin = time.process_time()
+        begin = time.thread_time()
         view.overview.list.picked = number
-        picks.append(time.process_time() - begin)
+        picks.append(time.thread_time() - begin)
     rounds = []
     for _ in range(20):
-        begin = time.process_time()
+        begin = time.thread_time()
         view.refresh()
-        rounds.append(time.process_time() - begin)
+        rounds.append(time.thread_time() - begin)
     assert (opened < 0.5, max(picks) < 0.1, np.median(rounds) < 0.05) == (True, True, True), (opened, picks, rounds)
     view.close()
 
