@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mlipkit.events import Event, EventSink
 
 HERE = Path(__file__).resolve().parent
 RESULTS = Path(__file__).resolve().parent / "results"
@@ -25,3 +29,25 @@ def command() -> str:
     script = Path(sys.argv[0]).resolve()
     place = script.relative_to(HERE) if script.is_relative_to(HERE) else script.name
     return " ".join([f"python benchmarks/{place}", *sys.argv[1:]])
+
+
+def merged(*records: Mapping[str, Any]) -> dict[str, Any]:
+    """Later mappings over earlier ones, nested ones entry by entry."""
+    found: dict[str, Any] = {}
+    for record in records:
+        for key, value in record.items():
+            both = isinstance(value, dict) and isinstance(found.get(key), dict)
+            found[key] = merged(found[key], value) if both else value
+    return found
+
+
+def told(title: str) -> EventSink:
+    """Prints the messages of a run that is carried out in this process, under a title."""
+    # Peers are measured in environments without mlipkit.
+    from mlipkit.events import Message
+
+    def sink(event: Event) -> None:
+        if isinstance(event, Message):
+            print(f"{time.strftime('%H:%M:%S')} {title}: {event.text}", flush=True)
+
+    return sink

@@ -29,9 +29,9 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from records import RESULTS, command, keep
+from records import RESULTS, command, keep, merged, told
 
-from mlipkit.events import EventSink, Message, always_run
+from mlipkit.events import always_run
 from mlipkit.runs import DynamicSpec, parse_spec
 from mlipkit.runs.folder import RunFolder, write_text
 
@@ -85,16 +85,6 @@ class Study:
         return spec
 
 
-def merged(*records: dict[str, Any]) -> dict[str, Any]:
-    """Later mappings over earlier ones, nested ones entry by entry."""
-    found: dict[str, Any] = {}
-    for record in records:
-        for key, value in record.items():
-            both = isinstance(value, dict) and isinstance(found.get(key), dict)
-            found[key] = merged(found[key], value) if both else value
-    return found
-
-
 def _place(text: str) -> str:
     return text if text.partition(":")[0] == "sample" else str(Path(os.environ["MLIPKIT_DATA"]) / text)
 
@@ -110,7 +100,7 @@ def run(study: Study, encoder: str, arm: str, seed: int) -> None:
     files.path.mkdir(parents=True, exist_ok=True)
     write_text(files.spec, spec.to_yaml())
     begin, cpu = time.perf_counter(), time.process_time()
-    finished = build.execute(spec, files, Path.cwd(), _heard(f"{encoder} {arm} {seed}"), always_run)
+    finished = build.execute(spec, files, Path.cwd(), told(f"{encoder} {arm} {seed}"), always_run)
     facts = dict(finished.facts)
     facts |= {"wall_s": time.perf_counter() - begin, "cpu_s": time.process_time() - cpu, "reason": finished.reason}
     write_text(done, json.dumps(facts))
@@ -121,14 +111,6 @@ def run(study: Study, encoder: str, arm: str, seed: int) -> None:
         "study": study.name, "plan": study.plan, "encoder": encoder, "arm": arm, "seed": seed, "command": command(),
         "forces_mae": errors, **{name: facts.get(name) for name in kept},
     })  # fmt: skip
-
-
-def _heard(title: str) -> EventSink:
-    def sink(event) -> None:
-        if isinstance(event, Message):
-            print(f"[{title}] {event.text}", flush=True)
-
-    return sink
 
 
 def rollouts_of(study: Study, encoder: str, arm: str) -> dict[int, Any]:

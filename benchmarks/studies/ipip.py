@@ -27,10 +27,10 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from records import RESULTS, command, keep
+from records import RESULTS, command, keep, merged, told
 
 from mlipkit.errors import MlipkitError
-from mlipkit.events import Event, EventSink, Message, always_run
+from mlipkit.events import always_run
 from mlipkit.runs import IPIPSpec, parse_spec
 from mlipkit.runs.folder import RunFolder, write_text
 from mlipkit.strategies.ipip import equal_steps, timeline
@@ -72,16 +72,6 @@ class Study:
         return spec
 
 
-def merged(*records: dict[str, Any]) -> dict[str, Any]:
-    """Later mappings over earlier ones, nested ones entry by entry."""
-    found: dict[str, Any] = {}
-    for record in records:
-        for key, value in record.items():
-            both = isinstance(value, dict) and isinstance(found.get(key), dict)
-            found[key] = merged(found[key], value) if both else value
-    return found
-
-
 def run(study: Study, encoder: str, arm: str, seed: int) -> None:
     """Carry out an arm in this process, or go on; keep a line when it has just ended."""
     from mlipkit.runs import build
@@ -94,7 +84,7 @@ def run(study: Study, encoder: str, arm: str, seed: int) -> None:
     files.path.mkdir(parents=True, exist_ok=True)
     write_text(files.spec, spec.to_yaml())
     begin, cpu = time.perf_counter(), time.process_time()
-    finished = build.execute(spec, files, Path.cwd(), _heard(f"{encoder} {arm} {seed}"), always_run)
+    finished = build.execute(spec, files, Path.cwd(), told(f"{encoder} {arm} {seed}"), always_run)
     if finished.state != "completed":
         raise SystemExit(f"{encoder} {arm} {seed}: {finished.reason}")
     record = json.loads((files.path / "evaluation.json").read_text())
@@ -133,14 +123,6 @@ def compare(study: Study) -> None:
         record[encoder] = found.to_json()
     if len(record) > 2:
         write_text(RESULTS / f"ipip_{study.name}.json", json.dumps(record, indent=1) + "\n")
-
-
-def _heard(name: str) -> EventSink:
-    def heard(event: Event) -> None:
-        if isinstance(event, Message):
-            print(f"{time.strftime('%H:%M:%S')} {name}: {event.text}", flush=True)
-
-    return heard
 
 
 def main() -> None:

@@ -25,11 +25,10 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from records import RESULTS, command, keep
+from records import RESULTS, command, keep, told
 
 import mlipkit as mk
 from mlipkit.errors import RunError
-from mlipkit.events import Event, Message
 from mlipkit.runs import parse_spec
 from mlipkit.runs.folder import RunFolder, write_text
 from mlipkit.strategies.taip.study import NAME, recall
@@ -66,11 +65,7 @@ def run(key: str, spec: mk.TaipSpec, root: Path) -> None:
     files, begin = RunFolder(folder), time.time()
     write_text(files.spec, spec.to_yaml())
 
-    def sink(event: Event) -> None:
-        if isinstance(event, Message):
-            print(f"{time.strftime('%H:%M:%S')} {key}: {event.text}", flush=True)
-
-    found = execute(spec, files, Path.cwd(), sink, lambda: "run")
+    found = execute(spec, files, Path.cwd(), told(key), lambda: "run")
     if found.state != "completed":
         raise SystemExit(f"{key}: {found.reason}")
     for seed in spec.seeds:

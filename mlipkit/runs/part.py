@@ -55,6 +55,13 @@ class Part(BaseModel):
         return type(self)(**record)
 
 
+def several(value: Any) -> Any:
+    """``"1, 2"`` or one value as a list, as typed into a form or on the command line; a validator "before"."""
+    if isinstance(value, str):
+        return [part.strip() for part in value.strip("[] ").split(",") if part.strip()]
+    return value if isinstance(value, list | tuple) else [value]
+
+
 def refuse_idle(part: Any, choice: str, acting: Mapping[str, tuple[str, ...]]) -> Any:
     """Refuse values that were changed and have no effect with what was chosen: a wish must not go unheard."""
     chosen = getattr(part, choice)

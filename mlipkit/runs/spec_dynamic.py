@@ -34,7 +34,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mlipkit.runs.part import Part, refuse_idle, unit
+from mlipkit.runs.part import Part, refuse_idle, several, unit
 from mlipkit.runs.spec_train import FittingSpec, ModelSpec, OptimiserSpec, SplitSpec
 
 MANY_RUNS = 5
@@ -87,13 +87,7 @@ class CurriculumSpec(Part):
         default="best", description="the potential of the run: of the stage best on validation, or of the last"
     )
 
-    @field_validator("n_structures", mode="before")
-    @classmethod
-    def _one_text(cls, value):
-        # As one types them into a form or on the command line.
-        if isinstance(value, str | int):
-            return [part.strip() for part in str(value).split(",") if part.strip()]
-        return value
+    _several = field_validator("n_structures", mode="before")(several)
 
     @model_validator(mode="after")
     def _every_option_acts(self):
@@ -134,12 +128,7 @@ class RolloutSpec(Part):
     )
     frozen: list[int] = Field(default=[], description="atoms that do not move, by index")
 
-    @field_validator("frozen", mode="before")
-    @classmethod
-    def _one_text(cls, value):
-        if isinstance(value, str | int):
-            return [part.strip() for part in str(value).split(",") if part.strip()]
-        return value
+    _several = field_validator("frozen", mode="before")(several)
 
     @model_validator(mode="after")
     def _every_option_acts(self):

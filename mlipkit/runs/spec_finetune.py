@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from mlipkit.runs.part import Part, refuse_idle
+from mlipkit.runs.part import Part, refuse_idle, several
 from mlipkit.runs.spec_train import FittingSpec, LossSpec, OptimiserSpec
 
 
@@ -61,11 +61,7 @@ class RecipeSpec(Part):
 
     steps_per_epoch: int = Field(default=200, ge=1, description="loss10: steps between two looks at the validation")
 
-    @field_validator("frozen", mode="before")
-    @classmethod
-    def _one_text(cls, value):
-        # As one types them into a form or on the command line.
-        return [part.strip() for part in value.split(",") if part.strip()] if isinstance(value, str) else value
+    _several = field_validator("frozen", mode="before")(several)
 
     @model_validator(mode="after")
     def _every_option_acts(self):

@@ -18,16 +18,8 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field, model_validator
 
-from mlipkit.runs.part import Part, unit
+from mlipkit.runs.part import Part, several, unit
 from mlipkit.runs.spec_train import FittingSpec, LossSpec, ModelSpec, TasksSpec, places_in
-
-
-def _several(value: object) -> object:
-    """``"1e-5, 1e-4"`` as a list, as one types it on the command line."""
-    if isinstance(value, str):
-        return [part.strip() for part in value.strip("[] ").split(",") if part.strip()]
-    return value if isinstance(value, list | tuple) else [value]
-
 
 Rate = Annotated[float, Field(gt=0)]
 
@@ -39,7 +31,7 @@ class AdaptationStudySpec(Part):
         default="adam_fresh",
         description="a new Adam for every structure, plain gradient, or one Adam that goes from structure to structure",
     )
-    rates: Annotated[list[Rate], Field(min_length=1), BeforeValidator(_several)] = Field(
+    rates: Annotated[list[Rate], Field(min_length=1), BeforeValidator(several)] = Field(
         default=[1e-7, 1e-6, 1e-5, 1e-4, 1e-3], description="adaptation steps that are tried on the validation frames"
     )
     together: int = Field(
@@ -62,7 +54,7 @@ class TaipSpec(FittingSpec):
     loss: LossSpec = LossSpec()
     taip: TasksSpec = TasksSpec(enabled=True)
     adaptation: AdaptationStudySpec = AdaptationStudySpec()
-    seeds: Annotated[list[int], Field(min_length=1), BeforeValidator(_several)] = Field(
+    seeds: Annotated[list[int], Field(min_length=1), BeforeValidator(several)] = Field(
         default=[0, 1, 2], description="seeds of the trainings; fewer than three say little"
     )
     noise_sigma: float = Field(
