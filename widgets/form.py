@@ -38,6 +38,8 @@ class Form:
         start: path -> value to begin with instead of the default.
         suggestions: path -> texts offered while typing.
         words: path -> name on screen, where it is not the one in code.
+        parts: part -> its heading among the others.
+        fixed: path -> value that is always said and never offered.
         on_change: called after every change by the user.
     """
 
@@ -49,14 +51,16 @@ class Form:
         start: Mapping[str, Any] | None = None,
         suggestions: Mapping[str, Sequence[str]] | None = None,
         words: Mapping[str, str] | None = None,
+        parts: Mapping[str, str] | None = None,
+        fixed: Mapping[str, Any] | None = None,
         on_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.cls, self._on_change = cls, lambda: None
-        self._words = words or {}
+        self._words, self._parts, self._fixed = words or {}, parts or {}, fixed or {}
         self.fields: dict[str, Field] = {}
         for path, info in _walk(cls):
             self._add(path, info, list((suggestions or {}).get(path, ())))
-        for path, value in (start or {}).items():
+        for path, value in {**(start or {}), **self._fixed}.items():
             self.set(path, value)
         for path in first:
             # Away from the others of its part a field needs the name of the part.
@@ -74,11 +78,11 @@ class Form:
         """Fields of the specification itself, then those of each part under its name."""
         parts: dict[str, list[w.Widget]] = {"": []}
         for path, field in self.fields.items():
-            if path not in first:
+            if path not in first and path not in self._fixed:
                 parts.setdefault(path.rpartition(".")[0], []).append(field.box)
         for name, boxes in parts.items():
             if name:
-                boxes.insert(0, w.Label(name.replace(".", ": ")).add_class("mlipkit-part"))
+                boxes.insert(0, w.Label(self._parts.get(name, name.replace(".", ": "))).add_class("mlipkit-part"))
         return [box for boxes in parts.values() for box in boxes]
 
     def values(self) -> dict[str, Any]:

@@ -105,8 +105,58 @@ DYNAMIC = {
     "n_train": "frames to train on",
 }
 
-FIELDS: dict[str, dict[str, str]] = {"workflow": WORKFLOW, "finetune": TUNING, "dynamic": DYNAMIC}
+TASKS = {
+    "taip.enabled": "learn self-supervised tasks",
+    "taip.noise": "weight of noise recognition",
+    "taip.types": "weight of hidden types",
+    "taip.pseudo_forces": "weight of hidden forces",
+    "taip.levels": "noise levels",
+    "taip.sigma_max": "largest noise",
+    "taip.sigma_min": "smallest noise",
+    "taip.edges": "neighbours of displaced structures",
+    "taip.pooling": "noise recognition: over atoms",
+    "taip.type_rate": "share of hidden types",
+    "taip.gamma": "power of the loss of types",
+    "taip.force_rate": "share of hidden forces",
+    "taip.mf_mode": "hidden forces as in",
+    "taip.decoder": "decoder of hidden forces",
+}
+ADAPTATION = {
+    "adaptation.strategy": "adapt at test time",
+    "adaptation.rate": "adaptation step",
+    "adaptation.optimiser": "optimiser of a step",
+    "adaptation.every": "save_every_k: steps between two",
+    "adaptation.threshold": "threshold: self-supervised loss above",
+    "adaptation.direction": "direction of a step",
+    "adaptation.seed": "seed of noise and hidden atoms",
+}
+TAIP = {
+    "data": "frames to train on",
+    "shifted": "test frames out of distribution",
+    **TASKS,
+    "adaptation.optimiser": "optimiser of a step",
+    "adaptation.rates": "adaptation steps to try",
+    "adaptation.together": "frames that share a step",
+    "adaptation.seed": "seed of noise and hidden atoms",
+    "adaptation.repeats": "noise seeds for repeatability",
+    "seeds": "seeds of the trainings",
+    "noise_sigma": "control: displacements",
+    "ablate": "also train without each task",
+    "features": "measure how far features shift",
+    "effect": "smallest gain of interest",
+    "most": "frames of a test set at most",
+    "max_epochs": "epochs at most",
+    "batch_size": "frames per step",
+}
+
+FIELDS: dict[str, dict[str, str]] = {
+    "md": ADAPTATION, "train": TASKS, "workflow": WORKFLOW, "finetune": TUNING, "dynamic": DYNAMIC, "taip": TAIP,
+}  # fmt: skip
 """Kind of run -> path of a field -> its name on screen, without the unit."""
+PARTS = {"taip": "self-supervised tasks (TAIP)", "adaptation": "test-time adaptation (TAIP)"}
+"""Part of a specification -> its heading among further settings."""
+FIXED: dict[str, dict[str, Any]] = {"taip": {"taip.enabled": True}}
+"""Fields that a form says without offering them: an evaluation of the tasks has no other choice."""
 
 FIRST = {
     "md": ("potential", "start", "temperature", "time_ps", "replicas", "ensemble", "timestep", "name"),
@@ -120,6 +170,10 @@ FIRST = {
         "data", "potential", "model.encoder", "model.features", "curriculum.n_structures", "curriculum.stage_epochs",
         "curriculum.evaluations_per_epoch", "rollout.bptt", "loss.kind", "rollout_validation.n_structures",
         "time_limit_s", "name",
+    ),
+    "taip": (
+        "data", "shifted", "model.encoder", "model.features", "max_epochs", "seeds", "taip.sigma_max",
+        "adaptation.rates", "ablate", "features", "most", "name",
     ),
     "workflow": (
         "arm", "potential", "start.molecules", "start.density", "runs", "frames", "sampling.time_ps", "sampling.stride",
@@ -135,6 +189,11 @@ START: dict[str, dict[str, Any]] = {
         "data": "sample:ethanol_nve", "curriculum.converge": "fixed", "curriculum.stage_epochs": 20,
         "curriculum.evaluations_per_epoch": 512, "optimiser.schedule_patience": 3, "rollout_validation.n_points": 32,
     },
+    # Noise that tears molecules apart teaches little of them; as published it is 10 Å.
+    "taip": {
+        "data": "sample:ethanol_300K@:400", "shifted": "sample:ethanol_600K", "model.features": 32, "model.layers": 2,
+        "max_epochs": 40, "taip.sigma_max": 1.0, "most": 100,
+    },
     # The published scale is five runs of a nanosecond: nobody's first click.
     "workflow": {
         "start.molecules": {"water": 8}, "runs": 3, "frames": 5, "sampling.time_ps": 1.0, "sampling.stride": 20,
@@ -143,7 +202,7 @@ START: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 WORDS = {
     "md": "Run MD", "train": "Train a potential", "label": "Label frames", "finetune": "Fine-tune",
-    "dynamic": "Dynamic training", "workflow": "Workflow",
+    "dynamic": "Dynamic training", "taip": "Test-time adaptation", "workflow": "Workflow",
 }  # fmt: skip
 UNITS = {"label": "a frame", "workflow": "one unit of each step"}
 """What is measured before the start, where it is not three steps."""

@@ -18,7 +18,7 @@ from mlipkit.runs.spec import KINDS, AnySpec
 
 from .base import RunView
 from .form import Form
-from .form_words import FIELDS, FIRST, START, UNITS, WORDS
+from .form_words import FIELDS, FIRST, FIXED, PARTS, START, UNITS, WORDS
 from .header import Header
 from .label_view import LabelView
 from .md_view import MDView
@@ -32,7 +32,7 @@ from .workflow_view import WorkflowView
 START_TEXT = ("▶ Start", "Measure, then start the run in a process of its own")
 VIEWS: dict[str, type[RunView]] = {
     "md": MDView, "train": TrainingMonitor, "finetune": TrainingMonitor, "label": LabelView, "workflow": WorkflowView,
-    "dynamic": TrainingMonitor,
+    "dynamic": TrainingMonitor, "taip": RunView,
 }  # fmt: skip
 QUIET_S = 1.2
 """Pause after the last change before the estimate is measured by itself."""
@@ -46,7 +46,7 @@ class Launcher(ClosingBox):
     Before every start three real steps are measured in a process of their own, and what the run will take is shown.
 
     Args:
-        kind: "md", "train", "label", "finetune", "dynamic" or "workflow".
+        kind: "md", "train", "label", "finetune", "dynamic", "taip" or "workflow".
         root: folder in which runs are kept.
         automatic: measure time, memory and disk by itself after each change by the user.
         **values: fields to begin with; nested ones as ``model__features=32``.
@@ -171,8 +171,8 @@ class Launcher(ClosingBox):
             del start["time_ps"]
             first[first.index("time_ps")] = "steps"
         self.form = Form(
-            cls, first, start=start, suggestions=self._suggestions(), words=FIELDS.get(self.kind),
-            on_change=self._changed,
+            cls, first, start=start, suggestions=self._suggestions(), words=FIELDS.get(kind), parts=PARTS,
+            fixed=FIXED.get(kind), on_change=self._changed,
         )  # fmt: skip
         self.form_box.children = [self.form.essential, self.form.more]
         for child in old:
@@ -213,7 +213,7 @@ class Launcher(ClosingBox):
         makers = [*MAKERS, *potentials]
         return {
             "data": [*data, *labelled], "start": [f"{name}@0" for name in data], "potential": potentials,
-            "maker": makers, "label.maker": makers, "replay": data,
+            "maker": makers, "label.maker": makers, "replay": data, "shifted": data,
         }  # fmt: skip
 
     def _changed(self) -> None:

@@ -1,7 +1,8 @@
-"""ethanol_300K and ethanol_600K: independent Langevin trajectories of one ethanol molecule on the GFN2-xTB surface.
+"""ethanol_300K, ethanol_600K, ethanol_900K: Langevin trajectories of one ethanol molecule on the GFN2-xTB surface.
 
 python benchmarks/samples/ethanol_thermal.py 300
 python benchmarks/samples/ethanol_thermal.py 600
+python benchmarks/samples/ethanol_thermal.py 900
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ FRICTION = 0.02
 EQUILIBRATION = 2000
 STRIDE = 200
 PER_TRAJECTORY = 50
-COUNT = {300: 20, 600: 10}
+COUNT = {300: 20, 600: 10, 900: 6}
 HYDROXYL = (1, 0, 2, 3)
 """C-C-O-H of ASE's ethanol."""
 

@@ -129,12 +129,6 @@ def test_the_evaluation_needs_frames_to_judge_by(tmp_path):
 
 
 def test_the_strategy_answers_for_itself():
-    from mlipkit.strategies.applies import register, unregister
-
-    register("taip", "mlipkit.strategies.applies.adapting:adaptation")
-    try:
-        found = mk.what_applies("sample:ethanol_300K", measure=False)["taip"]
-    finally:
-        unregister("taip")
+    found = mk.what_applies("sample:ethanol_300K", measure=False)["taip"]
     assert found.state == "ready", found.sentence
     assert parse_spec(found.spec).kind == "taip"

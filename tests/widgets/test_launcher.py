@@ -307,3 +307,38 @@ def test_under_a_hub_the_form_says_what_may_happen(here: Path, monkeypatch: pyte
     launcher = Launcher("md")
     assert launcher.hub_note.layout.display is None
     assert "may end with it" in launcher.hub_note.value
+
+
+def test_the_form_of_an_evaluation_of_adaptation_says_what_cannot_be_otherwise(here: Path) -> None:
+    from mlipkit.runs import TaipSpec
+
+    launcher = Launcher("taip", automatic=False)
+    assert isinstance(launcher.spec, TaipSpec)
+    assert launcher.spec.taip.enabled
+    offered = [*launcher.form.essential.children, *launcher.form.more.children]
+    assert launcher.form.fields["taip.enabled"].box not in offered
+    launcher.form.fields["taip.levels"].input.value = "12"
+    launcher.form.fields["adaptation.rates"].input.value = "1e-6, 1e-4"
+    assert launcher.problem.value == ""
+    assert (launcher.spec.taip.levels, launcher.spec.adaptation.rates) == (12, [1e-6, 1e-4])
+    assert parse_spec(yaml.safe_load(launcher.spec.to_yaml())) == launcher.spec
+    launcher.close()
+
+
+def test_tasks_and_adaptation_wait_behind_more_settings_under_a_heading(here: Path) -> None:
+    for kind, heading, path in (
+        ("train", "self-supervised tasks (TAIP)", "taip.enabled"),
+        ("md", "test-time adaptation (TAIP)", "adaptation.strategy"),
+    ):
+        launcher = Launcher(kind, automatic=False)
+        boxes = list(launcher.form.more.children)
+        headings = [child.value for child in boxes if isinstance(child, w.Label)]
+        assert heading in headings
+        assert launcher.form.fields[path].box in boxes
+        launcher.close()
+    launcher = Launcher("md", automatic=False)
+    launcher.form.fields["adaptation.rate"].input.value = "1e-4"
+    assert "has no effect" in launcher.problem.value
+    launcher.form.fields["adaptation.strategy"].input.value = "nonsaving"
+    assert (launcher.problem.value, launcher.spec.adaptation.rate) == ("", 1e-4)
+    launcher.close()

@@ -24,6 +24,7 @@ PLUGS: dict[str, Applies | str] = {
     "train": "mlipkit.strategies.applies.fitting:training",
     "finetune": "mlipkit.strategies.applies.fitting:finetuning",
     "dynamic": "mlipkit.strategies.applies.rolling:dynamic",
+    "taip": "mlipkit.strategies.applies.adapting:adaptation",
     "workflow": "mlipkit.strategies.applies.workflows:workflows",
     "close_loop": "mlipkit.strategies.applies.loop:closing_the_loop",
 }
