@@ -4,7 +4,9 @@
 
 A training and a simulation of a packaged potential run as processes of their own, and the notebook shows both. Each
 round presses Pause and Resume of the simulation, opens and closes its code and goes a frame back, in JupyterLab and a
-headless Chromium: from the click to the change on the page. Pause and Resume wait for the worker's answer. Appends one
+headless Chromium: from the moment at which the browser gets the click to the change on the page, both by its own clock
+(what moves the pointer waits for two drawn frames before it presses). Pause and Resume wait for the worker's answer.
+The browser draws 3D by software, on the same cores. Appends one
 JSON line to `results/clicks_at_load.jsonl`; with it what the machine was doing besides.
 """
 
@@ -36,6 +38,17 @@ TEXT = "text => document.querySelector('.mlipkit-view').innerText.includes(text)
 NO_TEXT = "text => !document.querySelector('.mlipkit-view').innerText.includes(text)"
 FRAME = "() => document.querySelector('.mlipkit-view').innerText.match(/\\d+ of \\d+ · .*step \\d+/)?.[0]"
 TEXT_OF_CODE = "import mlipkit as mk"
+ANSWER = """([condition, argument]) => {
+  const holds = eval(condition);
+  window.answered = new Promise((done) => window.addEventListener("click", (click) => {
+    const look = setInterval(() => {
+      if (!holds(argument)) return;
+      clearInterval(look);
+      done((performance.now() - click.timeStamp) / 1000);
+    }, 10);
+  }, { capture: true, once: true }));
+}"""
+"""Seconds from the next click until a condition holds, as a promise."""
 
 
 def rounds(page: LabPage, number: int) -> dict[str, list[float]]:
@@ -43,10 +56,9 @@ def rounds(page: LabPage, number: int) -> dict[str, list[float]]:
     took: dict[str, list[float]] = {}
 
     def timed(name: str, act: Callable[[], object], condition: str, argument: object = None) -> None:
-        begin = time.monotonic()
+        page.page.evaluate(ANSWER, [condition, argument])
         act()
-        page.page.wait_for_function(condition, arg=argument, polling=20, timeout=60_000)
-        took.setdefault(name, []).append(time.monotonic() - begin)
+        took.setdefault(name, []).append(float(page.page.evaluate("() => window.answered")))
 
     view = page.page.locator(".mlipkit-view").first
 

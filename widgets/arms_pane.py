@@ -25,6 +25,8 @@ from .review_pane import ReviewPane
 from .standing import standing_html
 
 BINS = 60
+AFTER_S = 0.5
+"""Maps and bonds begin so long after the errors: time for these to reach the page."""
 TEST = "test set"
 HIGHEST = 3.0
 """A test set of relaxed frames has peaks far higher than any simulation: they are cut so much above the others."""
@@ -121,11 +123,12 @@ class ArmsPane(w.VBox):
                 show(part, False)
             return
         self.compared.want(data.compared_key() or None, data.compare)
-        key = data.frames_key()
-        if places := data.map_key():
-            self.mapped.want(places, data.maps)
-        if key:
-            self.bonded.want(key, data.bonds)
+        if not self.compared.busy:
+            # The verdict and its errors come first.
+            if places := data.map_key():
+                self.mapped.want(places, data.maps, AFTER_S)
+            if key := data.frames_key():
+                self.bonded.want(key, data.bonds, AFTER_S)
         self._offer()
         self._draw()
 

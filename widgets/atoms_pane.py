@@ -12,8 +12,9 @@ from ase import Atoms
 from . import drawing
 from .parts import row
 from .scene import Picture, StillScene, make_scene
-from .ticker import on_loop
+from .ticker import after, kernel_loop, on_loop
 
+LATER_S = 0.5
 FAR_FROM_LOADED = 2.5
 """Å from the structure on load beyond which its bonds mean nothing any more."""
 
@@ -35,6 +36,8 @@ class AtomsPane(w.VBox):
     Args:
         viewer: "auto", "nglview" or "still".
         scales: further numbers to colour by; `show` is given their values.
+        later: put the 3D view on the page a moment after the rest: building it takes the page a second in which plots
+            beside it would not be drawn.
 
     Attributes:
         colour: the choice what atoms are coloured by: "element", "force" or the name of a scale.
@@ -42,7 +45,7 @@ class AtomsPane(w.VBox):
         on_atom: called with the index of an atom that was clicked.
     """
 
-    def __init__(self, viewer: str = "auto", scales: tuple[Scale, ...] = ()) -> None:
+    def __init__(self, viewer: str = "auto", scales: tuple[Scale, ...] = (), later: bool = False) -> None:
         self.scene = make_scene(viewer)
         self.scene.widget.add_class("mlipkit-scene")
         self.colour = w.Dropdown(
@@ -60,12 +63,20 @@ class AtomsPane(w.VBox):
         self._scales = {scale.name: scale for scale in scales}
         self._shown: tuple[Atoms, tuple[int, ...], Mapping[str, np.ndarray]] | None = None
         self._loaded: Atoms | None = None
-        super().__init__([self.scene.widget, row(self.colour, self.number, self.colour_bar), self.text, self.said])
+        rest = [row(self.colour, self.number, self.colour_bar), self.text, self.said]
+        later = later and kernel_loop() is not None
+        place = w.Box(layout={"height": self.scene.widget.layout.height or "auto"}) if later else self.scene.widget
+        super().__init__([place, *rest])
         self.add_class("mlipkit-pane-3d")
+        if later:
+            after(LATER_S, self._stand)
         self.number.observe(lambda change: self._numbered(str(change["new"])), "value")
         self.colour.observe(lambda _change: self._colour_changed(), "value")
         if self.scene.widget.has_trait("picked"):
             self.scene.widget.observe(self._picked, "picked")
+
+    def _stand(self) -> None:
+        self.children = [self.scene.widget, *self.children[1:]]
 
     def reset(self) -> None:
         """Forget the structure that was shown before."""

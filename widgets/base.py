@@ -7,6 +7,7 @@ notebook, or lose its kernel at any time without harm to the run.
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 
 import ipywidgets as w
@@ -21,6 +22,8 @@ from .states import duration, look, sentence_case, state_of
 
 LIVE_S, IDLE_S, HIDDEN_S = 0.2, 1.5, 5.0
 """Seconds between two looks at the folder: while news are expected, otherwise, and while no page shows the view."""
+ASKED_S = 0.05
+"""Seconds between two looks at the state alone, while the answer to a wish is waited for."""
 MOST_HIDDEN = 3
 """Views of one run that no page shows any more (their cell was run again) before the oldest is closed."""
 
@@ -52,6 +55,7 @@ class RunView(PanelView):
         self.review_box, self.body = w.VBox(), w.VBox()
         self._make_panels("Python that does the same", "The specification of this run", "Where the run is kept")
         self._asked = self._state = ""
+        self._due = 0.0
         self._begin(self.header, self.toolbar, self.problem, self.review_box, self.body, self.panel_buttons, self.panel)
         self._build()
         self._first(lambda: self.watch(opened))
@@ -126,10 +130,14 @@ class RunView(PanelView):
     def _tick(self) -> float | None:
         if self._closed:
             return None
+        now = time.monotonic()
+        if self._asked and self.run is not None and now < self._due and state_of(self.run) == self._state:
+            return ASKED_S
         state = self.refresh()
+        self._due = time.monotonic() + LIVE_S
         if self._hidden:
             return HIDDEN_S
-        return LIVE_S if look(state).live or self._asked else IDLE_S
+        return ASKED_S if self._asked else LIVE_S if look(state).live else IDLE_S
 
     def _write_head(self, run: Run, state: str) -> None:
         header, age = self.header, run.heartbeat_age

@@ -8,7 +8,7 @@ from typing import Generic, TypeVar
 
 from mlipkit.errors import MlipkitError
 
-from .ticker import in_background
+from .ticker import after, in_background, kernel_loop
 
 Value = TypeVar("Value")
 _TURN = Lock()
@@ -41,8 +41,13 @@ class Computed(Generic[Value]):
     def busy(self) -> bool:
         return self._busy
 
-    def want(self, key: Hashable, work: Callable[[], Value | None]) -> None:
-        """Compute for this key, unless that was done already. While something is computed nothing else begins."""
+    def want(self, key: Hashable, work: Callable[[], Value | None], after_s: float = 0.0) -> None:
+        """Compute for this key, unless that was done already. While something is computed nothing else begins.
+
+        Args:
+            after_s: in a kernel begin so much later, for work whose imports would keep pictures that are ready from the
+                page.
+        """
         if key == self._key or self._busy or self._closed:
             return
         self._key, self._busy = key, True
@@ -58,7 +63,10 @@ class Computed(Generic[Value]):
                 self.problem = str(error) if isinstance(error, MlipkitError) else f"{type(error).__name__}: {error}"
             self._done()
 
-        in_background(lambda: _alone(work), finished)
+        if after_s and kernel_loop() is not None:
+            after(after_s, lambda: in_background(lambda: _alone(work), finished))
+        else:
+            in_background(lambda: _alone(work), finished)
 
     def close(self) -> None:
         """Nothing is reported any more."""

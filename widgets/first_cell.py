@@ -12,6 +12,8 @@ from types import TracebackType
 
 from mlipkit.errors import MissingPackageError, MlipkitError
 
+from .plot import preload
+
 CURE = (
     "Choose the kernel 'mlipkit' (menu Kernel > Change Kernel; 'mlipkit lab' in a terminal adds it to the list) "
     "and run this cell again."
@@ -36,6 +38,8 @@ NEEDED = {"ipywidgets": "the widgets need", "anywidget": "the widgets need", "to
 def kernel_check() -> None:
     """Check that this kernel can show the widgets and start runs; from then on errors raised on purpose are one line.
 
+    The page gets ready to draw, so that the first picture comes sooner.
+
     Raises:
         MissingPackageError: one sentence with what is missing and the cure.
     """
@@ -44,6 +48,7 @@ def kernel_check() -> None:
             what = f"this kernel ({sys.executable}) has no package '{package}', which {purpose}"
             raise MissingPackageError(what, hint=CURE)
     _short_errors()
+    preload()
 
 
 def _short_errors() -> None:

@@ -20,7 +20,7 @@ import numpy as np
 import plotly.graph_objects as go
 import traitlets as t
 
-from .ticker import in_background, on_loop
+from .ticker import in_background, kernel_loop, on_loop
 
 STATIC = Path(__file__).parent / "static"
 Curves = Mapping[int, tuple[np.ndarray, np.ndarray]]
@@ -157,6 +157,12 @@ def picture_bytes(address: str) -> bytes:
     """What lies in a data address: base64 (PNG) or percent signs (SVG)."""
     head, _, body = address.partition(",")
     return base64.b64decode(body) if head.endswith(";base64") else unquote(body).encode()
+
+
+@cache
+def preload() -> Plot | None:
+    """Have the page fetch plotly.js while nothing is to be drawn yet; None without a kernel."""
+    return Plot(go.Figure()) if kernel_loop() is not None else None
 
 
 @cache

@@ -81,7 +81,7 @@ class ShiftExplorer(LiveView):
         self.header = self._head(gone="run this cell again. What lies in the tray is on disk and comes back.")
         self.controls = ShiftControls(self._controls_changed, self._embed)
         self.map = ShiftMap(self.go, self._encircled)
-        self.picture = AtomsPane(viewer, (Q_SCALE,))
+        self.picture = AtomsPane(viewer, (Q_SCALE,), later=True)
         self.picture.colour.value = Q_SCALE.name
         self.picture.on_atom = lambda index: self.go(self.set, self.frame, index)
         self.series = QSeries(lambda frame: self.go(self.set, frame, self.atom))

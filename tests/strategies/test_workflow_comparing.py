@@ -41,6 +41,15 @@ def better(folder: Path, kind: str, factor: float) -> None:
 
 
 @pytest.mark.full
+def test_frames_are_read_once_for_all_models(folders):
+    found = Evaluated.read(folders[0])
+    assert found is not None
+    one, other = [row for row in found.rows if row["test_set"] == "independent"][:2]
+    assert one["model"] != other["model"]
+    assert found.residuals(one).frames is found.residuals(other).frames
+
+
+@pytest.mark.full
 def test_rows_of_every_arm_seed_and_round_with_their_controls(folders):
     found = compare_arms(folders)
     assert "6 labels" in found.budgets

@@ -567,6 +567,17 @@ def test_plots_are_drawn_although_the_one_that_asked_for_the_script_is_gone(lab:
         page.healthy()
 
 
+def test_the_first_cell_fetches_the_script_for_plots(lab: Lab, work: Path) -> None:
+    name = f"{work.name}/first.ipynb"
+    lab.write(name, ["from mlipkit_widgets import kernel_check\nkernel_check()"])
+    with lab.open(name) as page:
+        page.run_all()
+        assert page.cell_errors() == []
+        page.page.wait_for_function("() => !!window.__mlipkit_plotly__", timeout=20_000)
+        assert page.js("() => window.__mlipkit_plotly__.loaded.then((plotly) => typeof plotly.react)") == "function"
+        page.healthy()
+
+
 def test_nglview_cure_is_still_needed() -> None:
     """Fails when nglview's two halves agree again: the cure can then go."""
     from mlipkit_widgets import nglview_compat

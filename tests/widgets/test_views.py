@@ -15,7 +15,7 @@ from mlipkit.events import Finished, Waiting
 from mlipkit.runs import Run, TrainSpec, process
 from mlipkit.runs.frames import RunFrames
 from mlipkit_widgets import MDView, TrainingMonitor
-from mlipkit_widgets.base import RunView
+from mlipkit_widgets.base import ASKED_S, IDLE_S, LIVE_S, RunView
 from mlipkit_widgets.curves import MOST_POINTS, PER_ROUND
 from mlipkit_widgets.states import LOOKS, look
 
@@ -105,11 +105,14 @@ def test_clicks_reach_the_control_file(recorded: RecordedMD) -> None:
     recorded.advance(40)
     recorded.alive()
     view = MDView(recorded.run, viewer="still")
+    assert view._tick() == LIVE_S
     view.pause_button.click()
     assert recorded.files.read("control.json")["request"] == "pause"
     assert view.header.sentence == "Pausing …"
+    assert view._tick() == ASKED_S, "the answer is looked for more often"
     recorded.files.write("pid.json", {**recorded.files.read("pid.json"), "phase": "paused"})
-    assert view.refresh() == "paused"
+    assert view._tick() == IDLE_S
+    assert view._state == "paused"
     assert not visible(view, "Pause")
     view.resume_button.click()
     assert recorded.files.read("control.json")["request"] == "run"

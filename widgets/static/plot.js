@@ -291,4 +291,7 @@ function render({ model, el }) {
   };
 }
 
-export default { render };
+// The script comes with the first figure that is made, before any is shown.
+const initialize = ({ model }) => library(model).leave;
+
+export default { initialize, render };

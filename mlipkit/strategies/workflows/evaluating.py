@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +137,7 @@ class Evaluated:
     folder: Path
     plan: Plan
     record: dict[str, Any]
+    _frames: dict[str, FrameSet] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def read(cls, folder: Path | str) -> Evaluated | None:
@@ -156,7 +157,11 @@ class Evaluated:
         from mlipkit.analysis.residuals import Residuals
         from mlipkit.data import read
 
-        frames = read(self.folder / self.record["sets"][row["test_set"]]["labels"])
+        place = self.record["sets"][row["test_set"]]["labels"]
+        # Every model has a row on the same frames.
+        if place not in self._frames:
+            self._frames[place] = read(self.folder / place)
+        frames = self._frames[place]
         with np.load(self.folder / row["per_frame"]) as arrays:
             return Residuals(frames, *(arrays[name] for name in ("energy", "force_squares", "n_forces", "stress")))
 
