@@ -21,12 +21,13 @@ from mlipkit.units import AMU_PER_A3, BOLTZMANN, FORCE_TO_ACCELERATION, kinetic_
 SETS = {
     "ethanol_300K": (1000, 9, 20, "GFN2-xTB"),
     "ethanol_600K": (500, 9, 10, "GFN2-xTB"),
+    "ethanol_900K": (300, 9, 6, "GFN2-xTB"),
     "ethanol_nve": (20 * 401, 9, 20, "GFN2-xTB"),
     "h2_pd6_nve": (24 * 500, 8, 24, "GFN1-xTB"),
     "ice_ih": (100, 96, 4, "GFN1-xTB"),
     "water_liquid": (200, 96, 4, "GFN1-xTB"),
 }
-THERMAL = {"ethanol_300K": 300.0, "ethanol_600K": 600.0}
+THERMAL = {"ethanol_300K": 300.0, "ethanol_600K": 600.0, "ethanol_900K": 900.0}
 NVE = ("ethanol_nve", "h2_pd6_nve")
 PERIODIC = {"water_liquid": 0.997, "ice_ih": 0.920}
 FILES = Path(samples.__file__).parent / "files"
@@ -140,7 +141,7 @@ def test_temperature_of_thermal_sets(name: str, expected: float) -> None:
     assert kinetic.std() / kinetic.mean() == pytest.approx(np.sqrt(2 / 24), rel=0.2)
 
 
-@pytest.mark.parametrize("name", ["ethanol_300K", "ethanol_600K", "ethanol_nve"])
+@pytest.mark.parametrize("name", [*THERMAL, "ethanol_nve"])
 def test_ethanol_stays_ethanol(name: str) -> None:
     numbers = samples.load(name).numbers[:9]
     positions = blocks(name, "positions")
