@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from html import escape
-from pathlib import Path
 
 import ipywidgets as w
 import numpy as np
@@ -16,13 +15,14 @@ from mlipkit.errors import MlipkitError
 from mlipkit.events import Judged, Verdict
 from mlipkit.runs import MDSpec, Run
 from mlipkit.runs.frames import RunFrames
-from mlipkit.runs.places import short_place
 from mlipkit.runs.replicas import Replica, Replicas
 
+from .adaptation_strip import AdaptationStrip
 from .atoms_pane import AtomsPane
 from .base import RunView
 from .frame_bar import FrameBar
 from .md_curves import FS_PER_PS, MDCurves
+from .md_words import kelvin, place_words, simulated
 from .parts import button, row, show
 from .replicas_pane import ReplicasPane
 from .states import FATES, duration, look
@@ -64,6 +64,7 @@ class MDView(RunView):
     def _build(self) -> None:
         self.picture = AtomsPane(self._viewer)
         self.curves = MDCurves(self._curve_clicked)
+        self.adaptation = AdaptationStrip(self._curve_clicked)
         self.bar = FrameBar(self.go, self.follow)
         self.replicas: Replicas | None = None
         self.overview = ReplicasPane()
@@ -75,7 +76,7 @@ class MDView(RunView):
         self.verdict, self.empty = w.HTML(), w.HTML()
         self.panes = row(self.picture, self.curves, kind="mlipkit-panes")
         self.toolbar.children = (*self.toolbar.children, self.failure_button)
-        self.body.children = [self.empty, self.overview, self.verdict, self.panes, self.bar]
+        self.body.children = [self.empty, self.overview, self.verdict, self.panes, self.bar, self.adaptation]
         self._frames: RunFrames | None = None
         self._moving = False
 
@@ -83,7 +84,8 @@ class MDView(RunView):
         """Put a pane to the right of the atoms; curves go below both over the whole width, the replicas last."""
         self.panes.children = [self.picture, pane]
         self.curves.layout.flex, self.curves.plot.height = "0 0 auto", 380
-        self.body.children = [self.empty, self.verdict, self.panes, self.curves, self.bar, self.overview]
+        strips = [self.curves, self.bar, self.adaptation]
+        self.body.children = [self.empty, self.verdict, self.panes, *strips, self.overview]
         self._show_panes(self._loaded or self.curves.rows > 0)
 
     def _reset(self) -> None:
@@ -124,6 +126,8 @@ class MDView(RunView):
         self.bar.tell(0, 0, "")
         self.picture.reset()
         self.curves.reset(self._target())
+        spec = self.run.spec if self.run is not None else None
+        self.adaptation.reset(getattr(spec, "adaptation", None), getattr(spec, "timestep", 1.0))
         self.verdict.value = ""
         self.empty.value = f'<div class="mk-empty">{escape(self.EMPTY if self.run is None else NO_FRAMES)}</div>'
         self._show_panes(False)
@@ -202,6 +206,8 @@ class MDView(RunView):
                 if self.curves.update(series):
                     largest = series.overview(["max_force"], max_points=200)["max_force"][1]
                     self.picture.scale_forces(largest, settled=not look(state).live)
+                if (self._place / "series" / "adaptation").is_dir():
+                    self.adaptation.update(Series(self._place / "series" / "adaptation"))
             except MlipkitError:
                 pass  # its header is being written at this moment
         for entry in run.entries(self._seen):
@@ -255,7 +261,8 @@ class MDView(RunView):
         if not isinstance(spec, MDSpec) or state not in ("failed", "completed", "running"):
             return super()._sentence(run, state)
         if state == "running":
-            facts = [_place(spec.potential), spec.ensemble, f"{kelvin(spec.temperature)}, {spec.timestep:g} fs steps"]
+            warmth = f"{kelvin(spec.temperature)}, {spec.timestep:g} fs steps"
+            facts = [place_words(spec.potential), spec.ensemble, warmth]
             if several is not None:
                 facts.insert(0, several.sentence)
             return " · ".join(fact for fact in facts if fact)
@@ -280,6 +287,7 @@ class MDView(RunView):
         self.frame = frame
         self._moving = False
         self.curves.point_at(frames.time(frame))
+        self.adaptation.point_at(frames.time(frame))
         text = f"{frame} of {last} · <b>{frames.time(frame) / FS_PER_PS:.4f} ps</b> · step {frames.step(frame)}"
         if frames.first_last_step <= frame and self._verdict is not None and self._verdict.outcome == "failed":
             left = self._verdict.step - frames.step(frame)
@@ -323,23 +331,3 @@ class MDView(RunView):
             self._frames.close()
         self.picture.scene.close()
         super().close()
-
-
-def _place(text: str) -> str:
-    """What a specification names, a folder as one would type it here."""
-    return short_place(Path(text)) if os.path.isabs(text) else text
-
-
-def kelvin(temperature: object) -> str:
-    """A temperature, or the range of several: ``300 K``, ``300 to 900 K``."""
-    values = sorted(float(value) for value in (temperature if isinstance(temperature, list | tuple) else [temperature]))  # type: ignore[arg-type]
-    return f"{values[0]:g} K" if values[0] == values[-1] else f"{values[0]:g} to {values[-1]:g} K"
-
-
-def simulated(done: int, total: int, timestep: float) -> str:
-    """Simulated time of `done` and `total` steps of `timestep` fs: ``0.445 of 5 ps``."""
-    return f"{_short(done * timestep / FS_PER_PS)} of {_short(total * timestep / FS_PER_PS)} ps"
-
-
-def _short(value: float) -> str:
-    return f"{value:.3g}" if value < 1000 else f"{value:.0f}"

@@ -15,7 +15,7 @@ from mlipkit.runs import MDSpec, Run
 from mlipkit.runs.replicas import Replicas
 
 from .header import Header
-from .md_view import simulated
+from .md_words import simulated
 from .parts import button, close_all, row
 from .states import chip, duration, look, sentence_case, state_of
 from .ticker import Ticker

@@ -27,6 +27,7 @@ from .parts import button, close_all, row, show
 from .plot import Plot
 from .rollout_curves import RolloutCurves, marks_of
 from .states import duration, sentence_case
+from .task_curves import TaskCurves
 
 EVALUATED = {"train_loss": live.EPOCH_LOSS, "objective": live.VALIDATION_LOSS,
              "forces_mae": live.FORCES, "energy_mae": live.ENERGY}  # fmt: skip
@@ -63,15 +64,15 @@ class TrainingMonitor(RunView):
         told = "Distance from the old labels of general frames over the optimiser steps"
         self.retention = Plot(live.retention_progress(), height=280, label=told)
         self.parity = row(kind="mlipkit-panes")
-        self.rollouts, self.beside_box = RolloutCurves(), w.VBox()
+        self.rollouts, self.tasks, self.beside_box = RolloutCurves(), TaskCurves(), w.VBox()
         self.beside_button = button(
             "Beside AIMD", self._toggle_beside, hidden=True,
             tip="Roll out with the best weights from an AIMD frame, and see both in 3D with the growing error",
         )  # fmt: skip
         self.toolbar.children = (*self.toolbar.children, self.beside_button)
         self.body.children = [
-            self.empty, self.plot, row(self.summary), self.beside_box, self.rollouts, row(self.table), self.parity,
-            self.kept, self.retention,
+            self.empty, self.plot, row(self.summary), self.beside_box, self.rollouts, self.tasks, row(self.table),
+            self.parity, self.kept, self.retention,
         ]  # fmt: skip
 
     def _reset(self) -> None:
@@ -98,6 +99,7 @@ class TrainingMonitor(RunView):
         self._warning = ""
         self._drop_parity()
         self.rollouts.reset()
+        self.tasks.reset()
         self._close_beside()
         show(self.beside_button, False)
         self.summary.value = self.table.value = ""
@@ -126,6 +128,7 @@ class TrainingMonitor(RunView):
                 self._warning = entry.event.text
         with suppress(MlipkitError, OSError, ValueError):  # a file is being written at this moment
             self.rollouts.update(run)
+            self.tasks.update(run)
         self._show_curves(self._steps.rows + self._epochs.rows > 0)
         if self._best is not None:
             marks = marks_of(self.rollouts.stages)

@@ -1,0 +1,92 @@
+"""Run folders with TAIP in them, made by the real writers without a process."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from recorded import TIMESTEP, RecordedMD, log
+from run_folders import folder_of
+
+from mlipkit.data.series import SeriesWriter
+from mlipkit.events import Evaluated, Event, Finished, Started
+from mlipkit.runs import MDSpec, Run, TrainSpec
+
+TASKS = ("loss_noise", "loss_types", "loss_pseudo_forces")
+COLUMNS = dict.fromkeys(
+    ("step", "self_supervised", *TASKS, "gradient", "change", "drift", "adapted", "threshold"), ""
+)  # fmt: skip
+
+
+class RecordedAdaptation(RecordedMD):
+    """Ethanol that vibrates, with a potential that adapts. Grows by `advance`.
+
+    Args:
+        tasks: those that the potential knows.
+        **how: fields of the adaptation.
+    """
+
+    def __init__(self, path: Path, *, steps: int = 2000, tasks: tuple[str, ...] = TASKS, **how: Any) -> None:
+        super().__init__(path, steps=steps)
+        self.spec = MDSpec(
+            potential="sample:ethanol_1000", start="sample:ethanol_300K@0", steps=steps, timestep=TIMESTEP,
+            adaptation=how,
+        )  # fmt: skip
+        self.files.spec.write_text(self.spec.to_yaml())
+        self.tasks, self.drift = tasks, 0.0
+        self.adaptation = SeriesWriter(self.files.series / "adaptation", COLUMNS)
+
+    def loss(self, step: int) -> float:
+        """3 to 5, above 4.8 in about a fifth of all steps."""
+        return 4.0 + float(np.sin(0.05 * step))
+
+    def advance(self, steps: int) -> None:
+        first = self.step + (self.step > 0)
+        super().advance(steps)
+        how, rows = self.spec.adaptation, []
+        for step in range(first, self.step + 1):
+            due = {
+                "save_every_k": step % how.every == 0, "threshold": self.loss(step) > (how.threshold or 0.0)
+            }.get(how.strategy, True)  # fmt: skip
+            seen = due or how.strategy == "threshold"
+            change = 1e-3 if due else 0.0
+            self.drift += change if how.strategy != "nonsaving" else 0.0
+            parts = [self.loss(step) / len(self.tasks) if seen and one in self.tasks else np.nan for one in TASKS]
+            rows.append([
+                step, self.loss(step) if seen else np.nan, *parts, 7.0 if due else np.nan, change, self.drift,
+                float(due), np.nan if how.threshold is None else how.threshold,
+            ])  # fmt: skip
+        self.adaptation.append(np.array(rows))
+        self.adaptation.flush()
+
+    def close(self) -> None:
+        super().close()
+        self.adaptation.close()
+
+
+def recorded_tasks(path: Path, tasks: tuple[str, ...] = TASKS, epochs: int = 5, per_epoch: int = 20) -> Run:
+    """A finished training with self-supervised tasks."""
+    fields = {name.removeprefix("loss_"): 0.0 for name in TASKS if name not in tasks}
+    files = folder_of(path, TrainSpec(data="sample:ethanol_300K", taip={"enabled": True, **fields}))
+    hit = ("noise_recognised",) if "loss_noise" in tasks else ()
+    named = (*tasks, *hit)
+    training = SeriesWriter(files.series / "training", dict.fromkeys(("step", "epoch", "loss", *named), ""))
+    columns = ("step", "epoch", "objective", "energy_mae", "forces_mae", "train_loss", *(f"train_{n}" for n in named))
+    validation = SeriesWriter(files.series / "validation", dict.fromkeys(columns, ""))
+    said: list[Event] = [Started("training painn", epochs * per_epoch)]
+    for epoch in range(epochs + 1):
+        at, size = epoch * per_epoch, 0.8**epoch
+        values = [*(3.0 * size / (k + 1) for k in range(len(tasks))), *(1 - 0.9 * size for _ in hit)]
+        means = values if epoch else [np.nan] * len(named)
+        validation.append(np.array([at, epoch, size, 0.02 * size, 0.5 * size, size if epoch else np.nan, *means]))
+        figures = {"energy_mae": 0.02 * size, "forces_mae": 0.5 * size}
+        said.append(Evaluated(epoch, at, {"validation": figures}, 1e-3, True))
+        if epoch < epochs:
+            steps = np.arange(at + 1, at + per_epoch + 1)
+            rows = [steps, np.full(per_epoch, epoch + 1), np.full(per_epoch, size)]
+            training.append(np.stack([*rows, *(np.full(per_epoch, value) for value in values)], axis=1))
+    training.close()
+    validation.close()
+    log(files, *said, Finished("completed", "", {"seconds": 30.0}))
+    return Run(path)
