@@ -56,13 +56,15 @@ def export(view: w.Widget, path: str | os.PathLike[str]) -> list[Path]:
         The files that were written.
 
     Raises:
-        RunError: another suffix, nothing to draw, or a place that cannot be written.
+        RunError: no view, another suffix, nothing to draw, or a place that cannot be written.
         MissingPackageError: pictures without a browser need kaleido; the camera of each figure saves one as well.
     """
     place = Path(path).expanduser().resolve()
-    if place.suffix in PICTURES:
+    if not isinstance(view, w.Widget):
+        raise RunError("nothing to export", where="export", expected="a view", found=type(view).__name__)
+    if place.suffix.lower() in PICTURES:
         return _pictures(view, place)
-    if place.suffix not in (".html", ".htm"):
+    if place.suffix.lower() not in (".html", ".htm"):
         raise RunError("cannot be exported to", where=str(place), expected=".html, .svg or .png", found=place.suffix)
     title = next((one.title for one in _visible(view) if isinstance(one, Header) and one.title), "mlipkit")
     style = f"<style>{(STATIC / 'view.css').read_text(encoding='utf-8')}{COLOURS}</style>"

@@ -42,8 +42,11 @@ class MapPane(ClosingBox):
         state: "closed", "computing", "ready" or "failed".
     """
 
-    def __init__(self, on_pick: Callable[[int, int], None], on_lasso: Callable[[FrameSet, Selection], None]) -> None:
-        self._on_pick, self._on_lasso = on_pick, on_lasso
+    def __init__(
+        self, on_pick: Callable[[int, int], None], on_lasso: Callable[[FrameSet, Selection], None],
+        read_only: bool = False,
+    ) -> None:  # fmt: skip
+        self._on_pick, self._on_lasso, self._ready = on_pick, on_lasso, "" if read_only else "Lasso → tray."
         self.state = "closed"
         self._run: Run | None = None
         self._replica = self._frame = 0
@@ -163,7 +166,7 @@ class MapPane(ClosingBox):
 
     def _show_state(self, state: str, text: str = "") -> None:
         self.state = state
-        told = text or {"closed": OFFER, "ready": "Lasso → tray."}.get(state, "")
+        told = text or {"closed": OFFER, "ready": self._ready}.get(state, "")
         tone = "mk-wrong" if state == "failed" else "mk-quiet"
         html = f'<div class="{tone}" role="status">{escape(told)}</div>'
         if self.text.value != html:

@@ -76,7 +76,7 @@ class Workbench(LiveView):
             self.root, self.watch, lambda: show(self.empty, self.run is None and not self.forms.is_open)
         )
         self.runs_pane = RunsPane(self.data, self.watch, self.forms.toggle_launcher, self._set_beside, self.next.say)
-        self.map = MapPane(self._map_picked, self._encircled)
+        self.map = MapPane(self._map_picked, self._encircled, read_only)
         self.comparison = ComparePane()
         self.begin = BeginPane(self._train_first)
         show(self.begin, False)

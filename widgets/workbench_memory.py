@@ -29,7 +29,8 @@ class Memory:
         self._read()
 
     def _read(self) -> None:
-        if not self.kept:
+        # A folder that was thrown away while it was on show does not come back.
+        if not self.kept or not self.root.is_dir():
             return
         try:
             record = json.loads((self.root / NAME).read_text(encoding="utf-8"))
@@ -116,7 +117,6 @@ class Memory:
         if self._jobs:
             record["jobs"] = list(self._jobs.values())
         try:
-            self.root.mkdir(parents=True, exist_ok=True)
             write_text(self.root / NAME, json.dumps(record, indent=1), durable=False)
         except OSError:  # a folder of somebody else's, or a full disk: it goes with this object then
             self.kept = False

@@ -9,14 +9,14 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlipkit.errors import MlipkitError, torch_is_there
+from mlipkit.errors import DataError, MlipkitError, torch_is_there
 from mlipkit.runs import remembered
 from mlipkit.runs.applying_potential import choose_maker, maker_of_place, model_of, model_of_object
 from mlipkit.runs.places import factory_of, installed_universal, run_of
@@ -137,7 +137,10 @@ def _frames(given: Any, base: Path) -> tuple[Frames, FrameSet | None]:
         # A part of a sample is not the sample.
         return Frames.of(given, place if _is_whole(given, place) else ""), given
     if not isinstance(given, str | os.PathLike):
-        images = [given] if isinstance(given, Atoms) else list(given)
+        images = [given] if isinstance(given, Atoms) else list(given) if isinstance(given, Iterable) else [given]
+        if wrong := [one for one in images if not isinstance(one, Atoms)]:
+            raise DataError("no frames", where="what_applies", expected="a FrameSet, structures of ASE or a place",
+                            found=type(wrong[0]).__name__)  # fmt: skip
         made = FrameSet.from_atoms(images) if images else None
         return (Frames.of(made) if made is not None else Frames()), made
     place = os.fspath(given)

@@ -48,12 +48,12 @@ class OwnJobs:
     @property
     def counts(self) -> dict[str, int]:
         """State -> how many jobs, as collected last; empty before."""
-        return dict(self._collected().get("counts", {}))
+        return self._collected().get("counts", {})
 
     @property
     def jobs(self) -> list[dict[str, Any]]:
         """Each job as collected last: folder, uid, state, reason, ... (`CollectedJob.to_json`); empty before."""
-        return list(self._collected().get("jobs", []))
+        return self._collected().get("jobs", [])
 
     @property
     def done(self) -> int:
@@ -115,9 +115,11 @@ class OwnJobs:
 
     def _collected(self) -> dict[str, Any]:
         try:
-            return read_json(self.folder / COLLECTED)
+            record = read_json(self.folder / COLLECTED)
         except MlipkitError:  # collecting writes it anew
             return {}
+        right = {"counts": dict, "jobs": list, "maker": dict}
+        return record if all(isinstance(record.get(key, kind()), kind) for key, kind in right.items()) else {}
 
 
 def free(path: Path) -> Path:

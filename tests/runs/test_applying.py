@@ -108,6 +108,9 @@ def test_what_names_nothing_is_an_error_as_everywhere(place: Path):
         what_applies("bare.xyz", "runs/nowhere", measure=False)
     with pytest.raises(DataError):
         what_applies("nowhere.xyz", measure=False)
+    for frames in (5, [5], [molecule("H2O"), "H2O"]):
+        with pytest.raises(DataError, match="what_applies: no frames; expected a FrameSet"):
+            what_applies(frames, measure=False)  # type: ignore[arg-type]
     with pytest.raises(SpecError, match="unknown label maker"):
         what_applies("bare.xyz", maker="gfn3-xtb", measure=False)
 

@@ -17,7 +17,7 @@ from test_browser import CANVAS, nothing_cut
 from test_browser import work as work
 
 import mlipkit as mk
-from mlipkit.events import Waiting
+from mlipkit.events import Finished, Waiting
 from mlipkit.runs import MDSpec, Run, process
 
 pytestmark = [pytest.mark.browser, pytest.mark.timeout(420)]
@@ -197,6 +197,13 @@ def lost(work: Path) -> None:
     md.lost()
 
 
+def crashed(work: Path) -> None:
+    md = RecordedMD(work / "runs" / "md_600K", steps=4000)
+    md.advance(1500)
+    log(md.files, Finished("crashed", "out of memory. A smaller batch_size or model needs less"))
+    md.close()
+
+
 @pytest.mark.parametrize(
     ("state", "word", "button"),
     [
@@ -204,8 +211,9 @@ def lost(work: Path) -> None:
         (running, "RUNNING", "md_600K is running"),
         (failed, "FAILED", "Go to failure"),
         (lost, "LOST CONTACT", "Resume md_600K"),
+        (crashed, "CRASHED", "Out of memory"),
     ],
-    ids=["waiting", "running", "failed", "lost"],
+    ids=["waiting", "running", "failed", "lost", "crashed"],
 )
 def test_each_state_is_designed(lab: Lab, work: Path, state, word: str, button: str) -> None:
     state(work)

@@ -63,6 +63,9 @@ def test_what_cannot_be_exported_says_so(tmp_path, monkeypatch):
     view = MDView(tmp_path / "run", viewer="still")
     with pytest.raises(RunError, match=r"expected \.html, \.svg or \.png; found \.pdf"):
         export(view, tmp_path / "x.pdf")
+    with pytest.raises(RunError, match="nothing to export; expected a view; found NoneType"):
+        export(None, tmp_path / "x.html")
+    assert export(view, tmp_path / "x.HTML") == [tmp_path / "x.HTML"]
     with pytest.raises(RunError, match="no figure is on show"):
         export(MDView(), tmp_path / "x.svg")
     monkeypatch.setitem(sys.modules, "kaleido", None)

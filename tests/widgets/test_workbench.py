@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -659,6 +660,15 @@ def test_a_damaged_memory_locks_nobody_out(bench, hot: Run, jobs: list) -> None:
     record = {"opened": "hot", "seen": [], "compared": [], "jobs": jobs}
     (Path("runs") / NAME).write_text(json.dumps(record))
     assert bench().step.action == "go_to_failure"
+
+
+def test_a_folder_that_was_thrown_away_does_not_come_back(bench, hot: Run) -> None:
+    view = bench()
+    shutil.rmtree("runs")
+    view.refresh()
+    view.memory.see(hot)
+    view.refresh()
+    assert not Path("runs").exists()
 
 
 def test_where_nothing_may_be_written_it_remembers_for_itself(bench, hot: Run) -> None:
