@@ -13,6 +13,7 @@ from .exporting import export
 from .first_cell import kernel_check
 from .label_view import LabelView
 from .launcher import Launcher
+from .loop_view import PretrainingView
 from .md_view import MDView
 from .plot import Plot
 from .recorded import Recorded
@@ -27,7 +28,7 @@ from .workbench import Workbench
 from .workflow_view import WorkflowView
 
 __all__ = [
-    "AppliesPanel", "LabelView", "Launcher", "MDView", "Plot", "Recorded", "ReviewPane", "RolloutView",
-    "RunList", "ShiftExplorer", "StrategyComparison", "TrainingMonitor", "Workbench", "WorkflowView", "ended", "export",
-    "kernel_check",
+    "AppliesPanel", "LabelView", "Launcher", "MDView", "Plot", "PretrainingView", "Recorded", "ReviewPane",
+    "RolloutView", "RunList", "ShiftExplorer", "StrategyComparison", "TrainingMonitor", "Workbench", "WorkflowView",
+    "ended", "export", "kernel_check",
 ]  # fmt: skip

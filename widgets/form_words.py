@@ -105,6 +105,58 @@ DYNAMIC = {
     "n_train": "frames to train on",
 }
 
+IPIP = {
+    "arm": "method",
+    "teacher": "universal teacher",
+    "data": "labelled frames",
+    "n_train": "of these to train on",
+    "loop.iterations": "iterations",
+    "loop.forget": "share of the pool forgotten",
+    "loop.pool": "size of the pool",
+    "loop.new_share": "grow: share that comes new",
+    "loop.relabel": "frames that the student relabels",
+    "loop.gate": "only where it is sure",
+    "loop.prefer_unstable": "frames before failures first",
+    "loop.init": "pretraining begins with",
+    "loop.pretrain_energy": "energies in pretraining",
+    "loop.pool_seed": "seed of the pool's MD",
+    "sampling.starts": "start structures",
+    "sampling.steps": "MD steps from each",
+    "sampling.stride": "steps between stored frames",
+    "sampling.temperature": "temperature of the MD",
+    "sampling.batch": "runs side by side",
+    "instability.force_cap": "failed above a force of",
+    "instability.hot": "failed above so often the temperature",
+    "instability.overlap": "failed below this share of the radii",
+    "instability.stretch": "failed when a bond is stretched to",
+    "instability.window": "last frames before a failure",
+    "instability.every": "steps between two of them",
+    "pretraining.steps": "gradient steps of a pretraining",
+    "pretraining.look_every": "steps between validations",
+    "pretraining.optimiser.patience": "patience, not used here",
+    "finetuning.steps": "gradient steps of a fine-tuning",
+    "finetuning.look_every": "steps between validations",
+    "finetuning.optimiser.patience": "patience, not used here",
+    "signals.noise": "denoising: noise",
+    "signals.torsion": "denoising_fractional: turns",
+    "signals.copies": "denoising_fractional: conformations",
+    "signals.weight": "n2n, a2a, hessian: weight",
+    "signals.hessian_rows": "hessian: rows of a frame",
+    "teacher_tuning.steps": "gradient steps of the teacher",
+    "teacher_tuning.batch_size": "frames per step of the teacher",
+    "teacher_tuning.learning_rate": "learning rate of the teacher",
+    "stability.runs": "test simulations",
+    "stability.steps": "steps of a test simulation",
+    "stability.temperature": "temperature of the test",
+    "stability.models": "students that are tested",
+    "stability.relax_steps": "relaxation steps before",
+    "stability.track": "element whose clusters are counted",
+    "pretrain": "pretrain at all",
+    "reuse": "take equal stages from",
+    "threads": "CPU threads",
+    "python": "another Python",
+}
+
 TASKS = {
     "taip.enabled": "learn self-supervised tasks",
     "taip.noise": "weight of noise recognition",
@@ -151,6 +203,7 @@ TAIP = {
 
 FIELDS: dict[str, dict[str, str]] = {
     "md": ADAPTATION, "train": TASKS, "workflow": WORKFLOW, "finetune": TUNING, "dynamic": DYNAMIC, "taip": TAIP,
+    "ipip": IPIP,
 }  # fmt: skip
 """Kind of run -> path of a field -> its name on screen, without the unit."""
 PARTS = {"taip": "self-supervised tasks (TAIP)", "adaptation": "test-time adaptation (TAIP)"}
@@ -175,6 +228,7 @@ FIRST = {
         "data", "shifted", "model.encoder", "model.features", "max_epochs", "seeds", "taip.sigma_max",
         "adaptation.rates", "ablate", "features", "most", "name",
     ),
+    "ipip": ("teacher", "data", "n_train", "loop.iterations", "arm", "name"),
     "workflow": (
         "arm", "potential", "start.molecules", "start.density", "runs", "frames", "sampling.time_ps", "sampling.stride",
         "sampling.temperature", "label.maker", "tuning.max_epochs", "evaluation.independent", "evaluation.frames",
@@ -194,6 +248,13 @@ START: dict[str, dict[str, Any]] = {
         "data": "sample:ethanol_300K@:400", "shifted": "sample:ethanol_600K", "model.features": 32, "model.layers": 2,
         "max_epochs": 40, "taip.sigma_max": 1.0, "most": 100,
     },
+    # Minutes; the published scale is 100 starts of 50,000 steps. 40 frames to train on and 10 to choose by.
+    "ipip": {
+        "data": "sample:ethanol_300K", "n_train": 40, "split.validation": 10, "split.test": 100, "sampling.starts": 10,
+        "sampling.steps": 400, "sampling.stride": 10, "sampling.temperature": 600.0, "model.features": 32,
+        "model.layers": 2, "pretraining.steps": 250, "finetuning.steps": 250, "stability.runs": 10,
+        "stability.steps": 1000, "stability.relax_steps": 0,
+    },
     # The published scale is five runs of a nanosecond: nobody's first click.
     "workflow": {
         "start.molecules": {"water": 8}, "runs": 3, "frames": 5, "sampling.time_ps": 1.0, "sampling.stride": 20,
@@ -202,7 +263,8 @@ START: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 WORDS = {
     "md": "Run MD", "train": "Train a potential", "label": "Label frames", "finetune": "Fine-tune",
-    "dynamic": "Dynamic training", "taip": "Test-time adaptation", "workflow": "Workflow",
+    "dynamic": "Dynamic training", "taip": "Test-time adaptation", "ipip": "Iterative pretraining",
+    "workflow": "Workflow",
 }  # fmt: skip
-UNITS = {"label": "a frame", "workflow": "one unit of each step"}
+UNITS = {"label": "a frame", "workflow": "one unit of each step", "ipip": "one unit of each step"}
 """What is measured before the start, where it is not three steps."""

@@ -21,6 +21,7 @@ from .form import Form
 from .form_words import FIELDS, FIRST, FIXED, PARTS, START, UNITS, WORDS
 from .header import Header
 from .label_view import LabelView
+from .loop_view import PretrainingView
 from .md_view import MDView
 from .measuring import Measuring
 from .parts import ClosingBox, button, close_all, row, show
@@ -32,7 +33,7 @@ from .workflow_view import WorkflowView
 START_TEXT = ("▶ Start", "Measure, then start the run in a process of its own")
 VIEWS: dict[str, type[RunView]] = {
     "md": MDView, "train": TrainingMonitor, "finetune": TrainingMonitor, "label": LabelView, "workflow": WorkflowView,
-    "dynamic": TrainingMonitor, "taip": RunView,
+    "dynamic": TrainingMonitor, "taip": RunView, "ipip": PretrainingView,
 }  # fmt: skip
 QUIET_S = 1.2
 """Pause after the last change before the estimate is measured by itself."""
@@ -46,14 +47,14 @@ class Launcher(ClosingBox):
     Before every start three real steps are measured in a process of their own, and what the run will take is shown.
 
     Args:
-        kind: "md", "train", "label", "finetune", "dynamic", "taip" or "workflow".
+        kind: "md", "train", "label", "finetune", "dynamic", "taip", "ipip" or "workflow".
         root: folder in which runs are kept.
         automatic: measure time, memory and disk by itself after each change by the user.
         **values: fields to begin with; nested ones as ``model__features=32``.
 
     Attributes:
         run: the run that was started or re-opened, or None.
-        view: its view (MDView, TrainingMonitor, LabelView, WorkflowView), or None.
+        view: its view (MDView, TrainingMonitor, LabelView, WorkflowView, PretrainingView), or None.
     """
 
     def __init__(
@@ -196,8 +197,11 @@ class Launcher(ClosingBox):
         from mlipkit.data import samples
         from mlipkit.runs.places import installed_universal
 
-        if kind not in ("finetune", "workflow") or "universal:so3lr" in installed_universal():
+        universal = installed_universal()
+        if kind not in ("finetune", "workflow", "ipip") or "universal:so3lr" in universal:
             return {}
+        if kind == "ipip":
+            return {"teacher": universal[0]} if universal else {}
         known = samples.potential_names()
         return {"potential": f"sample:{known[0]}"} if known else {}
 
@@ -213,7 +217,7 @@ class Launcher(ClosingBox):
         makers = [*MAKERS, *potentials]
         return {
             "data": [*data, *labelled], "start": [f"{name}@0" for name in data], "potential": potentials,
-            "maker": makers, "label.maker": makers, "replay": data, "shifted": data,
+            "maker": makers, "label.maker": makers, "replay": data, "shifted": data, "teacher": installed_universal(),
         }  # fmt: skip
 
     def _changed(self) -> None:

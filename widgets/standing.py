@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Mapping
 from html import escape
 
+from .staged_folder import StagedFolder
 from .states import chip, look
-from .workflow_folder import WorkflowFolder
 
 
-def standing_html(workflows: Mapping[str, WorkflowFolder], reasons: bool = True) -> str:
+def standing_html(workflows: Mapping[str, StagedFolder], reasons: bool = True) -> str:
     """A line for each workflow that is not completed, "" when there is none.
 
     Args:

@@ -1,4 +1,4 @@
-"""StrategyComparison: arms of fine-tuning workflows side by side, while they run or afterwards."""
+"""StrategyComparison: arms of a strategy side by side, while they run or afterwards."""
 
 from __future__ import annotations
 
@@ -6,12 +6,13 @@ import os
 from collections.abc import Iterable
 from html import escape
 from pathlib import Path
+from typing import Any
 
 import ipywidgets as w
 import traitlets as t
 import yaml
 
-from mlipkit.errors import MlipkitError
+from mlipkit.errors import MlipkitError, RunError
 from mlipkit.runs import Run
 from mlipkit.runs.places import short_place
 
@@ -19,15 +20,26 @@ from .arms_data import ArmsData, problem_of
 from .arms_pane import ArmsPane
 from .base import HIDDEN_S, IDLE_S, LIVE_S, listing
 from .live_view import PanelView
-from .parts import show
+from .loop_data import LoopData
+from .loop_folder import LoopFolder
+from .loop_pane import LoopPane
+from .parts import close_all, show
+from .staged_folder import kind_of
 from .standing import counted
 from .states import look
-from .workflow_folder import WorkflowFolder, is_workflow
+from .workflow_folder import WorkflowFolder
 
 EMPTY = (
     "No workflow is open yet: StrategyComparison(['runs/naive_0', 'runs/iterative_0']), or StrategyComparison('runs') "
-    "for all in a folder. A Launcher starts one."
+    "for all in a folder. A Launcher starts one; runs of iterative pretraining are compared here, too."
 )
+NOUNS = {"workflow": "workflow", "ipip": "run"}
+FOLDERS: dict[str, type[Any]] = {"workflow": WorkflowFolder, "ipip": LoopFolder}
+DATA: dict[str, type[Any]] = {"workflow": ArmsData, "ipip": LoopData}
+CODE = {
+    "workflow": ("mlipkit.strategies.workflows", "compare_arms"),
+    "ipip": ("mlipkit.strategies.ipip.comparing", "compare"),
+}
 Place = Run | str | os.PathLike[str]
 ORDER = ("running", "review", "queued", "waiting", "paused", "failed", "crashed", "lost", "stopped", "resting",
          "completed")  # fmt: skip
@@ -35,48 +47,52 @@ ORDER = ("running", "review", "queued", "waiting", "paused", "failed", "crashed"
 
 
 class StrategyComparison(PanelView):
-    """Verdict, errors with controls, budgets, rounds, maps, bonds and residuals of several workflows.
+    """Verdict, errors with controls, budgets and rounds of several workflows, or of runs of iterative pretraining.
 
-    A workflow is one arm with one seed. Folders are read only, at any time: of workflows that run, have ended, failed
-    or wait for the user. Candidate frames that wait are looked at, struck out and approved here.
+    Each is one arm with one seed. Folders are read only, at any time: of what runs, has ended, failed or waits for the
+    user. Of workflows maps, bonds and residuals are shown, and candidate frames that wait are looked at, struck out
+    and approved; of iterative pretraining what became of the pool in each iteration, failed simulations and speed.
 
     Args:
-        runs: workflow runs or their folders; or one folder: it is a workflow, or all workflows in it are shown, later
+        runs: runs or their folders, all of one kind; or one folder: it is such a run, or all in it are shown, later
             ones too.
         viewer: "auto", "nglview" or "still", for candidate frames.
 
     Attributes:
-        round: the round on show in all pictures (a traitlet), from 1; 0 while there is none.
+        round: the round on show in all pictures (a traitlet), from 1, 0 while there is none; iterations of
+            pretraining count from 0.
 
     Raises:
-        RunError: a folder that holds no workflow.
+        RunError: a folder that holds neither, or runs of both kinds.
     """
 
     round = t.Int(0)
 
     def __init__(self, runs: Iterable[Place] | Place | None = None, viewer: str = "auto") -> None:
         self.header = self._head(gone="run this cell again. Workflows go on, and their folders hold everything.")
-        self.pane = ArmsPane(self._round_chosen, self.refresh, viewer)
+        self._viewer, self._kind = viewer, "workflow"
+        self.pane: Any = ArmsPane(self._round_chosen, self.refresh, viewer)
+        self.pane_box = w.VBox([self.pane])
         self.empty = w.HTML(f'<div class="mk-empty">{escape(EMPTY)}</div>')
         self._make_panels("Python that draws the same", "Specifications of these workflows", "Where they are kept")
-        self._moving = False
+        self._moving = self._dark = False
         self._known: tuple[int, ...] | None = None
-        self.workflows: list[WorkflowFolder] = []
+        self.workflows: list[Any] = []
         self._unread: list[str] = []
         self._root: Path | None = None
-        self._begin(self.header, self.empty, self.problem, self.pane, self.panel_buttons, self.panel)
+        self._begin(self.header, self.empty, self.problem, self.pane_box, self.panel_buttons, self.panel)
         self._first(lambda: self.watch(runs))
         self._close_forgotten()
 
     # For users
 
     def watch(self, runs: Iterable[Place] | Place | None) -> None:
-        """Show other workflows."""
+        """Show other runs."""
         root: Path | None = None
         places: list[Place] = []
         if isinstance(runs, str | os.PathLike) and not isinstance(runs, Run):
             folder = Path(runs).expanduser()
-            if is_workflow(folder):
+            if kind_of(folder):
                 places = [folder]
             else:
                 root = folder
@@ -84,7 +100,14 @@ class StrategyComparison(PanelView):
             places = [runs]
         elif runs is not None:
             places = list(runs)
-        self.workflows = [WorkflowFolder(one) for one in places]
+        kinds = {
+            kind_of(Path(one.folder if isinstance(one, Run) else one).expanduser()) or "workflow" for one in places
+        }
+        if len(kinds) > 1:
+            raise RunError("runs of several strategies are not set side by side", where="StrategyComparison",
+                           found=" and ".join(sorted(kinds)), hint="One comparison for each")  # fmt: skip
+        self._kind = kinds.pop() if kinds else "workflow"
+        self.workflows = [FOLDERS[self._kind](one) for one in places]
         self._root, self._unread = root, []
         self._look_for_more()
         self._open()
@@ -111,6 +134,7 @@ class StrategyComparison(PanelView):
         return frozenset(one.folder for one in self.workflows)
 
     def _set_dark(self, dark: bool) -> None:
+        self._dark = dark
         self.pane.set_dark(dark)
 
     # The loop
@@ -124,12 +148,18 @@ class StrategyComparison(PanelView):
             return False
         known = {one.folder for one in self.workflows}
         found = sorted(self._root.glob("*/")) if self._root.is_dir() else []
+        kinds = {folder: kind for folder in found if (kind := kind_of(folder))}
         self._unread, before = [], len(self.workflows)
-        for folder in found:
-            if folder.resolve() in known or not is_workflow(folder):
+        if not known and kinds:
+            # Of a folder with both the kind of the first is shown.
+            self._kind = next(iter(kinds.values()))
+        if others := sum(kind != self._kind for kind in kinds.values()):
+            self._unread.append(f"{others} of another strategy not shown")
+        for folder, kind in kinds.items():
+            if folder.resolve() in known or kind != self._kind:
                 continue
             try:
-                self.workflows = [*self.workflows, WorkflowFolder(folder)]
+                self.workflows = [*self.workflows, FOLDERS[kind](folder)]
             except (OSError, ValueError, MlipkitError) as error:
                 # One that is broken does not hide the others, and is tried again.
                 self._unread.append(problem_of(error))
@@ -137,7 +167,15 @@ class StrategyComparison(PanelView):
 
     def _open(self) -> None:
         self._known = self._revisions
-        self.pane.watch(ArmsData(self.workflows))
+        wanted = {"workflow": ArmsPane, "ipip": LoopPane}[self._kind]
+        if not isinstance(self.pane, wanted):
+            old = self.pane
+            made = LoopPane(self._round_chosen) if wanted is LoopPane else None
+            self.pane = made or ArmsPane(self._round_chosen, self.refresh, self._viewer)
+            self.pane.set_dark(self._dark)
+            self.pane_box.children = [self.pane]
+            close_all(old)
+        self.pane.watch(DATA[self._kind](self.workflows))
         there = bool(self.workflows)
         show(self.empty, not there)
         show(self.pane, there)
@@ -149,7 +187,7 @@ class StrategyComparison(PanelView):
         head, arms = self.header, self.pane.data.arms
         head.state, head.title = state, "Strategy comparison" if states else "No workflow"
         n = len(states)
-        head.detail = f"{len(arms)} arm{'s' * (len(arms) != 1)}, {n} workflow{'s' * (n != 1)}" if n else ""
+        head.detail = f"{len(arms)} arm{'s' * (len(arms) != 1)}, {n} {NOUNS[self._kind]}{'s' * (n != 1)}" if n else ""
         waits = [one for one in self.workflows if one.state != "completed"]
         head.sentence = waits[0].sentence if n == 1 and waits else counted(states)
         planned = sum(len(one.plan.stages) for one in self.workflows if one.plan is not None)
@@ -191,10 +229,11 @@ class StrategyComparison(PanelView):
 
     def _code(self) -> str:
         places = [short_place(one.folder) for one in self.workflows]
-        unequal = ", unequal=True" if self.pane.data.unequal() else ""
+        unequal = ", unequal=True" if self._kind == "workflow" and self.pane.data.unequal() else ""
+        module, compare = CODE[self._kind]
         return (
-            "from mlipkit.strategies.workflows import compare_arms\n\n"
-            f"found = compare_arms({places!r}{unequal})\nprint(found.sentence)\nprint(found.table())\n\n"
+            f"from {module} import {compare}\n\n"
+            f"found = {compare}({places!r}{unequal})\nprint(found.sentence)\nprint(found.table())\n\n"
             "# the same view, also from another notebook:\nfrom mlipkit_widgets import StrategyComparison\n"
             f"StrategyComparison({places!r})\n"
         )

@@ -2,108 +2,48 @@
 
 from __future__ import annotations
 
-import json
-import os
-import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlipkit.errors import MlipkitError, RunError
-from mlipkit.runs import Run, WorkflowSpec
+from mlipkit.runs import Run
 from mlipkit.runs.frames import LAST_STEPS, STORED
 from mlipkit.runs.places import short_place
-from mlipkit.strategies.workflows import Plan, provenance
+from mlipkit.strategies.workflows import provenance
 from mlipkit.strategies.workflows.evaluating import Evaluated
 from mlipkit.strategies.workflows.review import decisions, waiting
-from mlipkit.strategies.workflows.work import FRAMES, LABELLED, read_record
+from mlipkit.strategies.workflows.work import FRAMES, LABELLED
 
-from .states import sentence_case
+from .staged_folder import PLAN as PLAN
+from .staged_folder import UNDONE, StagedFolder, kind_of
 
 if TYPE_CHECKING:
     from mlipkit.data import FrameSet
 
-PLAN = "plan.json"
-UNDONE = ("failed", "crashed", "lost", "stopped", "resting")
-"""States of a workflow that does not go on by itself."""
-SILENT_S = 60.0
-"""A folder without a run behind it in which nothing was written for so long counts as at rest."""
 
-
-class WorkflowFolder:
+class WorkflowFolder(StagedFolder):
     """Reads one workflow, alive or ended; `refresh` reads what is new.
 
     Args:
         place: a workflow run, or the folder of one.
 
     Attributes:
-        plan: None before the workflow has begun.
-        records: facts of the stages that are done.
         rows: provenance of the frames that were picked.
         evaluated: its evaluation, or None.
         struck: number of candidates -> uids that were struck out.
-        revision: grows whenever something was new.
 
     Raises:
         RunError: the folder holds no workflow.
     """
 
-    def __init__(self, place: Run | str | os.PathLike[str]) -> None:
-        self.folder = Path(place).expanduser().resolve()
-        self.run: Run | None = place if isinstance(place, Run) else None
-        if self.run is None and (self.folder / "spec.yaml").is_file():
-            self.run = Run(self.folder)
-        if self.run is None and not (self.folder / PLAN).is_file():
-            raise RunError(
-                "holds no workflow" if self.folder.is_dir() else "no such folder", where=str(place),
-                expected=f"a workflow run, or a folder with a {PLAN}",
-            )  # fmt: skip
-        if self.run is not None and self.run.kind != "workflow":
-            raise RunError("not a workflow", where=self.run.name, found=f"a run of kind '{self.run.kind}'")
-        self.plan: Plan | None = None
-        self.records: dict[str, dict[str, Any]] = {}
+    KIND = "workflow"
+
+    def _begin(self) -> None:
         self.rows: list[dict[str, Any]] = []
         self.evaluated: Evaluated | None = None
         self.struck: dict[str, Any] = {}
         self.candidates: list[Path] = []
-        self.revision = 0
-        self._stamps: dict[str, Any] = {}
-        self.refresh()
 
-    @property
-    def arm(self) -> str:
-        return self._asked.arm if self._asked is not None else self.folder.name
-
-    @property
-    def name(self) -> str:
-        """``iterative 0``."""
-        return f"{self._asked.arm} {self._asked.seed}" if self._asked is not None else self.folder.name
-
-    @property
-    def _asked(self) -> Plan | WorkflowSpec | None:
-        """What names arm and seed, also before the workflow has begun."""
-        if self.plan is not None or self.run is None:
-            return self.plan
-        assert isinstance(self.run.spec, WorkflowSpec)
-        return self.run.spec
-
-    def refresh(self) -> bool:
-        """Read what is new; True when something was.
-
-        Raises:
-            RunError: a file of it cannot be read, such as one that is half written; the next call tries again.
-        """
-        before = self.revision
-        if self.plan is None and (self.folder / PLAN).is_file():
-            self.plan = self._read(PLAN, _plan_of, None)
-        if self.plan is None:
-            return False
-        for stage in self.plan.stages:
-            if stage.name not in self.records:
-                record = read_record(self.folder / self.plan.folder(stage.name))
-                if record is not None:
-                    self.records[stage.name] = record["facts"]
-                    self.revision += 1
+    def _read_more(self) -> None:
         self.rows = self._read(provenance.NAME, provenance.read, self.rows)
         self.evaluated = self._read("evaluation.json", Evaluated.read, self.evaluated)
         self.struck = self._read("struck.json", decisions, self.struck)
@@ -111,74 +51,20 @@ class WorkflowFolder:
         if candidates != self.candidates:
             self.candidates = candidates
             self.revision += 1
-        return self.revision != before
-
-    def _read(self, name: str, read: Callable[[Path], Any], known: Any) -> Any:
-        """What a file says; what is known of it already, where it is not there or has not changed."""
-        try:
-            stat = (self.folder / name).stat()
-        except FileNotFoundError:
-            return known
-        stamp = stat.st_ino, stat.st_mtime_ns, stat.st_size
-        if self._stamps.get(name) == stamp:
-            return known
-        try:
-            found = read(self.folder)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise RunError(f"cannot be read: {error}", where=(self.folder.name, name)) from None
-        self._stamps[name] = stamp
-        self.revision += 1
-        return found
 
     # What it does now
 
     @property
     def state(self) -> str:
         """A state of `states.LOOKS`; "review" when it waits for the user to approve candidates."""
-        if self.run is not None:
-            state = self.run.state
-            return "review" if self.candidates and state not in ("running", "queued", "paused", "crashed") else state
-        if self.plan is not None and len(self.records) == len(self.plan.stages):
-            return "completed"
-        if self.candidates:
-            return "review"
-        return "running" if self.age < SILENT_S else "resting"
-
-    @property
-    def age(self) -> float:
-        """Seconds since a stage was begun or wrote something; the user's approvals are no work."""
-        places = [self.folder / "stages"]
-        if self.plan is not None and self.present:
-            stage = self.folder / self.plan.folder(self.present)
-            places += [stage, *(stage.iterdir() if stage.is_dir() else ())]
-        times = [path.stat().st_mtime for path in places if path.exists()]
-        return max(0.0, time.time() - max(times)) if times else float("inf")
-
-    @property
-    def present(self) -> str:
-        """Name of the stage at hand, "" when all are done."""
-        if self.plan is None:
-            return ""
-        return next((stage.name for stage in self.plan.stages if stage.name not in self.records), "")
-
-    @property
-    def stages(self) -> str:
-        """How far it is, for people."""
-        if self.plan is None:
-            return "has not begun"
-        text = f"{len(self.records)} of {len(self.plan.stages)} stages"
-        words = f" ({self.plan.words(self.plan[self.present])})" if self.present else ""
-        return f"{text}, now {self.present}{words}" if self.state in ("running", "paused") and self.present else text
+        state = super().state
+        busy = ("completed",) if self.run is None else ("running", "queued", "paused", "crashed")
+        return "review" if self.candidates and state not in busy else state
 
     @property
     def reason(self) -> str:
         """Why it waits or has ended, "" while there is nothing to say."""
-        state = self.state
-        if state == "review":
-            return "waits for you to look at candidate frames"
-        if state == "resting":
-            return "nothing was written for a while"
-        return sentence_case(self.run.reason) if self.run is not None else ""
+        return "waits for you to look at candidate frames" if self.state == "review" else super().reason
 
     @property
     def kept(self) -> str:
@@ -191,7 +77,7 @@ class WorkflowFolder:
     @property
     def next_step(self) -> str:
         """What the user does next; "" when it goes on by itself or is completed."""
-        state, place = self.state, short_place(self.folder)
+        state = self.state
         if state == "review":
             return "look at the candidate frames and approve them."
         if state == "failed":
@@ -200,13 +86,7 @@ class WorkflowFolder:
                 path = stage / STORED
                 look_at = f"look at it with ShiftExplorer({short_place(path)!r}), then " if path.is_file() else ""
             return f"{look_at}launch the arm with another start, time step or seed; this folder stays as it is."
-        if state in UNDONE:
-            first = "mend what the reason names, then " if state == "crashed" else ""
-            at = f"; it goes on at {self.present}" if self.present else ""
-            if self.run is None:
-                return f"{first}run it again{at}."
-            return f"{first}Resume, or 'mlipkit open {place} --resume'{at}."
-        return ""
+        return super().next_step
 
     @property
     def failed_in(self) -> Path | None:
@@ -215,11 +95,6 @@ class WorkflowFolder:
             return None
         stage = self.folder / self.plan.folder(self.present)
         return stage if any((stage / name).is_file() for name in (STORED, LAST_STEPS)) else None
-
-    @property
-    def sentence(self) -> str:
-        """Where it stands, for people."""
-        return f"{self.name}: {self.stages}" + (f"; {self.reason}" if self.reason else "")
 
     # Rounds
 
@@ -330,18 +205,9 @@ class WorkflowFolder:
         return read(path) if path.is_file() else None
 
 
-def _plan_of(folder: Path) -> Plan:
-    return Plan.from_json(json.loads((folder / PLAN).read_text(encoding="utf-8")))
-
-
 def is_workflow(folder: Path) -> bool:
     """Whether a folder holds a workflow, also one that has not begun."""
-    if (folder / PLAN).is_file():
-        return True
-    try:
-        return (folder / "spec.yaml").is_file() and Run(folder).kind == "workflow"
-    except MlipkitError:
-        return False
+    return kind_of(folder) == "workflow"
 
 
 def wants_review(run: Run, state: str) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Sequence
 from html import escape
 from pathlib import Path
+from typing import Any, ClassVar
 
 import ipywidgets as w
 
@@ -16,7 +18,8 @@ from .arms_data import ArmsData
 from .arms_pane import ArmsPane
 from .base import RunView
 from .parts import button, show
-from .workflow_folder import PLAN, WorkflowFolder
+from .staged_folder import PLAN, WORDS, StagedFolder, kind_of
+from .workflow_folder import WorkflowFolder
 
 
 class WorkflowView(RunView):
@@ -31,35 +34,49 @@ class WorkflowView(RunView):
 
     EMPTY = "No workflow is open yet. Start one with a Launcher, or open one: WorkflowView('runs/iterative_0')."
 
+    KIND: ClassVar[str] = "workflow"
     REVIEWS = False
+
+    # What a view of another strategy has of its own
+
+    def _make_pane(self) -> Any:
+        return ArmsPane(on_approve=self._approved)
+
+    def _folder_of(self, place: Run | Path) -> StagedFolder:
+        return WorkflowFolder(place)
+
+    def _data_of(self, folders: Sequence[Any]) -> Any:
+        return ArmsData(folders)
+
+    # What all of them share
 
     def _opened(self, run: Run | str | os.PathLike[str] | None) -> Run | None:
         if run is not None and not isinstance(run, Run):
             folder = Path(run).expanduser()
             if (folder / PLAN).is_file() and not (folder / "spec.yaml").is_file():
                 raise RunError(
-                    "a workflow made without launch: there is no run to pause or stop", where=folder.name,
+                    f"{WORDS[self.KIND]} made without launch: there is no run to pause or stop", where=folder.name,
                     hint=f"StrategyComparison({os.fspath(run)!r}) shows it",
                 )  # fmt: skip
         opened = super()._opened(run)
-        if opened is not None and opened.kind != "workflow":
-            raise RunError("not a workflow", where=opened.name, found=f"a run of kind '{opened.kind}'")
+        if opened is not None and opened.kind != self.KIND:
+            raise RunError(f"not {WORDS[self.KIND]}", where=opened.name, found=f"a run of kind '{opened.kind}'")
         return opened
 
     def _build(self) -> None:
-        self.pane = ArmsPane(on_approve=self._approved)
+        self.pane = self._make_pane()
         self.empty = w.HTML(f'<div class="mk-empty">{escape(self.EMPTY)}</div>')
         self.body.children = [self.empty, self.pane]
-        self._workflow: WorkflowFolder | None = None
-        tip = "Set all workflows of this folder side by side, or show this one alone"
+        self._workflow: Any = None
+        tip = "Set all of this folder side by side, or show this one alone"
         self.compare_button = button("Compare", self._beside_others, hidden=True, tip=tip)
         self.toolbar.children = (*self.toolbar.children, self.compare_button)
         self._all = self._unread = False
 
     def _reset(self) -> None:
-        self._workflow = WorkflowFolder(self.run) if self.run is not None else None
+        self._workflow = self._folder_of(self.run) if self.run is not None else None
         self._all = False
-        self.pane.watch(ArmsData([self._workflow] if self._workflow is not None else []))
+        self.pane.watch(self._data_of([self._workflow] if self._workflow is not None else []))
         show(self.empty, self._workflow is None)
         show(self.pane, self._workflow is not None)
 
@@ -82,16 +99,16 @@ class WorkflowView(RunView):
             self.compare_button.description = text
 
     def _others(self, run: Run) -> list[Path]:
-        """Other workflows beside this one."""
+        """Others of this kind beside this one."""
         found = sorted(path.parent for path in run.folder.parent.glob(f"*/{PLAN}"))
-        return [folder for folder in found if folder.resolve() != run.folder]
+        return [folder for folder in found if folder.resolve() != run.folder and kind_of(folder) == self.KIND]
 
-    def _beside(self) -> list[WorkflowFolder]:
+    def _beside(self) -> list[StagedFolder]:
         """Those of them that can be read."""
         found = []
         for folder in self._others(self.run) if self.run is not None else ():
             with contextlib.suppress(OSError, ValueError, MlipkitError):
-                found.append(WorkflowFolder(folder))
+                found.append(self._folder_of(folder))
         return found
 
     def _beside_others(self) -> None:
@@ -99,7 +116,7 @@ class WorkflowView(RunView):
             return
         self._all = not self._all
         more = self._beside() if self._all else []
-        self.pane.watch(ArmsData([self._workflow, *more]))
+        self.pane.watch(self._data_of([self._workflow, *more]))
         self.refresh()
 
     def _sentence(self, run: Run, state: str) -> str:

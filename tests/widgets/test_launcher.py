@@ -84,6 +84,20 @@ def test_fields_have_names_in_words_and_tell_those_in_code(kind: str) -> None:
     launcher.close()
 
 
+def test_iterative_pretraining_asks_for_little_at_first(here: Path) -> None:
+    launcher = Launcher("ipip", automatic=False)
+    asked = [field.children[0].value for field in launcher.form.essential.children]
+    assert asked == ["universal teacher", "labelled frames", "of these to train on", "iterations", "method", "name"]
+    spec = launcher.spec
+    assert (spec.kind, spec.n_train, spec.split.validation) == ("ipip", 40, 10)
+    # It is somebody's first click: a hundredth of the published MD.
+    assert spec.sampling.starts * spec.sampling.steps <= 100 * 50_000 // 100
+    launcher.form.fields["arm"].input.value = "scratch"
+    assert launcher.spec.plan.budget.steps == spec.plan.budget.steps
+    assert "teacher" in launcher._suggestions()
+    launcher.close()
+
+
 def test_a_wrong_value_is_named_and_stops_the_start(here: Path) -> None:
     launcher = Launcher("md", automatic=False)
     launcher.form.fields["temperature"].input.value = "warm"

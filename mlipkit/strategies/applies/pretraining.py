@@ -1,7 +1,4 @@
-"""Iterative pretraining: what it says of a situation. It needs DFT labels and a universal teacher of these elements.
-
-Not among `PLUGS` before the Launcher has its form: ``register("ipip", pretraining)`` lets it answer.
-"""
+"""Iterative pretraining: what it says of a situation. It needs DFT labels and a universal teacher of these elements."""
 
 from __future__ import annotations
 

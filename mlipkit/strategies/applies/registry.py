@@ -25,6 +25,7 @@ PLUGS: dict[str, Applies | str] = {
     "finetune": "mlipkit.strategies.applies.fitting:finetuning",
     "dynamic": "mlipkit.strategies.applies.rolling:dynamic",
     "taip": "mlipkit.strategies.applies.adapting:adaptation",
+    "ipip": "mlipkit.strategies.applies.pretraining:pretraining",
     "workflow": "mlipkit.strategies.applies.workflows:workflows",
     "close_loop": "mlipkit.strategies.applies.loop:closing_the_loop",
 }

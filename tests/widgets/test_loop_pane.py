@@ -1,0 +1,170 @@
+"""Iterative pretraining in StrategyComparison and in a view of its own, without a browser: what they read and say."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+from loop_folders import arms, loop, recorded
+from workflow_folders import workflow
+
+from mlipkit.errors import RunError
+from mlipkit.events import Finished
+from mlipkit.strategies.ipip import timeline
+from mlipkit_widgets import PretrainingView, StrategyComparison
+from mlipkit_widgets.loop_folder import LoopFolder, iteration_of, parts_of
+from mlipkit_widgets.loop_pane import LoopPane
+from mlipkit_widgets.staged_folder import kind_of
+
+pytestmark = pytest.mark.full
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    return arms(tmp_path_factory.mktemp("loops"))
+
+
+def trace(plot, name: str) -> dict:
+    return next(one for one in plot.shown[0] if str(one.get("name", "")).startswith(name))
+
+
+def test_verdict_first_then_arms_tests_iterations_budgets(ended):
+    view = StrategyComparison(ended)
+    pane = view.pane
+    assert isinstance(pane, LoopPane)
+    assert view.header.detail == "3 arms, 6 runs"
+    assert view.header.state == "completed"
+    assert pane.compared.problem == ""
+    assert pane.children[0] is pane.verdict
+    assert "Iterative pretraining, forces on test frames" in pane.verdict.value
+    assert "Against the teacher, forces" in pane.answers.value
+    assert "fewer than three" in pane.notes.value
+    # Errors are those of the evaluations, controls in grey beside the loop.
+    last = [json.loads((folder / "evaluation.json").read_text())["rows"][-1] for folder in ended]
+    means = {arm: (last[k]["forces_mae"] + last[k + 3]["forces_mae"]) / 2 for k, arm in enumerate(("ipip", "scratch"))}
+    assert trace(pane.arms, "the loop")["y"] == pytest.approx([means["ipip"]])
+    assert trace(pane.arms, "controls")["y"][0] == pytest.approx(means["scratch"])
+    assert trace(pane.timeline, "scratch (test)")["y"][0] == pytest.approx(means["scratch"])
+    assert pane.tests.shown[0][0]["x"] == ["ipip", "scratch", "one_shot"]
+    assert pane.budget.value.count("<td>36 of 36") == 6
+    assert "compare(['" in view._code()
+    assert "comparing import compare" in view._code()
+    view.close()
+
+
+def test_iterations_are_those_of_the_timeline(ended):
+    view = StrategyComparison(ended)
+    pane = view.pane
+    assert pane.run.value == "ipip 0"
+    rows = timeline(ended[0])
+    assert trace(pane.timeline, "force MAE, test")["y"] == pytest.approx([row["forces_mae"] for row in rows])
+    for row in rows:
+        assert sum(parts_of(row).values()) == row["pool"]["size"], "a partition of the pool"
+    assert parts_of(rows[0]) == {"first": rows[0]["pool"]["size"]}
+    lines = re.findall("<tr>.*?</tr>", pane.table.value)
+    assert len(lines) == 1 + len(rows)
+    assert "100%" in lines[1]
+    assert f"{rows[2]['md_failed']} of 3" in lines[3]
+    # The teacher's rate is the yardstick; it is one by itself.
+    speeds = [one.speed for one in LoopFolder(ended[0]).iterations]
+    assert speeds[0] == pytest.approx(1)
+    assert speeds[1] == pytest.approx(rows[1]["md_steps_per_s"] / rows[0]["md_steps_per_s"])
+    pane.run.value = "scratch 1"
+    assert [one["name"] for one in pane.timeline.shown[0] if one.get("showlegend") is not False][:1] == [
+        "force MAE, test"]  # fmt: skip
+    assert "teacher&#x27;s labels" not in pane.table.value, "a column that nobody needs"
+    view.close()
+
+
+def test_one_iteration_is_marked_and_counts_from_0(ended):
+    view = StrategyComparison(ended)
+    assert view.round == view.pane.round == 2, "the newest"
+    view.pane.timeline._message(None, {"type": "click", "x": 0.1, "y": 2, "curve": 0}, None)
+    assert view.round == 0
+    assert view.pane.timeline.shown[1]["shapes"][0]["x0"] == pytest.approx(-0.48)
+    view.round = 99
+    assert (view.round, view.pane.round) == (2, 2)
+    view.close()
+
+
+def test_failures_and_relabelling_come_out_as_they_are():
+    row = {
+        "round": 2, "pool": {"size": 100, "teacher_share": 0.3}, "forgotten": 10, "relabelled": 70, "new": 12,
+        "new_unstable": 15, "md_failed": 4, "md_runs": 10, "md_fraction": 0.4, "md_interval": [0.17, 0.69],
+        "md_by": "finetune_1", "md_steps_per_s": 50.0, "finetuning": None, "forces_mae": None, "stability": None,
+    }  # fmt: skip
+    one = iteration_of(row, 25.0)
+    assert one.pool == {"kept": 18, "relabelled": 70, "new": 0, "unstable": 12}, "doubles were dropped among the new"
+    assert (one.failed, one.sampler, one.speed, one.tested) == ((0.4, 0.17, 0.69), "student 1", 2.0, None)
+
+
+def test_it_follows_a_run_that_goes_on(ended, tmp_path):
+    root = tmp_path / "runs"
+    view = StrategyComparison(root)
+    assert view.header.state == "empty"
+    half = root / "ipip_0"
+    assert loop(half, "ipip", stop_after=6).state == "stopped"
+    view.refresh()
+    assert isinstance(view.pane, LoopPane)
+    assert "No verdict yet: 0 of 1 run evaluated" in view.pane.verdict.value
+    assert view.pane.no_arms.layout.display is None
+    # One pool, one student by then, and the head says where it stands.
+    assert view.round == 0
+    assert trace(view.pane.timeline, "force MAE, validation")["y"][1:] == [None, None]
+    assert loop(half, "ipip").state == "completed"
+    view.refresh()
+    assert view.round == 2
+    assert "One arm alone is no verdict" in view.pane.verdict.value
+    shutil.copytree(ended[2], root / "one_shot_0")
+    view.refresh()
+    assert view.header.detail == "2 arms, 2 runs"
+    view.close()
+
+
+def test_kinds_are_told_apart_and_not_mixed(ended, tmp_path):
+    assert kind_of(ended[1]) == "ipip"
+    shutil.copytree(ended[0], tmp_path / "ipip_0")
+    assert workflow(tmp_path / "naive_0", "naive").state == "completed"
+    assert kind_of(tmp_path / "naive_0") == "workflow"
+    with pytest.raises(RunError, match="several strategies are not set side by side"):
+        StrategyComparison([tmp_path / "ipip_0", tmp_path / "naive_0"])
+    view = StrategyComparison(tmp_path)
+    assert isinstance(view.pane, LoopPane)
+    assert "1 of another strategy not shown" in view.problem.value
+    view.watch([tmp_path / "naive_0"])
+    assert not isinstance(view.pane, LoopPane)
+    assert view.header.detail == "1 arm, 1 workflow"
+    view.close()
+
+
+def test_a_broken_file_is_named_and_hides_nobody(ended, tmp_path):
+    for name in ("ipip_0", "one_shot_0"):
+        shutil.copytree(ended[0].parent / name, tmp_path / name)
+    (tmp_path / "one_shot_0" / "evaluation.json").write_text("{half")
+    view = StrategyComparison(tmp_path)
+    assert "one_shot_0: evaluation.json" in view.problem.value.replace(" -> ", ": ").replace(", ", ": ")
+    assert view.header.detail == "1 arm, 1 run"
+    view.close()
+
+
+def test_a_run_has_a_view_of_its_own_beside_others(ended, tmp_path):
+    for name in ("ipip_0", "one_shot_0"):
+        shutil.copytree(ended[0].parent / name, tmp_path / name)
+        arm = name.removesuffix("_0")
+        recorded(tmp_path / name, Finished("completed", "all stages done", {}), arm=arm)
+    view = PretrainingView(tmp_path / "ipip_0")
+    assert view.header.state == "completed"
+    assert view.pane.data.arms.keys() == {"ipip"}
+    assert view.compare_button.description == "Compare with 1 other"
+    view.compare_button.click()
+    assert view.pane.data.arms.keys() == {"ipip", "one_shot"}
+    assert "1 seed" in view.pane.verdict.value
+    with pytest.raises(RunError, match="made without launch"):
+        PretrainingView(ended[0])
+    view.close()
+    empty = PretrainingView()
+    assert "Launcher(&#x27;ipip&#x27;)" in empty.empty.value
+    empty.close()

@@ -1,0 +1,144 @@
+"""Arms and seeds of iterative pretraining as what is drawn and said: verdict, controls, iterations, tests, budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from mlipkit.errors import MlipkitError, SpecError
+from mlipkit.strategies.ipip import ARMS, LOOPS, equal_steps
+from mlipkit.strategies.ipip.comparing import Comparison, compare
+
+from .arms_data import problem_of
+from .loop_folder import LoopFolder
+
+LOOP = LOOPS[0]
+TEACHER = "teacher, zero-shot"
+QUESTIONS = {
+    ("controls", "forces"): "Against the best control, forces",
+    ("controls", "energy"): "Against the best control, energies",
+    ("teacher", "forces"): "Against the teacher, forces",
+}
+"""Verdicts in words, in the order in which they stand; those of the parts follow."""
+BUDGETS = {
+    "steps": "gradient steps", "teacher_labels": "labels of the teacher, with those that rank new frames",
+    "student_md": "MD steps of students",
+}  # fmt: skip
+
+
+class LoopData:
+    """What several runs of iterative pretraining give to draw. Reads folders only; `compare` takes a moment."""
+
+    def __init__(self, workflows: Sequence[LoopFolder]) -> None:
+        self.workflows = list(workflows)
+        self.problem = ""
+
+    @property
+    def arms(self) -> dict[str, list[LoopFolder]]:
+        """Arm -> its runs by seed, the loop first, whatever the order of folders."""
+        order = list(ARMS)
+        found: dict[str, list[LoopFolder]] = {}
+        for one in sorted(self.workflows, key=lambda one: (order.index(one.arm) if one.arm in order else 99, one.name)):
+            found.setdefault(one.arm, []).append(one)
+        return found
+
+    @property
+    def sorted(self) -> list[LoopFolder]:
+        return [one for some in self.arms.values() for one in some]
+
+    def label(self, one: LoopFolder) -> str:
+        """Arm and seed; with the folder where another run has the same."""
+        alone = sum(other.name == one.name for other in self.workflows) == 1
+        return one.name if alone else f"{one.name} ({one.folder.name})"
+
+    def refresh(self) -> bool:
+        """Read what is new in all folders; True when something was. `problem` names those that cannot be read."""
+        news, problems = False, []
+        for one in self.workflows:
+            try:
+                news = one.refresh() or news
+            except (OSError, ValueError, MlipkitError) as error:
+                problems.append(problem_of(error))
+        self.problem = " · ".join(problems)
+        return news
+
+    def unequal(self) -> str:
+        """How gradient steps differ, "" when they are equal."""
+        try:
+            equal_steps([one.plan for one in self.workflows if one.plan is not None])
+        except SpecError as error:
+            return str(error)
+        return ""
+
+    def controls(self) -> dict[str, float]:
+        """Name -> force MAE on the test frames, meV/Å, of the last student of each control, mean over seeds."""
+        found: dict[str, float] = {}
+        for arm, some in self.arms.items():
+            done = [one.evaluation["rows"] for one in some if one.evaluation]
+            if done and TEACHER not in found:
+                found[TEACHER] = done[0][0]["forces_mae"]
+            if done and arm not in LOOPS:
+                found[arm] = float(np.mean([rows[-1]["forces_mae"] for rows in done]))
+        return found
+
+    def budgets(self) -> dict[str, dict[str, tuple[float, float]]]:
+        """Run -> kind of cost -> (spent, planned)."""
+        found = {}
+        for one in self.sorted:
+            if one.plan is not None:
+                spent, planned = one.spent, one.plan.budget
+                found[self.label(one)] = {
+                    key: (float(getattr(spent, key)), float(getattr(planned, key))) for key in BUDGETS
+                }
+        return found
+
+    # What takes longer
+
+    def compared_key(self) -> tuple[object, ...]:
+        return tuple((one.name, one._stamps.get("evaluation.json"), len(one.records)) for one in self.workflows
+                     if one.evaluation is not None)  # fmt: skip
+
+    def compare(self) -> Comparison | None:
+        """The comparison of what is evaluated; None when there is nothing."""
+        ready = [one.folder for one in self.sorted if one.evaluation is not None]
+        return compare(ready) if ready else None
+
+    # Words
+
+    def sentence(self, compared: Comparison | None) -> str:
+        """The verdict, or why there is none yet."""
+        n, ready = len(self.workflows), sum(one.evaluation is not None for one in self.workflows)
+        if compared is None:
+            return f"No verdict yet: {ready} of {n} run{'s' * (n != 1)} evaluated."
+        if len(self.arms) == 1 and n == 1:
+            return "One arm alone is no verdict: set it beside scratch and one_shot at equal gradient steps."
+        return compared.sentence
+
+    def answers(self, compared: Comparison | None) -> list[tuple[str, str]]:
+        """(question, answer) of the verdicts beside the first."""
+        if compared is None:
+            return []
+        asked = {**QUESTIONS, **{(arm, "forces"): f"Against the loop {arm.replace('_', ' ')}, forces"
+                                 for arm in LOOPS[1:]}}  # fmt: skip
+        return [(words, compared.verdicts[key].sentence) for key, words in asked.items()
+                if key in compared.verdicts and key != ("controls", "forces")]  # fmt: skip
+
+    def tone(self, compared: Comparison | None) -> str:
+        """Colour of the verdict: grey without one, green, blue for undecided, orange."""
+        found: Any = compared.verdicts.get(("controls", "forces")) if compared is not None else None
+        if found is None:
+            return "#6b7280"
+        return {"works": "#007a5a", "undecided": "#0072b2"}.get(found.answer, "#c04f00")
+
+    def warnings(self, compared: Comparison | None) -> list[str]:
+        """What a reader must know beside the verdict."""
+        found = [self.unequal()] if self.unequal() else []
+        if compared is not None:
+            # How often a seed beats its teacher stands in the table.
+            found += [note for note in compared.notes if not note.startswith("Seed ")]
+            missing = [one.name for one in self.workflows if one.evaluation is None]
+            if missing:
+                found.append(f"Not in the verdict, as not evaluated yet: {', '.join(missing)}.")
+        return found

@@ -1,0 +1,109 @@
+"""Iterative pretraining as its folder shows it at this moment: plan, stages, and every iteration as a row."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from mlipkit.plots.pretraining import Iteration
+from mlipkit.strategies.ipip.evaluating import NAME
+from mlipkit.strategies.ipip.timeline import timeline
+
+from .staged_folder import StagedFolder
+
+MILLI = 1000.0
+
+
+class LoopFolder(StagedFolder):
+    """Reads one arm with one seed, alive or ended; `refresh` reads what is new.
+
+    Args:
+        place: a run of iterative pretraining, or its folder.
+
+    Attributes:
+        evaluation: what was found on the test frames, or None.
+        rows: of `mlipkit.strategies.ipip.timeline`.
+
+    Raises:
+        RunError: the folder holds no such thing.
+    """
+
+    KIND = "ipip"
+
+    def _begin(self) -> None:
+        self.evaluation: dict[str, Any] | None = None
+        self.rows: list[dict[str, Any]] = []
+        self._rows_of = -1
+
+    def _read_more(self) -> None:
+        self.evaluation = self._read(NAME, _evaluation, self.evaluation)
+        if self._rows_of != self.revision:
+            self.rows, self._rows_of = timeline(self.folder), self.revision
+
+    @property
+    def arm(self) -> str:
+        """As it is carried out: scratch where pretraining is off."""
+        asked = self._asked
+        return getattr(asked, "method", None) or (asked.arm if asked is not None else self.folder.name)
+
+    @property
+    def n_rounds(self) -> int:
+        return len(self.rows)
+
+    @property
+    def iterations(self) -> list[Iteration]:
+        """What the pictures draw, of what is known so far."""
+        teacher = self.rows[0]["md_steps_per_s"] if self.rows else None
+        return [iteration_of(row, teacher) for row in self.rows]
+
+    @property
+    def spent(self) -> Any:
+        """Of `plan.budget`, so far."""
+        return self.plan.spent(self.records)
+
+
+def iteration_of(row: Mapping[str, Any], teacher_rate: float | None) -> Iteration:
+    """One row of the timeline as it is drawn.
+
+    Args:
+        row: of `mlipkit.strategies.ipip.timeline`.
+        teacher_rate: MD steps per second of the teacher.
+    """
+    tuned, test, rate = row["finetuning"] or {}, row["stability"] or {}, row["md_steps_per_s"]
+    error = tuned.get("forces_mae")
+    return Iteration(
+        row["round"], parts_of(row), row["forgotten"] or 0,
+        validation=None if error is None else MILLI * error, test=row["forces_mae"],
+        failed=_share(row["md_fraction"], row["md_interval"]), n_failed=row["md_failed"] or 0,
+        n_runs=row["md_runs"] or 0, sampler=sampler_of(row["md_by"]),
+        tested=_share(test.get("fraction"), test.get("interval")), n_tested_failed=test.get("failed", 0),
+        n_tested=test.get("n", 0), teacher_share=row["pool"]["teacher_share"] if row["pool"] else None,
+        speed=rate / teacher_rate if rate and teacher_rate else None,
+    )  # fmt: skip
+
+
+def parts_of(row: Mapping[str, Any]) -> dict[str, int]:
+    """Frames of the pool by what became of them in this iteration; they add up to its size."""
+    if not row["pool"]:
+        return {}
+    size = row["pool"]["size"]
+    if row["new"] is None:
+        return {"first": size}
+    new, relabelled = row["new"], row["relabelled"]
+    unstable = min(row["new_unstable"] or 0, new)
+    return {"kept": size - new - relabelled, "relabelled": relabelled, "new": new - unstable, "unstable": unstable}
+
+
+def sampler_of(name: str | None) -> str:
+    """``teacher``, ``student 0``."""
+    return (name or "").replace("finetune_", "student ")
+
+
+def _share(value: float | None, interval: Any) -> tuple[float, float, float] | None:
+    return None if value is None or not interval else (value, *interval)
+
+
+def _evaluation(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / NAME).read_text(encoding="utf-8"))

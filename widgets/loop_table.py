@@ -1,0 +1,61 @@
+"""Iterations as a table: the numbers of the timeline, with how simulations ended; as HTML."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from .loop_folder import MILLI, LoopFolder, parts_of, sampler_of
+
+HEAD = (
+    "iteration", "pool", "teacher's labels", "forgotten", "relabelled", "new (before failures)", "MD by",
+    "of its runs failed", "validation F", "test F", "better than teacher", "test runs failed",
+)  # fmt: skip
+CAPTION = (
+    "F: force MAE, meV/Å. In brackets behind failed runs: 95 % interval (Wilson). Better than teacher: test frames on "
+    "which the student's force error is smaller than the zero-shot teacher's; every frame is counted."
+)
+
+
+def iterations_html(one: LoopFolder) -> str:
+    """A line per iteration, "" before the first is known."""
+    rows = [cells for row in one.rows if any((cells := _cells(row))[1:])]
+    if not rows:
+        return ""
+    # What no iteration has needs no column.
+    columns = [k for k in range(len(HEAD)) if any(cells[k] for cells in rows)]
+    head = "".join(f"<th scope='col'>{escape(HEAD[k])}</th>" for k in columns)
+    lines = "".join(f"<tr>{''.join(f'<td>{cells[k]}</td>' for k in columns)}</tr>" for cells in rows)
+    return (
+        f"<table class='mk-table mk-iterations'><tr>{head}</tr>{lines}</table>"
+        f'<div class="mk-quiet">{escape(CAPTION)}</div>'
+    )
+
+
+def _cells(row: Mapping[str, Any]) -> list[str]:
+    pool, parts, test = row["pool"], parts_of(row), row["stability"] or {}
+    new = "" if row["new"] is None else f"{row['new']} ({parts['unstable']})"
+    error, tested = (row["finetuning"] or {}).get("forces_mae"), row["forces_mae"]
+    better = row["better_than_teacher"]
+    return [
+        str(row["round"]), str(pool["size"]) if pool else "", f"{pool['teacher_share']:.0%}" if pool else "",
+        _number(row["forgotten"]), _number(row["relabelled"]), new, escape(sampler_of(row["md_by"])),
+        _failed(row["md_failed"], row["md_runs"], row["md_interval"], row["md_reasons"]),
+        "" if error is None else f"{MILLI * error:.3g}", "" if tested is None else f"{tested:.3g}",
+        "" if better is None else f"{better} of {row['n_frames']}",
+        _failed(test.get("failed"), test.get("n"), test.get("interval"), test.get("reasons")),
+    ]  # fmt: skip
+
+
+def _failed(failed: int | None, runs: int | None, interval: Sequence[float] | None, reasons: Any) -> str:
+    """``1 of 10 (2 to 40 %)``; the reasons wait under the pointer."""
+    if failed is None or not interval:
+        return ""
+    why = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in (reasons or {}).items())
+    text = f"{failed} of {runs} ({100 * interval[0]:.0f} to {100 * interval[1]:.0f} %)"
+    return f'<span title="{escape(why)}">{text}</span>' if why else text
+
+
+def _number(value: int | None) -> str:
+    return "" if value is None else str(value)
