@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mlipkit.errors import DataError
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pages import filled, markdown
 
 PUBLISHED = Path(__file__).resolve().parents[1] / "results" / "bias_published.json"
 NOT_YET = "*Not measured yet.*"
@@ -26,14 +29,7 @@ def fill(text: str, record: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]
     Raises:
         DataError: a place without its end, or one that nothing fills.
     """
-    places = {**published(), **ours(record, rows)}
-    for name in places:
-        start, end = f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
-        if start not in text or end not in text:
-            raise DataError("no place to fill", where=("finetuning_case.md", name), expected=f"{start} ... {end}")
-        head, rest = text.split(start, 1)
-        text = f"{head}{start}\n{places[name]}\n{end}{rest.split(end, 1)[1]}"
-    return text
+    return filled(text, {**published(), **ours(record, rows)}, "finetuning_case.md")
 
 
 def published() -> dict[str, str]:
@@ -202,8 +198,3 @@ def ranged(figure: Sequence[float | None] | None, digits: int = 2) -> str:
     value, low, high = figure
     ends = "" if low is None or high is None else f" ({low:.{digits}f} to {high:.{digits}f})"
     return f"{value:.{digits}f}{ends}"
-
-
-def markdown(head: Sequence[str], lines: Sequence[Sequence[Any]]) -> str:
-    rows = [head, ["---"] * len(head), *lines]
-    return "\n".join("| " + " | ".join(str(one) for one in row) + " |" for row in rows)
