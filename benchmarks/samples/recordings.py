@@ -46,7 +46,7 @@ class Recipe:
 
 RECIPES = {
     "00_start_here": Recipe(("ethanol_1000_900K",)),
-    "01_your_own_potential": Recipe(("own_potential", "own_md")),
+    "01_your_own_potential": Recipe(("own_potential", "own_md"), every=5),
     "03_explore_a_shift": Recipe(
         ("hot_run",),
         shown={"view": "explorer", "sets": {"training": "sample:ethanol_300K@::20", "hot_run": "runs/hot_run"}},

@@ -66,7 +66,8 @@ def record(run: Run, folder: str | os.PathLike[str], every: int = 1, last: int =
     made.write("launch.json", {"created": created, "cwd": os.path.join("..", "..")})
     day = time.gmtime(run.started_at)
     card = {"day": f"{day.tm_mday} {time.strftime('%B %Y', day)}", "cpus": versions.get("cpus")}
-    made.write(CARD, {**card, **({"every": every} if every > 1 else {})})
+    thinned = every > 1 and any(run.folder.glob(f"**/{STORED}"))
+    made.write(CARD, {**card, **({"every": every} if thinned else {})})
     return made.path
 
 
