@@ -8,6 +8,7 @@ Views read run folders only. They can be opened at any time, in any notebook, fo
 
 from __future__ import annotations
 
+from .adaptation_view import AdaptationView
 from .applies_panel import AppliesPanel
 from .exporting import export
 from .first_cell import kernel_check
@@ -28,7 +29,7 @@ from .workbench import Workbench
 from .workflow_view import WorkflowView
 
 __all__ = [
-    "AppliesPanel", "LabelView", "Launcher", "MDView", "Plot", "PretrainingView", "Recorded", "ReviewPane",
-    "RolloutView", "RunList", "ShiftExplorer", "StrategyComparison", "TrainingMonitor", "Workbench", "WorkflowView",
-    "ended", "export", "kernel_check",
+    "AdaptationView", "AppliesPanel", "LabelView", "Launcher", "MDView", "Plot", "PretrainingView", "Recorded",
+    "ReviewPane", "RolloutView", "RunList", "ShiftExplorer", "StrategyComparison", "TrainingMonitor", "Workbench",
+    "WorkflowView", "ended", "export", "kernel_check",
 ]  # fmt: skip

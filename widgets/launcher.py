@@ -16,6 +16,7 @@ from mlipkit.runs.hub import hub_warning
 from mlipkit.runs.launching import existing
 from mlipkit.runs.spec import KINDS, AnySpec
 
+from .adaptation_view import AdaptationView
 from .base import RunView
 from .form import Form
 from .form_words import FIELDS, FIRST, FIXED, PARTS, START, UNITS, WORDS
@@ -33,7 +34,7 @@ from .workflow_view import WorkflowView
 START_TEXT = ("▶ Start", "Measure, then start the run in a process of its own")
 VIEWS: dict[str, type[RunView]] = {
     "md": MDView, "train": TrainingMonitor, "finetune": TrainingMonitor, "label": LabelView, "workflow": WorkflowView,
-    "dynamic": TrainingMonitor, "taip": RunView, "ipip": PretrainingView,
+    "dynamic": TrainingMonitor, "taip": AdaptationView, "ipip": PretrainingView,
 }  # fmt: skip
 QUIET_S = 1.2
 """Pause after the last change before the estimate is measured by itself."""

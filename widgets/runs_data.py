@@ -179,6 +179,8 @@ class RunsData:
                 return "no better than its start"
             error = run.metrics().get("validation", {}).get("forces_mae")
             return f"forces {1000 * error:.0f} meV/Å" if error is not None else ""
+        if one.state == "completed" and run.kind == "taip":
+            return {"does not": "does not work"}.get(answer := str(run.facts().get("answer", "")), answer)
         if one.state == "completed" and run.kind == "label":
             facts = run.facts()
             return f"{facts['labelled']} of {facts['asked']} labelled" if "asked" in facts else ""

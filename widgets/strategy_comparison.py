@@ -16,9 +16,11 @@ from mlipkit.errors import MlipkitError, RunError
 from mlipkit.runs import Run
 from mlipkit.runs.places import short_place
 
+from .adaptation_pane import is_evaluation
 from .arms_data import ArmsData, problem_of
 from .arms_pane import ArmsPane
 from .base import HIDDEN_S, IDLE_S, LIVE_S, listing
+from .evaluations import Evaluations, sorted_out
 from .live_view import PanelView
 from .loop_data import LoopData
 from .loop_folder import LoopFolder
@@ -31,7 +33,8 @@ from .workflow_folder import WorkflowFolder
 
 EMPTY = (
     "No workflow is open yet: StrategyComparison(['runs/naive_0', 'runs/iterative_0']), or StrategyComparison('runs') "
-    "for all in a folder. A Launcher starts one; runs of iterative pretraining are compared here, too."
+    "for all in a folder. A Launcher starts one; runs of iterative pretraining are compared here, too, and "
+    "evaluations of test-time adaptation."
 )
 NOUNS = {"workflow": "workflow", "ipip": "run"}
 FOLDERS: dict[str, type[Any]] = {"workflow": WorkflowFolder, "ipip": LoopFolder}
@@ -52,10 +55,12 @@ class StrategyComparison(PanelView):
     Each is one arm with one seed. Folders are read only, at any time: of what runs, has ended, failed or waits for the
     user. Of workflows maps, bonds and residuals are shown, and candidate frames that wait are looked at, struck out
     and approved; of iterative pretraining what became of the pool in each iteration, failed simulations and speed.
+    An evaluation of test-time adaptation has a page of its own: errors of all potentials beside their controls, scan
+    of the step, features before and after.
 
     Args:
-        runs: runs or their folders, all of one kind; or one folder: it is such a run, or all in it are shown, later
-            ones too.
+        runs: runs or their folders, all of one kind or evaluations; or one folder: it is such a run, or all in it are
+            shown, later ones too.
         viewer: "auto", "nglview" or "still", for candidate frames.
 
     Attributes:
@@ -72,7 +77,7 @@ class StrategyComparison(PanelView):
         self.header = self._head(gone="run this cell again. Workflows go on, and their folders hold everything.")
         self._viewer, self._kind = viewer, "workflow"
         self.pane: Any = ArmsPane(self._round_chosen, self.refresh, viewer)
-        self.pane_box = w.VBox([self.pane])
+        self.pane_box, self.evaluations = w.VBox([self.pane]), Evaluations()
         self.empty = w.HTML(f'<div class="mk-empty">{escape(EMPTY)}</div>')
         self._make_panels("Python that draws the same", "Specifications of these workflows", "Where they are kept")
         self._moving = self._dark = False
@@ -80,7 +85,9 @@ class StrategyComparison(PanelView):
         self.workflows: list[Any] = []
         self._unread: list[str] = []
         self._root: Path | None = None
-        self._begin(self.header, self.empty, self.problem, self.pane_box, self.panel_buttons, self.panel)
+        self._begin(
+            self.header, self.empty, self.problem, self.evaluations, self.pane_box, self.panel_buttons, self.panel
+        )
         self._first(lambda: self.watch(runs))
         self._close_forgotten()
 
@@ -92,7 +99,7 @@ class StrategyComparison(PanelView):
         places: list[Place] = []
         if isinstance(runs, str | os.PathLike) and not isinstance(runs, Run):
             folder = Path(runs).expanduser()
-            if kind_of(folder):
+            if kind_of(folder) or is_evaluation(folder):
                 places = [folder]
             else:
                 root = folder
@@ -100,6 +107,7 @@ class StrategyComparison(PanelView):
             places = [runs]
         elif runs is not None:
             places = list(runs)
+        evaluations, places = sorted_out(places)
         kinds = {
             kind_of(Path(one.folder if isinstance(one, Run) else one).expanduser()) or "workflow" for one in places
         }
@@ -108,6 +116,7 @@ class StrategyComparison(PanelView):
                            found=" and ".join(sorted(kinds)), hint="One comparison for each")  # fmt: skip
         self._kind = kinds.pop() if kinds else "workflow"
         self.workflows = [FOLDERS[self._kind](one) for one in places]
+        self.evaluations.watch(evaluations)
         self._root, self._unread = root, []
         self._look_for_more()
         self._open()
@@ -121,6 +130,7 @@ class StrategyComparison(PanelView):
         elif self.pane.data.refresh() or self._known != self._revisions:
             self._known = self._revisions
             self.pane.update()
+        self.evaluations.update()
         self.pane.alone = len(self.workflows) == 1
         self.pane.tell()
         self._say(" · ".join(one for one in (*self._unread, self.pane.data.problem) if one))
@@ -131,7 +141,7 @@ class StrategyComparison(PanelView):
         self.pane.choose(round)
 
     def _shows(self) -> frozenset[Path]:
-        return frozenset(one.folder for one in self.workflows)
+        return frozenset(one.folder for one in self.workflows) | self.evaluations.folders
 
     def _set_dark(self, dark: bool) -> None:
         self._dark = dark
@@ -146,6 +156,7 @@ class StrategyComparison(PanelView):
     def _look_for_more(self) -> bool:
         if self._root is None:
             return False
+        more = self.evaluations.look_in(self._root)
         known = {one.folder for one in self.workflows}
         found = sorted(self._root.glob("*/")) if self._root.is_dir() else []
         kinds = {folder: kind for folder in found if (kind := kind_of(folder))}
@@ -163,7 +174,7 @@ class StrategyComparison(PanelView):
             except (OSError, ValueError, MlipkitError) as error:
                 # One that is broken does not hide the others, and is tried again.
                 self._unread.append(problem_of(error))
-        return len(self.workflows) > before
+        return more or len(self.workflows) > before
 
     def _open(self) -> None:
         self._known = self._revisions
@@ -176,20 +187,21 @@ class StrategyComparison(PanelView):
             self.pane_box.children = [self.pane]
             close_all(old)
         self.pane.watch(DATA[self._kind](self.workflows))
-        there = bool(self.workflows)
+        show(self.pane, bool(self.workflows))
+        there = bool(self.workflows or self.evaluations.runs)
         show(self.empty, not there)
-        show(self.pane, there)
         show(self.panel_buttons, there)
 
     def _write_head(self) -> str:
-        states = [one.state for one in self.workflows]
+        states = [one.state for one in self.workflows] + self.evaluations.states
         state = next((one for one in ORDER if one in states), states[0] if states else "empty")
         head, arms = self.header, self.pane.data.arms
         head.state, head.title = state, "Strategy comparison" if states else "No workflow"
-        n = len(states)
-        head.detail = f"{len(arms)} arm{'s' * (len(arms) != 1)}, {n} {NOUNS[self._kind]}{'s' * (n != 1)}" if n else ""
+        n, m = len(self.workflows), len(self.evaluations.runs)
+        told = [f"{len(arms)} arm{'s' * (len(arms) != 1)}, {n} {NOUNS[self._kind]}{'s' * (n != 1)}"] if n else []
+        head.detail = ", ".join([*told, *([f"{m} evaluation{'s' * (m != 1)} of adaptation"] if m else [])])
         waits = [one for one in self.workflows if one.state != "completed"]
-        head.sentence = waits[0].sentence if n == 1 and waits else counted(states)
+        head.sentence = waits[0].sentence if n == 1 and waits else self.evaluations.sentence or counted(states)
         planned = sum(len(one.plan.stages) for one in self.workflows if one.plan is not None)
         done = sum(len(one.records) for one in self.workflows)
         head.done = round(done / planned, 4) if planned and waits else -1.0
@@ -228,6 +240,8 @@ class StrategyComparison(PanelView):
     # Panels
 
     def _code(self) -> str:
+        if self.evaluations.runs and not self.workflows:
+            return self.evaluations.code()
         places = [short_place(one.folder) for one in self.workflows]
         unequal = ", unequal=True" if self._kind == "workflow" and self.pane.data.unequal() else ""
         module, compare = CODE[self._kind]
@@ -239,7 +253,7 @@ class StrategyComparison(PanelView):
         )
 
     def _yaml(self) -> str:
-        parts = []
+        parts = [f"# {run.name}\n{run.yaml()}" for run in self.evaluations.runs]
         for one in self.workflows:
             if one.run is not None:
                 text = one.run.spec.to_yaml()
@@ -253,4 +267,5 @@ class StrategyComparison(PanelView):
         return "---\n".join(parts)
 
     def _folder(self) -> str:
-        return "\n".join(f"{one.name}: {listing(one.folder)}" for one in self.workflows)
+        every = [*self.evaluations.runs, *self.workflows]
+        return "\n".join(f"{one.name}: {listing(one.folder)}" for one in every)

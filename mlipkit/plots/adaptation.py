@@ -208,3 +208,25 @@ def rate_scan(scans: Sequence[Scan], unit: str = "meV/Å") -> go.Figure:
         hovermode="closest",
         shapes=[{"type": "line", "xref": "x domain", "x0": 0, "x1": 1, "y0": 1, "y1": 1, "line": line}],
     )
+
+
+def arms_training(curves: Sequence[tuple[str, int, ArrayLike, ArrayLike]]) -> go.Figure:
+    """Validation force errors of several trainings over their steps.
+
+    Args:
+        curves: (arm, seed, [n] steps, [n] eV/Å); arms share a colour.
+    """
+    figure, colours = go.Figure(), dict[str, str]()
+    for arm, seed, steps, errors in curves:
+        new = arm not in colours
+        colour = colours.setdefault(arm, COLOURS[len(colours) % len(COLOURS)])
+        figure.add_trace(
+            go.Scatter(
+                x=np.asarray(steps, float), y=MILLI * np.asarray(errors, float), name=arm, legendgroup=arm,
+                showlegend=new, mode="lines", line={"color": colour, "width": 1.6},
+                hovertemplate=f"{arm}, seed {seed}: %{{y:.4g}} meV/Å<extra></extra>",
+            )
+        )  # fmt: skip
+    figure.update_yaxes(title_text="force MAE<br>meV/Å", **LOGARITHMIC)
+    figure.update_xaxes(title_text="optimiser step")
+    return styled(figure, 300).update_layout(hovermode="closest")

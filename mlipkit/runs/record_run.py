@@ -16,7 +16,7 @@ from mlipkit.runs.shipped import CARD, RUNS
 KEPT = (
     "spec.yaml", "replicas.json", "progress.json", "events.jsonl", "parity.npz", "split.json", "finetune.json",
     "rollouts.json", "labelled.extxyz", "labelled.json", "labels.jsonl", "plan.json", "provenance.jsonl",
-    "evaluation.json",
+    "evaluation.json", "taip.json", "taip_maps.npz",
 )  # fmt: skip
 """Files that views read of a run; checkpoints and the process's own files stay behind."""
 STAGES = "stages"

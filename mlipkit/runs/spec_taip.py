@@ -7,7 +7,8 @@ What runs with TAIP write beside the usual, for whoever looks at it:
 - ``series/adaptation`` of every simulation that adapts, a row per step: step, self_supervised (weighted sum),
   loss_noise, loss_types, loss_pseudo_forces, gradient (norm), change (norm of the step, 0 where none was taken), drift
   (norm of weights minus trained weights), adapted (1 where a step was taken: with "threshold" a crossing), threshold.
-- an evaluation's ``taip.json``: see `mlipkit.strategies.taip.study`; its first sentence is the reason of `Finished`.
+- an evaluation's ``taip.json`` and ``taip_maps.npz``: see `mlipkit.strategies.taip.study`; its first sentence is the
+  reason of `Finished`.
   Facts of `Finished`: sentence, answer, rates (by seed), seconds_per_frame, training_s, frames, tests. Events:
   `Message` "ARM, seed N: trained in ...", "Seed N, adaptation step ...: errors", and those of every training in turn.
 """

@@ -7,17 +7,19 @@ import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mlipkit.runs.page import table
 
 if TYPE_CHECKING:
     from mlipkit.runs.run import Run
 
-NAME = "taip.json"
+NAME, MAPS = "taip.json", "taip_maps.npz"
 WORDS = {
     "off": "trained with the tasks, not adapted", "adapted": "adapted", "random": "random step of equal length",
     "noise": "noise augmentation", "only_noise": "adapted, noise task alone", "only_types": "adapted, types alone",
-    "only_pseudo_forces": "adapted, pseudo-forces alone", "without_noise": "trained without noise task",
-    "without_types": "trained without types", "without_pseudo_forces": "trained without pseudo-forces",
+    "only_pseudo_forces": "adapted, pseudo-forces alone", "without_noise": "without noise task, adapted",
+    "without_types": "without types, adapted", "without_pseudo_forces": "without pseudo-forces, adapted",
 }  # fmt: skip
 QUESTIONS = {"adaptation": "Adaptation", "joint_training": "Training with the tasks", "placebo": "Random step"}
 MILLI = 1000.0
@@ -27,6 +29,20 @@ def taip_record(run: Run) -> Mapping[str, Any]:
     """What the evaluation wrote at its end; empty before."""
     path = run.folder / NAME
     return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def taip_maps(run: Run) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
+    """Maps of features: test set -> kind of features -> points [n,2] of training and of test frames."""
+    path = run.folder / MAPS
+    found: dict[str, dict[str, tuple[np.ndarray, np.ndarray]]] = {}
+    if not path.is_file():
+        return found
+    with np.load(path, allow_pickle=False) as kept:
+        for key in kept.files:
+            side, test, kind = key.split("/")
+            if side == "train":
+                found.setdefault(test, {})[kind] = kept[key], kept[f"test/{test}/{kind}"]
+    return found
 
 
 def taip_html(run: Run) -> str:
@@ -45,7 +61,7 @@ def taip_html(run: Run) -> str:
                if one["question"] == "placebo"]  # fmt: skip
     parts += ["<h3>Would a random step have been called a cure?</h3>", table(placebo)]
     parts += ["<h3>Adaptation step, chosen on validation frames</h3>", table(*_scan(found["seeds"]))]
-    parts += ["<h3>What adaptation costs and how far it repeats</h3>", table(*_cost(found["seeds"]))]
+    parts += ["<h3>What adaptation costs and how far it repeats</h3>", table(*cost_of(found["seeds"]))]
     if found["shifts"]:
         rows = [
             [test, WORDS.get(name, name), f"{one['mmd2']:.3g}", f"{one['frechet']:.3g}", f"{one['auc']:.3f}"]
@@ -84,7 +100,8 @@ def _scan(seeds: Iterable[Mapping[str, Any]]) -> tuple[list[list[str]], list[str
     return rows, head
 
 
-def _cost(seeds: Iterable[Mapping[str, Any]]) -> tuple[list[list[str]], list[str]]:
+def cost_of(seeds: Iterable[Mapping[str, Any]]) -> tuple[list[list[str]], list[str]]:
+    """Rows and head of a table: time, repeatability, correlation and weight change, by seed and test set."""
     rows = []
     for seed in seeds:
         cost = seed["seconds"]

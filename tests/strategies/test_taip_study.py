@@ -134,6 +134,31 @@ def test_a_study_measures_every_control_and_goes_on_where_it_stood(tmp_path, mon
     assert again["verdicts"] == record["verdicts"]
 
 
+def test_maps_of_features_are_of_the_frames_that_were_compared(tmp_path):
+    from mlipkit.strategies.taip.maps import MAPS, feature_maps, keep_maps
+
+    rng = np.random.default_rng(0)
+    train, near, far = rng.normal(size=(40, 6)), rng.normal(size=(12, 6)), 8 + rng.normal(size=(12, 6))
+    features = {"train": {"off": train}, "hot": {"off": far}, "cold": {"off": near, "baseline": near}}
+    found = feature_maps(features, most=30)
+    assert set(found) == {"hot", "cold"}
+    assert set(found["cold"]) == {"off"}, "no training features to set the axes"
+    ours, theirs = found["hot"]["off"]
+    assert (ours.shape, theirs.shape) == ((30, 2), (12, 2))
+
+    def apart(pair):
+        return np.linalg.norm(pair[0].mean(0) - pair[1].mean(0)) / pair[0].std()
+
+    assert apart(found["hot"]["off"]) > 2 * apart(found["cold"]["off"])
+    again = feature_maps(features, most=30)
+    assert np.array_equal(again["hot"]["off"][0], ours)
+    keep_maps(found, tmp_path)
+    with np.load(tmp_path / MAPS, allow_pickle=False) as kept:
+        assert set(kept.files) == {"train/hot/off", "test/hot/off", "train/cold/off", "test/cold/off"}
+        assert np.array_equal(kept["test/hot/off"], theirs)
+    assert feature_maps({}) == {}
+
+
 def test_a_stopped_study_says_so(tmp_path):
     assert small(tmp_path, control=lambda: "stop") is None
     assert not (tmp_path / NAME).exists()

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from recorded import TIMESTEP, RecordedMD, log
-from run_folders import folder_of
+from run_folders import Acted, folder_of
 
 from mlipkit.data.series import SeriesWriter
-from mlipkit.events import Evaluated, Event, Finished, Started
-from mlipkit.runs import MDSpec, Run, TrainSpec
+from mlipkit.events import Evaluated, Event, Finished, Message, Progress, Started, to_json
+from mlipkit.runs import MDSpec, Run, TaipSpec, TrainSpec
+from mlipkit.strategies.taip.maps import feature_maps, keep_maps
+from mlipkit.strategies.taip.measuring import Measured
+from mlipkit.strategies.taip.options import TASKS as NAMES
+from mlipkit.strategies.taip.study import Study, judged
 
 TASKS = ("loss_noise", "loss_types", "loss_pseudo_forces")
 COLUMNS = dict.fromkeys(
@@ -90,3 +95,73 @@ def recorded_tasks(path: Path, tasks: tuple[str, ...] = TASKS, epochs: int = 5, 
     validation.close()
     log(files, *said, Finished("completed", "", {"seconds": 30.0}))
     return Run(path)
+
+
+SEEDS, TEST_SETS = (0, 1, 2), ("in distribution", "hot", "ice")
+
+
+class RecordedEvaluation(Acted):
+    """An evaluation of TAIP whose errors are drawn: noise augmentation a tenth better than labels alone, adaptation as
+    `gain` says.
+
+    Args:
+        gain: factor on the errors of the potential with the tasks that adaptation brings.
+        maps: whether features were measured and mapped.
+    """
+
+    def __init__(self, path: Path, gain: float = 1.0, maps: bool = False, ablate: bool = True) -> None:
+        self.spec = TaipSpec(data="sample:ethanol_300K", shifted=["hot.xyz", "ice.xyz"], features=maps, ablate=ablate)
+        self.files = folder_of(path, self.spec)
+        self.gain, self.maps, self.ablate = gain, maps, ablate
+        self.random = np.random.default_rng(3)
+        log(self.files, Started("training", 40))
+
+    def train(self, seed: int, arm: str, epochs: int = 4) -> None:
+        """A training that has ended."""
+        writer = SeriesWriter(
+            self.files.path / f"seed_{seed}" / arm / "series" / "validation", {"step": "", "forces_mae": "eV/Å"}
+        )
+        writer.append(np.stack([10.0 * np.arange(epochs + 1), 0.4 * 0.8 ** np.arange(epochs + 1)], axis=1))
+        writer.close()
+        log(self.files, Message(f"{arm}, seed {seed}: trained in 12 s, 40 steps"))
+        self.files.write("progress.json", to_json(Progress(20, 40, "step", 3.0)))
+
+    def finish(self) -> None:
+        """Errors, verdicts and the last word."""
+        measured = [self._measured(seed) for seed in SEEDS]
+        study = Study(features=self.maps, ablate=self.ablate, repeats=2)
+        record = judged(study, measured, ["hot", "ice"])
+        if self.maps:
+            keep_maps(feature_maps(measured[0].features), self.files.path)
+        (self.files.path / "taip.json").write_text(json.dumps(record))
+        facts = {"sentence": record["sentence"], "answer": record["verdicts"][0]["answer"]}
+        log(self.files, Finished("completed", record["sentence"], facts))
+
+    def _measured(self, seed: int) -> Measured:
+        columns = {"baseline": 1.0, "noise": 0.9, "off": 0.85, "adapted": 0.85 * self.gain, "random": 0.85}
+        if self.ablate:
+            columns |= {f"{kind}_{task}": 0.86 for kind in ("only", "without") for task in NAMES}
+        errors, uids, rng = {}, {}, self.random
+        for number, test in enumerate(TEST_SETS):
+            frame = (number + 1) * 0.03 * np.exp(0.3 * rng.normal(size=30))
+            errors[test] = {
+                name: {
+                    "forces": factor * frame * np.exp(0.01 * rng.normal(size=30)),
+                    "energy": factor * 0.1 * frame * np.exp(0.05 * rng.normal(size=30)),
+                }
+                for name, factor in columns.items()
+            }  # fmt: skip
+            uids[test] = list(range(100 * number, 100 * number + 30))
+        scan = {0.0: 0.03, 1e-6: 0.0299, 1e-5: 0.0295, 1e-4: 0.04}
+        numbers = dict.fromkeys(TEST_SETS, 0.1)
+        found = Measured(
+            seed, 1e-5, scan, errors, uids, dict.fromkeys(TEST_SETS, scan), numbers, numbers, numbers,
+            {"off": 0.01, "adapted": 0.05}, {"baseline": 10.0, "noise": 20.0, "taip": 30.0}, {"taip": 40},
+        )  # fmt: skip
+        if self.maps:
+            kinds = ("baseline", "off", "adapted")
+            found.features = {
+                name: {kind: shift + rng.normal(size=(60 if name == "train" else 30, 8)) for kind in kinds}
+                for name, shift in zip(("train", *TEST_SETS), (0.0, 0.0, 1.0, 3.0), strict=True)
+            }
+        return found

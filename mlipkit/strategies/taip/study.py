@@ -1,6 +1,7 @@
 """The whole evaluation: every seed's arms trained, measured beside their controls, and judged.
 
-A folder holds ``seed_K/ARM/`` (trainings), ``seed_K/measured.npz`` with ``measured.json``, at the end ``taip.json``:
+A folder holds ``seed_K/ARM/`` (trainings), ``seed_K/measured.npz`` with ``measured.json``, at the end ``taip.json``,
+and ``taip_maps.npz`` where features were asked for (`maps`):
 
 =============  ============================================================================
 key            content
@@ -25,10 +26,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlipkit.data.whole import write_whole
-from mlipkit.errors import DataError, SpecError
+from mlipkit.errors import DataError, MissingPackageError, SpecError
 from mlipkit.events import Control, EventSink, Message, always_run, ignore
 from mlipkit.strategies.taip.adapt import AdaptSettings
 from mlipkit.strategies.taip.arms import BASELINE, NOISE, Arm, arm_names, train_arm
+from mlipkit.strategies.taip.maps import feature_maps, keep_maps
 from mlipkit.strategies.taip.measuring import ADAPTED, OFF, RANDOM, RATES, Measured, measure
 from mlipkit.strategies.taip.options import TaipOptions
 from mlipkit.strategies.taip.verdicts import PUBLISHED, first_sentence, ratios, verdicts
@@ -119,6 +121,11 @@ def evaluate_taip(
             sink(Message(_said(found)))
         measured.append(found)
     record = judged(study, measured, shifted)
+    if study.features:
+        try:
+            keep_maps(feature_maps(measured[0].features), folder)
+        except MissingPackageError as error:  # the measures stand without them
+            sink(Message(f"no maps of features: {error}", "warning"))
     write_whole(folder / NAME, (json.dumps(record, indent=1) + "\n").encode())
     sink(Message(record["sentence"]))
     return record
