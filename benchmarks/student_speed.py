@@ -6,13 +6,15 @@
 
 Both go through the same engine (`mlipkit.md`, Langevin, checks on, frames stored every 20th step), in the precision in
 which each computes. Rates are steps of all systems together per second of CPU time of this process (on a GPU: of wall
-time), the median of three stretches. A line per potential goes to `results/student_speed.jsonl`. Students have new
-weights: speed does not depend on them, but errors do, so a ratio counts only beside the errors of the same students.
+time), the median of three stretches; the load of the machine (mean of a minute) is kept beside them. A line per
+potential goes to `results/student_speed.jsonl`. Students have new weights: speed does not depend on them, but errors
+do, so a ratio counts only beside the errors of the same students.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import statistics
 import tempfile
 import time
@@ -89,7 +91,8 @@ def main() -> None:
             found[name][batch], steps = rate(potential, atoms, batch, given.seconds)
             keep("student_speed", {
                 "command": command(), "potential": name, "dtype": str(potential.dtype).removeprefix("torch."),
-                "device": given.device, "atoms": len(atoms), "batch": batch, "steps": steps,
+                "device": given.device, "cpus": os.cpu_count(), "load": round(os.getloadavg()[0], 1),
+                "atoms": len(atoms), "batch": batch, "steps": steps,
                 "system_steps_per_s": found[name][batch],
                 "times_the_teacher": found[name][batch] / found[given.teacher][batch],
             })  # fmt: skip

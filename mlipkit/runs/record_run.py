@@ -16,7 +16,7 @@ from mlipkit.runs.shipped import CARD, RUNS
 KEPT = (
     "spec.yaml", "replicas.json", "progress.json", "events.jsonl", "parity.npz", "split.json", "finetune.json",
     "rollouts.json", "labelled.extxyz", "labelled.json", "labels.jsonl", "plan.json", "provenance.jsonl",
-    "evaluation.json", "taip.json", "taip_maps.npz",
+    "evaluation.json", "errors.npz", "taip.json", "taip_maps.npz",
 )  # fmt: skip
 """Files that views read of a run; checkpoints and the process's own files stay behind."""
 STAGES = "stages"
@@ -25,6 +25,8 @@ UNREAD = (
     "metrics.json", "bond_scan.json", ".*",
 )  # fmt: skip
 """Of the stages of a workflow that has been evaluated: what no view reads any more."""
+FACTS = "stage.json"
+"""Of the stages of iterative pretraining: all that views read."""
 OF_THE_MACHINE = ("executable", "host")
 """Entries of `versions.json` that say nothing to others."""
 TEXT = (".yaml", ".json", ".jsonl")
@@ -55,7 +57,12 @@ def record(run: Run, folder: str | os.PathLike[str], every: int = 1, last: int =
     for name in KEPT:
         if (run.folder / name).is_file():
             shutil.copyfile(run.folder / name, made.path / name)
-    if (run.folder / STAGES).is_dir():
+    if run.kind == "ipip":
+        for file in sorted(run.folder.glob(f"{STAGES}/*/{FACTS}")):
+            into = made.path / file.parent.relative_to(run.folder)
+            into.mkdir(parents=True)
+            shutil.copyfile(file, into / FACTS)
+    elif (run.folder / STAGES).is_dir():
         shutil.copytree(run.folder / STAGES, made.path / STAGES, ignore=shutil.ignore_patterns(*UNREAD))
     for place in (run.folder, *sorted(run.folder.glob("replica_*"))):
         _record_simulation(place, made.path / place.relative_to(run.folder), every, last)
