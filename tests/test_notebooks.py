@@ -102,6 +102,12 @@ def test_notebook_runs_and_a_second_time_starts_nothing(path: Path, tmp_path: Pa
         work = {line.split()[0]: int(line.split()[1]) for line in told.splitlines() if line.count("meV/Å") == 2}
         assert work["roll_outs"] == work["control"] == 4 * work["single_frames"]
         assert judged[0] in bare
+    if path.stem == "08_ipip":
+        # The verdict comes first; all arms have the same steps, and rounds are counted from the one-shot one.
+        assert "Iterative pretraining, forces on test frames: " in told
+        assert "one seed says nothing of other seeds" in told
+        assert "Equal budgets: 40 gradient steps in every student's arm" in told
+        assert told.count(" meV/Å\n") == 2
 
 
 @pytest.mark.full

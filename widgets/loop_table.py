@@ -9,8 +9,8 @@ from typing import Any
 from .loop_folder import MILLI, LoopFolder, parts_of, sampler_of
 
 HEAD = (
-    "iteration", "pool", "teacher's labels", "forgotten", "relabelled", "new (before failures)", "MD by",
-    "of its runs failed", "validation F", "test F", "better than teacher", "test runs failed",
+    "iteration", "pool", "teacher's labels", "forgotten", "relabelled", "new (before failures)",
+    "MD for it, failed", "validation F", "test F", "better than teacher", "test runs failed",
 )  # fmt: skip
 CAPTION = (
     "F: force MAE, meV/Å. In brackets behind failed runs: 95 % interval (Wilson). Better than teacher: test frames on "
@@ -28,7 +28,7 @@ def iterations_html(one: LoopFolder) -> str:
     head = "".join(f"<th scope='col'>{escape(HEAD[k])}</th>" for k in columns)
     lines = "".join(f"<tr>{''.join(f'<td>{cells[k]}</td>' for k in columns)}</tr>" for cells in rows)
     return (
-        f"<table class='mk-table mk-iterations'><tr>{head}</tr>{lines}</table>"
+        f"<div style='overflow-x: auto'><table class='mk-table'><tr>{head}</tr>{lines}</table></div>"
         f'<div class="mk-quiet">{escape(CAPTION)}</div>'
     )
 
@@ -40,21 +40,28 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     better = row["better_than_teacher"]
     return [
         str(row["round"]), str(pool["size"]) if pool else "", f"{pool['teacher_share']:.0%}" if pool else "",
-        _number(row["forgotten"]), _number(row["relabelled"]), new, escape(sampler_of(row["md_by"])),
-        _failed(row["md_failed"], row["md_runs"], row["md_interval"], row["md_reasons"]),
+        _number(row["forgotten"]), _number(row["relabelled"]), new,
+        _failed(row["md_failed"], row["md_runs"], row["md_interval"], row["md_reasons"], sampler_of(row["md_by"])),
         "" if error is None else f"{MILLI * error:.3g}", "" if tested is None else f"{tested:.3g}",
-        "" if better is None else f"{better} of {row['n_frames']}",
+        "" if better is None else _whole(f"{better} of {row['n_frames']}"),
         _failed(test.get("failed"), test.get("n"), test.get("interval"), test.get("reasons")),
     ]  # fmt: skip
 
 
-def _failed(failed: int | None, runs: int | None, interval: Sequence[float] | None, reasons: Any) -> str:
-    """``1 of 10 (2 to 40 %)``; the reasons wait under the pointer."""
+def _failed(failed: int | None, runs: int | None, interval: Sequence[float] | None, reasons: Any, who: str = "") -> str:
+    """``student 0: 1 of 10 (2 to 40 %)`` in two lines; the reasons wait under the pointer."""
     if failed is None or not interval:
         return ""
     why = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in (reasons or {}).items())
-    text = f"{failed} of {runs} ({100 * interval[0]:.0f} to {100 * interval[1]:.0f} %)"
-    return f'<span title="{escape(why)}">{text}</span>' if why else text
+    share = f"({100 * interval[0]:.0f} to {100 * interval[1]:.0f} %)"
+    by = f"{escape(who)}: " if who else ""
+    return _whole(f"{by}{failed} of {runs}<br>{share}", why)
+
+
+def _whole(text: str, tip: str = "") -> str:
+    """Not broken into further lines."""
+    said = f' title="{escape(tip)}"' if tip else ""
+    return f'<span style="white-space: nowrap"{said}>{text}</span>' if text else ""
 
 
 def _number(value: int | None) -> str:

@@ -29,7 +29,7 @@ POOL = {
 """Parts of a pool in the order in which bars are stacked: name and colour."""
 PANELS = {
     "pool": ("pool<br>frames", 1.5), "errors": ("force MAE<br>meV/Å", 1.5), "failed": ("failed<br>runs %", 1.0),
-    "teacher": ("labels by<br>teacher %", 0.8), "speed": ("student /<br>teacher speed", 0.8),
+    "teacher": ("labels by<br>teacher %", 0.9), "speed": ("speed,<br>student /<br>teacher", 0.9),
 }  # fmt: skip
 """Panels of the timeline: title of the axis and share of the height."""
 PANEL = 108
@@ -141,7 +141,7 @@ def arms_beside(rows: Sequence[Mapping[str, Any]], cures: Sequence[str] = ("ipip
             )  # fmt: skip
         figure.update_yaxes(title_text=panels[key], rangemode="tozero", row=line, col=1)
     styled(figure, 380)
-    names = [str(row["name"]).replace(", ", "<br>").replace("_", "<br>") for row in rows]
+    names = [_wrapped(str(row["name"])) for row in rows]
     figure.update_xaxes(tickmode="array", tickvals=list(range(len(rows))), ticktext=names, tickangle=0,
                         showgrid=False, range=[-0.6, len(rows) - 0.2])  # fmt: skip
     return figure.update_layout(hovermode="closest")
@@ -155,23 +155,31 @@ def failed_tests(tests: Mapping[str, tuple[int, int, float, float]], cures: Sequ
     """
     if not tests:
         raise DataError("no test simulation to draw", where="failed_tests")
-    names = list(tests)
     shares = [100 * failed / runs for failed, runs, _, _ in tests.values()]
+    counts = [f"{failed} of {runs}" for failed, runs, _, _ in tests.values()]
     figure = go.Figure(
         go.Bar(
-            x=names, y=shares, width=0.5, text=[f"{failed} of {runs}" for failed, runs, _, _ in tests.values()],
-            textposition="outside", cliponaxis=False, showlegend=False,
-            marker={"color": [COLOURS[0] if name in cures else STOPPED for name in names]},
+            x=list(range(len(tests))), y=shares, width=0.5, showlegend=False, customdata=list(tests),
+            marker={"color": [COLOURS[0] if name in cures else STOPPED for name in tests], "opacity": 0.75},
             error_y={
-                "type": "data", "symmetric": False, "thickness": 1.5, "width": 4, "color": "rgba(128,128,128,0.9)",
+                "type": "data", "symmetric": False, "thickness": 1.5, "width": 4, "color": "rgba(128,128,128,1)",
                 "array": [100 * high - share for share, (_, _, _, high) in zip(shares, tests.values(), strict=True)],
                 "arrayminus": [share - 100 * low for share, (_, _, low, _) in zip(shares, tests.values(), strict=True)],
             },
-            hovertemplate="%{text} failed<extra>%{x}</extra>",
+            text=counts, textposition="none", hovertemplate="%{text} failed<extra>%{customdata}</extra>",
         )
     )  # fmt: skip
     styled(figure, 230)
-    return figure.update_yaxes(title_text="test simulations<br>that failed %", range=[0, 118], dtick=25)
+    figure.update_xaxes(tickmode="array", tickvals=list(range(len(tests))), tickangle=0, showgrid=False,
+                        ticktext=[f"{_wrapped(name)}<br><b>{count}</b>" for name, count in zip(tests, counts,
+                                                                                           strict=True)])  # fmt: skip
+    return figure.update_yaxes(title_text="test simulations<br>that failed %", range=[0, 104], dtick=25)
+
+
+def _wrapped(name: str) -> str:
+    """Long names over several lines."""
+    name = name.replace(", ", "<br>")
+    return name.replace("_", "<br>") if len(name) > 12 and "<br>" not in name else name
 
 
 def _there(iterations: Sequence[Iteration]) -> dict[str, bool]:

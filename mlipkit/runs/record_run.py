@@ -25,8 +25,8 @@ UNREAD = (
     "metrics.json", "bond_scan.json", ".*",
 )  # fmt: skip
 """Of the stages of a workflow that has been evaluated: what no view reads any more."""
-FACTS = "stage.json"
-"""Of the stages of iterative pretraining: all that views read."""
+FACTS, ABSENT = "stage.json", "split.json"
+"""Of the stages of iterative pretraining: all that views read; and a file that none reads of it."""
 OF_THE_MACHINE = ("executable", "host")
 """Entries of `versions.json` that say nothing to others."""
 TEXT = (".yaml", ".json", ".jsonl")
@@ -55,7 +55,7 @@ def record(run: Run, folder: str | os.PathLike[str], every: int = 1, last: int =
         raise RunError("the folder exists", where=str(made.path))
     made.path.mkdir(parents=True)
     for name in KEPT:
-        if (run.folder / name).is_file():
+        if (run.folder / name).is_file() and not (run.kind == "ipip" and name == ABSENT):
             shutil.copyfile(run.folder / name, made.path / name)
     if run.kind == "ipip":
         for file in sorted(run.folder.glob(f"{STAGES}/*/{FACTS}")):

@@ -64,7 +64,8 @@ def test_arms_with_their_seeds_and_tests_with_counts():
     figure = arms_beside(rows)
     assert of(figure, "the loop").y == (175.0,)
     assert of(figure, "controls").error_y.arrayminus == pytest.approx((4.0,))
-    bars = failed_tests({"ipip": (8, 30, 0.14, 0.44), "scratch": (24, 30, 0.63, 0.9)}).data[0]
-    assert bars.text == ("8 of 30", "24 of 30")
+    tests = failed_tests({"ipip": (8, 30, 0.14, 0.44), "scratch": (24, 30, 0.63, 0.9)})
+    bars = tests.data[0]
+    assert tests.layout.xaxis.ticktext == ("ipip<br><b>8 of 30</b>", "scratch<br><b>24 of 30</b>")
     assert bars.error_y.array[1] == pytest.approx(10.0)
     assert bars.marker.color[0] != bars.marker.color[1]

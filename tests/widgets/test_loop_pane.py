@@ -48,7 +48,7 @@ def test_verdict_first_then_arms_tests_iterations_budgets(ended):
     assert trace(pane.arms, "the loop")["y"] == pytest.approx([means["ipip"]])
     assert trace(pane.arms, "controls")["y"][0] == pytest.approx(means["scratch"])
     assert trace(pane.timeline, "scratch (test)")["y"][0] == pytest.approx(means["scratch"])
-    assert pane.tests.shown[0][0]["x"] == ["ipip", "scratch", "one_shot"]
+    assert pane.tests.shown[0][0]["customdata"] == ["ipip", "scratch", "one_shot"]
     assert pane.budget.value.count("<td>36 of 36") == 6
     assert "compare(['" in view._code()
     assert "comparing import compare" in view._code()

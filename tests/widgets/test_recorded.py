@@ -139,6 +139,23 @@ def test_a_workbench_of_recordings_only_looks(tmp_path: Path, monkeypatch: pytes
     recorded.close()
 
 
+def test_iterations_are_shown_from_their_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    before = files(exhibit("08_ipip").folder)
+    recorded = Recorded("08_ipip")
+    view = recorded.view
+    assert isinstance(view, StrategyComparison)
+    assert view.header.detail == "3 arms, 9 runs"
+    # These are the figures in docs/notebooks.md.
+    assert "1.54 times that of the best control (one_shot); 95% interval 1.22 to 1.82" in view.pane.verdict.value
+    failed = {arm: one["failed"] for arm, one in view.pane.compared.value.stability.items()}
+    assert failed == {"ipip": 8, "one_shot": 10, "scratch": 24}
+    assert view.pane.run.value == "ipip 0"
+    assert view.round == 3
+    assert files(exhibit("08_ipip").folder) == before
+    recorded.close()
+
+
 def test_arms_are_compared_from_their_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     recorded = Recorded("04_naive_vs_iterative")
