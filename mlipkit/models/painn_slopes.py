@@ -21,6 +21,7 @@ from mlipkit.ops import Edges, fused, gating, native
 
 _silu_backward = torch.ops.aten.silu_backward
 Pair = tuple[Tensor, Tensor]
+_SHARED = (Tensor, nn.Parameter)
 
 
 class Weights(NamedTuple):
@@ -109,9 +110,11 @@ def _radial(vectors: Tensor, n_radial: int, cutoff: float) -> tuple[Tensor, Tens
 def _start(embedding: Tensor, numbers: Tensor, own: Weights) -> tuple[Tensor, Tensor]:
     """Features that the first layer starts from, and what its message makes of them: once per type where that pays."""
     n, (weight, bias) = len(numbers), own.mix_out
-    types = embedding[: int(numbers.max()) + 1] if n else embedding
-    width, s = embedding.shape[1], embedding.index_select(0, numbers)
-    few = len(types) < n
+    # Anything but a plain table may hold one for each structure: then no two atoms are alike.
+    shared = type(embedding) in _SHARED
+    types = embedding[: int(numbers.max()) + 1] if n and shared else embedding
+    s = embedding.index_select(0, numbers) if shared else nn.functional.embedding(numbers, embedding)
+    few, width = shared and len(types) < n, s.shape[1]
     # The first layer has no vectors: their third of the map is never computed.
     mixed = linear(silu(linear(types if few else s, *own.mix_in)), weight[width:], bias[width:])
     return s, mixed.index_select(0, numbers) if few else mixed

@@ -31,6 +31,7 @@ from mlipkit.errors import SpecError, check_choice
 from mlipkit.models import Potential, Prediction
 from mlipkit.strategies.taip.draws import draw
 from mlipkit.strategies.taip.options import TASKS, heads_of
+from mlipkit.strategies.taip.per_structure import Rule, step_of
 from mlipkit.strategies.taip.stacked import Stacked
 from mlipkit.strategies.taip.tasks import Encode, TaskLosses, losses
 from mlipkit.strategies.taip.term import TOGETHER
@@ -155,7 +156,7 @@ class Adapter:
         drawn = draw(self.heads, graph.n_atoms.tolist(), self.settings.seed, keys)
         return losses(
             self.potential, self.heads, graph, drawn.to(graph.positions.device, self.potential.dtype), self.tasks,
-            encode=encode, together=encode is not None or len(graph.numbers) <= TOGETHER,
+            encode=encode, together=len(graph.numbers) <= TOGETHER,
         )  # fmt: skip
 
     def step(self, slopes: Sequence[Tensor], key: int) -> list[Tensor]:
@@ -186,13 +187,15 @@ class Adapter:
         ]
 
     def _signs(self, like: Sequence[Tensor], key: int) -> list[Tensor]:
+        drawn = self._drawn(key).split([p.numel() for p in like])
+        return [part.view(one.shape).to(one) for part, one in zip(drawn, like, strict=True)]
+
+    def _drawn(self, key: int) -> Tensor:
+        """Random signs, int8 [P], of all adapted weights."""
         rng = np.random.Generator(
             np.random.Philox(key=[(self.settings.seed ^ _SIGNS) & (2**64 - 1), key & (2**64 - 1)])
         )
-        drawn = torch.from_numpy(rng.integers(0, 2, sum(one.numel() for one in like), dtype=np.int8) * 2 - 1)
-        return [
-            part.view(one.shape).to(one) for part, one in zip(drawn.split([p.numel() for p in like]), like, strict=True)
-        ]
+        return torch.from_numpy(rng.integers(0, 2, sum(p.numel() for p in self.parameters), dtype=np.int8) * 2 - 1)
 
     def _without_mask(self, slopes: list[Tensor]) -> list[Tensor]:
         # The hidden type is no element; its row stays.
@@ -301,37 +304,24 @@ class Adapter:
                 return replace(
                     self.found(given, [zero[0]], [zero[0]]), gradient=zero, change=zero
                 ), moving.cpu().numpy()
-            slopes = torch.autograd.grad(total.sum(), list(stack.weights), allow_unused=True)
-        steps, norms = self._steps_each(stack, slopes, keys)
-        with torch.no_grad():
-            if threshold is not None:
-                steps = [step * moving.to(step.dtype).view(-1, *[1] * (step.ndim - 1)) for step in steps]
-            stack.weights = _all._foreach_add([w.detach() for w in stack.weights], steps)
-            changes = torch.stack([step.flatten(1).square().sum(1) for step in steps]).sum(0)
-        found = replace(self.found(given, [zero[0]], [zero[0]]), gradient=norms.sqrt(), change=changes.sqrt())
-        return found, moving.cpu().numpy()
+            kept = stack.tape.collect(total.sum())
+        stack.flat, gradient, change = step_of(kept, stack.flat, graph.n_systems, self._rule(keys, moving))
+        return replace(
+            self.found(given, [zero[0]], [zero[0]]), gradient=gradient, change=change
+        ), moving.cpu().numpy()
 
-    def _steps_each(
-        self, stack: Stacked, slopes: Sequence[Tensor | None], keys: Sequence[int]
-    ) -> tuple[list[Tensor], Tensor]:
-        whole = self._without_mask(
-            [torch.zeros_like(w) if g is None else g for g, w in zip(slopes, stack.weights, strict=True)]
-        )
-        norms = torch.stack([slope.flatten(1).square().sum(1) for slope in whole]).sum(0)
-        if self.settings.direction == "gradient":
-            return self.step(whole, keys[0]), norms
-        plain = Adapter.step(_plain(self), whole, keys[0])
-        signs = [self._signs([one[0] for one in plain], key) for key in keys]
-        return [one * torch.stack([s[i] for s in signs]) for i, one in enumerate(plain)], norms
-
-
-def _plain(adapter: Adapter) -> Adapter:
-    """The same with the direction of the gradient."""
-    import copy
-
-    other = copy.copy(adapter)
-    other.settings = replace(adapter.settings, direction="gradient")
-    return other
+    def _rule(self, keys: Sequence[int], moving: Tensor) -> Rule:
+        starts = np.cumsum([0, *(p.numel() for p in self.parameters)]).tolist()
+        # The hidden type is no element; its row stays.
+        still = [
+            (start, start + p.shape[1])
+            for start, p, masked in zip(starts, self.parameters, self.masked, strict=False)
+            if masked
+        ]
+        signs = None
+        if self.settings.direction == "random":
+            signs = torch.stack([self._drawn(key) for key in keys])
+        return Rule(self.settings.rate, self.settings.optimiser == "adam_fresh", EPSILON, still, signs, moving)
 
 
 def _norm(parts: Sequence[Tensor]) -> Tensor:

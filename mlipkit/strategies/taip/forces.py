@@ -32,7 +32,7 @@ from mlipkit.models import Potential
 from mlipkit.strategies.taip.adapt import Adapter, AdaptSettings, Found
 from mlipkit.strategies.taip.draws import parts
 from mlipkit.strategies.taip.options import TASKS
-from mlipkit.strategies.taip.stacked import Stacked, stackable
+from mlipkit.strategies.taip.stacked import Stacked, flattened, stackable, views
 from mlipkit.strategies.taip.term import FIGURES
 
 if TYPE_CHECKING:
@@ -109,11 +109,16 @@ class AdaptedForces(PotentialForces):
         self.members: list[int] = []
         self.last: np.ndarray | None = None
         """[S, columns] of `COLUMNS` at the last call."""
-        self._own: list[Tensor] | None = None
+        self._flat: Tensor | None = None
         self._moments: list[Any] = []
         self._rows: list[np.ndarray] = []
         self._written: int | None = None
         self._writers: dict[int, SeriesWriter] = {}
+
+    @property
+    def _own(self) -> list[Tensor] | None:
+        """Weights [S,...] of the replicas, where they are kept."""
+        return None if self._flat is None else views(self._flat, [p.shape for p in self.trained])
 
     # ---- every step
 
@@ -188,15 +193,15 @@ class AdaptedForces(PotentialForces):
 
     def _at_once(self, graph: Graph, keys: Sequence[int], step: int) -> tuple[Tensor, Tensor, None]:
         how, adapter = self.adaptation, self.adapter
-        stack = Stacked(self.potential, graph.n_systems, int(graph.n_atoms[0]), self._own)  # type: ignore[arg-type]
+        stack = Stacked(self.potential, graph.n_systems, int(graph.n_atoms[0]), self._flat)
         found, moved = None, np.zeros(graph.n_systems)
         if how.strategy == "threshold":
             found, moved = adapter.move_each(stack, graph, keys, how.threshold)
         elif self._due(step):
             found, moved = adapter.move_each(stack, graph, keys)
         prediction = adapter.predict_stack(stack, graph)
-        if self._own is not None:
-            self._own = [weight.detach() for weight in stack.weights]
+        if self._flat is not None:
+            self._flat = stack.flat
         self._record(step, found, moved)
         assert prediction.forces is not None
         return prediction.energy, prediction.forces, None
@@ -235,9 +240,8 @@ class AdaptedForces(PotentialForces):
                 self.flush()
 
     def _drift(self) -> np.ndarray:
-        assert self._own is not None
-        gaps = [(own - p).flatten(1).square().sum(1) for own, p in zip(self._own, self.trained, strict=True)]
-        return torch.stack(gaps).sum(0).sqrt().cpu().numpy()
+        assert self._flat is not None
+        return (self._flat - flattened(self.trained)).norm(dim=1).cpu().numpy()
 
     def flush(self) -> None:
         """Rows that wait go to the series."""
@@ -258,10 +262,10 @@ class AdaptedForces(PotentialForces):
     def _start(self, state: MDState) -> None:
         super()._start(state)
         self.members = list(range(state.n_systems) if self.replicas is None else self.replicas)
-        self._own, self._moments = None, []
+        self._flat, self._moments = None, []
         self._writers, self._rows, self._written = {}, [], None
         if self.adaptation.saving:
-            self._own = [p.expand(state.n_systems, *p.shape).clone() for p in self.trained]
+            self._flat = flattened(self.trained).expand(state.n_systems, -1).clone()
             if self.adaptation.settings.optimiser == "adam_kept":
                 self._moments = [None] * state.n_systems
 
@@ -277,8 +281,8 @@ class AdaptedForces(PotentialForces):
         super().select(state, replicas)
         chosen = list(replicas)
         self.members = [self.members[index] for index in chosen]
-        if self._own is not None:
-            self._own = [own[chosen].clone() for own in self._own]
+        if self._flat is not None:
+            self._flat = self._flat[chosen].clone()
         if self._moments:
             self._moments = [self._moments[index] for index in chosen]
 
@@ -304,10 +308,8 @@ class AdaptedForces(PotentialForces):
         rows = int(tensors["adaptation.rows"][0])
         self._written = None if rows < 0 else rows
         device = self.potential.device
-        if self._own is not None:
-            self._own = [
-                own.copy_(tensors[f"adaptation.weight.{number}"].to(device)) for number, own in enumerate(self._own)
-            ]
+        for number, own in enumerate(self._own or ()):
+            own.copy_(tensors[f"adaptation.weight.{number}"].to(device))
         for index in range(len(self._moments)):
             if f"adaptation.count.{index}" in tensors:
                 first, second = (

@@ -22,7 +22,7 @@ class OwnWeights(Tensor):
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        rule = _RULES.get(func)
+        rule = RULES.get(func)
         with torch._C.DisableTorchFunctionSubclass():
             if rule is not None:
                 return rule(*args, **(kwargs or {}))
@@ -60,6 +60,13 @@ def _linear(x: Tensor, weight: Any, bias: Any = None) -> Tensor:
     return out.view(*x.shape[:-1], matrix.shape[-1])
 
 
+def _added(x: Tensor, rows: Tensor, weight: Any) -> Tensor:
+    """`x += rows @ W`."""
+    matrix = _plain(weight)
+    x.view(len(matrix), -1, x.shape[-1]).baddbmm_(_blocks(rows, len(matrix)), matrix)
+    return x
+
+
 def _embedding(index: Tensor, weight: Any, *_: Any, **__: Any) -> Tensor:
     tables = _plain(weight)
     first = torch.arange(len(tables), device=index.device).unsqueeze(1) * tables.shape[1]
@@ -92,9 +99,10 @@ def _joined(weights: Sequence[Any], dim: int = 0) -> OwnWeights:
     return _own(torch.cat([_plain(weight) for weight in weights], dim + 1))
 
 
-_RULES: dict[Any, Callable[..., Any]] = {
+RULES: dict[Any, Callable[..., Any]] = {
     functional.linear: _linear, functional.embedding: _embedding, functional.layer_norm: _layer_norm,
     torch.layer_norm: _layer_norm, torch.matmul: _product, Tensor.matmul: _product, Tensor.__matmul__: _product,
-    Tensor.__rmatmul__: lambda weight, x: _product(x, weight), Tensor.__getitem__: _part, Tensor.t: _turned,
+    Tensor.__rmatmul__: lambda weight, x: _product(x, weight), Tensor.addmm_: _added,
+    Tensor.__getitem__: _part, Tensor.t: _turned,
     Tensor.unsqueeze: _widened, Tensor.split: _split, torch.cat: _joined,
 }  # fmt: skip

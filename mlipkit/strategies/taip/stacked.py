@@ -1,7 +1,7 @@
-"""An encoder with other weights for every structure: molecules of equal size, all adapted at once.
+"""Molecules of equal size, all adapted at once: gradients of each, and an encoder with other weights for every one.
 
 Every pair of atoms is an edge, so that the list is the same for all structures and never searched for; those beyond the
-cutoff change nothing. Versions of a structure (clean, displaced, with hidden types) go through its weights together.
+cutoff change nothing. As long as all have the same weights, their products are those of one batch.
 """
 
 from __future__ import annotations
@@ -16,8 +16,9 @@ from torch.func import functional_call
 from mlipkit.data.graph import Graph
 from mlipkit.models import Potential, Prediction, ViSNet
 from mlipkit.models.encoder import Features
-from mlipkit.ops import pairs_pay, segment_sum
+from mlipkit.ops import pairs_pay, positions_only, segment_sum
 from mlipkit.strategies.taip.own_weights import OwnWeights
+from mlipkit.strategies.taip.per_structure import Tape, taped
 
 LARGEST = 32
 """Atoms of a molecule up to which this pays: all pairs are made, and the loops over one structure cost little more."""
@@ -35,32 +36,46 @@ def stackable(graph: Graph) -> bool:
 
 
 class Stacked:
-    """Encoder of a potential with weights [S,...] of its own for each of S structures of n atoms.
+    """Encoder of a potential for S structures of n atoms.
 
     Args:
         potential: gives architecture, and the weights that all begin with.
-        weights: others to begin with, [S,...] each.
+        weights: others to begin with, [S,P], those of each structure one after the other (`flattened`).
 
     Attributes:
-        weights: in the order of `potential.encoder_parameters()`; leaves that ask for gradients.
+        flat: the weights as they are, [P] as long as all have the same, or [S,P].
+        tape: keeps what gradients are made of.
     """
 
-    def __init__(
-        self, potential: Potential, n_systems: int, n_atoms: int, weights: Sequence[Tensor] | None = None
-    ) -> None:
+    def __init__(self, potential: Potential, n_systems: int, n_atoms: int, weights: Tensor | None = None) -> None:
         self.potential, self.n_systems, self.n_atoms = potential, n_systems, n_atoms
-        self.names = list(potential.encoder_parameters())
-        if weights is None:
-            start = [p.detach() for p in potential.encoder_parameters().values()]
-            weights = [p.expand(n_systems, *p.shape).clone() for p in start]
-        self.weights: Sequence[Tensor] = [weight.detach().requires_grad_() for weight in weights]
+        parameters = potential.encoder_parameters()
+        self.names = list(parameters)
+        self.shapes = [p.shape for p in parameters.values()]
+        self.flat = flattened(list(parameters.values())) if weights is None else weights
+        self.tape = Tape(n_systems, self.flat.new_zeros(()).requires_grad_())
+        self._places = views(torch.arange(self.flat.shape[-1]), self.shapes)
 
     def encode(self, graph: Graph, numbers: Tensor | None = None, positions: Tensor | None = None) -> Features:
-        """As `Potential.encode`, of S structures or of several versions of all of them one after the other."""
+        """As `Potential.encode`, of S structures or of several versions of all of them one after the other; taped."""
+        own, tape = self.flat.ndim == 2, self.tape
+        state: dict[str, Tensor] = {
+            name: taped(one, place, own, tape)
+            for name, one, place in zip(self.names, views(self.flat, self.shapes), self._places, strict=True)
+        }
+        versions = graph.n_systems // self.n_systems
+        tape.versions = 1 if own else versions
+        return self._encode(state, versions, own, graph, numbers, positions)
+
+    def _encode(
+        self, state: dict[str, Tensor], versions: int, own: bool, graph: Graph, numbers: Tensor | None,
+        positions: Tensor | None,
+    ) -> Features:  # fmt: skip
         size, n = self.n_systems, self.n_atoms
-        versions = graph.n_systems // size
         numbers = graph.numbers if numbers is None else numbers
         positions = graph.positions if positions is None else positions
+        # Rows of a structure meet its own weights as one block.
+        turned = own and versions > 1
 
         def by_structure(values: Tensor) -> Tensor:
             return values.view(versions, size, n, *values.shape[1:]).transpose(0, 1).flatten(0, 2)
@@ -72,14 +87,11 @@ class Stacked:
         # ViSNet's messages of mirrored pairs come as all first directions, then all second ones, not by structure.
         mirrored = encoder.takes_pairs and pairs_pay(dtype) and not isinstance(encoder, ViSNet)
         ends = _complete(n, size * versions, mirrored, positions.device)
-        placed = by_structure(positions) if versions > 1 else positions
+        placed = by_structure(positions) if turned else positions
         vectors = placed.index_select(0, ends[0]) - placed.index_select(0, ends[1])
-        given = (by_structure(numbers) if versions > 1 else numbers, ends, vectors.to(dtype))
-        state: dict[str, Tensor] = {
-            name: one.as_subclass(OwnWeights) for name, one in zip(self.names, self.weights, strict=True)
-        }
+        given = (by_structure(numbers) if turned else numbers, ends, vectors.to(dtype))
         found = functional_call(encoder, state, given, {"mirrored": True} if mirrored else {})
-        if versions == 1:
+        if not turned:
             return found
         return Features(
             by_version(found.scalar),
@@ -88,17 +100,31 @@ class Stacked:
 
     def predict(self, graph: Graph) -> Prediction:
         """Energies, forces and features of the S structures with the weights as they are."""
-        potential = self.potential
-        self.weights = [weight.detach() for weight in self.weights]
-        with torch.enable_grad():
+        potential, flat = self.potential, self.flat.expand(self.n_systems, -1)
+        state: dict[str, Tensor] = {
+            name: one.as_subclass(OwnWeights)
+            for name, one in zip(self.names, views(flat, self.shapes), strict=True)
+        }
+        with torch.enable_grad(), positions_only():
             positions = graph.positions.detach().requires_grad_()
-            features = self.encode(graph, None, positions)
+            features = self._encode(state, 1, True, graph, None, positions)
             energies = potential.atom_energies(features, graph)
             (slope,) = torch.autograd.grad(energies.sum(), positions)
         energies = energies.detach()
         return Prediction(
             segment_sum(energies, graph.system, graph.n_systems), -slope, None, features.scalar.detach(), energies
         )
+
+
+def flattened(parameters: Sequence[Tensor]) -> Tensor:
+    """One row [P] of all weights."""
+    return torch.cat([p.detach().flatten() for p in parameters])
+
+
+def views(flat: Tensor, shapes: Sequence[torch.Size]) -> list[Tensor]:
+    """The weights again, [*shape] of [P] and [S,*shape] of [S,P]; they share its memory."""
+    parts = flat.split([shape.numel() for shape in shapes], -1)
+    return [part.view(*flat.shape[:-1], *shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 @lru_cache(maxsize=16)

@@ -64,12 +64,13 @@ def losses(
         clean: features [N,D] of the clean structures, where they are known already.
         together: one encoding of all versions of the structures side by side, which is faster for few atoms.
     """
-    encode = encode or potential.encode
+    own, encode = encode is not None, encode or potential.encode
     wanted = [name for name in TASKS if name in tasks]
     noisy = None
     if "noise" in tasks:
         assert heads.noise is not None
-        noisy = perturbed(graph, draws.displacement, potential.cutoff, heads.noise.edges)
+        # An encoder that takes its place finds its own pairs.
+        noisy = perturbed(graph, draws.displacement, potential.cutoff, "kept" if own else heads.noise.edges)
     hides = bool(tasks & {"types", "pseudo_forces"})
     positions = graph.positions
     if "pseudo_forces" in tasks:
@@ -82,6 +83,10 @@ def losses(
     kinds = [numbers] * hides + [graph.numbers] * (len(parts) - hides)
     if together and len(parts) > 1:
         encoded = _split(encode(joined(*parts), torch.cat(kinds)), n)
+    elif own and len(parts) == 3:
+        # Forces are those of the structure with hidden types alone: what comes of them need not pass the others.
+        rest = _split(encode(joined(*parts[1:]), torch.cat(kinds[1:])), n)
+        encoded = [encode(parts[0], kinds[0]), *rest]
     else:
         encoded = [encode(part, kind) for part, kind in zip(parts, kinds, strict=True)]
     features = encoded[0] if hides else None
