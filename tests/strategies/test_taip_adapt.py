@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from mlipkit.strategies.taip import (
     predict_adapted,
 )
 from mlipkit.strategies.taip.adapt import EPSILON
-from mlipkit.strategies.taip.stacked import stackable
+from mlipkit.strategies.taip.stacked import Stacked, stackable
 from mlipkit.training import EnergyForcesStress, TrainSettings, train
 
 RATE = 1e-3
@@ -313,3 +314,38 @@ def test_wrong_settings_are_refused():
     bare.auxiliary.clear()
     with pytest.raises(ModelError, match="self-supervised"):
         Adapter(bare)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_gradient_of_a_structure_is_what_it_leaves_behind(name):
+    """Shared and own weights, steps along the gradient itself, against autograd one by one."""
+    potential = toy(name)
+    graph, _ = batch(potential, ethanol(3))
+    adapter = Adapter(potential, AdaptSettings(RATE, "sgd"))
+    for weights in (None, "own"):
+        stack = Stacked(potential, 3, 9)
+        if weights == "own":
+            stack = Stacked(potential, 3, 9, stack.flat.expand(3, -1).clone())
+        start = stack.flat.clone()
+        adapter.move_each(stack, graph, [5, 6, 7])
+        for index in range(3):
+            slopes, _ = adapter.gradient(batch(potential, ethanol(3), [index])[0], [5 + index])
+            one = torch.cat([slope.flatten() for slope in slopes])
+            moved = stack.flat[index] - (start if start.ndim == 1 else start[index])
+            assert torch.allclose(moved, -RATE * one, rtol=0, atol=1e-12 + 1e-10 * RATE * float(one.abs().max()))
+
+
+def test_steps_without_compiled_loops_are_the_same(monkeypatch):
+    potential = toy("painn")
+    graph, _ = batch(potential, ethanol(3))
+    for direction in ("gradient", "random"):
+        adapter = Adapter(potential, AdaptSettings(RATE, direction=direction))
+        loops, plain = Stacked(potential, 3, 9), Stacked(potential, 3, 9)
+        seen, _ = adapter.move_each(loops, graph, [5, 6, 7], threshold=5.0)
+        found = loops.flat.clone()
+        with monkeypatch.context() as patch:
+            patch.setattr("mlipkit.strategies.taip.own_steps.native", SimpleNamespace(serves=lambda *_: False))
+            again, _ = adapter.move_each(plain, graph, [5, 6, 7], threshold=5.0)
+        assert torch.allclose(plain.flat, found, rtol=0, atol=1e-12)
+        assert torch.allclose(seen.change, again.change)
+        assert torch.allclose(seen.gradient, again.gradient)

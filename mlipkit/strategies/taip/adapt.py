@@ -31,7 +31,7 @@ from mlipkit.errors import SpecError, check_choice
 from mlipkit.models import Potential, Prediction
 from mlipkit.strategies.taip.draws import draw
 from mlipkit.strategies.taip.options import TASKS, heads_of
-from mlipkit.strategies.taip.per_structure import Rule, step_of
+from mlipkit.strategies.taip.own_steps import Rule, step_of
 from mlipkit.strategies.taip.stacked import Stacked
 from mlipkit.strategies.taip.tasks import Encode, TaskLosses, losses
 from mlipkit.strategies.taip.term import TOGETHER
@@ -128,6 +128,7 @@ class Adapter:
         self.masked = [id(p) in tables for p in self.parameters]
         self.moments: tuple[list[Tensor], list[Tensor], int] | None = None
         self._saved = [p.detach().clone() for p in self.parameters]
+        self._room: Tensor | None = None
 
     # ---- one step for all that is given
 
@@ -290,6 +291,8 @@ class Adapter:
     ) -> tuple[Found, np.ndarray]:
         """Take every structure's step in the stack's weights; with a threshold only where the loss exceeds it.
 
+        A stack whose weights were shared gets room that the next call takes again; others move where they are.
+
         Returns:
             What was seen, and whether each structure moved, 0 or 1 [S].
         """
@@ -305,19 +308,15 @@ class Adapter:
                     self.found(given, [zero[0]], [zero[0]]), gradient=zero, change=zero
                 ), moving.cpu().numpy()
             kept = stack.tape.collect(total.sum())
-        stack.flat, gradient, change = step_of(kept, stack.flat, graph.n_systems, self._rule(keys, moving))
-        return replace(
-            self.found(given, [zero[0]], [zero[0]]), gradient=gradient, change=change
-        ), moving.cpu().numpy()
+        rule, room = self._rule(keys, moving), self._room if stack.flat.ndim == 1 else stack.flat
+        if room is None or room.shape != (graph.n_systems, stack.flat.shape[-1]):
+            room = self._room = stack.flat.new_empty((graph.n_systems, stack.flat.shape[-1]))
+        stack.flat, gradient, change = step_of(kept, stack.flat, stack.sizes, graph.n_systems, rule, room)
+        return replace(self.found(given, [zero[0]], [zero[0]]), gradient=gradient, change=change), moving.cpu().numpy()
 
     def _rule(self, keys: Sequence[int], moving: Tensor) -> Rule:
-        starts = np.cumsum([0, *(p.numel() for p in self.parameters)]).tolist()
         # The hidden type is no element; its row stays.
-        still = [
-            (start, start + p.shape[1])
-            for start, p, masked in zip(starts, self.parameters, self.masked, strict=False)
-            if masked
-        ]
+        still = [(number, 0, self.parameters[number].shape[1]) for number, masked in enumerate(self.masked) if masked]
         signs = None
         if self.settings.direction == "random":
             signs = torch.stack([self._drawn(key) for key in keys])

@@ -193,7 +193,7 @@ class AdaptedForces(PotentialForces):
 
     def _at_once(self, graph: Graph, keys: Sequence[int], step: int) -> tuple[Tensor, Tensor, None]:
         how, adapter = self.adaptation, self.adapter
-        stack = Stacked(self.potential, graph.n_systems, int(graph.n_atoms[0]), self._flat)
+        stack = Stacked(self.potential, graph.n_systems, int(graph.n_atoms[0]), self._flat)  # type: ignore[arg-type]
         found, moved = None, np.zeros(graph.n_systems)
         if how.strategy == "threshold":
             found, moved = adapter.move_each(stack, graph, keys, how.threshold)

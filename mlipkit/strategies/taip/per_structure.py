@@ -1,10 +1,9 @@
 """Gradients in the weights for each structure of a batch, from one backward pass of all of it.
 
 The gradient of a map `y = x W` is `Σ_r x_r ⊗ ∂L/∂y_r`; the rows of one structure give what it alone contributes. Inside
-the encoder every map therefore keeps its input and the slope of its output, and where forces are differentiated (`x̄ = ȳ Wᵀ`
-is a map of its own) those of this one. Weights may be shared, so that products are those of the whole batch, or each
-structure's own. No gradient of the size of all structures' weights is ever made: `step_of` takes the kept rows of a
-structure to its new weights at once.
+the encoder every map therefore keeps its input and the slope of its output, and where forces are differentiated
+(`x̄ = ȳ Wᵀ` is a map of its own) those of this one. Weights may be shared, so that products are those of the whole
+batch, or each structure's own. `mlipkit.strategies.taip.own_steps` makes gradients and steps of what is kept.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import Function
@@ -24,7 +22,7 @@ from mlipkit.ops import native
 from mlipkit.strategies.taip.own_weights import RULES, OwnWeights
 
 OUTER, SUM, TABLE = 0, 1, 2
-"""As in `mlipkit.ops.outer_kernels`."""
+"""Gradients: left ⊗ right, the sum of right alone, and rows of a table."""
 
 
 class Kept(NamedTuple):
@@ -100,7 +98,7 @@ _VIEWS = {Tensor.__getitem__, Tensor.t, Tensor.unsqueeze, Tensor.split, torch.ca
 
 def _viewed(func: Any, weight: Any, *how: Any, **more: Any) -> Any:
     parts = list(weight) if isinstance(weight, (list, tuple)) else None
-    first: Taped = weight if parts is None else parts[0]
+    first: Any = weight if parts is None else parts[0]
     places = func(first.place if parts is None else [part.place for part in parts], *how, **more)
     if first.own:
         # The same with every structure's: see there.
@@ -156,6 +154,7 @@ class _Scales(_Use):
     def there(self, x: Tensor, bias: bool = True) -> Tensor:
         rows = x.reshape(len(self.matrix), -1, x.shape[-1]) if self.matrix.ndim == 2 else x
         scale, shift = (one if one is None or one.ndim == 1 else one.unsqueeze(1) for one in (self.matrix, self.bias))
+        assert scale is not None
         return (rows * scale if shift is None or not bias else torch.addcmul(shift, rows, scale)).view_as(x)
 
     def back(self, slope: Tensor) -> Tensor:
@@ -163,7 +162,7 @@ class _Scales(_Use):
 
 
 def _rows(x: Tensor) -> Tensor:
-    return x.reshape(-1, x.shape[-1]).contiguous()
+    return x.detach().reshape(-1, x.shape[-1]).contiguous()
 
 
 def _times(x: Tensor, matrix: Tensor, bias: Tensor | None) -> Tensor:
@@ -253,9 +252,7 @@ def _embedding(index: Tensor, weight: Any, *_: Any, **__: Any) -> Tensor:
 
 
 def _layer_norm(x: Tensor, shape: Sequence[int], weight: Any = None, bias: Any = None, eps: float = 1e-5) -> Tensor:
-    return _Map.apply(
-        functional.layer_norm(x, shape, eps=eps), weight.tape.anchor, _use(weight, bias, False, _Scales)
-    )
+    return _Map.apply(functional.layer_norm(x, shape, eps=eps), weight.tape.anchor, _use(weight, bias, False, _Scales))
 
 
 _MAPS: dict[Any, Callable[..., Any]] = {
@@ -263,92 +260,3 @@ _MAPS: dict[Any, Callable[..., Any]] = {
     torch.layer_norm: _layer_norm, torch.matmul: _product, Tensor.matmul: _product, Tensor.__matmul__: _product,
     Tensor.__rmatmul__: lambda weight, x: _product(x, weight),
 }  # fmt: skip
-
-
-# ---- the step
-
-
-@dataclass(frozen=True)
-class Rule:
-    """What a gradient does to weights.
-
-    Attributes:
-        rate: η. fresh: a new Adam's step, `g / (|g| + ε)`; otherwise g itself.
-        still: ranges of weights that stay.
-        signs: int8 [S,P], takes each part of the step with this sign.
-        moving: [S], 1 or 0: who moves.
-    """
-
-    rate: float
-    fresh: bool
-    epsilon: float
-    still: Sequence[tuple[int, int]] = ()
-    signs: Tensor | None = None
-    moving: Tensor | None = None
-
-
-def step_of(
-    kept: Sequence[Kept], source: Tensor, n_systems: int, rule: Rule, plain: bool = False
-) -> tuple[Tensor, Tensor, Tensor]:
-    """New weights [S,P] of structures that start from `source`, [P] or [S,P]; norms [S] of gradients and of changes.
-
-    Args:
-        plain: by operations on all gradients at once, without compiled loops.
-    """
-    moving = torch.ones(n_systems, dtype=torch.float64) if rule.moving is None else rule.moving.double()
-    if plain or not native.serves(source):
-        return _step_of(kept, source, n_systems, rule, moving.to(source.device))
-    from mlipkit.ops import outer_kernels
-
-    items, places, strides, count = [], [], [], 0
-    for kind, left, right, place, versions in kept:
-        rows, columns = place.shape
-        address = 0 if left is None else left.data_ptr()
-        each = len(right) // (versions * n_systems)
-        items.append((kind, address, right.data_ptr(), rows, columns, versions, each, count))
-        ends = place[:, : min(2, columns)].numpy()
-        places.append(ends[:, 0])
-        strides.append(ends[:, -1] - ends[:, 0] if columns > 1 else np.ones(rows, np.int64))
-        count += rows
-    n, out, sizes = source.shape[-1], source.new_empty((n_systems, source.shape[-1])), np.empty((n_systems, 2))
-    numbers = torch.from_numpy(sizes)
-    widest = max(item[4] for item in items)
-    native.run(
-        outer_kernels.adapt, n_systems, n_systems * n * 32, source, n_systems, n, widest, np.array(items, np.int64),
-        np.concatenate(places), np.concatenate(strides), np.array(rule.still, np.int64).reshape(-1, 2),
-        source.contiguous(), source.ndim == 2, rule.signs, moving, rule.fresh, rule.rate, rule.epsilon, out, numbers,
-    )  # fmt: skip
-    return out, numbers[:, 0].sqrt(), numbers[:, 1].sqrt()
-
-
-def gradients(kept: Sequence[Kept], n_systems: int, n_weights: int) -> Tensor:
-    """The gradient [S,P] of each structure."""
-    like = kept[0].right
-    found = like.new_zeros((n_systems, n_weights))
-    for kind, left, right, place, versions in kept:
-        each = right.view(versions, n_systems, -1, right.shape[1]).transpose(0, 1).flatten(1, 2)
-        where = place.flatten().to(like.device)
-        if kind == SUM:
-            found.index_add_(1, where, each.sum(1))
-            continue
-        assert left is not None
-        if kind == TABLE:
-            left = functional.one_hot(left, len(place)).to(like)
-        other = left.view(versions, n_systems, -1, left.shape[1]).transpose(0, 1).flatten(1, 2)
-        found.index_add_(1, where, torch.bmm(other.mT, each).flatten(1))
-    return found
-
-
-def _step_of(
-    kept: Sequence[Kept], source: Tensor, n_systems: int, rule: Rule, moving: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    slopes = gradients(kept, n_systems, source.shape[-1])
-    for start, stop in rule.still:
-        slopes[:, start:stop] = 0
-    sizes = slopes.square().sum(1).double().sqrt()
-    if rule.fresh:
-        slopes = slopes / (slopes.abs() + rule.epsilon)
-    if rule.signs is not None:
-        slopes *= rule.signs.to(slopes)
-    slopes *= rule.rate * moving.to(slopes).unsqueeze(1)
-    return source - slopes, sizes, slopes.square().sum(1).double().sqrt()

@@ -52,6 +52,7 @@ class Stacked:
         parameters = potential.encoder_parameters()
         self.names = list(parameters)
         self.shapes = [p.shape for p in parameters.values()]
+        self.sizes = [shape.numel() for shape in self.shapes]
         self.flat = flattened(list(parameters.values())) if weights is None else weights
         self.tape = Tape(n_systems, self.flat.new_zeros(()).requires_grad_())
         self._places = views(torch.arange(self.flat.shape[-1]), self.shapes)
@@ -85,7 +86,9 @@ class Stacked:
 
         encoder, dtype = self.potential.encoder, self.potential.dtype
         # ViSNet's messages of mirrored pairs come as all first directions, then all second ones, not by structure.
+        # So would those of any encoder without compiled loops, which are for the CPU.
         mirrored = encoder.takes_pairs and pairs_pay(dtype) and not isinstance(encoder, ViSNet)
+        mirrored = mirrored and positions.device.type == "cpu"
         ends = _complete(n, size * versions, mirrored, positions.device)
         placed = by_structure(positions) if turned else positions
         vectors = placed.index_select(0, ends[0]) - placed.index_select(0, ends[1])
@@ -102,8 +105,7 @@ class Stacked:
         """Energies, forces and features of the S structures with the weights as they are."""
         potential, flat = self.potential, self.flat.expand(self.n_systems, -1)
         state: dict[str, Tensor] = {
-            name: one.as_subclass(OwnWeights)
-            for name, one in zip(self.names, views(flat, self.shapes), strict=True)
+            name: one.as_subclass(OwnWeights) for name, one in zip(self.names, views(flat, self.shapes), strict=True)
         }
         with torch.enable_grad(), positions_only():
             positions = graph.positions.detach().requires_grad_()
