@@ -102,6 +102,12 @@ def test_notebook_runs_and_a_second_time_starts_nothing(path: Path, tmp_path: Pa
         work = {line.split()[0]: int(line.split()[1]) for line in told.splitlines() if line.count("meV/Å") == 2}
         assert work["roll_outs"] == work["control"] == 4 * work["single_frames"]
         assert judged[0] in bare
+    if path.stem == "07_taip":
+        lines = [line for line in told.splitlines() if "error ratio" in line]
+        assert len(lines) == 9, "three questions, three test sets out of distribution"
+        assert all("undecided" in line for line in lines), "one seed says nothing of other seeds"
+        assert sum("Random step" in line and "'off'" in line for line in lines) == 3
+        assert all(line in bare for line in lines)
     if path.stem == "08_ipip":
         # The verdict comes first; all arms have the same steps, and rounds are counted from the one-shot one.
         assert "Iterative pretraining, forces on test frames: " in told

@@ -22,12 +22,13 @@ from .plot import Plot
 NO_VERDICT = "The verdict comes when every seed has been trained and measured."
 CONTROLS = ("off", "random", "noise", "baseline")
 NAMES = {**WORDS, "baseline": "trained on labels alone (baseline)"}
-KINDS = {"baseline": "baseline", "off": "with the tasks, before adaptation", "adapted": "after adaptation"}
+KINDS = {"baseline": "baseline", "off": "before adaptation", "adapted": "after adaptation"}
 """Kind of features -> title of its map."""
 ANSWERS = {
     "works": ("✓", "#007a5a", "works"), "does not": ("✖", "#c04f00", "does not work"),
     "undecided": ("◔", "#0072b2", "undecided"),
 }  # fmt: skip
+TITLES = {"forces": "force error", "energy": "energy error"}
 UNKNOWN = ("·", "#6b7280", "?")
 ERRORS = (
     "Error of each potential over that of the baseline, with 95 % intervals over seeds and frames; dotted: nothing "
@@ -65,11 +66,11 @@ class AdaptationPane(w.VBox):
         self.errors = Plot(plots.arm_ratios([]), height=300, label="Errors of every potential over the baseline's")
         self.scan = Plot(plots.rate_scan([]), height=320, label="Error over the adaptation step")
         self.maps = Plot(plots.rate_scan([]), height=430, label="Features of training and test frames by t-SNE")
-        self.no_maps = w.HTML()
+        self.measures = w.HTML()
         errors = w.VBox([_quiet(ERRORS), self.errors]).add_class("mlipkit-pane-half")
         scanned = w.VBox([_quiet(SCAN), self.scan]).add_class("mlipkit-pane-half")
         self.pictures = row(errors, scanned, kind="mlipkit-panes")
-        self.feature_box = w.VBox([_quiet(FEATURES), self.maps, self.no_maps])
+        self.feature_box = w.VBox([_quiet(FEATURES), self.maps, self.measures])
         self.found_box = w.VBox([
             self.verdict, row(self.test_set, self.quantity), self.answers, self.pictures, self.table, self.feature_box,
             self.cost,
@@ -139,7 +140,7 @@ class AdaptationPane(w.VBox):
         ratios = {
             one["column"]: one for one in self.record["ratios"] if (one["test"], one["quantity"]) == (test, quantity)
         }
-        figure = plots.arm_ratios(arms_of(ratios), f"{quantity} error / error of the baseline")
+        figure = plots.arm_ratios(arms_of(ratios), f"{TITLES[quantity]} / that of the baseline")
         self.errors.height = int(figure.layout.height)
         self.errors.show(figure)
         asked = next((one for one in found if (one["test"], one["question"]) == (test, "adaptation")), None)
@@ -158,20 +159,21 @@ class AdaptationPane(w.VBox):
         measured = {
             kind: measures_of(one["mmd2"], one["mmd_p"], one["frechet"], one["auc"]) for kind, one in shifts.items()
         }
+        # Three maps stand side by side: what does not fit above them stands in the table.
+        short = {kind: {name: text.partition(" ")[0] for name, text in one.items()} for kind, one in measured.items()}
         panels = {
             KINDS.get(kind, kind): Panel(
                 np.concatenate(maps[kind]), ["training"] * len(maps[kind][0]) + [test] * len(maps[kind][1]), measures,
             )
-            for kind, measures in measured.items() if kind in maps
+            for kind, measures in short.items() if kind in maps
         }  # fmt: skip
         show(self.maps, bool(panels))
-        show(self.no_maps, not panels)
         if panels:
             self.maps.show(embedding_maps(panels))
-        else:
-            head = ["features", *next(iter(measured.values()))]
-            rows = [[KINDS.get(kind, kind), *measures.values()] for kind, measures in measured.items()]
-            self.no_maps.value = _html_table(rows, head)
+        head = ["features", *next(iter(measured.values()))]
+        self.measures.value = _html_table(
+            ([KINDS.get(kind, kind), *one.values()] for kind, one in measured.items()), head
+        )
 
 
 def arms_of(ratios: Mapping[str, Mapping[str, Any]]) -> list[plots.ArmError]:

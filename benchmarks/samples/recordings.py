@@ -60,6 +60,7 @@ RECIPES = {
         shown={"view": "workbench", "first": ["hot"], "compared": ["hot", "hot_round2"]},
     ),
     "06_dynamic_training": Recipe(("roll_outs_0",)),
+    "07_taip": Recipe(("hotter_ethanol", "water_to_ice"), shown={"view": "comparison"}),
     "08_ipip": Recipe(
         tuple(f"{arm}_{seed}" for seed in range(3) for arm in ("one_shot", "ipip", "scratch")),
         shown={"view": "comparison"},

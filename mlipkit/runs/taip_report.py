@@ -45,6 +45,26 @@ def taip_maps(run: Run) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:
     return found
 
 
+def taip_table(run: Run, quantity: str = "forces") -> str:
+    """Answers of an evaluation as text: a line for each question and test set out of distribution; "" before its end.
+
+    Each has the error ratio of cure to best control, its 95 % interval, and which control that was.
+    """
+    found = taip_record(run)
+    if not found:
+        return ""
+    steps = ", ".join(f"{one['rate']:g}" for one in found["seeds"])
+    lines = [f"{run.name}: adaptation step {steps} (by seed, chosen on validation frames)"]
+    for one in found["verdicts"]:
+        if one["quantity"] == quantity and one["test"] in found["shifted"]:
+            interval = f"{one['lower']:.3f} to {one['upper']:.3f}"
+            lines.append(
+                f"  {one['test']:14s}{QUESTIONS[one['question']]:25s}{one['answer']:11s}"
+                f"error ratio {one['ratio']:.3f} ({interval}) to '{one['best_control']}'"
+            )
+    return "\n".join(lines)
+
+
 def taip_html(run: Run) -> str:
     """The part of a run's page that only an evaluation of TAIP has; "" before its end."""
     found = taip_record(run)

@@ -40,7 +40,7 @@ def test_recordings_are_whole_and_of_no_machine():
         run = recording(name)
         assert run.state in ("completed", "failed"), name
         assert re.fullmatch(r"\d{1,2} [A-Z][a-z]+ 20\d\d", recorded_on(run))
-        assert run.kind in ("label", "workflow", "ipip") or run.series_names(0)
+        assert run.kind in ("label", "workflow", "ipip", "taip") or run.series_names(0)
         for file in run.folder.rglob("*"):
             if file.suffix in (".yaml", ".json", ".jsonl"):
                 assert not MACHINE.search(file.read_text()), f"{name}: {file.name}"
@@ -240,6 +240,8 @@ def test_frames_of_a_failed_simulation_can_be_labelled(work: Path):
     ("00_start_here/ethanol_1000_900K", "view.view.curves.rows > 100 and view.view.atoms is not None"),
     ("03_explore_a_shift", "view.view.data.n_points == 3105 and view.view.bonds.plot.n_points"),
     ("05_close_the_loop", "view.view.view.atoms is not None"),
+    ("07_taip", "len(view.view.evaluations.panes[0].maps.shown[0]) == 6 and "
+     "all('Adaptation: ' in pane.verdict.value for pane in view.view.evaluations.panes)"),
     ("08_ipip", "view.view.pane.compared.value is not None and view.view.round == 3"),
 ])  # fmt: skip
 def test_a_recording_is_on_screen_soon_and_without_torch(name: str, holds: str):

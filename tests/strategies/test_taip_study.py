@@ -134,6 +134,16 @@ def test_a_study_measures_every_control_and_goes_on_where_it_stood(tmp_path, mon
     assert again["verdicts"] == record["verdicts"]
 
 
+def test_one_frame_and_one_seed_are_refused_before_anything_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr("mlipkit.strategies.taip.study.train_arm", lambda *a, **k: pytest.fail("trained"))
+    frames = ethanol(12)
+    with pytest.raises(DataError, match="say nothing of chance"):
+        evaluate_taip(
+            Study(seeds=(0,)), lambda seed: toy(), TrainSettings(), frames, frames, {"one": frames.select([0])},
+            shifted=["one"], folder=tmp_path,
+        )  # fmt: skip
+
+
 def test_maps_of_features_are_of_the_frames_that_were_compared(tmp_path):
     from mlipkit.strategies.taip.maps import MAPS, feature_maps, keep_maps
 

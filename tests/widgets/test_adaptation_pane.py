@@ -134,7 +134,7 @@ def test_maps_before_and_after_come_with_the_numbers_that_may_be_compared(tmp_pa
     (made.files.path / "taip_maps.npz").unlink()
     pane.update()
     assert hidden(pane.maps)
-    assert "Fréchet" in pane.no_maps.value
+    assert "Fréchet" in pane.measures.value
     view.close()
 
 

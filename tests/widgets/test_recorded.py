@@ -169,6 +169,25 @@ def test_arms_are_compared_from_their_recordings(tmp_path: Path, monkeypatch: py
     recorded.close()
 
 
+def test_evaluations_of_adaptation_are_shown_from_their_recordings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    recorded = Recorded("07_taip")
+    view = recorded.view
+    assert isinstance(view, StrategyComparison)
+    assert view.header.detail == "2 evaluations of adaptation"
+    first, second = view.evaluations.panes
+    assert list(first.test_set.options) == ["ethanol_600K", "ethanol_900K", "in distribution"]
+    assert second.test_set.options[0] == "ice_ih"
+    for pane in (first, second):
+        assert "Adaptation: " in pane.verdict.value
+        assert visible(pane.found_box)
+    # Recorded with its coordinates: 300 training frames and 100 test frames for each kind of features.
+    drawn = [trace for trace in first.maps.shown[0] if trace["name"] == "training"]
+    assert [len(trace["x"]) for trace in drawn] == [300, 300, 300]
+    assert visible(recorded.here_button)
+    recorded.close()
+
+
 def test_run_here_shows_runs_of_ones_own_in_a_view_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)
     own = tmp_path / "runs" / "hot_run"

@@ -98,6 +98,8 @@ def evaluate_taip(
     for name, frames in tests.items():
         if not (frames.has("energy").any() or frames.has("forces").any()):
             raise DataError("a test set without labels", where=name)
+        if len(frames) * len(study.seeds) < 2:
+            raise DataError("one frame and one seed say nothing of chance", where=name, hint="More of one")
     folder = Path(folder)
     measured: list[Measured] = []
     for number, seed in enumerate(study.seeds):
