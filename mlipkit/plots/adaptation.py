@@ -81,10 +81,10 @@ def adaptation_strip(tasks: Sequence[str] = tuple(TASKS)) -> go.Figure:
         row=1, col=1,
     )  # fmt: skip
     add(2, "gradient", STOPPED, showlegend=False)
-    add(3, "weight change of the step", COLOURS[4])
-    add(3, "drift from the trained weights", COLOURS[5])
+    add(3, "weight change", COLOURS[4])
+    add(3, "drift", COLOURS[5])
     figure.update_yaxes(title_text="self-supervised<br>loss", row=1, col=1, **LOGARITHMIC)
-    figure.update_yaxes(title_text="gradient<br>norm", row=2, col=1, **LOGARITHMIC)
+    figure.update_yaxes(title_text="gradient<br>norm", rangemode="tozero", nticks=3, row=2, col=1)
     figure.update_yaxes(title_text="weights<br>norm", row=3, col=1, **LOGARITHMIC)
     figure.update_xaxes(title_text="time (ps)", row=3, col=1)
     return styled(figure, 400)

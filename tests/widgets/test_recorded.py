@@ -181,9 +181,9 @@ def test_evaluations_of_adaptation_are_shown_from_their_recordings(tmp_path: Pat
     for pane in (first, second):
         assert "Adaptation: " in pane.verdict.value
         assert visible(pane.found_box)
-    # Recorded with its coordinates: 300 training frames and 100 test frames for each kind of features.
+    # Recorded with its coordinates: all training frames, for each kind of features.
     drawn = [trace for trace in first.maps.shown[0] if trace["name"] == "training"]
-    assert [len(trace["x"]) for trace in drawn] == [300, 300, 300]
+    assert [len(trace["x"]) for trace in drawn] == [240, 240, 240]
     assert visible(recorded.here_button)
     recorded.close()
 
