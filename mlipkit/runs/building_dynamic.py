@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
+from mlipkit.errors import DataError
 from mlipkit.events import Control, EventSink, Finished, Saved
 from mlipkit.runs.building_forces import source_of
 from mlipkit.runs.building_train import build_potential, ending_of, split_frames, write_parity
@@ -19,9 +21,12 @@ from mlipkit.runs.spec import DynamicSpec
 if TYPE_CHECKING:
     from mlipkit.data import FrameSet
     from mlipkit.models import BasePotential
-    from mlipkit.strategies.dynamic import DynamicRecipe, Rollouts
+    from mlipkit.strategies.dynamic import AIMDRuns, DynamicRecipe, Rollouts
     from mlipkit.training import TrainSettings
 
+RECOMPUTED = 1.4
+"""Cost of a force evaluation whose intermediate results are not kept; 1.2 to 1.5 in benchmarks/results/dynamic_cost."""
+MOST_TABLED = 10_000
 TEST_ROLLOUTS = "test_rollouts.npz"
 ARRAYS = ("error", "on_reference", "apart", "energy", "timestep", "run", "start", "n_atoms")
 
@@ -73,26 +78,77 @@ def start_potential(spec: DynamicSpec, train: FrameSet, base: Path) -> BasePoten
     return potential.to(wanted)
 
 
-def planned_work(spec: DynamicSpec, n_points: int) -> list[tuple[int, int]]:
-    """(S, steps) of each stage; of stages that end by themselves, all epochs at the longest roll-outs at most."""
+@dataclass(frozen=True)
+class Work:
+    """What a dynamic training will do, in force evaluations of one frame.
+
+    Attributes:
+        steps: of the optimiser. evaluations: with gradients, over all stages; recomputed ones count `RECOMPUTED` times.
+        validations: how often, the one before the first step included. validation: evaluations of each.
+        ending: evaluations after the last step: tables of errors, pictures, roll-outs of the test part.
+    """
+
+    steps: int
+    evaluations: float
+    validations: int
+    validation: int
+    ending: int
+
+
+def planned_work(spec: DynamicSpec, runs: Mapping[str, Sequence[int]]) -> Work:
+    """Of stages that end by themselves, all epochs at the longest roll-outs at most.
+
+    Args:
+        runs: frames of each run of the parts train, validation and test.
+    """
     from mlipkit.strategies.dynamic.source import points_of
+    from mlipkit.strategies.dynamic.training import MOST_FRAMES
     from mlipkit.training.batches import Order
 
-    curriculum = spec.curriculum
-
-    def steps(length: int) -> int:
+    curriculum, validation = spec.curriculum, spec.rollout_validation
+    longest = max(curriculum.n_structures)
+    n_points = max(1, _points_in(runs["train"], longest))
+    stages = [(length, curriculum.stage_epochs) for length in curriculum.n_structures]
+    left, steps, evaluations, epochs = spec.max_epochs, 0, 0.0, 0
+    for length, planned in stages if curriculum.stage_epochs is not None else [(longest, None)]:
         points = points_of(curriculum.evaluations_per_epoch, length) or curriculum.points_per_epoch
-        return Order(n_points, 0, spec.batch_size, points=points).steps_per_epoch
+        order = Order(n_points, 0, spec.batch_size, points=points)
+        mine = min(left, planned or left) * order.steps_per_epoch
+        if spec.max_steps is not None:
+            mine = min(mine, spec.max_steps - steps)
+        each = length * order.per_epoch / order.steps_per_epoch
+        evaluations += mine * each * (RECOMPUTED if recomputed(spec, length) else 1.0)
+        steps, epochs = steps + mine, epochs + -(-mine // order.steps_per_epoch)
+        left -= min(left, planned or left)
+    sizes = {part: sum(several) for part, several in runs.items()}
+    starts = min(validation.n_points, _points_in(runs["validation"], validation.n_structures))
+    ending = min(sizes["train"], MOST_TABLED) + 2 * (sizes["validation"] + sizes["test"])
+    if sizes["test"]:
+        length = max(1, min(validation.test_structures, max(runs["test"]) - 2))
+        # Along the way, and on the reference's positions.
+        ending += 2 * length * min(validation.test_points, _points_in(runs["test"], length))
+    one = starts * validation.n_structures + min(sizes["validation"], MOST_FRAMES)
+    return Work(steps, evaluations, epochs + 1, one, ending)
 
-    lengths = curriculum.n_structures
-    if curriculum.stage_epochs is None:
-        return [(max(lengths), spec.max_epochs * steps(max(lengths)))]
-    left, found = spec.max_epochs, []
-    for length in lengths:
-        epochs = min(curriculum.stage_epochs, left)
-        found.append((length, epochs * steps(length)))
-        left -= epochs
-    return found
+
+def recomputed(spec: DynamicSpec, length: int) -> bool:
+    """Whether roll-outs of so many structures keep no intermediate results."""
+    from mlipkit.strategies.dynamic.recipe import MANY
+
+    how = spec.rollout.recompute
+    return how == "always" or (how == "auto" and length > MANY)
+
+
+def largest_stage(spec: DynamicSpec) -> DynamicSpec:
+    """The same with all stages like the one that takes most memory."""
+    lengths = spec.curriculum.n_structures
+    keeping = [length for length in lengths if not recomputed(spec, length)]
+    return spec.changed(**{"curriculum.n_structures": [max(keeping or lengths)] * len(lengths)})
+
+
+def _points_in(sizes: Sequence[int], length: int) -> int:
+    """Start points of runs of so many frames, where the frames have velocities."""
+    return sum(max(0, size - length - 1) for size in sizes)
 
 
 def run_dynamic(spec: DynamicSpec, files: RunFolder, base: Path, sink: EventSink, control: Control) -> Finished:
@@ -100,6 +156,8 @@ def run_dynamic(spec: DynamicSpec, files: RunFolder, base: Path, sink: EventSink
     from mlipkit.strategies.dynamic import dynamic_training
 
     parts = split_frames(spec, base, sink)
+    # Before the training: after hours of it is too late to learn that the test part is too short.
+    unseen = unseen_runs(spec, parts.test) if len(parts.test) else None
     write_text(files.path / "split.json", json.dumps(parts.to_json()))
     potential = start_potential(spec, parts.train, base)
     precision = str(potential.dtype).removeprefix("torch.")
@@ -120,27 +178,40 @@ def run_dynamic(spec: DynamicSpec, files: RunFolder, base: Path, sink: EventSink
         return Finished("stopped", "stopped by the user", facts)
     write_parity(found.potential, {"validation": parts.validation, "test": parts.test}, files.parity)
     sink(Saved(str(files.parity), "predictions beside labels"))
-    if len(parts.test):
-        facts["test_rollouts"] = test_rollouts(spec, found.potential, parts.test, files.path / TEST_ROLLOUTS)
+    if unseen is not None:
+        facts["test_rollouts"] = test_rollouts(spec, found.potential, unseen, files.path / TEST_ROLLOUTS)
         sink(Saved(str(files.path / TEST_ROLLOUTS), "roll-outs of the test part"))
     over = result.ending == "converged" or (result.ending == "max_epochs" and result.epoch < spec.max_epochs)
     ended = "every stage is over" if over else ending_of(spec, result.ending)
     return Finished("completed", f"{ended}. {found.sentence}", facts)
 
 
-def test_rollouts(spec: DynamicSpec, potential: BasePotential, test: FrameSet, path: Path) -> dict[str, Any]:
+def unseen_runs(spec: DynamicSpec, test: FrameSet) -> AIMDRuns:
+    """The runs of the test part.
+
+    Raises:
+        DataError: no AIMD runs, or too short for any roll-out; frozen atoms that they do not have.
+    """
+    from mlipkit.strategies.dynamic import aimd_runs
+
+    runs = aimd_runs(test, spec.rollout.velocities, "test")
+    runs.start_points(1)
+    sizes = np.unique(test.n_atoms)
+    if spec.rollout.frozen and (len(sizes) > 1 or max(spec.rollout.frozen) >= sizes[0]):
+        raise DataError("frozen atoms need frames of one size", where=("test", "frozen"), found=sizes.tolist())
+    return runs
+
+
+def test_rollouts(spec: DynamicSpec, potential: BasePotential, runs: AIMDRuns, path: Path) -> dict[str, Any]:
     """Roll out on the test part, keep the arrays, and say what they came to."""
-    from mlipkit.strategies.dynamic import aimd_runs, nve_rollouts, validation_starts
+    from mlipkit.strategies.dynamic import nve_rollouts, validation_starts
     from mlipkit.strategies.dynamic.evaluation import DIVERGED
 
-    recipe = recipe_of(spec)
-    runs = aimd_runs(test, recipe.velocities)
-    longest = int(np.diff(runs.starts).max())
-    structures = max(1, min(spec.rollout_validation.test_structures, longest - 2))
+    structures = max(1, min(spec.rollout_validation.test_structures, runs.longest))
     starts = validation_starts(runs, structures, spec.rollout_validation.test_points)
     frozen = None
-    if recipe.frozen:
-        frozen = np.isin(np.arange(int(test.n_atoms[0])), recipe.frozen)
+    if spec.rollout.frozen:
+        frozen = np.isin(np.arange(int(runs.frames.n_atoms[0])), spec.rollout.frozen)
     found = nve_rollouts(potential, runs, starts, structures, frozen=frozen)
     keep_rollouts(found, path)
     times = found.divergence_time()
@@ -163,12 +234,6 @@ def keep_rollouts(found: Rollouts, path: Path) -> None:
 
 def _plain(value: Any) -> float | None:
     return float(value) if np.isfinite(value) else None
-
-
-def points_in(spec: DynamicSpec, sizes: Sequence[int]) -> int:
-    """Start points of runs of so many frames, where the frames have velocities."""
-    longest = max(spec.curriculum.n_structures)
-    return max(1, sum(max(0, size - longest - 1) for size in sizes))
 
 
 def read_rollouts(path: Path) -> Rollouts:

@@ -193,7 +193,7 @@ def measure(spec: AnySpec, base: Path, begin: float) -> Estimate:
     clock = _Clock()
     with tempfile.TemporaryDirectory(prefix="mlipkit-estimate-") as folder:
         files = RunFolder(Path(folder))
-        build.execute(spec, files, base, clock.sink, clock.control)
+        build.execute(_probed(spec), files, base, clock.sink, clock.control)
         end, sizes = time.time(), _sizes(files)
         batches = len(read_json(files.checkpoints / "batches.json").get("batches", [None]))
     step, setup = clock.step(), clock.started - begin
@@ -211,37 +211,49 @@ def measure(spec: AnySpec, base: Path, begin: float) -> Estimate:
     frames = build.split_frames(spec, base)
     # As the loop counts them: replay has epochs of its own.
     steps = clock.total
+    # At the end all parts are evaluated once, and pictures need one more prediction of validation and test.
+    share = (len(frames.train) + 2 * (len(frames.validation) + len(frames.test))) / max(len(frames.validation), 1)
+    ending = after * share
     if isinstance(spec, DynamicSpec):
-        seconds, steps = _rolled(spec, frames.train, step, after)
-        step = seconds / steps
+        seconds, steps, ending = _rolled(spec, frames, step, first)
+        step = seconds / max(steps, 1)
     else:
         seconds = steps * step + steps / clock.per_epoch * after
     if spec.time_limit_s is not None and seconds > spec.time_limit_s:
         steps, seconds = int(steps * spec.time_limit_s / seconds), spec.time_limit_s
-    # At the end all parts are evaluated once, and pictures need one more prediction of validation and test.
-    share = (len(frames.train) + 2 * (len(frames.validation) + len(frames.test))) / max(len(frames.validation), 1)
-    seconds += setup + first + after * share
+    seconds += setup + first + ending
     disk = sizes["series"] / (done + 1) * steps + sizes["rest"]
     return Estimate(seconds, peak + _lists(spec, frames.train), int(disk), steps, step, setup)
 
 
-def _rolled(spec: DynamicSpec, frames: Any, step: float, after: float) -> tuple[float, int]:
-    """Seconds and steps of all stages: a step of S structures takes S times one of the first stage's one.
+def _probed(spec: AnySpec) -> AnySpec:
+    """What is measured: of a curriculum the stage that takes most memory, for all stages."""
+    if not isinstance(spec, DynamicSpec):
+        return spec
+    from mlipkit.runs.building_dynamic import largest_stage
 
-    Stages that end by themselves are taken to make all epochs with the longest roll-outs.
+    return largest_stage(spec)
+
+
+def _rolled(spec: DynamicSpec, frames: Any, step: float, validation: float) -> tuple[float, int, float]:
+    """Seconds of all stages with their validations, their steps, and seconds of what comes after the last step.
+
+    Args:
+        step: seconds of a step of the stage that was measured. validation: seconds of a validation.
     """
     import numpy as np
 
-    from mlipkit.runs.building_dynamic import planned_work, points_in
+    from mlipkit.runs.building_dynamic import largest_stage, planned_work
 
-    sizes = np.unique(frames.trajectory, return_counts=True)[1]
-    stages = planned_work(spec, points_in(spec, sizes.tolist()))
-    first = spec.curriculum.n_structures[0]
-    seconds = sum(steps * step * length / first for length, steps in stages)
-    epochs = spec.max_epochs
-    if spec.curriculum.stage_epochs is not None:
-        epochs = min(epochs, len(stages) * spec.curriculum.stage_epochs)
-    return seconds + epochs * after, max(1, sum(steps for _, steps in stages))
+    runs = {
+        name: np.unique(getattr(frames, name).trajectory, return_counts=True)[1].tolist()
+        for name in ("train", "validation", "test")
+    }
+    work, measured = planned_work(spec, runs), planned_work(largest_stage(spec), runs)
+    training = step * work.evaluations * measured.steps / measured.evaluations
+    # The first validation, before the first step, is counted apart.
+    seconds = training + (work.validations - 1) * validation
+    return seconds, work.steps, validation * work.ending / work.validation
 
 
 def _measure_labelling(spec: LabelSpec, base: Path, begin: float) -> Estimate:

@@ -66,7 +66,7 @@ def rollouts_finding(
     frames = _frames(on, next(iter(places.values()))[0], base)
     _check_unseen(frames, [place for several in places.values() for place in several], base)
     runs = aimd_runs(frames, velocities)  # type: ignore[arg-type]
-    structures = max(1, min(structures, int(np.diff(runs.starts).max()) - 2))
+    structures = max(1, min(structures, runs.longest))
     starts = validation_starts(runs, structures, points)
     found: dict[str, dict[int, Rollouts]] = {}
     for name, several in places.items():

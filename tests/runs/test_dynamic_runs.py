@@ -78,6 +78,42 @@ def test_runs_are_held_out_whole_where_there_are_enough(tmp_path: Path):
     assert split_frames(mk.DynamicSpec(data="sample:ethanol_nve@:1203"), tmp_path).by == "block"
 
 
+def test_work_is_known_before():
+    """Every stage, every validation and what comes after the last step, in force evaluations."""
+    from mlipkit.runs.building_dynamic import Work, largest_stage, planned_work
+
+    runs = {"train": [401, 401], "validation": [100], "test": [60]}
+    spec = mk.DynamicSpec(**QUICK)
+    # Points of an epoch: 32, 16, 8 in batches of 8. Tables and pictures, then 4 starts, twice 20 structures.
+    ending = 802 + 2 * (100 + 60) + 2 * 4 * 20
+    assert planned_work(spec, runs) == Work(2 * (4 + 2 + 1), 3 * 2 * 32, 7, 3 * 10 + 100, ending)
+    short = spec.changed(max_epochs=3, **{"rollout_validation.n_points": 1000})
+    assert planned_work(short, runs) == Work(2 * 4 + 2, 3 * 32, 4, (100 - 11) * 10 + 100, ending)
+    assert planned_work(spec.changed(max_steps=5), runs).validations == 1 + 2
+    by_itself = mk.DynamicSpec(data="x", batch_size=32, max_epochs=10, curriculum={"n_structures": [1, 2, 16]})
+    found = planned_work(by_itself, runs)
+    assert (found.steps, found.evaluations) == (10 * 24, pytest.approx(1.4 * 10 * 16 * 768))
+    assert largest_stage(by_itself).curriculum.n_structures == [2, 2, 2]
+    always = by_itself.changed(**{"rollout.recompute": "always"})
+    assert largest_stage(always).curriculum.n_structures == [16, 16, 16]
+    assert planned_work(spec, {**runs, "test": []}).ending == 802 + 2 * 100
+
+
+@pytest.mark.full
+def test_a_test_part_without_a_start_is_said_before_the_training(tmp_path: Path):
+    from mlipkit.errors import DataError
+    from mlipkit.events import always_run, ignore
+    from mlipkit.runs.build import execute
+    from mlipkit.runs.folder import RunFolder
+
+    files = RunFolder(tmp_path / "runs" / "short")
+    files.path.mkdir(parents=True)
+    spec = mk.DynamicSpec(**{**QUICK, "split": {"by": "block", "test": 3}})
+    with pytest.raises(DataError, match=r"^test: "):
+        execute(spec, files, tmp_path, ignore, always_run)
+    assert not files.checkpoints.exists()
+
+
 @pytest.mark.full
 def test_a_run_says_what_its_stages_did_and_its_potential_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.chdir(tmp_path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -208,7 +209,7 @@ def test_errors_are_summed_over_species_and_the_first_step_weighs_fifty_times():
     assert species_error(residual, graph).item() == pytest.approx(0.9 / 9 + 1.0)
     missing = residual.clone()
     missing[3] = torch.nan
-    assert species_error(missing, graph).item() == pytest.approx(0.1)
+    assert species_error(missing, graph, torch.isfinite(missing).all(1)).item() == pytest.approx(0.1)
     # Springs of k = 0 give no force: the error of a step is that of the reference forces.
     ones = torch.ones(4, dtype=torch.float64)
     forces = torch.stack([residual, 2 * residual, 3 * residual])
@@ -221,6 +222,15 @@ def test_errors_are_summed_over_species_and_the_first_step_weighs_fifty_times():
     labelled = frames.with_labels(energy=np.array([8.0]), forces=residual.numpy())
     _, targets = collate(labelled, [0], NeighbourCache(labelled, 1.0), torch.float64)
     assert RolloutLoss()(StepState(Springs(0.0), extra=one), graph, targets, None)[0].item() == pytest.approx(1.1 + 2.0)
+
+
+@pytest.mark.parametrize("kind", ["mepa", "mae", "mse"])
+def test_a_prediction_that_is_no_number_is_no_missing_label(ethanol, kind: str):
+    broken = Springs(float("nan"))
+    batch = SequenceSource(ethanol, 3.0, torch.float64, [3]).batch(np.arange(2))
+    loss, figures = RolloutLoss(kind)(StepState(broken, extra=batch.extra), batch.graph, batch.targets, None)  # type: ignore[arg-type]
+    assert torch.isnan(loss)
+    assert torch.isnan(figures["loss_forces"])
 
 
 def test_more_carbon_of_the_same_error_changes_nothing():
@@ -330,6 +340,59 @@ def test_frames_that_do_not_follow_each_other_are_refused():
     assert from_file.start_points(5)[0] == 0
 
 
+def test_a_single_frame_that_is_missing_is_found():
+    """Also where frames were numbered anew, so that times tell nothing."""
+    frames = samples.load("ethanol_nve")
+    run = frames.select(np.flatnonzero(frames.trajectory == 3)[:60])
+    short = run.select([*range(30), *range(31, 60)]).with_table(time=0.5 * np.arange(59))
+    with pytest.raises(DataError, match=r"run 3: between frames 29 and 30: a frame was left out.*found (1\.9|2\.0)"):
+        aimd_runs(short)
+    assert len(aimd_runs(run)) == 1
+
+
+@pytest.mark.parametrize("factor", [10.18, 1000.0, 0.1])
+def test_velocities_in_other_units_are_refused(factor: float):
+    """They correlate perfectly."""
+    frames = samples.load("ethanol_nve")
+    run = frames.select(np.flatnonzero(frames.trajectory == 0)[:40])
+    found = re.escape(f"{factor:.3g}")
+    with pytest.raises(DataError, match=f"validation: velocities are not in Å/fs.*found {found} times"):
+        aimd_runs(_with_velocities(run, factor * np.asarray(run.velocities)), part="validation")
+    with pytest.raises(DataError, match=r"not in Å/fs.*found 2 times"):
+        aimd_runs(run.with_table(time=2 * run.time))
+
+
+def test_what_is_no_run_is_said_with_its_place():
+    frames = samples.load("ethanol_nve")
+    run = frames.select(np.flatnonzero(frames.trajectory == 2)[:40])
+    with pytest.raises(DataError, match="validation: no frame"):
+        aimd_runs(run.select([]), part="validation")
+    with pytest.raises(DataError, match=r"test: run 2: at least two frames"):
+        aimd_runs(run.select([0]), part="test")
+    with pytest.raises(DataError, match=r"run 2: a run of fewer than three frames; found 2\. Leave"):
+        aimd_runs(run.select([0, 1]))
+    holes = np.array(run.velocities)
+    holes[9 * 7 + 3] = np.nan
+    with pytest.raises(DataError, match=r"run 2: frame 7: velocities are missing"):
+        aimd_runs(_with_velocities(run, holes))
+    with pytest.raises(DataError, match=r"velocities do not belong.*found nan"):
+        aimd_runs(_with_velocities(run, np.zeros_like(holes)))
+    jump = np.array(run.positions).reshape(40, 9, 3)
+    jump[30:, 0] += 3.0
+    moved = FrameSet.from_arrays(
+        run.numbers, jump.reshape(-1, 3), run.n_atoms, trajectory=run.trajectory, time=run.time
+    )
+    with pytest.raises(DataError, match=r"run 2: frame 30: frames do not follow.*1\.5 Å; found [45]\.\d\d Å"):
+        aimd_runs(moved)
+    with pytest.raises(DataError, match=r"validation: no run is long enough for roll-outs of 60.*at least 62.*most 40"):
+        aimd_runs(run, part="validation").start_points(60)
+    by_difference = aimd_runs(run, "difference")
+    for runs in (aimd_runs(run), by_difference):
+        assert len(runs.start_points(runs.longest)) == 1
+        with pytest.raises(DataError, match=f"at least {40 + 1} frames"):
+            runs.start_points(runs.longest + 1)
+
+
 def _with_velocities(frames: FrameSet, velocities) -> FrameSet:
     return FrameSet.from_arrays(
         frames.numbers, frames.positions, frames.n_atoms, velocities=velocities, energy=frames.energy,
@@ -423,6 +486,38 @@ def test_roll_outs_that_go_astray_are_not_made_longer(ethanol):
     other = SequenceSource(ethanol, 4.0, torch.float64, [1, 2, 4])
     other.restore(source.state())
     assert (other.n_structures, other.apart) == (2, 0.3)
+
+
+def test_runs_of_several_time_steps_are_rolled_out_together():
+    frames = samples.load("ethanol_nve")
+    rows = np.flatnonzero(frames.trajectory == 0)
+    fine, coarse = frames.select(rows[:40]), frames.select(rows[40:120:2]).with_table(trajectory=5)
+    runs = aimd_runs(FrameSet.concat([coarse, fine]))
+    starts = np.array([3, 45, 4, 50])
+    found = nve_rollouts(painn(), runs, starts, 4)
+    assert found.timestep.tolist() == [1.0, 0.5, 1.0, 0.5]
+    for row, (alone, start) in enumerate([(coarse, 3), (fine, 5), (coarse, 4), (fine, 10)]):
+        one = nve_rollouts(painn(), aimd_runs(alone), [start], 4)
+        np.testing.assert_allclose(found.error[row], one.error[0], rtol=1e-9)
+        np.testing.assert_allclose(found.apart[row], one.apart[0], rtol=1e-9, atol=1e-12)
+        np.testing.assert_allclose(found.energy[row], one.energy[0], rtol=1e-12)
+
+
+def test_frames_without_forces_are_no_perfect_roll_outs(ethanol):
+    frames = ethanol.frames
+    for forces, match in (
+        (None, r"validation: frame 18 of run 0: forces are missing.*6 of 6 frames"),
+        (np.where(np.arange(len(frames.positions))[:, None] // 9 == 22, np.nan, frames.forces),
+         r"validation: frame 22 of run 0: forces are missing.*1 of 6 frames"),
+    ):  # fmt: skip
+        bare = FrameSet.from_arrays(
+            frames.numbers, frames.positions, frames.n_atoms, velocities=frames.velocities, forces=forces,
+            trajectory=frames.trajectory, time=frames.time,
+        )  # fmt: skip
+        runs = aimd_runs(bare, part="validation")
+        with pytest.raises(DataError, match=match):
+            nve_rollouts(painn(), runs, [18, 20], 4)
+    assert np.isfinite(nve_rollouts(painn(), runs, [23], 4).mepa()).all()
 
 
 def test_an_evaluation_of_the_reference_itself_finds_nothing(ethanol):

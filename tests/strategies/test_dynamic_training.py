@@ -10,7 +10,7 @@ import torch
 
 from mlipkit.data import FrameSet, fit_atomic_energies, samples
 from mlipkit.data.series import Series
-from mlipkit.errors import SpecError
+from mlipkit.errors import DataError, SpecError
 from mlipkit.events import Message
 from mlipkit.models import Potential, build_encoder, load
 from mlipkit.models.heads import MLPHead
@@ -324,6 +324,7 @@ def test_a_roll_out_without_numbers_is_the_worst_and_not_the_best(parts, tmp_pat
         ({"points_per_epoch": 8}, {}, "same thing twice"),
         ({"converge": "patience", "stage_epochs": None}, {}, "needs converge='fixed'"),
         ({}, {"frozen": (99,)}, "no such atom"),
+        ({}, {"frozen": tuple(range(9))}, "every atom is frozen"),
         ({}, {"first_weight": -1.0}, "first_weight"),
     ],
 )
@@ -333,6 +334,36 @@ def test_what_contradicts_itself_is_refused(parts, tmp_path: Path, settings, rec
             painn(), *parts, TrainSettings(**{**FIXED.to_json(), **settings}), DynamicRecipe(**{**SMALL, **recipe}),
             folder=tmp_path,
         )  # fmt: skip
+
+
+def test_curricula_and_roll_outs_of_nonsense_are_refused():
+    for structures in ((), (0, 1), (2, 1), (1.5, 2), ("1", "2")):
+        with pytest.raises(SpecError, match="n_structures: not a curriculum"):
+            DynamicRecipe(n_structures=structures)
+    with pytest.raises(SpecError, match="window: out of range; expected at least 1"):
+        RolloutSettings(window=0)
+    with pytest.raises(SpecError, match="window: has no effect without bptt"):
+        RolloutSettings(bptt=False, window=2)
+    with pytest.raises(DataError, match=r"update: no such choice; found 'verlett'.*verlet"):
+        RolloutSettings(update="verlett")  # type: ignore[arg-type]
+
+
+def test_validation_without_forces_or_too_short_is_said_before_anything_is_trained(parts, tmp_path: Path):
+    train_part, validation = parts
+    bare = FrameSet.from_arrays(
+        validation.numbers, validation.positions, validation.n_atoms, velocities=validation.velocities,
+        energy=validation.energy, trajectory=validation.trajectory, time=validation.time,
+    )  # fmt: skip
+    for held, match in (
+        (bare, "validation: frame 0 of run 0: forces are missing"),
+        (validation.select(range(7)), r"validation: no run is long enough for roll-outs of 6.*at least 8.*at most 7"),
+    ):
+        with pytest.raises(DataError, match=match):
+            dynamic_training(painn(), train_part, held, FIXED, DynamicRecipe(**SMALL), folder=tmp_path)
+    with pytest.raises(DataError, match=r"training: no run is long enough for roll-outs of 4.*at most 5"):
+        dynamic_training(
+            painn(), train_part.select(range(5)), validation, FIXED, DynamicRecipe(**SMALL), folder=tmp_path
+        )
 
 
 def test_long_roll_outs_keep_nothing_unless_it_is_said():

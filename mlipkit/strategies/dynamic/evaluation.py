@@ -104,29 +104,52 @@ def nve_rollouts(
         frozen: bool, per atom of a frame [n]: atoms that stay, and count in no error.
 
     Raises:
-        DataError: a start too late in its run; runs of several time steps (take one after the other).
+        DataError: a start too late in its run; frames without forces.
     """
     starts = np.asarray(starts, np.int64)
     run_of = runs.run_of
     late = np.flatnonzero(starts + structures > runs.starts[run_of[starts] + 1])
     if len(late):
         raise DataError("too few frames behind a start", where=f"frame {starts[late[0]]}", expected=structures)
-    steps = np.unique(runs.timestep[run_of[starts]])
-    if len(steps) > 1:
-        raise DataError("several time steps", where="roll-outs", found=f"{steps.tolist()} fs",
-                        hint="Roll out runs of one time step after those of another")  # fmt: skip
+    _check_forces(runs, starts, structures, frozen)
     cache = NeighbourCache(runs.frames, potential.cutoff) if equal_frames else None
+    # Structures that are integrated together have one time step.
+    timestep = runs.timestep[run_of[starts]]
+    alike = np.unique(timestep.round(9), return_inverse=True)[1]
+    groups = [rows[first : first + batch]
+              for rows in (np.flatnonzero(alike == one) for one in range(int(alike.max(initial=-1)) + 1))
+              for first in range(0, len(rows), batch)]  # fmt: skip
     pieces = [
-        _Piece(potential, runs, starts[first : first + batch], structures, cache, frozen).go(float(steps[0]))
-        for first in range(0, len(starts), batch)
+        _Piece(potential, runs, starts[rows], structures, cache, frozen).go(float(timestep[rows[0]])) for rows in groups
     ]
-    joined = {name: np.concatenate([getattr(piece, name) for piece in pieces]) for name in ("error", "apart", "energy")}
-    same = np.concatenate([piece.same for piece in pieces]) if equal_frames else None
-    n_atoms = np.asarray(runs.frames.n_atoms)[starts]
+    back = np.argsort(np.concatenate(groups))
+    joined = {
+        name: np.concatenate([getattr(piece, name) for piece in pieces])[back]
+        for name in ("error", "apart", "energy", "same")
+    }
     return Rollouts(
-        runs.frames.elements, joined["error"], same, joined["apart"], joined["energy"],
-        np.full(len(starts), steps[0]), run_of[starts], starts, n_atoms,
+        runs.frames.elements, joined["error"], joined["same"] if equal_frames else None, joined["apart"],
+        joined["energy"], timestep, run_of[starts], starts, np.asarray(runs.frames.n_atoms)[starts],
     )  # fmt: skip
+
+
+def _check_forces(runs: AIMDRuns, starts: np.ndarray, structures: int, frozen: np.ndarray | None) -> None:
+    """Refuse frames along the roll-outs without forces on every atom that moves: their error would be 0."""
+    missing = ~np.isfinite(np.asarray(runs.frames.forces)).all(axis=1)
+    if frozen is not None:
+        missing &= ~np.tile(np.asarray(frozen, bool), len(runs.frames))
+    if not missing.any():
+        return
+    of_frame = np.bincount(np.repeat(np.arange(len(runs.frames)), runs.frames.n_atoms), missing)
+    used = np.unique(starts[:, None] + np.arange(structures))
+    lacking = used[of_frame[used] > 0]
+    if len(lacking):
+        run = int(runs.run_of[lacking[0]])
+        place = f"frame {lacking[0] - runs.starts[run]} of run {run}"
+        raise DataError(
+            "forces are missing", where=(runs.part or "roll-outs", place),
+            expected="forces on every atom along the roll-outs", found=f"{len(lacking)} of {len(used)} frames without",
+        )  # fmt: skip
 
 
 class _Piece:
@@ -193,9 +216,8 @@ class _Piece:
         return said.forces.double().cpu().numpy()
 
     def _by_element(self, out: np.ndarray, residual: np.ndarray, lost: np.ndarray | None) -> None:
-        known = self.counted & ~np.isnan(self.wanted[self.rows]).any(1)
-        size = np.where(known, np.abs(residual).mean(axis=1), 0.0)
-        count = np.bincount(self.key, known, out.size)
+        size = np.where(self.counted, np.abs(residual).mean(axis=1), 0.0)
+        count = np.bincount(self.key, self.counted, out.size)
         with np.errstate(invalid="ignore", divide="ignore"):
             means = (np.bincount(self.key, size, out.size) / np.where(count > 0, count, np.nan)).reshape(out.shape)
         if lost is not None:

@@ -58,26 +58,33 @@ class Sequences:
         )  # fmt: skip
 
 
-def species_error(residual: Tensor, graph: Graph) -> Tensor:
-    """ℓ_F of each structure [S], eV/Å, of residuals [N,3]; atoms with a NaN do not count, nor species of such alone."""
-    known = torch.isfinite(residual).all(1)
-    size = torch.where(known.unsqueeze(1), residual, 0.0).abs().mean(1)
+def species_error(residual: Tensor, graph: Graph, known: Tensor | None = None) -> Tensor:
+    """ℓ_F of each structure [S], eV/Å, of residuals [N,3]; species of which no atom is known do not count.
+
+    Args:
+        known: bool [N], atoms with a reference; None: all. A prediction that is no number is an error, not a gap.
+    """
+    size, count = _sizes(residual.abs(), known)
     key = graph.system * _SPECIES + graph.numbers
     groups, member = torch.unique(key, return_inverse=True)
-    count = segment_sum(known.to(size.dtype), member, len(groups))
-    total = segment_sum(size, member, len(groups))
-    return segment_sum(total / count.clamp(min=1), groups // _SPECIES, graph.n_systems)
+    total = segment_sum(size, member, len(groups)) / segment_sum(count, member, len(groups)).clamp(min=1)
+    return segment_sum(total, groups // _SPECIES, graph.n_systems)
 
 
-def step_error(residual: Tensor, graph: Graph, kind: Kind) -> Tensor:
+def step_error(residual: Tensor, graph: Graph, kind: Kind, known: Tensor | None = None) -> Tensor:
     """Error of one step, each structure's share [S]: by species ("mepa"), or over all components ("mae", "mse")."""
     if kind == "mepa":
-        return species_error(residual, graph)
-    known = torch.isfinite(residual).all(1)
-    values = torch.where(known.unsqueeze(1), residual, 0.0)
-    size = (values.abs() if kind == "mae" else values * values).mean(1)
+        return species_error(residual, graph, known)
+    size, count = _sizes(residual.abs() if kind == "mae" else residual * residual, known)
     total = segment_sum(size, graph.system, graph.n_systems)
-    return total / segment_sum(known.to(size.dtype), graph.system, graph.n_systems).clamp(min=1)
+    return total / segment_sum(count, graph.system, graph.n_systems).clamp(min=1)
+
+
+def _sizes(values: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Mean over components of each atom [N], 0 where it is not known; 1 for those that count [N]."""
+    if known is None:
+        return values.mean(1), torch.ones_like(values[:, 0])
+    return torch.where(known.unsqueeze(1), values, 0.0).mean(1), known.to(values.dtype)
 
 
 @dataclass(frozen=True)
@@ -124,8 +131,11 @@ class RolloutLoss:
         total = state.total(graph.n_atoms.new_tensor(graph.n_systems)).double()
         steps, reference = self._steps(state, graph, targets, batch)
         errors, energy, last = [], None, None
-        for number, step in enumerate(steps):
-            errors.append(step_error(step.forces - reference[number], graph, self.kind).sum() / total)
+        for step, wanted in zip(steps, reference, strict=True):
+            known = torch.isfinite(wanted).all(1)
+            # Masked before the difference: NaN times zero would still poison the gradient.
+            residual = step.forces - torch.where(known.unsqueeze(1), wanted, 0.0)
+            errors.append(step_error(residual, graph, self.kind, known).sum() / total)
             energy = step.energy if energy is None else energy
             last = step.positions
         assert energy is not None
@@ -133,7 +143,7 @@ class RolloutLoss:
         several = len(errors) > 1
         loss = sum((self.first_weight if several and s == 0 else 1.0) * error for s, error in enumerate(errors))
         per_atom = (energy - targets.energy) / graph.n_atoms
-        known = torch.isfinite(per_atom)
+        known = torch.isfinite(targets.energy)
         missed = torch.where(known, per_atom, 0.0).abs().sum() / state.total(known.sum()).clamp(min=1)
         weight = self.energy_weight_rolled if several else self.energy_weight
         if weight:

@@ -9,7 +9,7 @@ from mlipkit.errors import SpecError, check_choice
 from mlipkit.strategies.dynamic.losses import Kind, RolloutLoss
 from mlipkit.strategies.dynamic.rollout import RolloutSettings
 from mlipkit.strategies.dynamic.runs import Velocities
-from mlipkit.strategies.dynamic.source import APART
+from mlipkit.strategies.dynamic.source import APART, check_curriculum
 
 Heads = Literal["keep", "drop"]
 Choose = Literal["best", "last"]
@@ -60,6 +60,7 @@ class DynamicRecipe:
         kinds = (("loss", Kind), ("velocities", Velocities), ("choose", Choose), ("auxiliary_heads", Heads))
         for name, kind in kinds:
             check_choice(getattr(self, name), get_args(kind), name)
+        check_curriculum(self.n_structures)
         for name in ("validation_structures", "validation_points", "evaluations_per_epoch"):
             value = getattr(self, name)
             if value is not None and value < 1:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 from torch.autograd import Function
 
 from mlipkit.data.graph import Graph
+from mlipkit.errors import SpecError, check_choice
 from mlipkit.md.verlet import drift, kick
 from mlipkit.models import BasePotential
 
@@ -41,6 +42,13 @@ class RolloutSettings:
     recompute: bool = False
     recompute_above: int | None = None
     update: Update = "verlet"
+
+    def __post_init__(self) -> None:
+        check_choice(self.update, get_args(Update), "update")
+        if self.window is not None and self.window < 1:
+            raise SpecError("out of range", where="window", expected="at least 1, or None", found=self.window)
+        if self.window is not None and not self.bptt:
+            raise SpecError("has no effect without bptt", where="window", hint="Leave it out, or set bptt=True")
 
 
 @dataclass(frozen=True)

@@ -29,6 +29,16 @@ def points_of(evaluations: int | None, n_structures: int) -> int | None:
     return None if evaluations is None else max(1, round(evaluations / n_structures))
 
 
+def check_curriculum(structures: Sequence[int]) -> None:
+    """Refuse what is no S of stages: SpecError."""
+    whole = all(isinstance(one, int | np.integer) and one >= 1 for one in structures)
+    if not structures or not whole or any(b < a for a, b in itertools.pairwise(structures)):
+        raise SpecError(
+            "not a curriculum", where="n_structures", expected="whole numbers of at least 1 that never fall",
+            found=list(structures),
+        )  # fmt: skip
+
+
 class SequenceSource:
     """Pieces of runs, one per start point.
 
@@ -56,9 +66,7 @@ class SequenceSource:
         refresh: int | None = 1, frozen: np.ndarray | None = None, apart_limit: float | None = APART,
         evaluations: int | None = None, equal_stages: bool = False, sink: EventSink = ignore,
     ) -> None:  # fmt: skip
-        if not structures or min(structures) < 1 or any(b < a for a, b in itertools.pairwise(structures)):
-            raise SpecError("not a curriculum", where="structures", expected="numbers of at least 1 that never fall",
-                            found=list(structures))  # fmt: skip
+        check_curriculum(structures)
         if refresh is not None and refresh < 1:
             raise SpecError("out of range", where="refresh", expected="at least 1, or None", found=refresh)
         self.runs, self.dtype = runs, dtype

@@ -64,7 +64,9 @@ def dynamic_training(
     """
     recipe, folder = recipe or DynamicRecipe(), Path(folder)
     settings = _settled(settings, recipe)
-    runs, held = aimd_runs(frames, recipe.velocities), aimd_runs(validation, recipe.velocities)
+    runs, held = (
+        aimd_runs(part, recipe.velocities, name) for name, part in (("training", frames), ("validation", validation))
+    )
     sink(Message(f"{len(runs)} training runs of {len(runs.frames)} frames, {runs.said}"))
     body = copy.deepcopy(potential)
     heads = getattr(body, "auxiliary", None)
@@ -139,6 +141,8 @@ def _frozen(recipe: DynamicRecipe, *parts: AIMDRuns) -> np.ndarray | None:
         raise SpecError("no such atom", where="frozen", expected=f"0 to {n - 1}", found=wrong)
     mask = np.zeros(n, bool)
     mask[list(recipe.frozen)] = True
+    if mask.all():
+        raise SpecError("every atom is frozen: nothing moves", where="frozen", expected=f"fewer than {n} atoms")
     return mask
 
 
