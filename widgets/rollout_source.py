@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +15,7 @@ from mlipkit.data import FrameSet
 from mlipkit.errors import DataError, MlipkitError
 from mlipkit.runs import Run
 from mlipkit.runs.places import short_place
-from mlipkit.runs.spec import FittingSpec
+from mlipkit.runs.spec import DynamicSpec, FittingSpec
 from mlipkit.runs.spec_md import listed
 
 if TYPE_CHECKING:
@@ -41,7 +42,10 @@ class AIMDRun:
 
 @dataclass(frozen=True, eq=False)
 class RolloutSource:
-    """A potential and AIMD frames, with the Python that opens them (`potential_code`, `frames_code`)."""
+    """A potential and AIMD frames, with the Python that opens them (`potential_code`, `frames_code`).
+
+    `options` of `roll_beside` are those of the training: frozen atoms, where velocities come from.
+    """
 
     potential: BasePotential
     frames: FrameSet
@@ -49,6 +53,7 @@ class RolloutSource:
     name: str
     potential_code: str
     frames_code: str
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     def run_of(self, frame: int) -> AIMDRun:
         """The run that a frame belongs to."""
@@ -76,24 +81,31 @@ def open_source(potential: Any, frames: Any = None) -> RolloutSource:
         text = os.fspath(folder)
         place = short_place(Path(text)) if os.path.isabs(text) else text
         name, potential_code, model = Path(place).name, f"mk.load({place!r})", mk.load(folder)
-    frames_code = "frames"
+    frames_code, reading = "frames", {}
     if frames is None:
         spec = trained.spec if trained is not None else None
         if not isinstance(spec, FittingSpec):
             raise DataError("no AIMD frames named", where="roll-out", hint="RolloutView(potential, 'aimd.extxyz')")
         places = listed(spec.data)
         frames = places[0] if len(places) == 1 else places
+        # Read as the training read them.
+        reading = {name: value for name in ("keys", "units") if (value := getattr(spec, name))}
     if not isinstance(frames, FrameSet):
         named = frames if isinstance(frames, str | list) else os.fspath(frames)
-        frames_code = f"read_source({named!r})"
-        frames = read_source(frames)
+        frames_code = f"read_source({named!r}{arguments(reading)})"
+        frames = read_source(frames, **reading)
     runs = _runs(frames, trained)
     if not runs:
         raise DataError(
             "frames that belong to no run", where="roll-out",
             hint="Give runs and times: frames.with_table(trajectory=..., time=...)",
         )  # fmt: skip
-    return RolloutSource(model, frames, runs, name, potential_code, frames_code)
+    return RolloutSource(model, frames, runs, name, potential_code, frames_code, _options(trained))
+
+
+def arguments(options: Mapping[str, Any]) -> str:
+    """Python of further arguments of a call: ``, name=value`` each."""
+    return "".join(f", {name}={value!r}" for name, value in options.items())
 
 
 def training_of(potential: Any) -> Run | None:
@@ -106,6 +118,14 @@ def training_of(potential: Any) -> Run | None:
         except MlipkitError:
             return None
     return None
+
+
+def _options(trained: Run | None) -> dict[str, Any]:
+    spec = trained.spec if trained is not None else None
+    if not isinstance(spec, DynamicSpec):
+        return {}
+    found = {"frozen": spec.rollout.frozen} if spec.rollout.frozen else {}
+    return found if spec.rollout.velocities == "auto" else {**found, "velocities": spec.rollout.velocities}
 
 
 def _runs(frames: FrameSet, trained: Run | None) -> list[AIMDRun]:

@@ -20,7 +20,7 @@ from .frame_bar import FrameBar
 from .live_view import LiveView
 from .parts import button, row, show
 from .plot import Plot
-from .rollout_source import AIMDRun, RolloutSource, open_source, training_of
+from .rollout_source import AIMDRun, RolloutSource, arguments, open_source, training_of
 from .scene import NGLScene
 
 if TYPE_CHECKING:
@@ -307,18 +307,18 @@ class RolloutView(LiveView):
             return ""
         start, steps = wanted
         inner = source.potential_code.removeprefix("mk.load(").removesuffix(")")
-        frames = source.frames_code.removeprefix("read_source(").removesuffix(")")
         return (
             "import mlipkit as mk\nfrom mlipkit.data import read_source\n"
             "from mlipkit.plots.rollouts import beside_aimd\nfrom mlipkit.strategies.dynamic import roll_beside\n\n"
-            f"found = roll_beside({source.potential_code}, {source.frames_code}, start={start}, structures={steps})\n"
+            f"found = roll_beside({source.potential_code}, {source.frames_code}, "
+            f"start={start}, structures={steps}{arguments(source.options)})\n"
             "print(found.mepa(), found.equal_frames(), found.divergence_time())  # eV/Å, eV/Å, fs\n"
             "beside_aimd(\n"
             "    found.time, found.distance.mean(axis=1), found.distance.max(axis=1), found.error.sum(axis=1),\n"
             "    found.on_reference.sum(axis=1),\n"
             ").show()\n\n"
             "# the same view:\nfrom mlipkit_widgets import RolloutView\n"
-            f"RolloutView({inner}, {frames}, start={start}, steps={steps})\n"
+            f"RolloutView({inner}, {source.frames_code}, start={start}, steps={steps})\n"
         )
 
 
@@ -345,7 +345,7 @@ def verdict(found: Beside) -> str:
 def _roll(source: RolloutSource, start: int, steps: int) -> Beside:
     from mlipkit.strategies.dynamic import roll_beside
 
-    return roll_beside(source.potential, source.frames, start, steps)
+    return roll_beside(source.potential, source.frames, start, steps, **source.options)
 
 
 def _first_run(source: RolloutSource) -> AIMDRun:

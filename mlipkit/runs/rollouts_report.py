@@ -24,7 +24,7 @@ from mlipkit.runs.findings import Finding, Picture, Table, number
 from mlipkit.runs.folder import RunFolder
 from mlipkit.runs.places import idle_at, run_of
 from mlipkit.runs.run import spec_in
-from mlipkit.runs.spec import FittingSpec
+from mlipkit.runs.spec import DynamicSpec, FittingSpec
 from mlipkit.runs.spec_train import places_in
 
 if TYPE_CHECKING:
@@ -52,7 +52,8 @@ def rollouts_finding(
         effect: smallest gain worth having.
 
     Raises:
-        DataError: frames that are no AIMD runs; frames on which one of the runs was trained; no potential.
+        DataError: frames that are no AIMD runs; frames on which one of the runs was trained; no potential;
+            trainings in which other atoms were frozen.
     """
     from mlipkit.models import load
     from mlipkit.runs.building_forces import source_of
@@ -68,11 +69,12 @@ def rollouts_finding(
     runs = aimd_runs(frames, velocities)  # type: ignore[arg-type]
     structures = max(1, min(structures, runs.longest))
     starts = validation_starts(runs, structures, points)
+    frozen = _frozen([place for several in places.values() for place in several], int(frames.n_atoms[0]), base)
     found: dict[str, dict[int, Rollouts]] = {}
     for name, several in places.items():
         seeds = _seeds(several, base)
         found[name] = {
-            seed: nve_rollouts(load(source_of(place, base)).eval(), runs, starts, structures)
+            seed: nve_rollouts(load(source_of(place, base)).eval(), runs, starts, structures, frozen=frozen)
             for seed, place in zip(seeds, several, strict=True)
         }
     rows = common_starts(found)
@@ -140,6 +142,18 @@ def _check_unseen(frames: FrameSet, places: Sequence[str], base: Path) -> None:
                     f"{len(seen)} of the frames are among the {part} frames", where=place,
                     hint="Roll out along runs that no potential has seen",
                 )  # fmt: skip
+
+
+def _frozen(places: Sequence[str], n_atoms: int, base: Path) -> np.ndarray | None:
+    """Mask [n] of the atoms that did not move in the trainings, the same in all arms; None: all move."""
+    from mlipkit.strategies.dynamic.beside import still_atoms
+
+    folders = [folder for place in places if (folder := run_of(place, base)) is not None]
+    specs = [spec for folder in folders if isinstance(spec := spec_in(RunFolder(folder)), DynamicSpec)]
+    found = {tuple(sorted(spec.rollout.frozen)) for spec in specs}
+    if len(found) > 1:
+        raise DataError("trained with different frozen atoms", where="roll-outs", found=sorted(found))
+    return still_atoms(chosen, n_atoms) if (chosen := next(iter(found), ())) else None
 
 
 def _seeds(places: Sequence[str], base: Path) -> list[int]:

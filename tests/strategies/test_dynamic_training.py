@@ -21,6 +21,7 @@ from mlipkit.strategies.dynamic import (
     aimd_runs,
     dynamic_training,
     nve_rollouts,
+    roll_beside,
     validation_starts,
 )  # fmt: skip
 from mlipkit.strategies.dynamic.outcome import energy_offset
@@ -289,6 +290,21 @@ def test_frozen_atoms_stay_in_validation_and_count_in_no_error(parts):
     assert sorted(only_carbon_and_oxygen) == [6, 6, 8]
     assert np.isnan(found.error[:, :, [1, 2]]).all()
     assert np.isfinite(found.error[:, :, 0]).all()
+
+
+def test_frozen_atoms_stay_beside_aimd_too(parts):
+    frames = parts[1]
+    found = roll_beside(painn(), frames, 5, 6, frozen=[0, 1, 8])
+    path = np.asarray(found.predicted.positions).reshape(6, 9, 3)
+    assert (path[:, [0, 1, 8]] == path[0, [0, 1, 8]]).all()
+    assert (np.linalg.norm(path[5] - path[0], axis=1)[2:8] > 0).all()
+    free = roll_beside(painn(), frames, 5, 6)
+    forces = [np.asarray(part.forces, float).reshape(6, 9, 3) for part in (free.predicted, free.reference)]
+    # At the start both have the same forces; atoms of H that move alone count.
+    hydrogen = [at for at in range(9) if frames.numbers[at] == 1 and at != 8]
+    assert found.error[0, 0] == pytest.approx(np.abs(forces[0] - forces[1])[0, hydrogen].mean())
+    with pytest.raises(DataError, match=r"frozen: no such atom; expected 0 to 8; found \[9\]"):
+        roll_beside(painn(), frames, 5, 6, frozen=[9])
 
 
 def test_a_roll_out_without_numbers_is_the_worst_and_not_the_best(parts, tmp_path: Path):

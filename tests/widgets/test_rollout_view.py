@@ -11,7 +11,7 @@ from recorded import RecordedDynamic
 from test_views import instances
 
 import mlipkit as mk
-from mlipkit.data import FrameSet, samples
+from mlipkit.data import FrameSet, samples, write
 from mlipkit.strategies.dynamic import roll_beside
 from mlipkit_widgets import RolloutView, TrainingMonitor, export
 
@@ -134,6 +134,31 @@ def test_a_training_shows_its_potential_on_runs_it_has_not_seen(tmp_path: Path) 
     monitor.beside_button.click()
     assert not monitor.beside_box.children
     monitor.close()
+
+
+def test_a_roll_out_is_that_of_the_training(tmp_path: Path) -> None:
+    """Frozen atoms, velocities and labels as its specification says."""
+    made = dynamic_run(tmp_path / "rolled")
+    frames = samples.load("ethanol_nve")[:60]
+    text = (tmp_path / "aimd.extxyz").as_posix()
+    write(text, frames)
+    Path(text).write_text(Path(text).read_text().replace("forces:R:3", "dft_forces:R:3"))
+    spec = made.run.spec.changed(
+        data=text, keys={"forces": "dft_forces"}, rollout={"frozen": [0, 1], "velocities": "difference"}
+    )
+    made.files.spec.write_text(spec.to_yaml())
+    view = RolloutView(str(made.files.path), steps=4, viewer="still")
+    assert view.header.state == "ready", view.header.sentence
+    found = view.found
+    assert found is not None
+    path = np.asarray(found.predicted.positions).reshape(4, 9, 3)
+    assert (path[:, :2] == path[0, :2]).all()
+    assert "differences" in found.said
+    assert np.isfinite(found.mepa())
+    assert "keys={'forces': 'dft_forces'}" in view.code
+    assert "structures=4, frozen=[0, 1], velocities='difference')" in view.code
+    compile(view.code, "code", "exec")
+    view.close()
 
 
 def test_close_leaves_nothing(aimd: FrameSet) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from mlipkit.data import FrameSet
 from mlipkit.errors import DataError
 from mlipkit.md import PotentialForces, get_ensemble, state_from_atoms
 from mlipkit.md.forces import evaluate
+from mlipkit.strategies.dynamic.evaluation import held
 from mlipkit.strategies.dynamic.runs import Velocities, aimd_runs
 
 if TYPE_CHECKING:
@@ -30,7 +32,7 @@ class Beside:
         time: fs since the start [S].
         distance: of each atom from the reference [S,n], Å.
         error: mean |ΔF| over components and atoms of an element, on the roll-out's own path [S,T], eV/Å; NaN where the
-            reference has no forces.
+            reference has no forces, 0 for elements of which no atom moves.
         on_reference: the same on the reference's positions [S,T].
         lost: the roll-out ended before the reference because positions or forces were no numbers.
         said: how the velocities were found.
@@ -69,7 +71,7 @@ class Beside:
 
 def roll_beside(
     potential: BasePotential, frames: FrameSet, start: int = 0, structures: int = 200, *,
-    velocities: Velocities = "auto",
+    velocities: Velocities = "auto", frozen: Sequence[int] = (),
 ) -> Beside:  # fmt: skip
     """Roll out from an AIMD frame with its velocities, and set the path beside what AIMD did.
 
@@ -78,9 +80,10 @@ def roll_beside(
         start: frame to start from.
         structures: S, the start included; fewer where the run ends before.
         velocities: as `aimd_runs`; by differences the first and the last frame of a run cannot be starts.
+        frozen: atoms that do not move, by index; they count in no error.
 
     Raises:
-        DataError: no such frame, a start at the end of its run, and what `aimd_runs` raises.
+        DataError: no such frame or atom, a start at the end of its run, and what `aimd_runs` raises.
         ModelError: elements that the potential does not know.
     """
     from mlipkit.models import predict
@@ -100,11 +103,12 @@ def roll_beside(
     if steps < 2:
         raise DataError("no frame behind the start", where=f"frame {start}", hint="Start earlier in the run")
     reference = runs.frames.select(np.arange(begin, begin + steps))
+    still = still_atoms(frozen, int(reference.n_atoms[0]))
     atoms = reference.atoms(0)
     atoms.calc = None
     atoms.set_velocities(units.velocities_to_ase(runs.velocities(begin)))
     timestep = float(runs.timestep[0])
-    x, f, e, v = _rolled(potential, atoms, steps, timestep)
+    x, f, e, v = _rolled(potential, atoms, steps, timestep, still)
     there = reference.select(np.arange(len(x)))
     n = len(atoms)
     predicted = FrameSet.from_arrays(
@@ -114,15 +118,21 @@ def roll_beside(
     wanted = np.full(x.shape, np.nan) if there.forces is None else np.asarray(there.forces, float).reshape(-1, n, 3)
     told = np.asarray(predict(potential, there).forces, float).reshape(-1, n, 3)
     distance = np.linalg.norm(x - np.asarray(there.positions, float).reshape(-1, n, 3), axis=2)
-    return Beside(
-        predicted, there, timestep * np.arange(len(x)), distance, _by_element(f - wanted, atoms.numbers),
-        _by_element(told - wanted, atoms.numbers), len(x) < steps, runs.said,
-    )  # fmt: skip
+    own, same = (_by_element(forces - wanted, atoms.numbers, still) for forces in (f, told))
+    return Beside(predicted, there, timestep * np.arange(len(x)), distance, own, same, len(x) < steps, runs.said)
 
 
-def _rolled(potential: BasePotential, atoms, steps: int, timestep: float):
+def still_atoms(frozen: Sequence[int], n_atoms: int) -> np.ndarray:
+    """Mask [n] of atoms by index; DataError where there is no such atom."""
+    wrong = [index for index in frozen if not 0 <= index < n_atoms]
+    if wrong:
+        raise DataError("no such atom", where="frozen", expected=f"0 to {n_atoms - 1}", found=wrong)
+    return np.isin(np.arange(n_atoms), frozen)
+
+
+def _rolled(potential: BasePotential, atoms, steps: int, timestep: float, still: np.ndarray):
     """Positions, forces [S,n,3], energies [S] and velocities [S,n,3] until a number is lost."""
-    state, ensemble, forces = state_from_atoms(atoms), get_ensemble("nve"), PotentialForces(potential)
+    state, ensemble, forces = held(state_from_atoms(atoms), still), get_ensemble("nve"), PotentialForces(potential)
     ensemble.init(state)
     evaluate(state, forces)
     rows: list[tuple[np.ndarray, ...]] = []
@@ -139,7 +149,9 @@ def _rolled(potential: BasePotential, atoms, steps: int, timestep: float):
     return x, f, e[:, 0], v
 
 
-def _by_element(residual: np.ndarray, numbers: np.ndarray) -> np.ndarray:
-    """Mean |ΔF| of each element [S,T] of residuals [S,n,3]."""
-    size = np.abs(residual).mean(axis=2)
-    return np.stack([size[:, numbers == z].mean(axis=1) for z in np.unique(numbers)], axis=1)
+def _by_element(residual: np.ndarray, numbers: np.ndarray, still: np.ndarray) -> np.ndarray:
+    """Mean |ΔF| of the moving atoms of each element [S,T] of residuals [S,n,3]."""
+    size = np.where(still, 0.0, np.abs(residual).mean(axis=2))
+    return np.stack(
+        [size[:, numbers == z].sum(axis=1) / max(1, (~still[numbers == z]).sum()) for z in np.unique(numbers)], axis=1
+    )

@@ -230,13 +230,16 @@ def _state(runs: AIMDRuns, starts: np.ndarray, frozen: np.ndarray | None) -> MDS
     for start in starts:
         atoms = runs.frames.atoms(int(start))
         atoms.calc = None
-        velocities = runs.velocities(int(start))
-        if frozen is not None:
-            velocities = np.where(np.asarray(frozen, bool)[:, None], 0.0, velocities)
-        atoms.set_velocities(units.velocities_to_ase(velocities))
+        atoms.set_velocities(units.velocities_to_ase(runs.velocities(int(start))))
         images.append(atoms)
     state = state_from_atoms(images)
-    if frozen is not None:
-        still = torch.as_tensor(np.tile(np.asarray(frozen, bool), len(starts)))
-        state = dataclasses.replace(state, masses=torch.where(still, HEAVY, state.masses))
-    return state
+    return state if frozen is None else held(state, np.tile(np.asarray(frozen, bool), len(starts)))
+
+
+def held(state: MDState, frozen: np.ndarray) -> MDState:
+    """The same with atoms that do not move [N] at rest, and too heavy to be moved."""
+    still = torch.as_tensor(frozen)
+    return dataclasses.replace(
+        state, masses=torch.where(still, HEAVY, state.masses),
+        velocities=torch.where(still.unsqueeze(1), 0.0, state.velocities),
+    )  # fmt: skip

@@ -238,7 +238,7 @@ def _check_velocities(found: AIMDRuns) -> str:
         raise DataError(
             "velocities are not in Å/fs, or the times of the frames not in fs", where=found.part or "dynamic training",
             expected="velocities as large as central differences", found=f"{scale:.3g} times as large",
-            hint="Say their unit, or take velocities='difference' where the times are right",
+            hint="Convert them (ASE's are 10.18 times as large), or take velocities='difference'",
         )  # fmt: skip
     return f"velocities: of the file, correlation {correlation:.4f} with central differences"
 
