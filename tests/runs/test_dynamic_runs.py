@@ -216,6 +216,12 @@ def test_arms_are_rolled_out_along_runs_that_none_has_seen(trained_runs: Path, c
         rollouts_finding({"dt": ["runs/dt_3"]}, "sample:ethanol_nve@:60")
     with pytest.raises(DataError, match="no test part"):
         rollouts_finding({"dt": ["sample:ethanol_50"]})
+    place = Path("runs/dt_3/spec.yaml")
+    place.write_text(mk.DynamicSpec(**yaml.safe_load(place.read_text())).changed(rollout={"frozen": [8]}).to_yaml())
+    still = rollouts_finding({"dt": ["runs/dt_3"]}, structures=5, points=2)
+    assert still.data["arms"][0]["mepa"] != alone.data["arms"][0]["mepa"]
+    with pytest.raises(DataError, match="trained with different frozen atoms"):
+        rollouts_finding({"dt": ["runs/dt_3", "runs/dt_5"]}, structures=5, points=2)
 
 
 def test_lost_roll_outs_are_counted_and_left_out_in_all_arms():
