@@ -1,4 +1,4 @@
-"""Fills the places of ``docs/dynamic_case.md`` from what was measured: ``python benchmarks/studies/dynamic_page.py``."""
+"""Fills places of ``docs/dynamic_case.md`` from what was measured: ``python benchmarks/studies/dynamic_page.py``."""
 
 from __future__ import annotations
 
