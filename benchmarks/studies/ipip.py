@@ -9,7 +9,8 @@
 SO3LR is the teacher, the DFT frames are those of the public sets. Every student's arm has the same DFT frames and as
 many gradient steps, pretraining included; the teacher's MD is done once and shared. It can be killed at any moment and
 called again: each arm lies under ``build/studies/ipip`` and goes on where it stands. One line per arm and seed goes to
-`results/ipip_STUDY.jsonl`, the comparison to `results/ipip_STUDY.json`. Data lie in the folder named by MLIPKIT_DATA.
+`results/ipip_STUDY.jsonl`, the comparison to `results/ipip_STUDY.json`. Data lie in the folder named by MLIPKIT_DATA;
+those that a plan calls ``made/NAME`` were made here, by `mo_s_o.py`.
 """
 
 from __future__ import annotations
@@ -37,6 +38,7 @@ from mlipkit.strategies.ipip import equal_steps, timeline
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1] / "build" / "studies" / "ipip"
+MADE = "made"
 
 
 class Study:
@@ -62,7 +64,9 @@ class Study:
     def spec(self, encoder: str, arm: str, seed: int) -> IPIPSpec:
         model = {"model": {"encoder": encoder, **self.encoders[encoder]}}
         record = merged(self.template, model, {"kind": "ipip", "arm": arm, "seed": seed, "name": f"{arm}_{seed}"})
-        record["data"] = str(Path(os.environ["MLIPKIT_DATA"]) / record["data"])
+        made, _, name = record["data"].partition("/")
+        folder = ROOT / "data" if made == MADE else Path(os.environ["MLIPKIT_DATA"]) / made
+        record["data"] = str(folder / name)
         # The first arm that was begun has the teacher's MD and the first pool.
         others = [self.folder(*one) for one in self.arms_and_seeds() if one[0] == encoder]
         own = self.folder(encoder, arm, seed)
