@@ -9,7 +9,7 @@ from typing import Any
 from .loop_folder import MILLI, LoopFolder, parts_of, sampler_of
 
 HEAD = (
-    "iteration", "pool", "teacher's labels", "forgotten", "relabelled", "new (before failures)",
+    "iteration", "pool", "teacher's labels", "forgotten, relabelled", "new (before failures)",
     "MD for it, failed", "validation F", "test F", "better than teacher", "test runs failed",
 )  # fmt: skip
 CAPTION = (
@@ -40,7 +40,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     better = row["better_than_teacher"]
     return [
         str(row["round"]), str(pool["size"]) if pool else "", f"{pool['teacher_share']:.0%}" if pool else "",
-        _number(row["forgotten"]), _number(row["relabelled"]), new,
+        "" if row["forgotten"] is None else f"{row['forgotten']}, {row['relabelled']}", new,
         _failed(row["md_failed"], row["md_runs"], row["md_interval"], row["md_reasons"], sampler_of(row["md_by"])),
         "" if error is None else f"{MILLI * error:.3g}", "" if tested is None else f"{tested:.3g}",
         "" if better is None else _whole(f"{better} of {row['n_frames']}"),
@@ -62,7 +62,3 @@ def _whole(text: str, tip: str = "") -> str:
     """Not broken into further lines."""
     said = f' title="{escape(tip)}"' if tip else ""
     return f'<span style="white-space: nowrap"{said}>{text}</span>' if text else ""
-
-
-def _number(value: int | None) -> str:
-    return "" if value is None else str(value)

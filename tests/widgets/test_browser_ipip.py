@@ -21,6 +21,8 @@ BAR = f"""round => {{ {FIND}
     return [place.left + xaxis._offset + xaxis.d2p(round), place.top + yaxis._offset + yaxis.d2p(2)];
 }}"""
 PICTURES = ("Test errors of every arm", "Test simulations of every arm", "Iterations")
+CUT = """() => [...document.querySelectorAll('.mlipkit-view div')].filter(one => one.style.overflowX === 'auto'
+    && one.offsetParent && one.scrollWidth > one.clientWidth + 1).length"""
 WIDE = """() => [...document.querySelectorAll('.js-plotly-plot')].every(
     one => !one.offsetParent || Math.abs(one._fullLayout.width - one.parentElement.clientWidth) <= 2)"""
 
@@ -74,6 +76,7 @@ def test_the_recorded_runs_of_the_notebook(lab: Lab, work: Path) -> None:
         assert page.js(MARKED) == pytest.approx(3)
         both_themes(page, "ipip_1000")
         nothing_cut(page)
+        assert page.js(CUT) == 0, "a table that has to be scrolled"
         resize(page, 1600, 2300)
         both_themes(page, "ipip_1600")
         nothing_cut(page)
