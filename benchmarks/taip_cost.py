@@ -3,13 +3,17 @@
     python benchmarks/taip_cost.py                 # everything, one line each to results/taip_cost.jsonl
     python benchmarks/taip_cost.py --only at_once  # molecules at once: structures per second, ratio to the loop
     python benchmarks/taip_cost.py --only md       # MD: CPU time of a force call of every strategy, ratio to plain
+    python benchmarks/taip_cost.py --only products # counted matrix products of each part, and their ratio to plain
 
-CPU time of this process, medians: other processes of the machine do not count. Fresh weights: cost hangs on sizes only.
+CPU time of this process, medians; other processes slow it by what they take of caches and cores (`load`).
+Fresh weights: cost hangs on sizes only. Products are counted, so their ratio is what adaptation would cost if all of it
+ran at the speed of the plain step.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -18,11 +22,13 @@ from typing import Any
 import numpy as np
 import torch
 from records import command, keep
+from torch.utils.flop_counter import FlopCounterMode
 
 from mlipkit.data import NeighbourCache, collate, fit_atomic_energies, samples
 from mlipkit.md import PotentialForces, maxwell_boltzmann, state_from_atoms
 from mlipkit.models import Potential, build_encoder
 from mlipkit.strategies.taip import AdaptedForces, Adapter, AdaptSettings, MDAdaptation, TaipOptions, attach
+from mlipkit.strategies.taip.stacked import Stacked
 
 ENCODERS: dict[str, dict[str, Any]] = {
     "schnet": {}, "painn": {}, "egnn": {"elements": [1, 6, 8]}, "visnet": {},
@@ -54,8 +60,11 @@ def cpu_ms(work: Callable[[], object], repeats: int) -> float:
     return 1e3 * float(np.median(times))
 
 
-def facts() -> dict[str, str]:
-    return {"machine": platform.processor() or platform.machine(), "torch": torch.__version__, "command": command()}
+def facts() -> dict[str, Any]:
+    return {
+        "machine": platform.processor() or platform.machine(), "torch": torch.__version__,
+        "load": round(os.getloadavg()[0], 1), "command": command(),
+    }  # fmt: skip
 
 
 def at_once(encoder: str, features: int, layers: int) -> None:
@@ -72,6 +81,31 @@ def at_once(encoder: str, features: int, layers: int) -> None:
             "what": "at_once", "encoder": encoder, "features": features, "layers": layers, "structures": size,
             "plain_ms": plain, "loop_ms": loop, "at_once_ms": each, "times_loop": loop / each, **facts(),
         })  # fmt: skip
+
+
+def products(encoder: str, features: int, layers: int) -> None:
+    """Millions of multiplications and additions in matrix products, per ethanol: plain, and the parts of adaptation."""
+    frames, size = samples.load("ethanol_300K"), 32
+    made = potential(encoder, features, layers, "ethanol_300K")
+    adapter, cache = Adapter(made, AdaptSettings(1e-5)), NeighbourCache(frames, made.cutoff)
+    graph = collate(frames, range(size), cache)[0]
+    stack = Stacked(made, size, len(frames[0]))
+    parts = {
+        "plain": lambda: made(graph), "losses": lambda: adapter.losses(graph, range(size), stack.encode),
+        "adapted": lambda: adapter.predict_each(graph, range(size)),
+        "prediction": lambda: Stacked(made, size, len(frames[0])).predict(graph),
+    }  # fmt: skip
+    counted = {}
+    for name, work in parts.items():
+        with FlopCounterMode(display=False) as counter, torch.enable_grad():
+            work()
+        counted[name] = counter.get_total_flops() / size / 1e6
+    counted["gradients"] = counted["adapted"] - counted["losses"] - counted["prediction"]
+    keep("taip_cost", {
+        "what": "products", "encoder": encoder, "features": features, "layers": layers, "structures": size,
+        "mflop": {name: round(value, 3) for name, value in counted.items()},
+        "times_plain": counted["adapted"] / counted["plain"], **facts(),
+    })  # fmt: skip
 
 
 def md(encoder: str, features: int, layers: int, sample: str, replicas: int) -> None:
@@ -99,17 +133,20 @@ def md(encoder: str, features: int, layers: int, sample: str, replicas: int) -> 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
-    parser.add_argument("--only", choices=("at_once", "md"))
+    parser.add_argument("--only", choices=("at_once", "md", "products"))
     parser.add_argument("--encoder", choices=tuple(ENCODERS))
     given = parser.parse_args()
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     chosen = [given.encoder] if given.encoder else list(ENCODERS)
-    if given.only != "md":
+    for encoder in chosen if given.only in (None, "products") else ():
+        for features, layers in SIZES:
+            products(encoder, features, layers)
+    if given.only in (None, "at_once"):
         for encoder in chosen:
             for features, layers in SIZES:
                 at_once(encoder, features, layers)
-    if given.only != "at_once":
+    if given.only in (None, "md"):
         for encoder in chosen:
             for sample, replicas in (("ethanol_300K", 1), ("ethanol_300K", 32), ("water_liquid", 1)):
                 md(encoder, 64, 2, sample, replicas)

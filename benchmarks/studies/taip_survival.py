@@ -1,0 +1,229 @@
+"""How long do simulations of 96 atoms of water last with each strategy of adaptation, from equal starts?
+
+    python benchmarks/studies/taip_survival.py                    # train, find the temperature, simulate, judge
+    python benchmarks/studies/taip_survival.py --dry-run          # the trainings; starts nothing
+    python benchmarks/studies/taip_survival.py --table            # what is finished
+    python benchmarks/studies/taip_survival.py --plan taip_survival_paper.yaml
+
+A baseline without tasks, and a potential with them that never adapts, adapts at every step and forgets (nonsaving) or
+keeps (save_every), every k-th step, or where its loss exceeds what validation frames have (threshold). All six begin
+from the same structures and velocities, at 300 K and at the lowest temperature of a ladder at which half of the
+baseline's simulations fail. It can be killed at any moment and called again: runs lie under ``build/studies/NAME``.
+Survival with intervals goes to ``results/NAME.json``. Simulations that hold to the end are censored.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from records import RESULTS, command
+
+import mlipkit as mk
+from mlipkit.analysis.survival import Survival, kaplan_meier, log_rank, restricted_mean
+from mlipkit.data import read_source
+from mlipkit.data.series import Series
+from mlipkit.errors import RunError
+from mlipkit.models import Potential, load
+from mlipkit.runs.folder import write_text
+from mlipkit.strategies.taip import AdaptSettings, loss_threshold
+
+HERE = Path(__file__).resolve().parent
+BASELINE, TRAINED = "baseline", "taip"
+ARMS = (BASELINE, "none", "nonsaving", "save_every", "save_every_k", "threshold")
+PS, DEVIATIONS = 1000.0, 10.0
+
+
+def energy_collapse(times: np.ndarray, energies: np.ndarray, window: float = PS) -> float:
+    """First time, fs, at which the energy leaves its running median over `window` fs by more than ten standard
+    deviations of the first window; infinite where it never does.
+
+    Args:
+        times: fs [n], ascending. energies: eV [n].
+    """
+    first = energies[times <= times[0] + window]
+    if times[-1] <= times[0] + window or len(first) < 3:
+        return np.inf
+    limit = DEVIATIONS * float(np.std(first, ddof=1))
+    begins = np.searchsorted(times, times - window)
+    for index in range(len(first), len(times)):
+        if not abs(energies[index] - np.median(energies[begins[index] : index])) <= limit:
+            return float(times[index])
+    return np.inf
+
+
+def fates(runs: Sequence[tuple[float, str, float]]) -> tuple[list[float], list[str]]:
+    """Times, fs, and reasons ("" where it held) of simulations given as (time, reason, time of energy collapse)."""
+    times, reasons = [], []
+    for ended, reason, leaves in runs:
+        early = leaves < ended or (leaves <= ended and not reason)
+        times.append(min(ended, leaves))
+        reasons.append("energy" if early else reason)
+    return times, reasons
+
+
+def hot_enough(failed: Mapping[float, Sequence[bool]]) -> float | None:
+    """Lowest temperature at which half of the simulations failed."""
+    return min((kelvin for kelvin, each in failed.items() if 2 * sum(each) >= len(each)), default=None)
+
+
+def curve_of(runs: Sequence[tuple[float, str, float]]) -> Survival:
+    """The estimate of survival of an arm."""
+    times, reasons = fates(runs)
+    return kaplan_meier(times, [bool(reason) for reason in reasons], reasons=reasons)
+
+
+def summary(curve: Survival, until: float, others: Mapping[str, Survival]) -> dict[str, Any]:
+    """What is kept of an arm: share that holds, median and mean survival, p-values of equal rates."""
+
+    def number(value: float) -> float | None:
+        return round(float(value), 4) if np.isfinite(value) else None
+
+    held = curve.survival[-1] if len(curve.survival) else 1.0
+    low, high = (curve.lower[-1], curve.upper[-1]) if len(curve.survival) else curve.before
+    return {
+        "simulations": len(curve.ended), "failed": int(curve.failed.sum()), "reasons": curve.reasons,
+        "held": number(held), "held_interval": [number(low), number(high)],
+        "median_ps": number(curve.median / PS), "median_interval_ps": [number(t / PS) for t in curve.median_interval],
+        "mean_ps": number(restricted_mean(curve, until) / PS), "interval": curve.interval,
+        "ended_ps": [number(t / PS) for t in curve.ended],
+        **{f"p_against_{name}": number(log_rank(curve, other)) for name, other in others.items()},
+    }  # fmt: skip
+
+
+class Study:
+    """A plan with its folder."""
+
+    def __init__(self, plan: str) -> None:
+        self.name = Path(plan).stem
+        self.plan: dict[str, Any] = yaml.safe_load((HERE / plan).read_text())
+        self.root = HERE.parents[1] / "build" / "studies" / self.name
+
+    def training(self, arm: str) -> mk.TrainSpec:
+        more = {"taip": {"enabled": True}} if arm == TRAINED else {}
+        record = {**self.plan["training"], **more, "data": self.plan["data"], "split": self.plan["split"]}
+        return mk.TrainSpec(**record, name=arm, seed=self.plan["seed"])
+
+    def starts(self) -> list[str]:
+        """Places of the test frames that simulations begin from."""
+        chosen = json.loads((self.root / BASELINE / "split.json").read_text())["uids"]["test"]
+        uids = [f"{int(uid):016x}" for uid in np.asarray(read_source(self.plan["data"]).uids)]
+        rows = sorted(uids.index(uid) for uid in chosen)
+        take = np.unique(np.linspace(0, len(rows) - 1, min(self.plan["starts"], len(rows))).round().astype(int))
+        return [f"{self.plan['data']}@{rows[index]}" for index in take]
+
+    def simulation(self, arm: str, kelvin: float) -> mk.MDSpec:
+        adaptation: dict[str, Any] = {}
+        if arm not in (BASELINE, "none"):
+            adaptation = {"strategy": arm, "rate": self.plan["rate"]}
+        if arm == "save_every_k":
+            adaptation["every"] = self.plan["every"]
+        if arm == "threshold":
+            adaptation["threshold"] = self.threshold()
+        return mk.MDSpec(
+            **self.plan["simulation"], name=f"{arm}_{kelvin:g}K", temperature=kelvin, start=self.starts(),
+            potential=str(self.root / (BASELINE if arm == BASELINE else TRAINED)), adaptation=adaptation,
+        )  # fmt: skip
+
+    def threshold(self) -> float:
+        """The loss that 99 of 100 validation frames stay below; kept once it is known."""
+        place = self.root / "threshold.json"
+        if not place.is_file():
+            potential = load(self.root / TRAINED)
+            assert isinstance(potential, Potential)
+            chosen = json.loads((self.root / TRAINED / "split.json").read_text())["uids"]["validation"]
+            frames = read_source(self.plan["data"]).select_uids(chosen)
+            found = loss_threshold(potential, frames, AdaptSettings(self.plan["rate"]))
+            write_text(place, json.dumps({"threshold": found}))
+        return float(json.loads(place.read_text())["threshold"])
+
+    def finish(self, spec: mk.TrainSpec | mk.MDSpec) -> None:
+        """Start, or let go on, and wait; a simulation may well fail, a training may not."""
+        run = mk.launch(spec, root=self.root, resume=True).wait()
+        print(spec.name, run.state, run.sentence, flush=True)
+        if run.state != "completed" and not (isinstance(spec, mk.MDSpec) and run.state == "failed"):
+            raise SystemExit(f"{spec.name}: {run.sentence}")
+
+    def ends(self, arm: str, kelvin: float) -> list[tuple[float, str, float]] | None:
+        """(time, reason, time of energy collapse) of the simulations of an arm, fs; None: not finished."""
+        folder = self.root / f"{arm}_{kelvin:g}K"
+        if not folder.is_dir() or mk.open(folder).state not in ("completed", "failed"):
+            return None
+        found = []
+        for one in mk.open(folder).replicas:
+            series = Series(one.folder / "series" / "md").read()
+            leaves = energy_collapse(series["time_fs"], series["potential_energy"])
+            found.append((one.time, one.why if one.failed else "", leaves))
+        return found
+
+    def failures(self, kelvin: float) -> list[bool] | None:
+        runs = self.ends(BASELINE, kelvin)
+        return None if runs is None else [bool(reason) for reason in fates(runs)[1]]
+
+    def hot(self) -> float | None:
+        """The second temperature, as far as the ladder was climbed."""
+        seen = {kelvin: self.failures(kelvin) for kelvin in self.plan["ladder"]}
+        return hot_enough({kelvin: each for kelvin, each in seen.items() if each is not None})
+
+    def run(self) -> None:
+        for arm in (BASELINE, TRAINED):
+            self.finish(self.training(arm))
+        for kelvin in self.plan["ladder"]:
+            if self.hot() is None:
+                self.finish(self.simulation(BASELINE, kelvin))
+        # With half of the baselines never failing, the hottest of the ladder stands.
+        for kelvin in (self.plan["cold"], self.hot() or self.plan["ladder"][-1]):
+            for arm in ARMS:
+                if self.ends(arm, kelvin) is None:
+                    self.finish(self.simulation(arm, kelvin))
+
+    def judge(self) -> None:
+        """Survival of what is finished, printed and kept."""
+        hot, until = self.hot(), 1e3 * self.plan["simulation"]["time_ps"]
+        record: dict[str, Any] = {"command": command(), "half_fail_at_K": hot, "temperatures": {}}
+        for kelvin in (self.plan["cold"], hot or self.plan["ladder"][-1]):
+            runs = {arm: self.ends(arm, kelvin) for arm in ARMS}
+            curves = {arm: curve_of(each) for arm, each in runs.items() if each is not None}
+            controls = {name: curves[name] for name in (BASELINE, "none") if name in curves}
+            rows = {
+                arm: summary(curve, until, {name: one for name, one in controls.items() if name != arm})
+                for arm, curve in curves.items()
+            }
+            record["temperatures"][f"{kelvin:g}"] = rows
+            for arm, row in rows.items():
+                low, high = row["held_interval"]
+                print(
+                    f"{kelvin:6g} K {arm:13} failed {row['failed']} of {row['simulations']}, "
+                    f"held {row['held']} ({low} to {high}), mean {row['mean_ps']} ps  {row['reasons'] or ''}"
+                )
+        if not any(record["temperatures"].values()):
+            raise RunError("nothing is finished yet", where=str(self.root))
+        write_text(RESULTS / f"{self.name}.json", json.dumps(record, indent=1) + "\n")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--plan", default="taip_survival.yaml", help="file of the study, beside this script")
+    parser.add_argument("--dry-run", action="store_true")
+    parser.add_argument("--table", action="store_true")
+    given = parser.parse_args()
+    study = Study(given.plan)
+    if given.dry_run:
+        print(*(study.training(arm).to_yaml() for arm in (BASELINE, TRAINED)), sep="---\n")
+        return
+    if not given.table:
+        study.run()
+    study.judge()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,99 @@
+"""The pure parts of the studies of adaptation: when a simulation collapsed, what is hot, what a barrier is."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+STUDIES = Path(__file__).resolve().parents[1] / "benchmarks" / "studies"
+
+
+@pytest.fixture
+def script(monkeypatch: pytest.MonkeyPatch):
+    """A study's script as a module."""
+    monkeypatch.syspath_prepend(str(STUDIES))
+    monkeypatch.syspath_prepend(str(STUDIES.parent))
+    known = ("taip_survival", "taip_profiles", "records")
+
+    def load(name: str):
+        for one in known:
+            monkeypatch.delitem(sys.modules, one, raising=False)
+        return __import__(name)
+
+    yield load
+    for one in known:
+        sys.modules.pop(one, None)
+
+
+def test_an_energy_that_leaves_its_median_collapses(script):
+    study, rng = script("taip_survival"), np.random.default_rng(0)
+    times = np.arange(0.0, 4000.0, 5.0)
+    energies = rng.normal(size=len(times))
+    assert study.energy_collapse(times, energies) == np.inf
+    for wrong in (30.0, -30.0, np.nan):
+        broken = energies.copy()
+        broken[500] = wrong
+        assert study.energy_collapse(times, broken) == times[500]
+    drifting = energies + 0.004 * times  # over a window a drift of four deviations
+    assert study.energy_collapse(times, drifting) == np.inf
+    assert study.energy_collapse(times[:150], energies[:150] * 100) == np.inf, "no first window yet"
+
+
+def test_the_earlier_end_counts(script):
+    study = script("taip_survival")
+    runs = [(10000.0, "", np.inf), (3000.0, "max force", np.inf), (3000.0, "max force", 2000.0), (10000.0, "", 500.0)]
+    assert study.fates(runs) == ([10000.0, 3000.0, 2000.0, 500.0], ["", "max force", "energy", "energy"])
+    assert study.fates([(800.0, "overlap", 800.0)]) == ([800.0], ["overlap"])
+    row = study.summary(study.curve_of(runs), 10000.0, {"baseline": study.curve_of(runs)})
+    assert (row["simulations"], row["failed"], row["held"]) == (4, 3, 0.25)
+    assert row["held_interval"][0] < 0.25 < row["held_interval"][1]
+    assert row["mean_ps"] == pytest.approx((10 + 3 + 2 + 0.5) / 4)
+    assert row["p_against_baseline"] == pytest.approx(1.0)
+    safe = study.summary(study.curve_of(runs[:1] * 10), 10000.0, {})
+    assert (safe["held"], safe["held_interval"][1], safe["median_ps"]) == (1.0, 1.0, None)
+
+
+def test_the_lowest_temperature_at_which_half_fail(script):
+    study = script("taip_survival")
+    assert study.hot_enough({400.0: [False] * 3, 600.0: [True, False], 800.0: [True, True]}) == 600.0
+    assert study.hot_enough({400.0: [True, False, False]}) is None
+
+
+@pytest.mark.parametrize("plan", ["taip_survival.yaml", "taip_survival_paper.yaml"])
+def test_arms_of_survival_differ_in_their_tasks_alone(script, plan):
+    study = script("taip_survival").Study(plan)
+    plain, taip = (study.training(arm).model_dump() for arm in ("baseline", "taip"))
+    assert taip["taip"]["enabled"]
+    assert not plain["taip"]["enabled"]
+    assert {key for key in plain if plain[key] != taip[key]} == {"name", "taip"}
+
+
+def test_six_arms_start_alike(script, monkeypatch):
+    module = script("taip_survival")
+    study = module.Study("taip_survival.yaml")
+    monkeypatch.setattr(study, "starts", lambda: ["sample:water_liquid@170", "sample:water_liquid@180"])
+    monkeypatch.setattr(study, "threshold", lambda: 7.5)
+    specs = {arm: study.simulation(arm, 300.0).model_dump() for arm in module.ARMS}
+    assert len(specs) == 6
+    for arm, spec in specs.items():
+        differing = {key for key in spec if spec[key] != specs["none"][key]}
+        assert differing <= ({"name", "potential"} if arm == "baseline" else {"name", "adaptation"}), arm
+    assert specs["threshold"]["adaptation"]["threshold"] == 7.5
+
+
+def test_a_barrier_is_read_where_the_labels_have_it(script):
+    figures = script("taip_profiles").profile_figures
+    reference = np.array([0.0, 0.1, 0.5, 0.1, 0.05])
+    same = figures(reference + 7.0, reference)
+    assert same["barrier"] == pytest.approx(500.0)
+    assert same["barrier_error"] == pytest.approx(0.0, abs=1e-9)
+    assert same["profile_error"] == pytest.approx(0.0, abs=1e-9)
+    other = figures(np.array([0.0, 0.1, 0.4, 0.1, -0.2]), reference)
+    assert other["barrier_error"] == pytest.approx(-100.0)
+    assert other["highest_above_lowest"] == pytest.approx(600.0)
+    assert other["profile_error"] == pytest.approx(1e3 * (0.1 + 0.25) / 5)
+    each = script("taip_profiles").over_seeds([same, other])
+    assert each["barrier"] == {"mean": 450.0, "lowest": 400.0, "highest": 500.0}
