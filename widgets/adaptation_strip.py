@@ -26,6 +26,7 @@ RULES = {
     "save_every_k": "Every {every}. step adapts and keeps its weights",
     "threshold": "A step adapts where its loss is above {threshold:.3g} (dashed), and keeps its weights",
 }
+HELD = "Every {hold}. step adapts from the trained weights; its weights are used until the next"
 SOME = ("save_every_k", "threshold")
 """Strategies of which only some steps adapt: these are marked."""
 MOST_MARKS = 400
@@ -121,7 +122,10 @@ class AdaptationStrip(w.VBox):
     def _tell(self) -> None:
         how = self._how
         assert how is not None
-        rule = RULES[how.strategy].format(every=how.every, threshold=how.threshold if how.threshold is not None else 0)
+        held = how.hold > 1
+        rule = (HELD if held else RULES[how.strategy]).format(
+            hold=how.hold, every=how.every, threshold=how.threshold if how.threshold is not None else 0
+        )
         drift = "" if how.strategy == "nonsaving" else f", drift {self._drift:.3g} now"
         parts = [
             f"<b>Adaptation.</b> {escape(rule)}: <b>{self.adapted}</b> of {self.steps} steps have adapted, "

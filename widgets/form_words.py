@@ -177,6 +177,7 @@ ADAPTATION = {
     "adaptation.strategy": "adapt at test time",
     "adaptation.rate": "adaptation step",
     "adaptation.optimiser": "optimiser of a step",
+    "adaptation.hold": "nonsaving: steps that adapted weights last",
     "adaptation.every": "save_every_k: steps between two",
     "adaptation.threshold": "threshold: self-supervised loss above",
     "adaptation.direction": "direction of a step",

@@ -63,7 +63,7 @@ def _forces(potential: BasePotential, spec: MDSpec | RelaxSpec, stress: bool, fo
         potential,
         MDAdaptation(
             how.strategy, AdaptSettings(how.rate, how.optimiser, seed=how.seed, direction=how.direction), how.every,
-            how.threshold,
+            how.threshold, how.hold,
         ),
         skin=SKIN, stress=stress,
         folders=None if folder is None else [folder / row["folder"] for row in spec.table()],

@@ -21,6 +21,12 @@ class AdaptationSpec(Part):
     optimiser: Literal["adam_fresh", "sgd", "adam_kept"] = Field(
         default="adam_fresh", description="a new Adam for every step, plain gradient, or one Adam all along"
     )
+    hold: int = Field(
+        default=1,
+        ge=1,
+        description="nonsaving: steps for which adapted weights are used; 1 adapts at each step as published, more is "
+        "cheaper and another method",
+    )
     every: int = Field(default=100, ge=1, description="save_every_k: steps between two adaptations")
     threshold: float | None = Field(
         default=None,
@@ -36,7 +42,11 @@ class AdaptationSpec(Part):
     def _every_option_acts(self):
         acting = ("nonsaving", "save_every", "save_every_k", "threshold")
         fields = dict.fromkeys(("rate", "optimiser", "direction", "seed"), acting)
-        refuse_idle(self, "strategy", {**fields, "every": ("save_every_k",), "threshold": ("threshold",)})
+        refuse_idle(
+            self,
+            "strategy",
+            {**fields, "hold": ("nonsaving",), "every": ("save_every_k",), "threshold": ("threshold",)},
+        )
         if self.strategy == "threshold" and self.threshold is None:
             raise ValueError("threshold: the strategy of this name needs a number")
         if self.strategy == "nonsaving" and self.optimiser == "adam_kept":

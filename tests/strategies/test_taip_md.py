@@ -56,9 +56,30 @@ def test_strategies_meet_where_they_must():
         assert torch.equal(path(PotentialForces(toy("schnet").float()), n)[1], never[1])
         every_third = path(forces("save_every_k", every=3), n)[0]
         nonsaving = path(forces("nonsaving"), n)[0]
-        different = [always[0], never[0], every_third, nonsaving]
+        held = path(forces("nonsaving", hold=3), n)[0]
+        assert torch.equal(path(forces("nonsaving", hold=1), n)[0], nonsaving)
+        different = [always[0], never[0], every_third, nonsaving, held]
         gaps = [float((a - b).abs().max()) for i, a in enumerate(different) for b in different[:i]]
         assert min(gaps) > 1e-4
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_weights_that_are_held_are_those_of_the_last_adaptation(n):
+    provider, every = forces("nonsaving", hold=3), forces("nonsaving")
+    state = start(n)
+    seen = []
+    for step in range(7):
+        state.step = step
+        energy = provider(state).energy
+        if step % 3 == 0:
+            assert torch.equal(energy, every(state).energy), "as every step, which begins at the trained weights"
+        elif step == 1:
+            assert torch.allclose(energy, seen[-1], atol=1e-5), "the same structure with the same weights"
+        seen.append(energy)
+        assert provider.last[0, list(COLUMNS).index("adapted")] == (step % 3 == 0)
+    assert not torch.allclose(seen[3], seen[2], atol=1e-5), "other noise, other weights"
+    with pytest.raises(SpecError, match="only with it"):
+        MDAdaptation("save_every", hold=2)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,8 @@
 strategy        each step
 ==============  ==========================================================================
 none            the trained weights
-nonsaving       adapt from the trained weights, predict, put back (recommended by the paper)
+nonsaving       adapt from the trained weights, predict, put back (recommended by the paper); with `hold` above 1
+                only at steps divisible by it, and the weights of the last adaptation predict in between
 save_every      adapt from the weights at hand, predict, keep them (the published MD code)
 save_every_k    as save_every at steps divisible by k; otherwise predict with the weights at hand
 threshold       as save_every where the self-supervised loss exceeds τ
@@ -58,17 +59,23 @@ class MDAdaptation:
         settings: of each step.
         every: k of "save_every_k".
         threshold: τ of "threshold" (`loss_threshold`); inf never adapts, -inf always.
+        hold: of "nonsaving": steps for which adapted weights are used. 1: as published, each step adapts. More is
+            cheaper and another method: the weights of a step are up to hold - 1 steps old.
     """
 
     strategy: Strategy = "nonsaving"
     settings: AdaptSettings = field(default_factory=AdaptSettings)
     every: int = 100
     threshold: float | None = None
+    hold: int = 1
 
     def __post_init__(self) -> None:
         check_choice(self.strategy, get_args(Strategy), "strategy")
-        if self.every < 1:
-            raise SpecError("out of range", where="every", expected="1 or more", found=self.every)
+        for name in ("every", "hold"):
+            if getattr(self, name) < 1:
+                raise SpecError("out of range", where=name, expected="1 or more", found=getattr(self, name))
+        if self.hold > 1 and self.strategy != "nonsaving":
+            raise SpecError("goes with the strategy 'nonsaving', and only with it", where="hold", found=self.hold)
         if (self.strategy == "threshold") != (self.threshold is not None):
             raise SpecError("goes with the strategy 'threshold', and only with it", where="threshold")
         if self.settings.optimiser == "adam_kept" and self.strategy == "nonsaving":
@@ -79,7 +86,7 @@ class MDAdaptation:
     @property
     def saving(self) -> bool:
         """Whether weights are kept from step to step."""
-        return self.strategy in ("save_every", "save_every_k", "threshold")
+        return self.strategy in ("save_every", "save_every_k", "threshold") or self.hold > 1
 
 
 class AdaptedForces(PotentialForces):
@@ -143,13 +150,13 @@ class AdaptedForces(PotentialForces):
     def _due(self, step: int) -> bool:
         """Whether this step adapts, as far as that hangs on no loss."""
         how = self.adaptation
-        return how.strategy != "save_every_k" or step % how.every == 0
+        return step % {"save_every_k": how.every, "nonsaving": how.hold}.get(how.strategy, 1) == 0
 
     def _one_by_one(self, graph: Graph, keys: Sequence[int], step: int) -> tuple[Tensor, Tensor, Tensor | None]:
         how, adapter, answers, rows = self.adaptation, self.adapter, [], []
         with adapter.restored():
             for index, one in enumerate(parts(graph)):
-                self._take(index)
+                self._take(index, step)
                 found, moved = None, False
                 if how.strategy == "threshold":
                     found, moved = self._above(one, keys[index])
@@ -174,10 +181,15 @@ class AdaptedForces(PotentialForces):
             return self.adapter.found(seen, [zero], [zero]), False
         return self.adapter.take(slopes, seen, key), True
 
-    def _take(self, index: int) -> None:
+    def _fresh(self, step: int) -> bool:
+        """Whether this step begins at the trained weights, whatever the last one left."""
+        return self.adaptation.strategy == "nonsaving" and self._due(step)
+
+    def _take(self, index: int, step: int) -> None:
         """A replica's weights into the potential."""
         with torch.no_grad():
-            source = self.trained if self._own is None else [own[index] for own in self._own]
+            own = None if self._fresh(step) else self._own
+            source = self.trained if own is None else [each[index] for each in own]
             for parameter, value in zip(self.adapter.parameters, source, strict=True):
                 parameter.copy_(value)
         if self._moments:
@@ -193,7 +205,8 @@ class AdaptedForces(PotentialForces):
 
     def _at_once(self, graph: Graph, keys: Sequence[int], step: int) -> tuple[Tensor, Tensor, None]:
         how, adapter = self.adaptation, self.adapter
-        stack = Stacked(self.potential, graph.n_systems, int(graph.n_atoms[0]), self._flat)  # type: ignore[arg-type]
+        flat = None if self._fresh(step) else self._flat
+        stack = Stacked(self.potential, graph.n_systems, int(graph.n_atoms[0]), flat)  # type: ignore[arg-type]
         found, moved = None, np.zeros(graph.n_systems)
         if how.strategy == "threshold":
             found, moved = adapter.move_each(stack, graph, keys, how.threshold)
