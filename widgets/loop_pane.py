@@ -184,7 +184,7 @@ class LoopPane(w.VBox):
         if self._changed("timeline", (one.folder, tuple(map(repr, iterations)), tuple(controls.items()), self.round)):
             marked = self.round if len(iterations) > 1 else None
             figure = pictures.loop_timeline(iterations, controls, chosen=marked)
-            self.timeline.height = int(figure.layout.height)
+            self.timeline.height = int(figure.layout.height)  # type: ignore[attr-defined]
             self.timeline.show(figure)
 
     def _changed(self, part: str, key: object) -> bool:

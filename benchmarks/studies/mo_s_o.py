@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ase import Atoms
@@ -80,7 +81,8 @@ def sampled(root: Path, sampler: str, steps: int, count: int) -> FrameSet:
     for number, run in enumerate(made):
         print(run.wait().sentence, flush=True)
         # The start is the same at both temperatures.
-        some = list(run.trajectory())[1:]
+        images_of: Any = run.trajectory()
+        some = list(images_of)[1:]
         images += some
         trajectory += [number] * len(some)
     rows = np.unique(np.linspace(0, len(images) - 1, min(count, len(images))).round().astype(int))

@@ -94,9 +94,9 @@ def loop_timeline(
         tickmode="array", tickvals=[one.number for one in iterations], range=[-0.5, last + 0.5], showgrid=False
     )
     figure.update_xaxes(title_text="iteration (0: one shot, only the teacher has simulated)", row=len(drawn), col=1)
-    figure.update_layout(barmode="stack", hovermode="closest", bargap=0.45, shapes=(*figure.layout.shapes,
-                         *round_band(chosen)))  # fmt: skip
-    return figure
+    # Many names: when a page becomes wider they take fewer lines, and must not come down upon the bars.
+    figure.update_layout(legend={"yref": "container", "yanchor": "top", "y": 1}, margin_t=100)
+    return figure.update_layout(barmode="stack", hovermode="closest", bargap=0.45, shapes=round_band(chosen))
 
 
 def something_known(iterations: Sequence[Iteration]) -> bool:

@@ -23,6 +23,9 @@ BAR = f"""round => {{ {FIND}
 PICTURES = ("Test errors of every arm", "Test simulations of every arm", "Iterations")
 CUT = """() => [...document.querySelectorAll('.mlipkit-view div')].filter(one => one.style.overflowX === 'auto'
     && one.offsetParent && one.scrollWidth > one.clientWidth + 1).length"""
+LEGEND = f"""() => {{ {FIND}
+    const legend = plot.querySelector('.legend .bg').getBoundingClientRect();
+    return plot.querySelector('.subplot.xy .gridlayer, .xy .plot').getBoundingClientRect().top - legend.bottom; }}"""
 WIDE = """() => [...document.querySelectorAll('.js-plotly-plot')].every(
     one => !one.offsetParent || Math.abs(one._fullLayout.width - one.parentElement.clientWidth) <= 2)"""
 
@@ -78,10 +81,12 @@ def test_the_recorded_runs_of_the_notebook(lab: Lab, work: Path) -> None:
         nothing_cut(page)
         assert page.js(CUT) == 0, "a table that has to be scrolled"
         resize(page, 1600, 2300)
+        assert page.js(LEGEND) > -2, "names lie over the bars"
         both_themes(page, "ipip_1600")
         nothing_cut(page)
         resize(page, 680, 2800)
         nothing_cut(page)
+        assert page.js(LEGEND) > -2, "names lie over the bars"
         page.shot("ipip_narrow")
         assert page.cell_errors() == []
         page.healthy()
