@@ -141,7 +141,7 @@ class AdaptationPane(w.VBox):
             one["column"]: one for one in self.record["ratios"] if (one["test"], one["quantity"]) == (test, quantity)
         }
         figure = plots.arm_ratios(arms_of(ratios), f"{TITLES[quantity]} / that of the baseline")
-        self.errors.height = int(figure.layout.height)
+        self.errors.height = int(figure.layout.height)  # type: ignore[attr-defined]
         self.errors.show(figure)
         asked = next((one for one in found if (one["test"], one["question"]) == (test, "adaptation")), None)
         self.table.value = _table_html(ratios, asked, UNITS[quantity])
@@ -162,7 +162,7 @@ class AdaptationPane(w.VBox):
         # Three maps stand side by side: what does not fit above them stands in the table.
         short = {kind: {name: text.partition(" ")[0] for name, text in one.items()} for kind, one in measured.items()}
         panels = {
-            KINDS.get(kind, kind): Panel(
+            _title(kind): Panel(
                 np.concatenate(maps[kind]), ["training"] * len(maps[kind][0]) + [test] * len(maps[kind][1]), measures,
             )
             for kind, measures in short.items() if kind in maps
@@ -171,9 +171,7 @@ class AdaptationPane(w.VBox):
         if panels:
             self.maps.show(embedding_maps(panels))
         head = ["features", *next(iter(measured.values()))]
-        self.measures.value = _html_table(
-            ([KINDS.get(kind, kind), *one.values()] for kind, one in measured.items()), head
-        )
+        self.measures.value = _html_table(([_title(kind), *one.values()] for kind, one in measured.items()), head)
 
 
 def arms_of(ratios: Mapping[str, Mapping[str, Any]]) -> list[plots.ArmError]:
@@ -254,6 +252,10 @@ def _of_test(rows: list[list[str]], head: list[str], test: str) -> tuple[list[li
 def _html_table(rows: Iterable[Iterable[str]], head: Iterable[str]) -> str:
     lines = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in line) + "</tr>" for line in rows)
     return f'<table class="mk-table"><tr>{"".join(f"<th>{escape(one)}</th>" for one in head)}</tr>{lines}</table>'
+
+
+def _title(kind: str) -> str:
+    return KINDS.get(kind, kind)
 
 
 def _quiet(text: str) -> w.HTML:

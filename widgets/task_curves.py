@@ -65,7 +65,7 @@ class TaskCurves(w.VBox):
     def _begin(self, tasks: tuple[str, ...]) -> None:
         self._tasks = tasks
         figure = plots.task_losses(tasks)
-        self.plot.height = int(figure.layout.height)
+        self.plot.height = int(figure.layout.height)  # type: ignore[attr-defined]
         self.plot.show(figure)
         self._steps = CurveFeed(self.plot, {name: number for number, name in enumerate(tasks)}, "step")
         epochs = {f"train_{name}": len(tasks) + number for number, name in enumerate(tasks)}

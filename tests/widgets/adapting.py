@@ -19,7 +19,7 @@ from mlipkit.strategies.taip.options import TASKS as NAMES
 from mlipkit.strategies.taip.study import Study, judged
 
 TASKS = ("loss_noise", "loss_types", "loss_pseudo_forces")
-COLUMNS = dict.fromkeys(
+COLUMNS: dict[str, str] = dict.fromkeys(
     ("step", "self_supervised", *TASKS, "gradient", "change", "drift", "adapted", "threshold"), ""
 )  # fmt: skip
 
@@ -36,7 +36,7 @@ class RecordedAdaptation(RecordedMD):
         super().__init__(path, steps=steps)
         self.spec = MDSpec(
             potential="sample:ethanol_1000", start="sample:ethanol_300K@0", steps=steps, timestep=TIMESTEP,
-            adaptation=how,
+            adaptation=how,  # type: ignore[arg-type]
         )  # fmt: skip
         self.files.spec.write_text(self.spec.to_yaml())
         self.tasks, self.drift = tasks, 0.0
@@ -73,7 +73,7 @@ class RecordedAdaptation(RecordedMD):
 def recorded_tasks(path: Path, tasks: tuple[str, ...] = TASKS, epochs: int = 5, per_epoch: int = 20) -> Run:
     """A finished training with self-supervised tasks."""
     fields = {name.removeprefix("loss_"): 0.0 for name in TASKS if name not in tasks}
-    files = folder_of(path, TrainSpec(data="sample:ethanol_300K", taip={"enabled": True, **fields}))
+    files = folder_of(path, TrainSpec(data="sample:ethanol_300K", taip={"enabled": True, **fields}))  # type: ignore[arg-type]
     hit = ("noise_recognised",) if "loss_noise" in tasks else ()
     named = (*tasks, *hit)
     training = SeriesWriter(files.series / "training", dict.fromkeys(("step", "epoch", "loss", *named), ""))
