@@ -10,14 +10,15 @@ import pytest
 import torch
 from taip_toys import SMALL, batch, ethanol, toy
 
-from mlipkit.data import samples
+from mlipkit.data import fit_atomic_energies, samples
 from mlipkit.errors import DataError, ModelError, SpecError
-from mlipkit.models import predict
+from mlipkit.models import Potential, build_encoder, predict
 from mlipkit.strategies.taip import (
     Adapter,
     AdaptSettings,
     SelfSupervised,
     TaipOptions,
+    attach,
     loss_threshold,
     predict_adapted,
 )
@@ -145,7 +146,7 @@ def test_all_at_once_is_one_after_the_other(name, dtype):
         before = state(potential)
         adapter = Adapter(potential, AdaptSettings(rate, direction=direction))
         graph, _ = batch(potential, frames)
-        assert stackable(graph)
+        assert stackable(graph, potential)
         together, found = adapter.predict_each(graph, [11, 12, 13, 14, 15])
         assert same(potential, before)
         for index in range(5):
@@ -349,3 +350,18 @@ def test_steps_without_compiled_loops_are_the_same(monkeypatch):
         assert torch.allclose(plain.flat, found, rtol=0, atol=1e-12)
         assert torch.allclose(seen.change, again.change)
         assert torch.allclose(seen.gradient, again.gradient)
+
+
+def test_potentials_whose_edges_come_in_another_order_adapt_one_by_one():
+    torch.manual_seed(0)
+    encoder = build_encoder("visnet", **SMALL["visnet"], self_loops=True)
+    looped = attach(
+        Potential(encoder, atomic_energies=fit_atomic_energies(ethanol())), TaipOptions(), periodic=False
+    ).double()
+    kept = toy("schnet", TaipOptions(edges="kept"))
+    for potential in (looped, kept):
+        graph, _ = batch(potential, ethanol(2))
+        assert not stackable(graph, potential)
+        both = predict_adapted(potential, ethanol(2), AdaptSettings(RATE))
+        alone = predict_adapted(potential, ethanol(2).select([1]), AdaptSettings(RATE))
+        assert np.allclose(np.asarray(both.frames.forces)[9:], alone.frames.forces, atol=1e-8)

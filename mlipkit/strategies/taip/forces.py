@@ -137,7 +137,7 @@ class AdaptedForces(PotentialForces):
             return found
         graph = self.graph(state)
         keys = [state.step * MEMBERS + member for member in self.members]
-        if stackable(graph) and how.settings.optimiser != "adam_kept":
+        if stackable(graph, self.adapter.potential) and how.settings.optimiser != "adam_kept":
             energy, forces, stress = self._at_once(graph, keys, state.step)
         else:
             energy, forces, stress = self._one_by_one(graph, keys, state.step)

@@ -14,7 +14,7 @@ from mlipkit.data import FrameSet, NeighbourCache, collate
 from mlipkit.data.graph import Graph, batches_by_size
 from mlipkit.models import Potential, Prediction
 from mlipkit.strategies.taip.adapt import Adapter, AdaptSettings, Found
-from mlipkit.strategies.taip.stacked import LARGEST, stackable
+from mlipkit.strategies.taip.stacked import LARGEST, stackable, takes_all_pairs
 
 AT_ONCE = 32
 """Molecules that are adapted together, each with its own weights."""
@@ -58,10 +58,10 @@ def predict_adapted(potential: Potential, frames: FrameSet, settings: AdaptSetti
     n, offsets = len(frames), frames.offsets.tolist()
     energy, forces = np.empty(n), np.empty((offsets[-1], 3))
     kept: dict[str, np.ndarray] = {}
-    for rows in _batches(frames, settings):
+    for rows in _batches(frames, settings, takes_all_pairs(potential)):
         graph = collate(frames, rows, cache, torch.float64)[0].to(device=potential.device)
         chosen = [keys[row] for row in rows]
-        if settings.together == 1 and stackable(graph):
+        if settings.together == 1 and stackable(graph, potential):
             prediction, found = adapter.predict_each(graph, chosen)
         else:
             prediction, found = adapter.predict(graph, chosen, features=True)
@@ -80,19 +80,20 @@ def predict_adapted(potential: Potential, frames: FrameSet, settings: AdaptSetti
     )  # fmt: skip
 
 
-def _batches(frames: FrameSet, settings: AdaptSettings) -> Iterator[np.ndarray]:
+def _batches(frames: FrameSet, settings: AdaptSettings, stacks: bool) -> Iterator[np.ndarray]:
     everything = np.arange(len(frames))
     if settings.optimiser == "adam_kept" or settings.together > 1:
         for start in range(0, len(frames), settings.together):
             yield everything[start : start + settings.together]
         return
     periodic, sizes = np.asarray(frames.pbc).any(1), np.asarray(frames.n_atoms)
+    largest = LARGEST if stacks else 0
     for size in np.unique(sizes):
         alike = np.flatnonzero((sizes == size) & ~periodic)
         yield from (
-            (alike[start : start + AT_ONCE] for start in range(0, len(alike), AT_ONCE)) if size <= LARGEST else ()
+            (alike[start : start + AT_ONCE] for start in range(0, len(alike), AT_ONCE)) if size <= largest else ()
         )
-    for row in np.flatnonzero(periodic | (sizes > LARGEST)):
+    for row in np.flatnonzero(periodic | (sizes > largest)):
         yield np.array([row])
 
 

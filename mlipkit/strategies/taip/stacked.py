@@ -16,7 +16,9 @@ from torch.func import functional_call
 from mlipkit.data.graph import Graph
 from mlipkit.models import Potential, Prediction, ViSNet
 from mlipkit.models.encoder import Features
+from mlipkit.models.self_supervised import NoiseHead
 from mlipkit.ops import pairs_pay, positions_only, segment_sum
+from mlipkit.strategies.taip.options import NOISE
 from mlipkit.strategies.taip.own_weights import OwnWeights
 from mlipkit.strategies.taip.per_structure import Tape, taped
 
@@ -24,15 +26,24 @@ LARGEST = 32
 """Atoms of a molecule up to which this pays: all pairs are made, and the loops over one structure cost little more."""
 
 
-def stackable(graph: Graph) -> bool:
-    """Whether its structures are molecules of one size, small enough."""
+def stackable(graph: Graph, potential: Potential) -> bool:
+    """Whether its structures are molecules of one size, small enough, and the potential takes all their pairs."""
     n_atoms = graph.n_atoms
     return (
         len(n_atoms) > 1
+        and takes_all_pairs(potential)
         and 1 < int(n_atoms[0]) <= LARGEST
         and bool((n_atoms == n_atoms[0]).all())
         and not bool(graph.pbc.any())
     )
+
+
+def takes_all_pairs(potential: Potential) -> bool:
+    """Whether all pairs of a molecule may be its edges."""
+    noise = dict(potential.auxiliary.items()).get(NOISE)
+    kept = isinstance(noise, NoiseHead) and noise.edges == "kept"  # those of the clean structure are fewer
+    # An atom as its own neighbour comes behind all pairs, not by structure.
+    return not kept and not getattr(potential.encoder, "self_loops", False)
 
 
 class Stacked:
