@@ -20,6 +20,7 @@ from mlipkit.runs.replicas import Replica, Replicas
 from .adaptation_strip import AdaptationStrip
 from .atoms_pane import AtomsPane
 from .base import RunView
+from .beside_door import BesideDoor
 from .frame_bar import FrameBar
 from .md_curves import FS_PER_PS, MDCurves
 from .md_words import kelvin, place_words, simulated
@@ -75,8 +76,10 @@ class MDView(RunView):
         )  # fmt: skip
         self.verdict, self.empty = w.HTML(), w.HTML()
         self.panes = row(self.picture, self.curves, kind="mlipkit-panes")
-        self.toolbar.children = (*self.toolbar.children, self.failure_button)
-        self.body.children = [self.empty, self.overview, self.verdict, self.panes, self.bar, self.adaptation]
+        self.door = BesideDoor()
+        self.toolbar.children = (*self.toolbar.children, self.failure_button, self.door.button)
+        parts = [self.empty, self.overview, self.verdict, self.panes, self.bar, self.adaptation, self.door.box]
+        self.body.children = parts
         self._frames: RunFrames | None = None
         self._moving = False
 
@@ -84,7 +87,7 @@ class MDView(RunView):
         """Put a pane to the right of the atoms; curves go below both over the whole width, the replicas last."""
         self.panes.children = [self.picture, pane]
         self.curves.layout.flex, self.curves.plot.height = "0 0 auto", 380
-        strips = [self.curves, self.bar, self.adaptation]
+        strips = [self.curves, self.bar, self.adaptation, self.door.box]
         self.body.children = [self.empty, self.verdict, self.panes, *strips, self.overview]
         self._show_panes(self._loaded or self.curves.rows > 0)
 
@@ -97,6 +100,7 @@ class MDView(RunView):
         self.replica = 0
         self._moving = False
         show(self.overview, self._several)
+        self.door.offer(self.run)
         self._start_over()
 
     @property

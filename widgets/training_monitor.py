@@ -22,8 +22,9 @@ from mlipkit.runs.places import short_place
 from mlipkit.runs.shipped import recorded_on
 
 from .base import RunView
+from .beside_door import BesideDoor
 from .curves import CurveFeed
-from .parts import button, close_all, row, show
+from .parts import close_all, row, show
 from .plot import Plot
 from .rollout_curves import RolloutCurves, marks_of
 from .states import duration, sentence_case
@@ -64,14 +65,10 @@ class TrainingMonitor(RunView):
         told = "Distance from the old labels of general frames over the optimiser steps"
         self.retention = Plot(live.retention_progress(), height=280, label=told)
         self.parity = row(kind="mlipkit-panes")
-        self.rollouts, self.tasks, self.beside_box = RolloutCurves(), TaskCurves(), w.VBox()
-        self.beside_button = button(
-            "Beside AIMD", self._toggle_beside, hidden=True,
-            tip="Roll out with the best weights from an AIMD frame, and see both in 3D with the growing error",
-        )  # fmt: skip
-        self.toolbar.children = (*self.toolbar.children, self.beside_button)
+        self.rollouts, self.tasks, self.door = RolloutCurves(), TaskCurves(), BesideDoor()
+        self.toolbar.children = (*self.toolbar.children, self.door.button)
         self.body.children = [
-            self.empty, self.plot, row(self.summary), self.beside_box, self.rollouts, self.tasks, row(self.table),
+            self.empty, self.plot, row(self.summary), self.door.box, self.rollouts, self.tasks, row(self.table),
             self.parity, self.kept, self.retention,
         ]  # fmt: skip
 
@@ -100,8 +97,7 @@ class TrainingMonitor(RunView):
         self._drop_parity()
         self.rollouts.reset()
         self.tasks.reset()
-        self._close_beside()
-        show(self.beside_button, False)
+        self.door.offer(None)
         self.summary.value = self.table.value = ""
         self.empty.value = f'<div class="mk-empty">{escape(self.EMPTY if self.run is None else NO_CURVES)}</div>'
         self._show_curves(False)
@@ -140,22 +136,7 @@ class TrainingMonitor(RunView):
             self._draw_parity(run)
         elif state == "running":  # it goes on, for longer
             self._drop_parity()
-        trained = run.kind == "dynamic" and (run.files.checkpoints / "best.safetensors").is_file()
-        show(self.beside_button, trained)
-
-    def _toggle_beside(self) -> None:
-        """Show a roll-out of this potential beside AIMD, or close it."""
-        if self.beside_box.children:
-            self._close_beside()
-        elif self.run is not None:
-            from .rollout_view import RolloutView
-
-            self.beside_box.children = [RolloutView(self.run)]
-
-    def _close_beside(self) -> None:
-        for child in self.beside_box.children:
-            child.close()
-        self.beside_box.children = []
+        self.door.offer(run)
 
     def _draw_parity(self, run: Run) -> None:
         pictures: list[w.Widget] = []

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from recorded import RecordedDynamic
+from recorded import RecordedDynamic, RecordedMD, folder_of
 from test_views import instances
 
 import mlipkit as mk
 from mlipkit.data import FrameSet, samples, write
+from mlipkit.runs import MDSpec
 from mlipkit.strategies.dynamic import roll_beside
-from mlipkit_widgets import RolloutView, TrainingMonitor, export
+from mlipkit_widgets import MDView, RolloutView, TrainingMonitor, export
 
 
 @pytest.fixture(scope="module")
@@ -119,9 +120,9 @@ def test_nothing_open_and_what_cannot_be_rolled_out(aimd: FrameSet) -> None:
 def test_a_training_shows_its_potential_on_runs_it_has_not_seen(tmp_path: Path) -> None:
     made = dynamic_run(tmp_path / "rolled")
     monitor = TrainingMonitor(made.run)
-    assert monitor.beside_button.layout.display is None
-    monitor.beside_button.click()
-    (view,) = monitor.beside_box.children
+    assert monitor.door.button.layout.display is None
+    monitor.door.button.click()
+    (view,) = monitor.door.box.children
     assert view.header.state == "ready"
     assert view.wanted == (7619 + 40, 200)
     assert "run 19, held out for the test" in view.header.sentence
@@ -131,9 +132,23 @@ def test_a_training_shows_its_potential_on_runs_it_has_not_seen(tmp_path: Path) 
     assert "read_source('sample:ethanol_nve')" in view.code
     written = export(view, tmp_path / "view.html")[0].read_text()
     assert "distance<br>from AIMD" in written or "from AIMD, " in written
-    monitor.beside_button.click()
-    assert not monitor.beside_box.children
+    monitor.door.button.click()
+    assert not monitor.door.box.children
     monitor.close()
+
+
+def test_a_simulation_leads_to_the_roll_outs_of_its_potential(tmp_path: Path) -> None:
+    made = dynamic_run(tmp_path / "rolled")
+    spec = MDSpec(potential=str(made.run.folder), start="sample:ethanol_nve@0", steps=100)
+    view = MDView(folder_of(tmp_path / "md", spec).path, viewer="still")
+    assert view.door.button.layout.display is None
+    view.door.button.click()
+    (beside,) = view.door.box.children
+    assert beside.header.state == "ready"
+    view.watch(RecordedMD(tmp_path / "other").run)
+    assert view.door.button.layout.display == "none", "a potential of single frames has none"
+    assert not view.door.box.children
+    view.close()
 
 
 def test_a_roll_out_is_that_of_the_training(tmp_path: Path) -> None:
