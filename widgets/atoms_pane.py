@@ -76,7 +76,7 @@ class AtomsPane(w.VBox):
             self.scene.widget.observe(self._picked, "picked")
 
     def _stand(self) -> None:
-        self.children = [self.scene.widget, *self.children[1:]]
+        self.children = [self.scene.widget, *tuple(self.children)[1:]]
 
     def reset(self) -> None:
         """Forget the structure that was shown before."""
