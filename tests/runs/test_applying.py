@@ -144,8 +144,12 @@ def test_figures_are_measured_and_the_time_is_kept(place: Path, monkeypatch: pyt
     found = what_applies("sample:ethanol_600K@:50", "sample:ethanol_50", within=240)
     assert found.notes == ()
     for answer in found:
-        assert answer.expected.seconds is not None, answer
-        assert answer.expected.seconds > 0
+        if answer.strategy == "ipip":
+            assert answer.sentence.startswith("Needs a universal teacher")
+            assert answer.expected.seconds is None, "nobody knows how fast a teacher is that was not named"
+        else:
+            assert answer.expected.seconds is not None, answer
+            assert answer.expected.seconds > 0
         assert answer.expected.peak_bytes is not None
         assert answer.expected.peak_bytes > 5e7
     plain = what_applies("copper.xyz", "calc.py:emt", within=240)
