@@ -39,7 +39,8 @@ PICTURE = {
     "00_start_here": ".mlipkit-scene canvas", "01_your_own_potential": ".mlipkit-scene canvas",
     "03_explore_a_shift": ".mlipkit-pane-map .js-plotly-plot .main-svg",
     "04_naive_vs_iterative": ".js-plotly-plot .scatterlayer .trace", "05_close_the_loop": ".mlipkit-scene canvas",
-    "06_dynamic_training": ".js-plotly-plot .scatterlayer .trace",
+    "06_dynamic_training": ".js-plotly-plot .scatterlayer .trace", "07_taip": ".js-plotly-plot .scatterlayer .trace",
+    "08_ipip": ".js-plotly-plot .scatterlayer .trace",
 }  # fmt: skip
 """What counts as the picture of a recording: atoms in 3D, the map, or errors of arms."""
 FIRST_MD = "MDView(first)"
