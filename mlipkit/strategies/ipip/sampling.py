@@ -6,6 +6,7 @@ All runs of a stage go through the batched engine; each is classified by the che
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,3 +134,21 @@ def _finite(atoms: Any) -> bool:
 
 
 EMPTY = FrameSet.from_arrays([1], np.zeros((1, 1, 3)))[:0]
+
+
+def ended(found: Sequence[Any]) -> dict[str, Any]:
+    """How simulations ended: counts, Wilson interval, reasons."""
+    from mlipkit.analysis.proportions import wilson
+
+    failed = sum(one.failed for one in found)
+    reasons = Counter(one.reason for one in found if one.failed)
+    low, high = wilson(failed, len(found))
+    text = f"{failed} of {len(found)} runs failed ({100 * low:.3g} to {100 * high:.3g} %)"
+    if reasons:
+        text += ": " + ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in reasons.most_common())
+    return {
+        "sentence": text, "failed": failed, "fraction": failed / len(found), "interval": [low, high],
+        "reasons": dict(reasons.most_common()),
+        "runs": [{"start": k, "step": one.step, "failed": one.failed, "reason": one.reason}
+                 for k, one in enumerate(found)],
+    }  # fmt: skip

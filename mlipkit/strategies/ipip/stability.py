@@ -28,8 +28,7 @@ def stability_test(
     Raises:
         Stopped: by the user.
     """
-    from mlipkit.strategies.ipip.sampling import run_md
-    from mlipkit.strategies.ipip.stages import ended
+    from mlipkit.strategies.ipip.sampling import ended, run_md
 
     images = relaxed(potential, starts, options, folder / "relax", sink, control, skin)
     md = {

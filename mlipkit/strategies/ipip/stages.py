@@ -18,8 +18,7 @@ stability    runs, failed, fraction, interval, reasons, times_fs, species (where
 from __future__ import annotations
 
 import time
-from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +33,7 @@ from mlipkit.strategies.ipip.evaluating import evaluate
 from mlipkit.strategies.ipip.instability import force_cap
 from mlipkit.strategies.ipip.plan import TEACHER_MODEL, LoopPlan
 from mlipkit.strategies.ipip.pools import TEACHER, Pool, forgotten, gate
-from mlipkit.strategies.ipip.sampling import run_md, runs_of
+from mlipkit.strategies.ipip.sampling import ended, run_md, runs_of
 from mlipkit.strategies.ipip.settings import Instability
 from mlipkit.strategies.ipip.spread import spread
 from mlipkit.strategies.ipip.tools import LoopTools, structures
@@ -113,24 +112,6 @@ def sample(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
     if teacher and facts["failed"]:
         work.sink(Message(f"{stage.name}: {facts['failed']} runs of the teacher failed and are left out", "warning"))
     return facts
-
-
-def ended(found: Sequence[Any]) -> dict[str, Any]:
-    """How simulations ended: counts, Wilson interval, reasons."""
-    from mlipkit.analysis.proportions import wilson
-
-    failed = sum(one.failed for one in found)
-    reasons = Counter(one.reason for one in found if one.failed)
-    low, high = wilson(failed, len(found))
-    text = f"{failed} of {len(found)} runs failed ({100 * low:.3g} to {100 * high:.3g} %)"
-    if reasons:
-        text += ": " + ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in reasons.most_common())
-    return {
-        "sentence": text, "failed": failed, "fraction": failed / len(found), "interval": [low, high],
-        "reasons": dict(reasons.most_common()),
-        "runs": [{"start": k, "step": one.step, "failed": one.failed, "reason": one.reason}
-                 for k, one in enumerate(found)],
-    }  # fmt: skip
 
 
 def pool(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
