@@ -59,7 +59,7 @@ class TaipSpec(FittingSpec):
         default=[0, 1, 2], description="seeds of the trainings; fewer than three say little"
     )
     noise_sigma: float = Field(
-        default=0.02, gt=0, description="control: displacements of noise augmentation", json_schema_extra=unit("Å")
+        default=0.005, gt=0, description="control: displacements of noise augmentation", json_schema_extra=unit("Å")
     )
     ablate: bool = Field(default=False, description="also train without each of the tasks")
     features: bool = Field(default=False, description="also measure how far features shift (needs scikit-learn)")

@@ -50,7 +50,7 @@ class Arm:
 
 def train_arm(
     name: str, seed: int, make: Callable[[int], Potential], frames: FrameSet, validation: FrameSet,
-    settings: TrainSettings, options: TaipOptions, *, folder: Path, noise_sigma: float = 0.02,
+    settings: TrainSettings, options: TaipOptions, *, folder: Path, noise_sigma: float = 0.005,
     sink: EventSink = ignore, control: Control = always_run,
 ) -> Arm | None:  # fmt: skip
     """Train one arm, or go on where its folder stands.

@@ -62,7 +62,7 @@ class Study:
     adaptation: AdaptSettings = field(default_factory=AdaptSettings)
     rates: tuple[float, ...] = RATES
     seeds: tuple[int, ...] = (0, 1, 2)
-    noise_sigma: float = 0.02
+    noise_sigma: float = 0.005
     ablate: bool = False
     features: bool = False
     repeats: int = 3
