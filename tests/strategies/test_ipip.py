@@ -373,6 +373,29 @@ def test_all_arms_spend_as_many_gradient_steps_and_the_teacher_is_named_apart():
         equal_steps([plans[0], plan("scratch", dataclasses.replace(TINY, finetune_steps=7), 0)])
 
 
+def test_labels_that_only_rank_new_frames_are_in_the_budget():
+    """Where no run fails, every twentieth stored frame of each is labelled to find out where to go."""
+    sampling = dataclasses.replace(SAMPLING, starts=4, steps=150, stride=3)
+    settings = dataclasses.replace(TINY, iterations=1, sampling=sampling)
+    loop = plan("ipip", settings, 0)
+    stored = [run_of(k, dft(50, k), None) for k in range(4)]
+
+    def label(some: FrameSet) -> FrameSet:
+        return some.with_labels(energy=np.zeros(len(some)), forces=np.zeros(some.positions.shape))
+
+    pool, said = choose(stored, 20, label, LIMITS, 50.0, student=0, iteration=1)
+    assert pool is not None
+    assert (said["chosen"], said["probed"]) == (20, 8)
+    spent = loop.spent({"pool_0": {"spent": {"teacher_labels": 200}},
+                        "choose_1": {"spent": {"teacher_labels": said["labelled"] + said["probed"]}}})  # fmt: skip
+    assert spent.teacher_labels == loop.budget.teacher_labels == 228
+    # Frames that are taken at random need no ranking.
+    assert plan("no_unstable", settings, 0).budget.teacher_labels == 220
+    # With runs of few frames the first of each is enough.
+    few = dataclasses.replace(settings, sampling=dataclasses.replace(sampling, steps=12))
+    assert plan("ipip", few, 0).budget.teacher_labels == 16 + forgotten(16, 0.1) + 4
+
+
 def test_seeds_share_the_first_pool_and_arms_too():
     keys = {plan(arm, TINY, seed).key("pool_0") for arm in ("ipip", "one_shot", "n2n") for seed in (0, 1)}
     assert len(keys) == 1

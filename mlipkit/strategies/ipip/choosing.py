@@ -16,12 +16,10 @@ import numpy as np
 
 from mlipkit.data import FrameSet
 from mlipkit.strategies.ipip.instability import largest_forces, too_close
-from mlipkit.strategies.ipip.pools import TEACHER, Pool
+from mlipkit.strategies.ipip.pools import TEACHER, Pool, probe
 from mlipkit.strategies.ipip.sampling import Run
 from mlipkit.strategies.ipip.settings import Instability
 
-PROBE = 20
-"""Every so many frames one is probed: 5 %."""
 Label = Callable[[FrameSet], FrameSet]
 
 
@@ -71,14 +69,14 @@ def by_difference(runs: Sequence[Run], label: Label) -> tuple[list[Candidate], i
     scored: list[tuple[float, int, int, int]] = []
     probed = 0
     for k, run in enumerate(runs):
-        rows = np.arange(PROBE // 2 if len(run.stored) > PROBE // 2 else 0, len(run.stored), PROBE)
+        rows = probe(len(run.stored))
         if not len(rows):
             continue
-        probe = run.stored.select(rows)
-        taught = label(probe)
+        some = run.stored.select(rows)
+        taught = label(some)
         probed += len(rows)
-        apart = np.abs(np.asarray(taught.forces) - np.asarray(probe.forces)).mean(1)
-        worst = np.add.reduceat(apart, probe.offsets[:-1]) / probe.n_atoms
+        apart = np.abs(np.asarray(taught.forces) - np.asarray(some.forces)).mean(1)
+        worst = np.add.reduceat(apart, some.offsets[:-1]) / some.n_atoms
         # What the teacher cannot label is no reason to go there.
         worst = np.where(np.isfinite(worst), worst, -1.0)
         for row in range(len(run.stored)):

@@ -33,7 +33,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from mlipkit.errors import SpecError, nearest
-from mlipkit.strategies.ipip.pools import forgotten
+from mlipkit.strategies.ipip.pools import forgotten, probe
 from mlipkit.strategies.ipip.settings import Settings
 from mlipkit.strategies.workflows.plan import UNTOUCHED, Plan, Stage
 
@@ -50,7 +50,8 @@ class Budget:
 
     Attributes:
         steps: gradient steps of all trainings.
-        teacher_labels: frames that the teacher labels, those of its own MD included.
+        teacher_labels: frames that the teacher labels, those of its own MD and those that only rank new frames
+            included; planned as if no run failed. What it labels and a limit then drops comes on top.
         teacher_md, student_md: MD steps times runs.
     """
 
@@ -103,7 +104,14 @@ class LoopPlan(Plan):
                 spent["steps"] += stage.options["steps"]
             elif stage.does in ("pool", "choose"):
                 spent["teacher_labels"] += stage.options["count"]
+                if stage.options.get("prefer_unstable") and stage.options["count"]:
+                    spent["teacher_labels"] += self._probed(self[stage.inputs["runs"][0]])
         return Budget(**spent)
+
+    def _probed(self, md: Stage) -> int:
+        """Frames that are labelled to rank those of simulations of which none fails."""
+        stored = md.options["steps"] // md.options["stride"]
+        return self.frames_of(md.inputs["starts"][0]) * len(probe(stored))
 
     def spent(self, records: Mapping[str, Mapping[str, Any]]) -> Budget:
         spent = dict.fromkeys(("steps", "teacher_labels", "teacher_md", "student_md"), 0)

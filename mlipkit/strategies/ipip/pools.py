@@ -28,6 +28,8 @@ from mlipkit.errors import DataError, check_choice
 DFT: Final = -2
 TEACHER: Final = -1
 """Labellers that are no student; student k is k."""
+PROBE: Final = 20
+"""Of so many stored frames of a run one is labelled to rank the others."""
 ORIGINS: Final = ("dft", "teacher_md", "student_md")
 """Who made a frame; the code is its place here."""
 COLUMNS: Final = {
@@ -203,6 +205,11 @@ class Pool:
 def forgotten(n: int, share: float) -> int:
     """Frames that are forgotten of `n`: their share, rounded half up."""
     return int(np.floor(share * n + 0.5))
+
+
+def probe(n: int) -> np.ndarray:
+    """Rows of a run of `n` stored frames that the teacher labels to find where student and teacher differ: 5 %."""
+    return np.arange(PROBE // 2 if n > PROBE // 2 else 0, n, PROBE)
 
 
 def atom_rows(frames: FrameSet, rows: Sequence[int] | np.ndarray) -> np.ndarray:
