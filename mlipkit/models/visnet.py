@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from mlipkit.errors import ModelError
-from mlipkit.models.bases import cosine_cutoff, linear, polar
+from mlipkit.models.bases import cosine_cutoff, exponential, linear, polar
 from mlipkit.models.encoder import N_TYPES, Encoder, Features
 from mlipkit.ops import Edges, gather, message
 from mlipkit.ops.attend import Arcs, attend
@@ -21,7 +21,7 @@ def exp_normal(d: Tensor, cutoff: float, n: int) -> Tensor:
     start = math.exp(-cutoff)
     centres = torch.linspace(start, 1.0, n, dtype=d.dtype, device=d.device)
     beta = (2.0 / n * (1.0 - start)) ** -2
-    return torch.exp((torch.exp(d * (-5.0 / cutoff)).unsqueeze(-1) - centres).square() * -beta)
+    return exponential((torch.exp(d * (-5.0 / cutoff)).unsqueeze(-1) - centres).square(), -beta)
 
 
 def harmonics(unit: Tensor, lmax: int) -> Tensor:
