@@ -224,17 +224,24 @@ def _decide(lower: float, upper: float, effect: float, n_seeds: int) -> tuple[An
     return ("does not", "no gain") if lower > 1 - effect else ("undecided", "wide")
 
 
+def three_digits(value: float) -> str:
+    """A ratio as sentences print it: 1.00 and not 1, which would read as a count."""
+    # The alternate form keeps zeros at the end, and a point behind whole numbers too.
+    return f"{value:#.3g}".removesuffix(".")
+
+
 def _sentence(
     answer: Answer, reason: str, quantity: str, ratio: float, ends: tuple[float, float], who: tuple[str, str],
     effect: float, confidence: float, counts: tuple[int, int],
 ) -> str:  # fmt: skip
     (lower, upper), (best, binding) = ends, who
     held = (
-        f"{confidence:.0%} interval {lower:.3g} to {upper:.3g}, half-width {(upper - lower) / 2:.3g}; "
+        f"{confidence:.0%} interval {three_digits(lower)} to {three_digits(upper)}, "
+        f"half-width {three_digits((upper - lower) / 2)}; "
         f"{counts[0]} seed{'s' if counts[0] != 1 else ''}, {counts[1]} frames"
     )
     start = {"works": "Works", "does not": "Does not work", "undecided": "Undecided"}[answer]
-    subject = f"{quantity} is {ratio:.3g} times that of the best control ({best})"
+    subject = f"{quantity} is {three_digits(ratio)} times that of the best control ({best})"
     text = f"{start}: {subject}; {held}"
     if reason == "worse":
         text += "; a control does better"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlipkit.analysis.bootstrap import Design, Level, bootstrap
-from mlipkit.analysis.cures import CureVerdict, Errors, judge_cure
+from mlipkit.analysis.cures import CureVerdict, Errors, judge_cure, three_digits
 from mlipkit.errors import DataError
 
 FRAMES = 20
@@ -249,3 +249,26 @@ def test_an_arm_that_lacks_a_frame_has_an_interval_all_the_same():
     assert verdict.lower < verdict.ratio < verdict.upper
     whole = judge_cure(cure, {"untouched": Errors.table(rng.uniform(0.9, 1.1, (3, 3)), frames=["a", "b", "c"])})
     assert verdict.half_width > whole.half_width / 2
+
+
+@pytest.mark.parametrize(
+    ("value", "said"),
+    [
+        (1.0, "1.00"),
+        (0.99996, "1.00"),
+        (0.9954, "0.995"),
+        (1.2, "1.20"),
+        (12.0, "12.0"),
+        (99.97, "100"),
+        (123.4, "123"),
+        (0.1, "0.100"),
+    ],
+)
+def test_ratios_keep_their_digits(value: float, said: str) -> None:
+    assert three_digits(value) == said
+
+
+def test_a_sentence_tells_a_ratio_of_one_from_a_rounded_number() -> None:
+    arms = study(np.random.default_rng(2), 5, [1.0], spread=0.005)
+    assert "error is 1.00 times that of the best control" in judged([arms[0], arms[0]]).sentence
+    assert "95% interval 1.00 to 1.00" in judged([arms[0], arms[0]]).sentence

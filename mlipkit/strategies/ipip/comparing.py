@@ -269,6 +269,8 @@ def _stability(arms: Mapping[str, Sequence[Evaluated]]) -> dict[str, dict[str, A
 
 def _sentence(arms: Mapping[str, Any], verdicts: Mapping[tuple[str, str], CureVerdict]) -> str:
     """The verdict first: against the best control; then what was seen of the parts of the loop."""
+    from mlipkit.analysis.cures import three_digits
+
     verdict = verdicts.get(("controls", "forces"))
     if verdict is None:
         missing = "the loop (ipip)" if LOOP not in arms else "a control, such as scratch or one_shot"
@@ -278,7 +280,8 @@ def _sentence(arms: Mapping[str, Any], verdicts: Mapping[tuple[str, str], CureVe
     if parts:
         said = {"works": "earns its keep", "does not": "does not", "undecided": "is undecided"}
         each = (
-            f"{arm.removeprefix('no_').replace('_', ' ')} {said[one.answer]} ({one.ratio:.3g})" for arm, one in parts
+            f"{arm.removeprefix('no_').replace('_', ' ')} {said[one.answer]} ({three_digits(one.ratio)})"
+            for arm, one in parts
         )
         text += f" Of its parts: {', '.join(each)}."
     return text
