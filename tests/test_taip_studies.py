@@ -7,6 +7,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
+
+from mlipkit.runs.building_taip import as_training
+from mlipkit.runs.building_train import settings_of
+from mlipkit.training.optimise import LearningRate
 
 STUDIES = Path(__file__).resolve().parents[1] / "benchmarks" / "studies"
 
@@ -16,7 +21,7 @@ def script(monkeypatch: pytest.MonkeyPatch):
     """A study's script as a module."""
     monkeypatch.syspath_prepend(str(STUDIES))
     monkeypatch.syspath_prepend(str(STUDIES.parent))
-    known = ("taip_survival", "taip_profiles", "records")
+    known = ("taip", "taip_survival", "taip_profiles", "taip_page", "pages", "records")
 
     def load(name: str):
         for one in known:
@@ -97,3 +102,36 @@ def test_a_barrier_is_read_where_the_labels_have_it(script):
     assert other["profile_error"] == pytest.approx(1e3 * (0.1 + 0.25) / 5)
     each = script("taip_profiles").over_seeds([same, other])
     assert each["barrier"] == {"mean": 450.0, "lowest": 400.0, "highest": 500.0}
+
+
+def test_the_trial_halves_its_rate_as_often_as_published(script, monkeypatch):
+    monkeypatch.setenv("MLIPKIT_DATA", "/data")
+    study = script("taip")
+    found = {}
+    for plan in ("taip_trial.yaml", "taip_paper.yaml"):
+        specs = study.specifications(yaml.safe_load((STUDIES / plan).read_text()), plan)
+        assert {"d_ethanol:schnet", "d_ethanol:painn"} <= set(specs)
+        for encoder in ("schnet", "painn"):
+            spec = specs[f"d_ethanol:{encoder}"]
+            train = round(1000 * (1 - spec.split.validation - spec.split.test))
+            rate = LearningRate(settings_of(as_training(spec)), -(-train // spec.batch_size))
+            steps = rate.planned
+            found[plan, encoder] = [
+                rate.rate(0),
+                rate.rate(steps - 1),
+                spec.model.features,
+                spec.model.layers,
+                spec.model.cutoff,
+            ]
+            assert spec.split == specs["d_ethanol:painn"].split
+            if plan == "taip_trial.yaml":
+                assert steps == 30000
+                assert 1e-6 in spec.adaptation.rates, "published for MD17"
+    each = list(found.values())
+    assert all(one == each[0] for one in each)
+    assert each[0][1] == pytest.approx(1e-4 / 2**6)
+
+
+def test_results_of_a_plan_carry_its_name(script):
+    study = script("taip")
+    assert [study.recorded(plan) for plan in ("taip_small.yaml", "taip_trial.yaml")] == ["taip", "taip_trial"]

@@ -4,11 +4,13 @@
     python benchmarks/studies/taip.py --only a_acac:schnet   # one of them
     python benchmarks/studies/taip.py --dry-run              # their specifications; starts nothing
     python benchmarks/studies/taip.py --table                # table and verdicts of what is finished
+    python benchmarks/studies/taip.py --plan taip_trial.yaml # the published setting on ethanol, fewer steps
     python benchmarks/studies/taip.py --plan taip_paper.yaml # the published size, for a GPU
 
 Every case is one specification of kind "taip", as `mlipkit run` takes it. It can be killed at any moment and called
-again: everything lies under ``build/studies/taip_small`` and goes on where it stands. MLIPKIT_DATA names the folder of
-data sets. One line per case, encoder, arm and seed goes to `results/taip.jsonl`, verdicts to `results/taip.json`.
+again: everything lies under ``build/studies/PLAN`` and goes on where it stands. MLIPKIT_DATA names the folder of data
+sets. One line per case, encoder, arm and seed goes to `results/taip.jsonl`, verdicts to `results/taip.json`; those of
+another plan to files of its name (`results/taip_trial.json`).
 """
 
 from __future__ import annotations
@@ -54,8 +56,14 @@ def specifications(study: dict[str, Any], plan: str) -> dict[str, mk.TaipSpec]:
     return found
 
 
-def run(key: str, spec: mk.TaipSpec, root: Path) -> None:
-    """Let one go on to its end, in this process; keep its lines."""
+def recorded(plan: str) -> str:
+    """Name of the results of a plan."""
+    name = Path(plan).stem
+    return "taip" if name == "taip_small" else name
+
+
+def run(key: str, spec: mk.TaipSpec, root: Path, name: str) -> None:
+    """Let one go on to its end, in this process; keep its lines under a name."""
     from mlipkit.runs.build import execute
 
     folder = root / spec.name
@@ -73,7 +81,7 @@ def run(key: str, spec: mk.TaipSpec, root: Path) -> None:
         assert one is not None
         for test, columns in one.errors.items():
             for column, quantities in columns.items():
-                keep("taip", {
+                keep(name, {
                     "case": key.partition(":")[0], "encoder": spec.model.encoder, "arm": column, "seed": seed,
                     "test": test, "n": len(one.uids[test]), "rate": one.rate,
                     **{f"{name}_mae": float(values.mean()) for name, values in quantities.items()},
@@ -112,8 +120,7 @@ def main() -> None:
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
-    name = Path(given.plan).stem
-    root = HERE.parents[1] / "build" / "studies" / name
+    name, root = recorded(given.plan), HERE.parents[1] / "build" / "studies" / Path(given.plan).stem
     specs = specifications(yaml.safe_load((HERE / given.plan).read_text()), given.plan)
     if given.dry_run:
         print(*(spec.to_yaml() for spec in specs.values()), sep="---\n")
@@ -121,8 +128,8 @@ def main() -> None:
     chosen = specs if given.only is None else {key: specs[key] for key in given.only.split(",")}
     if not given.table:
         for key, spec in chosen.items():
-            run(key, spec, root)
-    table(specs, root, "taip" if name == "taip_small" else name)
+            run(key, spec, root, name)
+    table(specs, root, name)
 
 
 if __name__ == "__main__":
