@@ -89,11 +89,11 @@ def products(encoder: str, features: int, layers: int) -> None:
     made = potential(encoder, features, layers, "ethanol_300K")
     adapter, cache = Adapter(made, AdaptSettings(1e-5)), NeighbourCache(frames, made.cutoff)
     graph = collate(frames, range(size), cache)[0]
-    stack = Stacked(made, size, len(frames[0]))
+    stack = Stacked(made, graph)
     parts = {
-        "plain": lambda: made(graph), "losses": lambda: adapter.losses(graph, range(size), stack.encode),
+        "plain": lambda: made(graph), "losses": lambda: adapter.losses(graph, range(size), stack),
         "adapted": lambda: adapter.predict_each(graph, range(size)),
-        "prediction": lambda: Stacked(made, size, len(frames[0])).predict(graph),
+        "prediction": lambda: Stacked(made, graph).predict(graph),
     }  # fmt: skip
     counted = {}
     for name, work in parts.items():

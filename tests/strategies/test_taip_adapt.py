@@ -324,9 +324,9 @@ def test_the_gradient_of_a_structure_is_what_it_leaves_behind(name):
     graph, _ = batch(potential, ethanol(3))
     adapter = Adapter(potential, AdaptSettings(RATE, "sgd"))
     for weights in (None, "own"):
-        stack = Stacked(potential, 3, 9)
+        stack = Stacked(potential, graph)
         if weights == "own":
-            stack = Stacked(potential, 3, 9, stack.flat.expand(3, -1).clone())
+            stack = Stacked(potential, graph, stack.flat.expand(3, -1).clone())
         start = stack.flat.clone()
         adapter.move_each(stack, graph, [5, 6, 7])
         for index in range(3):
@@ -341,7 +341,7 @@ def test_steps_without_compiled_loops_are_the_same(monkeypatch):
     graph, _ = batch(potential, ethanol(3))
     for direction in ("gradient", "random"):
         adapter = Adapter(potential, AdaptSettings(RATE, direction=direction))
-        loops, plain = Stacked(potential, 3, 9), Stacked(potential, 3, 9)
+        loops, plain = Stacked(potential, graph), Stacked(potential, graph)
         seen, _ = adapter.move_each(loops, graph, [5, 6, 7], threshold=5.0)
         found = loops.flat.clone()
         with monkeypatch.context() as patch:
@@ -352,16 +352,47 @@ def test_steps_without_compiled_loops_are_the_same(monkeypatch):
         assert torch.allclose(seen.gradient, again.gradient)
 
 
-def test_potentials_whose_edges_come_in_another_order_adapt_one_by_one():
+@pytest.mark.parametrize("name", SMALL)
+def test_cells_at_once_are_one_after_the_other(name, monkeypatch):
+    """Cells with different numbers of edges; uses of a weight side by side and apart; and own weights to begin with."""
+    frames = samples.load("water_liquid").select([0, 70, 140])
+    potential = toy(name, periodic=True)
+    graph, _ = batch(potential, frames)
+    assert len(set(torch.bincount(graph.system[graph.edge_index[1]]).tolist())) == 3
+    assert stackable(graph, potential)
+    adapter, steps = Adapter(potential, AdaptSettings(RATE)), Adapter(potential, AdaptSettings(RATE, "sgd"))
+    ones = [batch(potential, frames, [index])[0] for index in range(3)]
+    for room in (1 << 40, 0):
+        monkeypatch.setattr("mlipkit.strategies.taip.own_steps.APART", room)
+        together, found = adapter.predict_each(graph, [11, 12, 13])
+        for index in range(3):
+            one, seen = adapter.predict(ones[index], [11 + index])
+            rows = slice(96 * index, 96 * index + 96)
+            assert torch.allclose(together.forces[rows], one.forces, rtol=0, atol=1e-5)
+            assert together.energy[index].item() == pytest.approx(one.energy.item(), abs=1e-5)
+            assert found.total[index].item() == pytest.approx(seen.total.item(), rel=1e-6)
+        assert (together.forces - potential(graph).forces).abs().max() > RATE
+
+        stack = Stacked(potential, graph, Stacked(potential, graph).flat.expand(3, -1).clone())
+        start = stack.flat.clone()
+        steps.move_each(stack, graph, [5, 6, 7])
+        for index in range(3):
+            slopes, _ = steps.gradient(ones[index], [5 + index])
+            one = torch.cat([slope.flatten() for slope in slopes])
+            moved = stack.flat[index] - start[index]
+            assert torch.allclose(moved, -RATE * one, rtol=0, atol=1e-12 + 1e-9 * RATE * float(one.abs().max()))
+
+
+def test_potentials_whose_edges_are_not_all_pairs_in_order():
     torch.manual_seed(0)
     encoder = build_encoder("visnet", **SMALL["visnet"], self_loops=True)
     looped = attach(
         Potential(encoder, atomic_energies=fit_atomic_energies(ethanol())), TaipOptions(), periodic=False
     ).double()
     kept = toy("schnet", TaipOptions(edges="kept"))
-    for potential in (looped, kept):
+    for potential, at_once in ((looped, False), (kept, True)):
         graph, _ = batch(potential, ethanol(2))
-        assert not stackable(graph, potential)
+        assert stackable(graph, potential) is at_once
         both = predict_adapted(potential, ethanol(2), AdaptSettings(RATE))
         alone = predict_adapted(potential, ethanol(2).select([1]), AdaptSettings(RATE))
         assert np.allclose(np.asarray(both.frames.forces)[9:], alone.frames.forces, atol=1e-8)

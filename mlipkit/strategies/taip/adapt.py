@@ -33,7 +33,7 @@ from mlipkit.strategies.taip.draws import draw
 from mlipkit.strategies.taip.options import TASKS, heads_of
 from mlipkit.strategies.taip.own_steps import Rule, step_of
 from mlipkit.strategies.taip.stacked import Stacked
-from mlipkit.strategies.taip.tasks import Encode, TaskLosses, losses
+from mlipkit.strategies.taip.tasks import TaskLosses, losses
 from mlipkit.strategies.taip.term import TOGETHER
 
 Optimiser = Literal["sgd", "adam_fresh", "adam_kept"]
@@ -152,12 +152,13 @@ class Adapter:
             [torch.zeros_like(p) if g is None else g for g, p in zip(slopes, self.parameters, strict=True)]
         ), found
 
-    def losses(self, graph: Graph, keys: Sequence[int], encode: Encode | None = None) -> TaskLosses:
-        """The losses of structures with the present weights; keys as in `draws.draw`."""
+    def losses(self, graph: Graph, keys: Sequence[int], stack: Stacked | None = None) -> TaskLosses:
+        """The losses of structures with the present weights, or those of the stack; keys as in `draws.draw`."""
         drawn = draw(self.heads, graph.n_atoms.tolist(), self.settings.seed, keys)
         return losses(
             self.potential, self.heads, graph, drawn.to(graph.positions.device, self.potential.dtype), self.tasks,
-            encode=encode, together=len(graph.numbers) <= TOGETHER,
+            encode=None if stack is None else stack.encode, together=len(graph.numbers) <= TOGETHER,
+            search=stack is None or not stack.all_pairs,
         )  # fmt: skip
 
     def step(self, slopes: Sequence[Tensor], key: int) -> list[Tensor]:
@@ -277,7 +278,7 @@ class Adapter:
         Raises:
             SpecError: moments are kept from structure to structure.
         """
-        stack = Stacked(self.potential, graph.n_systems, int(graph.n_atoms[0]))
+        stack = Stacked(self.potential, graph)
         found, _ = self.move_each(stack, graph, keys)
         return self.predict_stack(stack, graph), found
 
@@ -300,7 +301,7 @@ class Adapter:
             raise SpecError("goes from structure to structure, one at a time", where="optimiser", found="adam_kept")
         zero = torch.zeros(graph.n_systems, dtype=torch.float64, device=graph.positions.device)
         with self._asking():
-            given = self.losses(graph, keys, stack.encode)
+            given = self.losses(graph, keys, stack)
             total = given.total(self.settings.weights)
             moving = torch.ones_like(zero) if threshold is None else (total.detach() > threshold).double()
             if not moving.any():

@@ -137,7 +137,8 @@ class AdaptedForces(PotentialForces):
             return found
         graph = self.graph(state)
         keys = [state.step * MEMBERS + member for member in self.members]
-        if stackable(graph, self.adapter.potential) and how.settings.optimiser != "adam_kept":
+        at_once = stackable(graph, self.adapter.potential) and not self.stress
+        if at_once and how.settings.optimiser != "adam_kept":
             energy, forces, stress = self._at_once(graph, keys, state.step)
         else:
             energy, forces, stress = self._one_by_one(graph, keys, state.step)
@@ -206,7 +207,7 @@ class AdaptedForces(PotentialForces):
     def _at_once(self, graph: Graph, keys: Sequence[int], step: int) -> tuple[Tensor, Tensor, None]:
         how, adapter = self.adaptation, self.adapter
         flat = None if self._fresh(step) else self._flat
-        stack = Stacked(self.potential, graph.n_systems, int(graph.n_atoms[0]), flat)  # type: ignore[arg-type]
+        stack = Stacked(self.potential, graph, flat)  # type: ignore[arg-type]
         found, moved = None, np.zeros(graph.n_systems)
         if how.strategy == "threshold":
             found, moved = adapter.move_each(stack, graph, keys, how.threshold)

@@ -14,10 +14,11 @@ from mlipkit.data import FrameSet, NeighbourCache, collate
 from mlipkit.data.graph import Graph, batches_by_size
 from mlipkit.models import Potential, Prediction
 from mlipkit.strategies.taip.adapt import Adapter, AdaptSettings, Found
-from mlipkit.strategies.taip.stacked import LARGEST, stackable, takes_all_pairs
+from mlipkit.strategies.taip.draws import parts
+from mlipkit.strategies.taip.stacked import comes_by_structure, stackable
 
-AT_ONCE = 32
-"""Molecules that are adapted together, each with its own weights."""
+AT_ONCE, ATOMS = 32, 1024
+"""Structures that are adapted together, each with its own weights, and their atoms, at most."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,12 +55,10 @@ def predict_adapted(potential: Potential, frames: FrameSet, settings: AdaptSetti
     """
     adapter, keys = Adapter(potential, settings), keys_of(frames)
     potential.check_elements(list(frames.elements))
-    cache = NeighbourCache(frames, potential.cutoff, max_bytes=0)
     n, offsets = len(frames), frames.offsets.tolist()
     energy, forces = np.empty(n), np.empty((offsets[-1], 3))
     kept: dict[str, np.ndarray] = {}
-    for rows in _batches(frames, settings, takes_all_pairs(potential)):
-        graph = collate(frames, rows, cache, torch.float64)[0].to(device=potential.device)
+    for rows, graph in _graphs(potential, frames, settings):
         chosen = [keys[row] for row in rows]
         if settings.together == 1 and stackable(graph, potential):
             prediction, found = adapter.predict_each(graph, chosen)
@@ -80,21 +79,27 @@ def predict_adapted(potential: Potential, frames: FrameSet, settings: AdaptSetti
     )  # fmt: skip
 
 
-def _batches(frames: FrameSet, settings: AdaptSettings, stacks: bool) -> Iterator[np.ndarray]:
-    everything = np.arange(len(frames))
-    if settings.optimiser == "adam_kept" or settings.together > 1:
+def _graphs(potential: Potential, frames: FrameSet, settings: AdaptSettings) -> Iterator[tuple[np.ndarray, Graph]]:
+    """Rows that share a step or are adapted at once, and their graph."""
+    cache = NeighbourCache(frames, potential.cutoff, max_bytes=0)
+    apart = settings.together == 1 and settings.optimiser != "adam_kept"
+    for rows in _batches(frames, settings, apart and comes_by_structure(potential)):
+        graph = collate(frames, rows, cache, torch.float64)[0].to(device=potential.device)
+        if not apart or stackable(graph, potential):
+            yield rows, graph
+        else:
+            yield from ((rows[index : index + 1], one) for index, one in enumerate(parts(graph)))
+
+
+def _batches(frames: FrameSet, settings: AdaptSettings, at_once: bool) -> Iterator[np.ndarray]:
+    if not at_once:
         for start in range(0, len(frames), settings.together):
-            yield everything[start : start + settings.together]
+            yield np.arange(start, min(start + settings.together, len(frames)))
         return
-    periodic, sizes = np.asarray(frames.pbc).any(1), np.asarray(frames.n_atoms)
-    largest = LARGEST if stacks else 0
+    sizes = np.asarray(frames.n_atoms)
     for size in np.unique(sizes):
-        alike = np.flatnonzero((sizes == size) & ~periodic)
-        yield from (
-            (alike[start : start + AT_ONCE] for start in range(0, len(alike), AT_ONCE)) if size <= largest else ()
-        )
-    for row in np.flatnonzero(periodic | (sizes > largest)):
-        yield np.array([row])
+        alike, many = np.flatnonzero(sizes == size), max(1, min(AT_ONCE, ATOMS // int(size)))
+        yield from (alike[start : start + many] for start in range(0, len(alike), many))
 
 
 def _columns(graph: Graph, prediction: Prediction, found: Found) -> dict[str, Tensor]:

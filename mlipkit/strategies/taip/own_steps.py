@@ -1,7 +1,7 @@
 """Steps in the weights of every structure, from what a backward pass of all kept of each.
 
-Rows of all uses of a weight are laid side by side: its gradient is then one product per structure. Gradients of all are
-never there at once: those of a few are made, and their step is taken while they are in the cache.
+Rows of all uses of a weight, where they are few, are laid side by side: its gradient is then one product per structure.
+Gradients of all are never there at once: those of a few are made, and their step is taken while they are in the cache.
 """
 
 from __future__ import annotations
@@ -40,6 +40,10 @@ class Rule:
 
 AT_A_TIME = 1 << 20
 """Numbers of gradients that are made before their steps are taken: what a core's cache holds."""
+
+
+APART = 1 << 19
+"""Numbers of rows of a weight's uses above which laying them side by side costs more than a product of each."""
 
 
 @torch.no_grad()
@@ -83,54 +87,64 @@ def step_of(
 
 
 class _Product(NamedTuple):
-    """`left ⊗ right` [S,I,J] of left [S,k,I] (None: the sum of right) and right [S,k,J], and where it belongs."""
+    """Sum over uses of `left ⊗ right` [S,I,J] of left [S,k,I] (None: the sum of right) and right [S,k,J], and where it
+    belongs."""
 
-    left: Tensor | None
-    right: Tensor
+    lefts: Sequence[Tensor | None]
+    rights: Sequence[Tensor]
     parameter: int
     offset: int
     strides: tuple[int, int]
 
     @property
     def size(self) -> int:
-        return self.right.shape[2] * (1 if self.left is None else self.left.shape[2])
+        left = self.lefts[0]
+        return self.rights[0].shape[2] * (1 if left is None else left.shape[2])
 
     def into(self, slopes: Tensor, rows: slice) -> None:
         """The structures `rows`, into the slopes of the parameter [rows, size]."""
-        right, left = self.right[rows], None if self.left is None else self.left[rows].mT
-        shape = (len(slopes), 1 if left is None else left.shape[1], right.shape[2])
+        shape = (len(slopes), 1 if self.lefts[0] is None else self.lefts[0].shape[2], self.rights[0].shape[2])
         where = slopes.as_strided(shape, (slopes.shape[1], *self.strides), slopes.storage_offset() + self.offset)
-        if left is None:
-            torch.sum(right, 1, keepdim=True, out=where)
-        elif where.is_contiguous():
-            torch.bmm(left, right, out=where)
-        else:
-            where.copy_(torch.bmm(left, right))
+        straight = where.is_contiguous() or self.lefts[0] is None
+        total = where if straight else slopes.new_empty(shape)
+        for number, (left, right) in enumerate(zip(self.lefts, self.rights, strict=True)):
+            if left is None:
+                part = right[rows].sum(1, keepdim=True)
+                total.add_(part) if number else total.copy_(part)
+            elif number:
+                total.baddbmm_(left[rows].mT, right[rows])
+            else:
+                torch.bmm(left[rows].mT, right[rows], out=total)
+        if not straight:
+            where.copy_(total)
 
 
 def _products(kept: Sequence[Kept], n_systems: int, ends: np.ndarray) -> list[_Product]:
-    """Rows of all uses of a weight side by side."""
+    """Products of all uses of a weight; where they are small, as one."""
     uses: dict[Any, list[Kept]] = {}
     for one in kept:
         uses.setdefault((one.kind, tuple(_even(one.place)), one.place.shape[1]), []).append(one)
     found = []
     for (kind, spans, _), parts in uses.items():
-        right = torch.cat([row for one in parts for row in _by_structure(one.right, one.versions, n_systems)], 1)
-        left = None
+        rights = [row for one in parts for row in _by_structure(one.right, one.versions, n_systems)]
+        apart = sum(map(Tensor.numel, rights)) > APART
+        rights = rights if apart else [torch.cat(rights, 1)]
+        lefts: list[Tensor | None] = [None] * len(rights)
         if kind != SUM:
-            lefts = (
-                (functional.one_hot(one.left, len(one.place)).to(right) if kind == TABLE else one.left, one)  # type: ignore[arg-type]
+            given = (
+                (functional.one_hot(one.left, len(one.place)).to(rights[0]) if kind == TABLE else one.left, one)  # type: ignore[arg-type]
                 for one in parts
             )
-            left = torch.cat([row for rows, one in lefts for row in _by_structure(rows, one.versions, n_systems)], 1)  # type: ignore[arg-type]
+            rows = [row for values, one in given for row in _by_structure(values, one.versions, n_systems)]  # type: ignore[arg-type]
+            lefts = [*rows] if apart else [torch.cat(rows, 1)]
         for first, last, offset, (down, across) in spans:
             parameter = int(np.searchsorted(ends, offset, side="right")) - 1
             offset -= int(ends[parameter])
-            part = None if left is None else left[..., first:last]
-            if part is not None and across > down:
-                found.append(_Product(right, part, parameter, offset, (across, down)))
+            cut = [None if left is None else left[..., first:last] for left in lefts]
+            if kind != SUM and across > down:
+                found.append(_Product(rights, cut, parameter, offset, (across, down)))  # type: ignore[arg-type]
             else:
-                found.append(_Product(part, right, parameter, offset, (down, across)))
+                found.append(_Product(cut, rights, parameter, offset, (down, across)))
     return found
 
 

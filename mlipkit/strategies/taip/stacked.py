@@ -1,7 +1,8 @@
-"""Molecules of equal size, all adapted at once: gradients of each, and an encoder with other weights for every one.
+"""Structures of equal size, all adapted at once: gradients of each, and an encoder with other weights for every one.
 
-Every pair of atoms is an edge, so that the list is the same for all structures and never searched for; those beyond the
-cutoff change nothing. As long as all have the same weights, their products are those of one batch.
+Rows of a structure have to be as many as those of every other. In small molecules every pair of atoms is an edge, so
+that the list is the same for all and never searched for; lists of other structures are filled up to the longest. Edges
+beyond the cutoff change nothing. As long as all have the same weights, their products are those of one batch.
 """
 
 from __future__ import annotations
@@ -23,27 +24,33 @@ from mlipkit.strategies.taip.own_weights import OwnWeights
 from mlipkit.strategies.taip.per_structure import Tape, taped
 
 LARGEST = 32
-"""Atoms of a molecule up to which this pays: all pairs are made, and the loops over one structure cost little more."""
+"""Atoms of a molecule up to which all its pairs are edges."""
+EDGES = 8000
+"""Of a structure, up to which this pays: with more, the loops over one cost little beside its products."""
 
 
 def stackable(graph: Graph, potential: Potential) -> bool:
-    """Whether its structures are molecules of one size, small enough, and the potential takes all their pairs."""
+    """Whether its structures are of one size and small enough, and the potential's edges come by structure."""
     n_atoms = graph.n_atoms
     return (
         len(n_atoms) > 1
-        and takes_all_pairs(potential)
-        and 1 < int(n_atoms[0]) <= LARGEST
+        and comes_by_structure(potential)
+        and int(n_atoms[0]) > 1
         and bool((n_atoms == n_atoms[0]).all())
-        and not bool(graph.pbc.any())
+        and graph.edge_index.shape[1] <= EDGES * len(n_atoms)
     )
 
 
-def takes_all_pairs(potential: Potential) -> bool:
-    """Whether all pairs of a molecule may be its edges."""
+def comes_by_structure(potential: Potential) -> bool:
+    """Whether nothing is put behind the edges of all structures, as an atom that is its own neighbour is."""
+    return not getattr(potential.encoder, "self_loops", False)
+
+
+def takes_all_pairs(graph: Graph, potential: Potential) -> bool:
+    """Whether all pairs of its molecules may be their edges."""
     noise = dict(potential.auxiliary.items()).get(NOISE)
     kept = isinstance(noise, NoiseHead) and noise.edges == "kept"  # those of the clean structure are fewer
-    # An atom as its own neighbour comes behind all pairs, not by structure.
-    return not kept and not getattr(potential.encoder, "self_loops", False)
+    return not kept and int(graph.n_atoms[0]) <= LARGEST and not bool(graph.pbc.any())
 
 
 class Stacked:
@@ -51,21 +58,24 @@ class Stacked:
 
     Args:
         potential: gives architecture, and the weights that all begin with.
+        graph: of the structures.
         weights: others to begin with, [S,P], those of each structure one after the other (`flattened`).
 
     Attributes:
         flat: the weights as they are, [P] as long as all have the same, or [S,P].
         tape: keeps what gradients are made of.
+        all_pairs: whether all pairs are edges, whatever list a graph brings.
     """
 
-    def __init__(self, potential: Potential, n_systems: int, n_atoms: int, weights: Tensor | None = None) -> None:
-        self.potential, self.n_systems, self.n_atoms = potential, n_systems, n_atoms
+    def __init__(self, potential: Potential, graph: Graph, weights: Tensor | None = None) -> None:
+        self.potential, self.n_systems, self.n_atoms = potential, graph.n_systems, int(graph.n_atoms[0])
+        self.all_pairs = takes_all_pairs(graph, potential)
         parameters = potential.encoder_parameters()
         self.names = list(parameters)
         self.shapes = [p.shape for p in parameters.values()]
         self.sizes = [shape.numel() for shape in self.shapes]
         self.flat = flattened(list(parameters.values())) if weights is None else weights
-        self.tape = Tape(n_systems, self.flat.new_zeros(()).requires_grad_())
+        self.tape = Tape(self.n_systems, self.flat.new_zeros(()).requires_grad_())
         self._places = views(torch.arange(self.flat.shape[-1]), self.shapes)
 
     def encode(self, graph: Graph, numbers: Tensor | None = None, positions: Tensor | None = None) -> Features:
@@ -100,9 +110,14 @@ class Stacked:
         # So would those of any encoder without compiled loops, which are for the CPU.
         mirrored = encoder.takes_pairs and pairs_pay(dtype) and not isinstance(encoder, ViSNet)
         mirrored = mirrored and positions.device.type == "cpu"
-        ends = _complete(n, size * versions, mirrored, positions.device)
         placed = by_structure(positions) if turned else positions
+        if self.all_pairs:
+            ends, away = _complete(n, size * versions, mirrored, positions.device), None
+        else:
+            mirrored = mirrored and graph.pairs is not None
+            ends, away = _filled_up(graph, size if turned else 1, mirrored, self.potential.cutoff)
         vectors = placed.index_select(0, ends[0]) - placed.index_select(0, ends[1])
+        vectors = vectors if away is None else vectors + away
         given = (by_structure(numbers) if turned else numbers, ends, vectors.to(dtype))
         found = functional_call(encoder, state, given, {"mirrored": True} if mirrored else {})
         if not turned:
@@ -147,3 +162,33 @@ def _complete(n: int, copies: int, mirrored: bool, device: torch.device) -> Tens
     receiver, sender = take.nonzero().unbind(1)
     first = n * torch.arange(copies).unsqueeze(1)
     return torch.stack([(sender + first).flatten(), (receiver + first).flatten()]).to(device)
+
+
+def _filled_up(graph: Graph, size: int, mirrored: bool, cutoff: float) -> tuple[Tensor, Tensor]:
+    """Edges [2,E] of structures, equally many of each, and what their cells add to the vectors [E,3], Å.
+
+    Those that are filled in lead from the last atom of a structure to an image of itself that it does not see.
+
+    Args:
+        size: structures; versions of one come one after the other then. 1: all stay where they are.
+        mirrored: one of each pair.
+    """
+    edges = graph.pair_index if mirrored else graph.edge_index
+    shift = graph.shift.index_select(0, graph.pairs) if mirrored and graph.pairs is not None else graph.shift
+    n, copies = int(graph.n_atoms[0]), graph.n_systems
+    system = graph.system.index_select(0, edges[1])
+    count = torch.bincount(system, minlength=copies)
+    most = int(count.max())
+    rank = torch.arange(len(system), device=system.device) - (count.cumsum(0) - count).index_select(0, system)
+    place = torch.arange(copies, device=system.device)
+    place = (place % size) * (copies // size) + place // size
+    own = place.index_select(0, system)
+    rows = own * most + rank
+    last = n * torch.arange(1, copies + 1, device=system.device) - 1
+    ends = last.repeat_interleave(most).expand(2, -1).clone()
+    ends[:, rows] = edges + n * (own - system)
+    away = graph.cell.new_zeros((copies * most, 3))
+    away[:, 0] = 2 * cutoff
+    cells = graph.cell.index_select(0, system)
+    away[rows] = torch.einsum("ek,ekl->el", shift.to(cells.dtype), cells)
+    return ends, away

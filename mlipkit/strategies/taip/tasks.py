@@ -53,6 +53,7 @@ def losses(
     encode: Encode | None = None,
     clean: Tensor | None = None,
     together: bool = False,
+    search: bool = True,
 ) -> TaskLosses:
     """The self-supervised losses of S structures; gradients flow to encoder and heads.
 
@@ -63,14 +64,14 @@ def losses(
         encode: takes the place of `potential.encode`.
         clean: features [N,D] of the clean structures, where they are known already.
         together: one encoding of all versions of the structures side by side, which is faster for few atoms.
+        search: False where `encode` needs no list of the edges of displaced structures.
     """
     own, encode = encode is not None, encode or potential.encode
     wanted = [name for name in TASKS if name in tasks]
     noisy = None
     if "noise" in tasks:
         assert heads.noise is not None
-        # An encoder that takes its place finds its own pairs.
-        noisy = perturbed(graph, draws.displacement, potential.cutoff, "kept" if own else heads.noise.edges)
+        noisy = perturbed(graph, draws.displacement, potential.cutoff, heads.noise.edges if search else "kept")
     hides = bool(tasks & {"types", "pseudo_forces"})
     positions = graph.positions
     if "pseudo_forces" in tasks:
