@@ -69,8 +69,9 @@ def test_the_lowest_temperature_at_which_half_fail(script):
 
 @pytest.mark.parametrize("plan", ["taip_survival.yaml", "taip_survival_paper.yaml"])
 def test_arms_of_survival_differ_in_their_tasks_alone(script, plan):
-    study = script("taip_survival").Study(plan)
+    study = script("taip_survival").Study(plan, "painn")
     plain, taip = (study.training(arm).model_dump() for arm in ("baseline", "taip"))
+    assert plain["model"]["encoder"] == "painn"
     assert taip["taip"]["enabled"]
     assert not plain["taip"]["enabled"]
     assert {key for key in plain if plain[key] != taip[key]} == {"name", "taip"}
@@ -78,7 +79,7 @@ def test_arms_of_survival_differ_in_their_tasks_alone(script, plan):
 
 def test_six_arms_start_alike(script, monkeypatch):
     module = script("taip_survival")
-    study = module.Study("taip_survival.yaml")
+    study = module.Study("taip_survival.yaml", "schnet")
     monkeypatch.setattr(study, "starts", lambda: ["sample:water_liquid@170", "sample:water_liquid@180"])
     monkeypatch.setattr(study, "threshold", lambda: 7.5)
     specs = {arm: study.simulation(arm, 300.0).model_dump() for arm in module.ARMS}

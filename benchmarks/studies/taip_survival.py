@@ -3,13 +3,15 @@
     python benchmarks/studies/taip_survival.py                    # train, find the temperature, simulate, judge
     python benchmarks/studies/taip_survival.py --dry-run          # the trainings; starts nothing
     python benchmarks/studies/taip_survival.py --table            # what is finished
+    python benchmarks/studies/taip_survival.py --encoder schnet   # one of the plan's encoders
     python benchmarks/studies/taip_survival.py --plan taip_survival_paper.yaml
 
 A baseline without tasks, and a potential with them that never adapts, adapts at every step and forgets (nonsaving) or
 keeps (save_every), every k-th step, or where its loss exceeds what validation frames have (threshold). All six begin
 from the same structures and velocities, at 300 K and at the lowest temperature of a ladder at which half of the
 baseline's simulations fail. It can be killed at any moment and called again: runs lie under ``build/studies/NAME``.
-Survival with intervals goes to ``results/NAME.json``. Simulations that hold to the end are censored.
+Survival with intervals, by encoder, goes to
+``results/NAME.json``. Simulations that hold to the end are censored.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ import mlipkit as mk
 from mlipkit.analysis.survival import Survival, kaplan_meier, log_rank, restricted_mean
 from mlipkit.data import read_source
 from mlipkit.data.series import Series
-from mlipkit.errors import RunError
+from mlipkit.errors import RunError, SpecError
 from mlipkit.models import Potential, load
 from mlipkit.runs.folder import write_text
 from mlipkit.strategies.taip import AdaptSettings, loss_threshold
@@ -101,16 +103,17 @@ def summary(curve: Survival, until: float, others: Mapping[str, Survival]) -> di
 
 
 class Study:
-    """A plan with its folder."""
+    """A plan with one of its encoders, and their folder."""
 
-    def __init__(self, plan: str) -> None:
-        self.name = Path(plan).stem
+    def __init__(self, plan: str, encoder: str) -> None:
         self.plan: dict[str, Any] = yaml.safe_load((HERE / plan).read_text())
-        self.root = HERE.parents[1] / "build" / "studies" / self.name
+        self.encoder = encoder
+        self.root = HERE.parents[1] / "build" / "studies" / Path(plan).stem / encoder
 
     def training(self, arm: str) -> mk.TrainSpec:
         more = {"taip": {"enabled": True}} if arm == TRAINED else {}
         record = {**self.plan["training"], **more, "data": self.plan["data"], "split": self.plan["split"]}
+        record["model"] = {**record["model"], "encoder": self.encoder}
         return mk.TrainSpec(**record, name=arm, seed=self.plan["seed"])
 
     def starts(self) -> list[str]:
@@ -186,10 +189,10 @@ class Study:
                 if self.ends(arm, kelvin) is None:
                     self.finish(self.simulation(arm, kelvin))
 
-    def judge(self) -> None:
-        """Survival of what is finished, printed and kept."""
+    def judge(self) -> dict[str, Any]:
+        """Survival of what is finished, printed; empty where nothing is."""
         hot, until = self.hot(), 1e3 * self.plan["simulation"]["time_ps"]
-        record: dict[str, Any] = {"command": command(), "half_fail_at_K": hot, "temperatures": {}}
+        found: dict[str, Any] = {}
         for kelvin in (self.plan["cold"], hot or self.plan["ladder"][-1]):
             runs = {arm: self.ends(arm, kelvin) for arm in ARMS}
             curves = {arm: curve_of(each) for arm, each in runs.items() if each is not None}
@@ -198,31 +201,41 @@ class Study:
                 arm: summary(curve, until, {name: one for name, one in controls.items() if name != arm})
                 for arm, curve in curves.items()
             }
-            record["temperatures"][f"{kelvin:g}"] = rows
+            if rows:
+                found[f"{kelvin:g}"] = rows
             for arm, row in rows.items():
                 low, high = row["held_interval"]
                 print(
-                    f"{kelvin:6g} K {arm:13} failed {row['failed']} of {row['simulations']}, "
+                    f"{self.encoder} {kelvin:6g} K {arm:13} failed {row['failed']} of {row['simulations']}, "
                     f"held {row['held']} ({low} to {high}), mean {row['mean_ps']} ps  {row['reasons'] or ''}"
                 )
-        if not any(record["temperatures"].values()):
-            raise RunError("nothing is finished yet", where=str(self.root))
-        write_text(RESULTS / f"{self.name}.json", json.dumps(record, indent=1) + "\n")
+        return {"half_fail_at_K": hot, "temperatures": found} if found else {}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--plan", default="taip_survival.yaml", help="file of the study, beside this script")
+    parser.add_argument("--encoder", help="one of those of the plan")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--table", action="store_true")
     given = parser.parse_args()
-    study = Study(given.plan)
+    studies = [Study(given.plan, one) for one in yaml.safe_load((HERE / given.plan).read_text())["encoders"]]
+    chosen = [study for study in studies if given.encoder in (None, study.encoder)]
+    if not chosen:
+        raise SpecError(
+            "not of this plan", where="--encoder", expected=", ".join(one.encoder for one in studies),
+            found=given.encoder,
+        )  # fmt: skip
     if given.dry_run:
-        print(*(study.training(arm).to_yaml() for arm in (BASELINE, TRAINED)), sep="---\n")
+        print(*(study.training(arm).to_yaml() for study in chosen for arm in (BASELINE, TRAINED)), sep="---\n")
         return
-    if not given.table:
+    for study in () if given.table else chosen:
         study.run()
-    study.judge()
+    found = {study.encoder: one for study in studies if (one := study.judge())}
+    if not found:
+        raise RunError("nothing is finished yet", where=str(studies[0].root.parent))
+    name = Path(given.plan).stem
+    write_text(RESULTS / f"{name}.json", json.dumps({"command": command(), "encoders": found}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
