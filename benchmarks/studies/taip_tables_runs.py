@@ -1,0 +1,87 @@
+"""Tables of ``docs/taip_case.md`` about simulations, profiles and cost: records in, Markdown out."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from pages import markdown
+from taip_tables import ARMS
+
+Record = Mapping[str, Any]
+STRATEGIES = {
+    "baseline": "trained without tasks", "none": "never adapts", "nonsaving": "nonsaving", "save_every": "save_every",
+    "save_every_k": "save_every_k", "threshold": "threshold",
+}  # fmt: skip
+
+
+def simulation_cost(rows: Sequence[Record]) -> str:
+    """CPU time of a force call of each strategy over that of a plain one; the last line of each counts."""
+    found: dict[tuple, dict[str, float]] = {}
+    for row in rows:
+        if row["what"] == "md":
+            key = (row["encoder"], row["features"], row["layers"], row["system"], row["replicas"])
+            found.setdefault(key, {})[row["strategy"]] = row["times_plain"]
+    names = [name for name in STRATEGIES if name not in ("baseline", "none")]
+    return markdown(
+        ("encoder", "features, layers", "system", "replicas", *names),
+        [
+            (encoder, f"{features}, {layers}", system, replicas,
+             *(f"{mine[name]:.1f}" if name in mine else "" for name in names))
+            for (encoder, features, layers, system, replicas), mine in found.items()
+        ],
+    )  # fmt: skip
+
+
+def held(rows: Sequence[Record]) -> str:
+    """What holding a step for several steps of MD changes, and what it saves."""
+    lines = []
+    for row in rows:
+        for name, deviation in row["rms_force_deviation_meV_per_A"].items():
+            title = {"plain": "not adapted", "other_draw": "adapted, other draws"}.get(
+                name, f"held for {name.removeprefix('hold_')} steps"
+            )
+            lines.append((row["encoder"], title, f"{deviation:.2f}", f"{row['times_plain'][name]:.1f}"))
+    return markdown(("encoder", "forces", "difference to adapting every step, meV/Å", "times plain"), lines)
+
+
+def profiles(record: Record) -> str:
+    def spread(figure: Record) -> str:
+        return f"{figure['mean']:.0f} ({figure['lowest']:.0f} to {figure['highest']:.0f})"
+
+    return markdown(
+        ("profile", "encoder", "arm", "barrier, meV (seeds)", "of the labels", "error of the barrier",
+         "error of the profile"),
+        [
+            (name.replace("_", " "), encoder, ARMS[arm], spread(row["barrier"]),
+             f"{profile['barrier_of_labels']:.0f}", spread(row["barrier_error"]), spread(row["profile_error"]))
+            for encoder, found in record["encoders"].items() for name, profile in found["profiles"].items()
+            for arm, row in profile["arms"].items()
+        ],
+    )  # fmt: skip
+
+
+def survival(record: Record) -> str:
+    def number(value: float | None, digits: int = 2) -> str:
+        return "" if value is None else f"{value:.{digits}f}"
+
+    half, lines = record["half_fail_at_K"], []
+    for kelvin, arms in record["temperatures"].items():
+        for arm, row in arms.items():
+            low, high = row["held_interval"]
+            lines.append((
+                kelvin, STRATEGIES[arm], f"{row['failed']} of {row['simulations']}",
+                f"{number(row['held'])} ({number(low)} to {number(high)})", number(row["mean_ps"]),
+                number(row["median_ps"]) or "not reached", number(row.get("p_against_baseline"), 3),
+                ", ".join(f"{name} {count}" for name, count in row["reasons"].items()),
+            ))  # fmt: skip
+    where = "at no temperature of the ladder; the hottest stands" if half is None else f"from {half:g} K on"
+    told = f"Half of the simulations of the potential without tasks fail {where}."
+    return told + "\n\n" + markdown(
+        ("K", "strategy", "failed", "share that holds (95 %)", "mean, ps", "median, ps", "p against the baseline",
+         "reasons"), lines,
+    )  # fmt: skip

@@ -1,0 +1,205 @@
+"""The tables of the page about adaptation at test time, from records that the study itself made of made-up errors."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from mlipkit.analysis.feature_shift import FeatureShift
+from mlipkit.strategies.taip.measuring import QUANTITIES, Measured
+from mlipkit.strategies.taip.study import Study, judged
+
+STUDIES = Path(__file__).resolve().parents[1] / "benchmarks" / "studies"
+SCRIPTS = ("taip_page", "taip_tables", "taip_tables_runs", "taip_survival", "taip_profiles", "pages", "records")
+SCALES = {"baseline": 1.0, "noise": 1.1, "off": 0.9, "adapted": 0.5, "random": 0.9, "only_noise": 0.45,
+          "only_types": 0.9, "only_pseudo_forces": 1.8}  # fmt: skip
+COMMAND = "python benchmarks/studies/taip.py"
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch):
+    """The script as a module."""
+    monkeypatch.syspath_prepend(str(STUDIES))
+    monkeypatch.syspath_prepend(str(STUDIES.parent))
+    for one in SCRIPTS:
+        monkeypatch.delitem(sys.modules, one, raising=False)
+    import taip_page
+
+    yield taip_page
+    for one in SCRIPTS:
+        sys.modules.pop(one, None)
+
+
+def evaluated(*tests: str, seeds: tuple[int, ...] = (0, 1, 2)) -> dict[str, Any]:
+    """A record in which adaptation halves every error of 0.04 eV/Å and 0.004 eV/atom, and training takes a tenth."""
+    rng, measured = np.random.default_rng(0), []
+    sizes = {"forces": 0.04, "energy": 0.004}
+    frames = {quantity: sizes[quantity] * np.exp(rng.normal(0, 0.2, 6)) for quantity in QUANTITIES}
+    for quantity in frames:
+        frames[quantity] *= sizes[quantity] / frames[quantity].mean()
+    for seed in seeds:
+        errors = {
+            test: {
+                column: {quantity: scale * values for quantity, values in frames.items()}
+                for column, scale in SCALES.items()
+            }
+            for test in tests
+        }
+        scan = {0.0: 0.04, 1e-7: 0.04, 1e-5: 0.02 * (1 + 0.1 * seed), 1e-3: 0.16}
+        measured.append(
+            Measured(
+                seed, 1e-5, scan, errors, {test: list(range(6)) for test in tests}, dict.fromkeys(tests, scan),
+                dict.fromkeys(tests, 0.1 * seed), dict.fromkeys(tests, 0.002), dict.fromkeys(tests, 0.003),
+                {"off": 0.002, "adapted": 0.016}, {"baseline": 10.0, "noise": 20.0, "taip": 30.0},
+            )
+        )  # fmt: skip
+    # Through the file, as the page gets it.
+    return json.loads(json.dumps(judged(Study(seeds=seeds), measured, [name for name in tests if " " not in name])))
+
+
+def lines(text: str) -> list[list[str]]:
+    """Cells of the rows below the head."""
+    return [[cell.strip() for cell in row.strip("|").split("|")] for row in text.splitlines()[2:]]
+
+
+def test_every_case_and_test_set_of_the_plan_has_a_name(page):
+    plan = yaml.safe_load((STUDIES / "taip_small.yaml").read_text())
+    assert set(page.tables.CASES) == set(plan["cases"])
+    for case, fields in plan["cases"].items():
+        shifted = fields.get("shifted", [])
+        for place in [shifted] if isinstance(shifted, str) else shifted:
+            assert place.rpartition("/")[2].rpartition(":")[2].partition(".")[0] in page.tables.TESTS, case
+        if case in page.tables.SIZES and "n_train" in fields:
+            assert page.tables.SIZES[case] == fields["n_train"]
+    assert {case for case in plan["cases"] if case.startswith("f_")} < set(page.tables.SIZES)
+
+
+def test_what_is_not_measured_says_how_to(page):
+    found = page.places({})
+    assert found["state"].startswith("0 of 14 evaluations are finished. Not yet: ")
+    assert found["verdicts"] == f"*Not measured yet:* `{COMMAND}`"
+    assert found["sizes"].startswith(f"*Not measured yet:* `{COMMAND} --only f_acac_50:schnet,")
+    assert found["trial"] == f"*Not measured yet:* `{COMMAND} --plan taip_trial.yaml`"
+    for name, (file, _) in page.OTHERS.items():
+        assert found[name] == f"*Not measured yet:* `{page.COMMANDS[file]}`"
+    for command in page.COMMANDS.values():
+        assert (STUDIES.parents[1] / command.split()[1]).is_file()
+
+
+def test_tables_of_an_evaluation(page):
+    cases = {
+        "d_ethanol:schnet": evaluated("in distribution"),
+        "c_liquid_ice:painn": evaluated("in distribution", "ice_ih"),
+    }
+    found = page.places({"taip.json": {"cases": cases}})
+    assert found["state"].startswith("2 of 14 evaluations are finished. Not yet: ")
+    assert "c_liquid_ice:painn" not in found["state"]
+
+    forces = lines(found["forces"])
+    assert [row[:4] for row in forces] == [
+        ["liquid water", "painn", "in distribution", "40"],
+        ["liquid water", "painn", "ice Ih", "40"],
+        ["ethanol, MD17", "schnet", "in distribution", "40"],
+    ], "cases in the order of the page"
+    assert [cell[:5] for cell in forces[1][4:8]] == ["0.900", "0.500", "0.900", "1.100"]
+    assert [row[8] for row in forces] == ["0.78", "0.78", "0.73"]
+    assert lines(found["energies"])[0][3:5] == ["4", "0.900 (0.900 to 0.900)"]
+    assert lines(found["energies"])[1][8] == "0.07"
+
+    summary = {(row[0], row[1], row[2]): row[3:] for row in lines(found["summary"])}
+    assert summary["adaptation", "out of distribution", "forces"][:3] == ["1", "0", "0"]
+    assert summary["adaptation", "in distribution", "forces"] == ["2", "0", "0", "0.556 to 0.556", "0 of 2"]
+    assert summary["random step", "in distribution", "energy"][3:] == ["1.000 to 1.000", "2 of 2"]
+    verdict = next(row for row in lines(found["verdicts"]) if row[2:5] == ["ice Ih", "energy", "adaptation"])
+    assert verdict[6:] == ["0.556", "0.556 to 0.556", "3, 6", "works"]
+
+    head, *_ = found["steps"].splitlines()
+    assert "| 1e-7 | 1e-5 | 1e-3 |" in head
+    assert lines(found["steps"])[0][2:] == ["1.0000", "0.5500", "4.0000", "1e-5, 1e-5, 1e-5", "0.5500"]
+    assert lines(found["steps on tests"])[1][2:] == ["ice Ih", "1.0000", "0.5500", "4.0000"]
+    assert lines(found["losses alone"])[0][4:] == ["0.5556", "0.5000", "1.0000", "2.0000"]
+    assert lines(found["signals"])[0][3:] == ["0.10 (0.00 to 0.20)", "0.2 %", "0.003"]
+    assert lines(found["cost"])[0][2:] == ["2.00", "16.00", "8.0", "3.0"]
+
+
+def test_the_size_of_the_training_set(page):
+    cases = {f"{case}:painn": evaluated("in distribution", "acac_test_MD_600K") for case in ("a_acac", "f_acac_50")}
+    rows = lines(page.places({"taip.json": {"cases": cases}})["sizes"])
+    assert [row[:3] for row in rows] == [
+        ["painn", "in distribution", "50"], ["painn", "in distribution", "450"],
+        ["painn", "600 K", "50"], ["painn", "600 K", "450"],
+    ]  # fmt: skip
+    assert rows[0][6:] == ["works", "works"]
+
+
+def test_features_that_shift(page):
+    shift = FeatureShift(0.1, 0.05, 0.2, 0.01, 1.0, 12.5, 0.75, 0.02, 40, 40, 40, 40, 40)
+    record = evaluated("in distribution", "acac_test_MD_600K")
+    record["shifts"] = {"acac_test_MD_600K": {kind: asdict(shift) for kind in ("baseline", "off", "adapted")}}
+    rows = lines(page.places({"taip.json": {"cases": {"a_acac:schnet": record}}})["shifts"])
+    assert len(rows) == 3
+    assert rows[2][2:] == ["600 K", "adapted", "0.100 (0.050 to 0.200)", "12.5", "0.750 ± 0.020"]
+
+
+def test_the_trial_stands_beside_the_published_table_in_both_units(page):
+    found = page.places({"taip_trial.json": {"cases": {"d_ethanol:schnet": evaluated("in distribution")}}})
+    rows = {(row[1], row[2]): row[3:] for row in lines(found["trial"])}
+    assert rows["forces", "kcal/mol/Å"][:6] == ["0.371", "0.272", "0.73", "0.922", "0.83", "0.461"]
+    assert rows["forces", "eV/Å"][:6] == ["0.0161", "0.0118", "0.73", "0.04", "0.036", "0.02"]
+    assert rows["energy", "eV"][3:6] == ["0.036", "0.0324", "0.018"], "of the molecule, not per atom"
+    assert rows["energy", "kcal/mol"][7] == "0.500 (0.500 to 0.500)"
+
+
+def test_simulations(page):
+    import taip_survival
+
+    ends = [(10000.0, "", np.inf)] * 3 + [(2000.0, "max force", np.inf)]
+    curve = taip_survival.curve_of(ends)
+    row = taip_survival.summary(curve, 10000.0, {"baseline": curve})
+    record = {"half_fail_at_K": 800.0, "temperatures": {"300": {"nonsaving": row}, "800": {"baseline": row}}}
+    text = page.places({"taip_survival.json": json.loads(json.dumps(record))})["survival"]
+    assert text.startswith("Half of the simulations of the potential without tasks fail from 800 K on.\n\n")
+    table = lines(text.partition("\n\n")[2])
+    assert table[0][:3] == ["300", "nonsaving", "1 of 4"]
+    assert table[0][4:] == ["8.00", "not reached", "1.000", "max force 1"]
+    assert table[1][1] == "trained without tasks"
+    none = page.places({"taip_survival.json": {"half_fail_at_K": None, "temperatures": {}}})["survival"]
+    assert "at no temperature of the ladder" in none
+
+
+def test_profiles_and_cost(page):
+    import taip_profiles
+
+    reference = np.array([0.0, 0.1, 0.5])
+    figures = [taip_profiles.profile_figures(scale * reference, reference) for scale in (0.9, 1.1)]
+    arms = {"adapted": taip_profiles.over_seeds(figures)}
+    profile = {"frames": 3, "barrier_of_labels": 500.0, "arms": arms, "curves_meV": {}}
+    record = {"encoders": {"painn": {"profiles": {"proton_transfer": profile}}}}
+    steps = [
+        {"what": "md", "encoder": "painn", "features": 64, "layers": 2, "system": "water", "replicas": 1,
+         "strategy": "nonsaving", "times_plain": times} for times in (99.0, 7.5)
+    ]  # fmt: skip
+    hold = {"encoder": "schnet", "rms_force_deviation_meV_per_A": {"plain": 3.8, "hold_5": 4.8},
+            "times_plain": {"plain": 1.0, "hold_5": 2.8, "every": 8.1}}  # fmt: skip
+    found = page.places({
+        "taip_profiles.json": record, "taip_cost.jsonl": [*steps, {"what": "products"}], "taip_hold.jsonl": [hold],
+    })  # fmt: skip
+    assert lines(found["profiles"]) == [
+        ["proton transfer", "painn", "adapted", "500 (450 to 550)", "500", "0 (-50 to 50)", "17 (17 to 17)"]
+    ]
+    assert lines(found["simulation cost"]) == [["painn", "64, 2", "water", "1", "7.5", "", "", ""]], "the last line"
+    assert lines(found["held"])[1] == ["schnet", "held for 5 steps", "4.80", "2.8"]
+
+
+def test_results_are_read_from_their_files(page, tmp_path: Path):
+    (tmp_path / "taip.json").write_text('{"cases": {}}')
+    (tmp_path / "taip_cost.jsonl").write_text('{"what": "md"}\n{"what": "products"}\n')
+    found = page.results(tmp_path)
+    assert found == {"taip.json": {"cases": {}}, "taip_cost.jsonl": [{"what": "md"}, {"what": "products"}]}
