@@ -163,15 +163,16 @@ def test_simulations(page):
     ends = [(10000.0, "", np.inf)] * 3 + [(2000.0, "max force", np.inf)]
     curve = taip_survival.curve_of(ends)
     row = taip_survival.summary(curve, 10000.0, {"baseline": curve})
-    record = {"half_fail_at_K": 800.0, "temperatures": {"300": {"nonsaving": row}, "800": {"baseline": row}}}
-    text = page.places({"taip_survival.json": json.loads(json.dumps(record))})["survival"]
-    assert text.startswith("Half of the simulations of the potential without tasks fail from 800 K on.\n\n")
-    table = lines(text.partition("\n\n")[2])
-    assert table[0][:3] == ["300", "nonsaving", "1 of 4"]
-    assert table[0][4:] == ["8.00", "not reached", "1.000", "max force 1"]
-    assert table[1][1] == "trained without tasks"
-    none = page.places({"taip_survival.json": {"half_fail_at_K": None, "temperatures": {}}})["survival"]
-    assert "at no temperature of the ladder" in none
+    found = {"half_fail_at_K": 800.0, "temperatures": {"300": {"nonsaving": row}, "800": {"baseline": row}}}
+    never = {"half_fail_at_K": None, "temperatures": {}}
+    record = json.loads(json.dumps({"encoders": {"painn": found, "schnet": never}}))
+    told, _, table = page.places({"taip_survival.json": record})["survival"].partition("\n\n")
+    assert told.startswith("painn: half of the simulations of the potential without tasks fail from 800 K on. schnet: ")
+    assert "at no temperature of the ladder" in told
+    rows = lines(table)
+    assert rows[0][:4] == ["painn", "300", "nonsaving", "1 of 4"]
+    assert rows[0][5:] == ["8.00", "not reached", "1.000", "max force 1"]
+    assert rows[1][2] == "trained without tasks"
 
 
 def test_profiles_and_cost(page):
@@ -184,7 +185,8 @@ def test_profiles_and_cost(page):
     record = {"encoders": {"painn": {"profiles": {"proton_transfer": profile}}}}
     steps = [
         {"what": "md", "encoder": "painn", "features": 64, "layers": 2, "system": "water", "replicas": 1,
-         "strategy": "nonsaving", "times_plain": times} for times in (99.0, 7.5)
+         "strategy": strategy, "times_plain": times}
+        for strategy, times in (("none", 1.0), ("nonsaving", 99.0), ("nonsaving", 7.5), ("nonsaving, hold 5", 2.25))
     ]  # fmt: skip
     hold = {"encoder": "schnet", "rms_force_deviation_meV_per_A": {"plain": 3.8, "hold_5": 4.8},
             "times_plain": {"plain": 1.0, "hold_5": 2.8, "every": 8.1}}  # fmt: skip
@@ -194,7 +196,10 @@ def test_profiles_and_cost(page):
     assert lines(found["profiles"]) == [
         ["proton transfer", "painn", "adapted", "500 (450 to 550)", "500", "0 (-50 to 50)", "17 (17 to 17)"]
     ]
-    assert lines(found["simulation cost"]) == [["painn", "64, 2", "water", "1", "7.5", "", "", ""]], "the last line"
+    assert found["simulation cost"].startswith(
+        "| encoder | features, layers | system | replicas | nonsaving | hold 5 |"
+    )
+    assert lines(found["simulation cost"]) == [["painn", "64, 2", "water", "1", "7.5", "2.2"]], "the last line counts"
     assert lines(found["held"])[1] == ["schnet", "held for 5 steps", "4.80", "2.8"]
 
 

@@ -26,15 +26,20 @@ def simulation_cost(rows: Sequence[Record]) -> str:
         if row["what"] == "md":
             key = (row["encoder"], row["features"], row["layers"], row["system"], row["replicas"])
             found.setdefault(key, {})[row["strategy"]] = row["times_plain"]
-    names = [name for name in STRATEGIES if name not in ("baseline", "none")]
+    # What is done to cost less is told as "nonsaving, HOW".
+    names = [name for name in dict.fromkeys(name for mine in found.values() for name in mine) if name != "none"]
     return markdown(
-        ("encoder", "features, layers", "system", "replicas", *names),
+        ("encoder", "features, layers", "system", "replicas", *map(_short, names)),
         [
             (encoder, f"{features}, {layers}", system, replicas,
              *(f"{mine[name]:.1f}" if name in mine else "" for name in names))
-            for (encoder, features, layers, system, replicas), mine in found.items()
+            for (encoder, features, layers, system, replicas), mine in sorted(found.items())
         ],
     )  # fmt: skip
+
+
+def _short(name: str) -> str:
+    return name.removeprefix("nonsaving, ").replace("pseudo_forces", "pseudo-forces")
 
 
 def held(rows: Sequence[Record]) -> str:
@@ -69,19 +74,22 @@ def survival(record: Record) -> str:
     def number(value: float | None, digits: int = 2) -> str:
         return "" if value is None else f"{value:.{digits}f}"
 
-    half, lines = record["half_fail_at_K"], []
-    for kelvin, arms in record["temperatures"].items():
-        for arm, row in arms.items():
-            low, high = row["held_interval"]
-            lines.append((
-                kelvin, STRATEGIES[arm], f"{row['failed']} of {row['simulations']}",
-                f"{number(row['held'])} ({number(low)} to {number(high)})", number(row["mean_ps"]),
-                number(row["median_ps"]) or "not reached", number(row.get("p_against_baseline"), 3),
-                ", ".join(f"{name} {count}" for name, count in row["reasons"].items()),
-            ))  # fmt: skip
-    where = "at no temperature of the ladder; the hottest stands" if half is None else f"from {half:g} K on"
-    told = f"Half of the simulations of the potential without tasks fail {where}."
-    return told + "\n\n" + markdown(
-        ("K", "strategy", "failed", "share that holds (95 %)", "mean, ps", "median, ps", "p against the baseline",
-         "reasons"), lines,
+    told, lines = [], []
+    for encoder, found in record["encoders"].items():
+        half = found["half_fail_at_K"]
+        where = "at no temperature of the ladder; the hottest stands" if half is None else f"from {half:g} K on"
+        told.append(f"{encoder}: half of the simulations of the potential without tasks fail {where}.")
+        for kelvin, arms in found["temperatures"].items():
+            for arm, row in arms.items():
+                low, high = row["held_interval"]
+                lines.append((
+                    encoder, kelvin, STRATEGIES[arm], f"{row['failed']} of {row['simulations']}",
+                    f"{number(row['held'])} ({number(low)} to {number(high)})", number(row["mean_ps"]),
+                    number(row["median_ps"]) or "not reached", number(row.get("p_against_baseline"), 3),
+                    ", ".join(f"{name} {count}" for name, count in row["reasons"].items()),
+                ))  # fmt: skip
+    rows = markdown(
+        ("encoder", "K", "strategy", "failed", "share that holds (95 %)", "mean, ps", "median, ps",
+         "p against the baseline", "reasons"), lines,
     )  # fmt: skip
+    return "\n\n".join([" ".join(told), rows])
