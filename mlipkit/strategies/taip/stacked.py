@@ -25,7 +25,7 @@ from mlipkit.strategies.taip.per_structure import Tape, taped
 
 LARGEST = 32
 """Atoms of a molecule up to which all its pairs are edges."""
-EDGES = 8000
+EDGES = 3000
 """Of a structure, up to which this pays: with more, the loops over one cost little beside its products."""
 
 
