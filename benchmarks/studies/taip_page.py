@@ -84,7 +84,8 @@ def state(cases: Mapping[str, Any], everything: Sequence[str]) -> str:
     missing = [key for key in everything if key not in cases]
     said = f"{len(everything) - len(missing)} of {len(everything)} evaluations are finished."
     if missing:
-        said += f" Not yet: `{COMMANDS['taip.json']} --only {','.join(missing)}`"
+        only = f" --only {','.join(missing)}" if len(missing) < len(everything) else ""
+        said += f" Not yet: `{COMMANDS['taip.json']}{only}`"
     return said
 
 
