@@ -20,6 +20,7 @@ from mlipkit.runs.spec_train import places_in
 
 if TYPE_CHECKING:
     from mlipkit.data import FrameSet
+    from mlipkit.data.splits import Split
     from mlipkit.models import Potential
     from mlipkit.strategies.taip.study import Study
 
@@ -33,16 +34,15 @@ def run_taip(spec: TaipSpec, files: RunFolder, base: Path, sink: EventSink, cont
 
     parts = split_frames(spec, base, sink)
     write_text(files.path / "split.json", json.dumps(parts.to_json()))
-    shifted = shifted_frames(spec, base, sink)
-    tests = {IN_DISTRIBUTION: _some(parts.test, spec.most)} if len(parts.test) else {}
-    tests |= {name: _some(frames, spec.most) for name, frames in shifted.items()}
+    tests = judging_frames(spec, parts, base, sink)
+    shifted = [name for name in tests if name != IN_DISTRIBUTION]
     training = as_training(spec)
 
     def make(seed: int) -> Potential:
         return build_potential(training.changed(seed=seed), parts.train).to(device_of(spec.device))
 
     record = evaluate_taip(
-        study_of(spec), make, settings_of(training), parts.train, parts.validation, tests, shifted=list(shifted),
+        study_of(spec), make, settings_of(training), parts.train, parts.validation, tests, shifted=shifted,
         folder=files.path, sink=sink, control=control,
     )  # fmt: skip
     if record is None:
@@ -78,6 +78,12 @@ def study_of(spec: TaipSpec) -> Study:
         rates=tuple(how.rates), seeds=tuple(spec.seeds), noise_sigma=spec.noise_sigma, ablate=spec.ablate,
         features=spec.features, repeats=how.repeats, effect=spec.effect,
     )  # fmt: skip
+
+
+def judging_frames(spec: TaipSpec, parts: Split, base: Path, sink: EventSink | None = None) -> dict[str, FrameSet]:
+    """Test sets by name, that of the training frames first; no more frames of each than the specification says."""
+    tests = {IN_DISTRIBUTION: parts.test} if len(parts.test) else {}
+    return {name: _some(one, spec.most) for name, one in (tests | shifted_frames(spec, base, sink)).items()}
 
 
 def shifted_frames(spec: TaipSpec, base: Path, sink: EventSink | None = None) -> dict[str, FrameSet]:

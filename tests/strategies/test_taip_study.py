@@ -134,6 +134,22 @@ def test_a_study_measures_every_control_and_goes_on_where_it_stood(tmp_path, mon
     assert again["verdicts"] == record["verdicts"]
 
 
+@pytest.mark.parametrize("more", [{}, {"ablate": True, "features": True, "repeats": 4}])
+def test_adapted_predictions_are_known_beforehand(tmp_path, monkeypatch, more):
+    from mlipkit.strategies.taip import measuring
+
+    done, predict = [], measuring.predict_adapted
+
+    def counted(potential, frames, settings):
+        done.append(len(frames))
+        return predict(potential, frames, settings)
+
+    monkeypatch.setattr(measuring, "predict_adapted", counted)
+    small(tmp_path, **more)
+    study = Study(rates=(1e-5, 1e-3), seeds=(0, 1), **more)
+    assert sum(done) == study.adapted_predictions(8, [10, 10], 32)
+
+
 def test_one_frame_and_one_seed_are_refused_before_anything_is_trained(tmp_path, monkeypatch):
     monkeypatch.setattr("mlipkit.strategies.taip.study.train_arm", lambda *a, **k: pytest.fail("trained"))
     frames = ethanol(12)

@@ -74,6 +74,15 @@ class Study:
         if not self.rates or min(self.rates) <= 0:
             raise SpecError("adaptation steps above 0", where="rates", found=list(self.rates))
 
+    def adapted_predictions(self, n_validation: int, n_tests: Sequence[int], n_train: int = 0) -> int:
+        """How many frames `measure` predicts after a step of their own, all seeds together."""
+        tasks = sum(weight > 0 for weight in self.options.weights.values())
+        alone = tasks if tasks > 1 else 0
+        # Adapted, at random, with each loss alone, potentials without a task, the scan, and other draws.
+        columns = 2 + alone + (alone if self.ablate else 0) + len(self.rates) + max(0, self.repeats - 1)
+        each = n_validation * len(self.rates) + columns * sum(n_tests)
+        return len(self.seeds) * each + (n_train if self.features else 0)
+
 
 def evaluate_taip(
     study: Study, make: Callable[[int], Potential], settings: TrainSettings, train_frames: FrameSet,
