@@ -27,6 +27,7 @@ CASES = {
     "b_nacl": "1 NaCl in 62 water",
     "f_acac_50": "acetylacetone, 50 frames",
     "f_acac_150": "acetylacetone, 150 frames",
+    "g_ethanol_authors": "ethanol, hidden forces as in the published code",
 }
 """Case -> its name on the page."""
 IN_DISTRIBUTION = "in distribution"
