@@ -83,7 +83,7 @@ def test_every_case_and_test_set_of_the_plan_has_a_name(page):
 
 def test_what_is_not_measured_says_how_to(page):
     found = page.places({})
-    assert found["state"] == f"0 of 14 evaluations are finished. Not yet: `{COMMAND}`"
+    assert found["state"] == f"0 of {2 * len(page.tables.CASES)} evaluations are finished. Not yet: `{COMMAND}`"
     assert found["verdicts"] == f"*Not measured yet:* `{COMMAND}`"
     assert found["sizes"].startswith(f"*Not measured yet:* `{COMMAND} --only f_acac_50:schnet,")
     assert found["trial"] == f"*Not measured yet:* `{COMMAND} --plan taip_trial.yaml`"
@@ -99,7 +99,7 @@ def test_tables_of_an_evaluation(page):
         "c_liquid_ice:painn": evaluated("in distribution", "ice_ih"),
     }
     found = page.places({"taip.json": {"cases": cases}})
-    assert found["state"].startswith(f"2 of 14 evaluations are finished. Not yet: `{COMMAND} --only a_acac:schnet,")
+    assert found["state"].startswith(f"2 of {2 * len(page.tables.CASES)} evaluations are finished. Not yet: `{COMMAND} --only a_acac:schnet,")
     assert "c_liquid_ice:painn" not in found["state"]
 
     forces = lines(found["forces"])
