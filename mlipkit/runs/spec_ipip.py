@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from mlipkit.strategies.ipip import LoopPlan, Settings
 
 Arm = Literal[
-    "ipip", "no_forgetting", "no_relabelling", "no_unstable", "scratch", "one_shot", "denoising",
+    "ipip", "no_forgetting", "no_relabelling", "no_unstable", "no_fresh_weights", "scratch", "one_shot", "denoising",
     "denoising_fractional", "distillation", "n2n", "a2a", "hessian", "teacher",
 ]  # fmt: skip
 

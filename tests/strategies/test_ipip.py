@@ -396,6 +396,15 @@ def test_labels_that_only_rank_new_frames_are_in_the_budget():
     assert plan("ipip", few, 0).budget.teacher_labels == 16 + forgotten(16, 0.1) + 4
 
 
+def test_without_fresh_weights_each_pretraining_goes_on_from_the_student_before():
+    fresh, going_on = plan("ipip", TINY, 0), plan("no_fresh_weights", TINY, 0)
+    for k in range(1, TINY.iterations + 1):
+        assert "model" not in fresh[f"pretrain_{k}"].inputs
+        assert going_on[f"pretrain_{k}"].inputs["model"] == (f"finetune_{k - 1}",)
+    assert going_on.key("finetune_0") == fresh.key("finetune_0")
+    assert going_on.budget == fresh.budget
+
+
 def test_seeds_share_the_first_pool_and_arms_too():
     keys = {plan(arm, TINY, seed).key("pool_0") for arm in ("ipip", "one_shot", "n2n") for seed in (0, 1)}
     assert len(keys) == 1

@@ -8,6 +8,7 @@ ipip                  P_0 of the teacher, pretrain, fine-tune; then K times: MD 
 no_forgetting         the loop, nothing forgotten (as many new frames, so that the pool grows)
 no_relabelling        the loop, the teacher labels everything
 no_unstable           the loop, new frames uniformly from all runs
+no_fresh_weights      the loop, each pretraining goes on from the student before
 scratch               the DFT frames alone
 one_shot              P_0 (forces of the teacher), then the DFT frames
 denoising             predict Gaussian noise on P_0, then the DFT frames
@@ -37,7 +38,7 @@ from mlipkit.strategies.ipip.pools import forgotten, probe
 from mlipkit.strategies.ipip.settings import Settings
 from mlipkit.strategies.workflows.plan import UNTOUCHED, Plan, Stage
 
-LOOPS = ("ipip", "no_forgetting", "no_relabelling", "no_unstable")
+LOOPS = ("ipip", "no_forgetting", "no_relabelling", "no_unstable", "no_fresh_weights")
 PRETRAINED = ("one_shot", "denoising", "denoising_fractional", "distillation", "n2n", "a2a", "hessian")
 ARMS = (*LOOPS, "scratch", *PRETRAINED, "teacher")
 TEACHER_MODEL = UNTOUCHED
@@ -170,6 +171,7 @@ def _without(arm: str, settings: Settings) -> Settings:
         "no_forgetting": {"forget": 0.0, "new_share": settings.new_share or settings.forget, "pool": "grow"},
         "no_relabelling": {"relabel": "off", "gate": "off"},
         "no_unstable": {"prefer_unstable": False},
+        "no_fresh_weights": {"init": "previous_finetuned"},
     }.get(arm, {})
     if arm == "no_forgetting" and settings.pool == "replace":
         # As many new frames as the loop itself takes.
