@@ -28,6 +28,7 @@ CASES = {
     "f_acac_50": "acetylacetone, 50 frames",
     "f_acac_150": "acetylacetone, 150 frames",
     "g_ethanol_authors": "ethanol, hidden forces as in the published code",
+    "h_acac_heavier": "acetylacetone, tasks of thirty times the weight",
 }
 """Case -> its name on the page."""
 IN_DISTRIBUTION = "in distribution"
