@@ -4,16 +4,32 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mlipkit.plots.pretraining import Iteration
+from mlipkit.strategies.ipip import species_record
 from mlipkit.strategies.ipip.evaluating import NAME
+from mlipkit.strategies.ipip.species_record import RunSpecies
 from mlipkit.strategies.ipip.timeline import timeline
 
 from .staged_folder import StagedFolder
 
 MILLI = 1000.0
+TESTS = ("reaction", "stability")
+"""Tests in which species may be followed, the one that is made for it first."""
+
+
+@dataclass(frozen=True)
+class Followed:
+    """Test simulations in which species were followed: stage, round of the student, facts, series, time step (fs)."""
+
+    stage: str
+    round: int
+    test: Mapping[str, Any]
+    runs: list[RunSpecies]
+    timestep: float
 
 
 class LoopFolder(StagedFolder):
@@ -36,6 +52,7 @@ class LoopFolder(StagedFolder):
         self.evaluation: dict[str, Any] | None = None
         self.rows: list[dict[str, Any]] = []
         self._rows_of = -1
+        self._species: dict[str, list[RunSpecies] | None] = {}
 
     def _read_more(self) -> None:
         self.evaluation = self._read(NAME, _evaluation, self.evaluation)
@@ -57,6 +74,20 @@ class LoopFolder(StagedFolder):
         """What the pictures draw, of what is known so far."""
         teacher = self.rows[0]["md_steps_per_s"] if self.rows else None
         return [iteration_of(row, teacher) for row in self.rows]
+
+    def followed(self, round: int) -> Followed | None:
+        """The test of an iteration in which species were followed, else the last such test there is."""
+        known = [row for row in self.rows for name in TESTS if (row[name] or {}).get("species")]
+        chosen = next((row for row in known if row["round"] == round), known[-1] if known else None)
+        if chosen is None:
+            return None
+        name = next(name for name in TESTS if (chosen[name] or {}).get("species"))
+        stage = f"{name}_{chosen['round']}"
+        if stage not in self._species:
+            self._species[stage] = species_record.load(self.folder / self.plan.folder(stage))
+        runs = self._species[stage]
+        timestep = float(self.plan[stage].options["timestep"])
+        return None if not runs else Followed(stage, chosen["round"], chosen[name], runs, timestep)
 
     @property
     def spent(self) -> Any:

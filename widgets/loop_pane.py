@@ -18,6 +18,7 @@ from .budget_meter import budget_html
 from .computed import Computed
 from .loop_data import BUDGETS, LOOP, LoopData
 from .loop_folder import LoopFolder
+from .loop_species import LoopSpecies
 from .loop_table import iterations_html
 from .parts import row, show
 from .plot import Plot
@@ -59,9 +60,10 @@ class LoopPane(w.VBox):
         self.timeline = Plot(go.Figure(), height=600, label="Iterations: pool, errors, failed runs, labels, speed",
                              on_click=lambda x, _y, _trace: self.choose(round(x)))  # fmt: skip
         self.run_row = row(self.run)
+        self.species = LoopSpecies()
         super().__init__([
             self.verdict, self.standing, self.notes, self.answers, self.no_arms, self.arms_told, self.arms, self.tests,
-            self.run_row, self.no_rounds, self.timeline, self.table, self.budget,
+            self.run_row, self.no_rounds, self.timeline, self.table, self.species, self.budget,
         ])  # fmt: skip
         self.run.observe(self._run_picked, "value")
         self._drawn: dict[str, object] = {}
@@ -178,6 +180,7 @@ class LoopPane(w.VBox):
         text = iterations_html(one) if one is not None else ""
         _write(self.table, text)
         show(self.table, bool(text))
+        self.species.tell(one, self.round)
         if not there or one is None:
             return
         controls = {name: value for name, value in self.data.controls().items() if name != one.arm}

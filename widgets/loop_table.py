@@ -6,11 +6,14 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from mlipkit.strategies.ipip import species_record
+
 from .loop_folder import MILLI, LoopFolder, parts_of, sampler_of
 
 HEAD = (
     "iteration", "pool", "teacher's labels", "forgotten, relabelled", "new (before failures)",
     "MD for it, failed", "validation F", "test F", "better than teacher", "test runs failed",
+    "species at the end, failed",
 )  # fmt: skip
 CAPTION = (
     "F: force MAE, meV/Å. In brackets behind failed runs: 95 % interval (Wilson). Better than teacher: test frames on "
@@ -45,6 +48,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         "" if error is None else f"{MILLI * error:.3g}", "" if tested is None else f"{tested:.3g}",
         "" if better is None else _whole(f"{better} of {row['n_frames']}"),
         _failed(test.get("failed"), test.get("n"), test.get("interval"), test.get("reasons")),
+        _species(row.get("reaction") or {}),
     ]  # fmt: skip
 
 
@@ -56,6 +60,16 @@ def _failed(failed: int | None, runs: int | None, interval: Sequence[float] | No
     share = f"({100 * interval[0]:.0f} to {100 * interval[1]:.0f} %)"
     by = f"{escape(who)}: " if who else ""
     return _whole(f"{by}{failed} of {runs}<br>{share}", why)
+
+
+def _species(test: Mapping[str, Any]) -> str:
+    """``Mo: 1.2 clusters`` and how many simulations failed; what else there is to say waits under the pointer."""
+    found = test.get("species")
+    if not found or found["last_clusters"] is None:
+        return ""
+    noun = f"{found['element']}: {{:.3g}} clusters" if found["element"] else "{:.3g} molecules"
+    said = noun.format(found["last_clusters"])
+    return _whole(f"{escape(said)}<br>{test['failed']} of {test['n']}", species_record.sentence(found))
 
 
 def _whole(text: str, tip: str = "") -> str:

@@ -96,11 +96,12 @@ def run(study: Study, encoder: str, arm: str, seed: int) -> None:
     write_text(done, json.dumps(facts))
     rows = [{key: row.get(key) for key in KEPT} for row in record["rows"]]
     rounds = [{key: row[key] for key in ROUND if row[key] is not None} for row in timeline(files.path)]
-    stability = [row["stability"] for row in timeline(files.path) if row["stability"]]
+    stability, reaction = ([row[name] for row in timeline(files.path) if row[name]] for name in TESTS)
     keep(f"ipip_{study.name}", {
         "study": study.name, "plan": study.root.parent.name, "encoder": encoder, "arm": arm, "seed": seed,
         "command": command(), "budget": spec.plan.budget.sentence, "n_test": record["n_frames"], "rows": rows,
         "rounds": rounds, "stability": [{key: one[key] for key in STABLE} for one in stability],
+        "reaction": [{key: one[key] for key in (*STABLE, "species")} for one in reaction],
         "wall_s": facts["wall_s"], "cpu_s": facts["cpu_s"], "stage_wall_s": facts["stage_seconds"],
     })  # fmt: skip
 
@@ -108,6 +109,7 @@ def run(study: Study, encoder: str, arm: str, seed: int) -> None:
 KEPT = ("model", "round", "forces_mae", "forces_norm", "energy_mae", "better_than_teacher", "ratio_to_teacher")
 ROUND = ("round", "pool", "forgotten", "relabelled", "new", "new_unstable", "md_failed", "md_runs", "md_reasons",
          "md_steps_per_s", "student_vs_teacher")  # fmt: skip
+TESTS = ("stability", "reaction")
 STABLE = ("failed", "n", "fraction", "interval", "reasons", "times_fs")
 
 

@@ -119,6 +119,21 @@ class BondHistory:
         """int [C+1] frame 0 and every frame in which a bond forms or breaks, ascending."""
         return np.unique(np.concatenate([[0], self.start, self.end[self.end < self.n_frames]]))
 
+    def lasting(self, lifetime: float) -> BondHistory:
+        """Of a history that counts every change (lifetime 0), that of those that last `lifetime` fs.
+
+        Raises:
+            DataError: the run is shorter than `lifetime`.
+        """
+        _long_enough(self.time, lifetime)
+        n = len(self.numbers)
+        keys = self.pairs[:, 0] * n + self.pairs[:, 1]
+        begun, gone = self.start > 0, self.end < self.n_frames
+        changed, frames = np.concatenate([keys[begun], keys[gone]]), np.concatenate([self.start[begun], self.end[gone]])
+        changes = [(changed[frames == frame], frame) for frame in np.unique(frames).tolist()]
+        keys, start, end, flickers = _lasting(keys[self.start == 0], changes, self.time, lifetime)
+        return BondHistory(self.numbers, self.time, np.stack([keys // n, keys % n], 1), start, end, lifetime, flickers)
+
 
 def bond_history(
     frames: FrameSet,
@@ -136,12 +151,7 @@ def bond_history(
             order.
     """
     time = one_run(frames, "bond_history")
-    long = float(time[-1] - time[0] + np.median(np.diff(time)))
-    if long < lifetime:
-        raise DataError(
-            "the run is shorter than what a change must last, so none could count", where="bond_history",
-            expected=f"at least {lifetime:g} fs", found=f"{long:g} fs", hint="Give a shorter lifetime=.",
-        )  # fmt: skip
+    _long_enough(time, lifetime)
     table = _Table(limits_of(frames.elements, limits))
     n = int(frames.n_atoms[0])
     bonded = assumed = np.empty(0, np.int64)
@@ -184,6 +194,15 @@ def bonds_of_frame(
     keys, distance, form, broken = table.candidates(frames.frame(index), n)
     keys = keys[distance < 0.5 * (form + broken)]
     return np.stack([keys // n, keys % n], axis=1)
+
+
+def _long_enough(time: np.ndarray, lifetime: float) -> None:
+    long = float(time[-1] - time[0] + np.median(np.diff(time)))
+    if long < lifetime:
+        raise DataError(
+            "the run is shorter than what a change must last, so none could count", where="bond_history",
+            expected=f"at least {lifetime:g} fs", found=f"{long:g} fs", hint="Give a shorter lifetime=.",
+        )  # fmt: skip
 
 
 def _same_order(before: np.ndarray, now: np.ndarray, frame: int) -> None:

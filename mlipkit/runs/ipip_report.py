@@ -46,10 +46,11 @@ def ipip_html(run: Run) -> str:
     rows = [_iteration(row) for row in timeline(run.folder)]
     if any(any(row[1:]) for row in rows):
         parts.append(f"<h3>Iterations</h3>{table(rows, ITERATION)}")
-    tests = [row["stability"] for row in timeline(run.folder) if row["stability"]]
-    if tests:
-        rows = [[one["model"], one["sentence"], _species(one)] for one in tests]
-        parts.append(f"<h3>Stability</h3>{table(rows, ('model', 'runs', 'clusters'))}")
+    for name, title in (("stability", "Stability"), ("reaction", "Species over time")):
+        tests = [row[name] for row in timeline(run.folder) if row[name]]
+        if tests:
+            rows = [[one["model"], one["sentence"], _species(one)] for one in tests]
+            parts.append(f"<h3>{title}</h3>{table(rows, ('model', 'runs', 'clusters'))}")
     parts.append(f"<p>{html.escape(plan.budget.sentence)}.</p>")
     parts.append(details("Plan", plan.table()))
     return "\n".join(parts)
@@ -89,4 +90,6 @@ def _species(one: Mapping[str, Any]) -> str:
     if not found:
         return ""
     most = ", ".join(f"{name} {count}" for name, count in list(found["formulas"].items())[:6])
-    return f"{most} (mass balances in {found['balanced']} of {found['frames']} frames)"
+    passed = ", ".join(f"{name} {n} of {found['runs']}" for name, n in (found.get("checkpoints") or {}).items())
+    balance = f"mass balances in {found['balanced']} of {found['frames']} frames"
+    return f"{most} ({balance})" + (f"; runs that passed: {passed}" if passed else "")

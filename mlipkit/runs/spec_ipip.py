@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from mlipkit.errors import MlipkitError
+from mlipkit.errors import MlipkitError, nearest
 from mlipkit.runs.part import Part, refuse_idle, unit
 from mlipkit.runs.spec_base import BaseSpec
 from mlipkit.runs.spec_train import LossSpec, ModelSpec, OptimiserSpec, SplitSpec, TrainSpec, places_in
@@ -159,6 +159,44 @@ class StabilitySpec(Part):
     track: str = Field(default="", description="element whose clusters are followed, such as Mo; empty: none")
     stride: int = Field(default=100, ge=1, description="steps between stored frames")
 
+    @field_validator("track")
+    @classmethod
+    def _an_element(cls, value: str) -> str:
+        from ase.data import chemical_symbols
+
+        if value and value not in chemical_symbols[1:]:
+            raise ValueError(f"'{value}' is no element, {nearest(value, chemical_symbols[1:])}")
+        return value
+
+
+class ReactionSpec(StabilitySpec):
+    """A second test at a temperature of its own: which species there are over time."""
+
+    runs: int = Field(default=0, ge=0, description="simulations of the last student; 0: no such test")
+    steps: int = Field(default=5000, ge=2, description="steps of each")
+    temperature: float = Field(default=1500.0, gt=0, description="of each", json_schema_extra=unit("K"))
+    ensemble: Literal["langevin", "nose_hoover"] = Field(default="nose_hoover", description="thermostat")
+    relaxation_time: float = Field(
+        default=100.0, gt=0, description="nose_hoover: relaxation time", json_schema_extra=unit("fs")
+    )
+    track: str = Field(
+        default="", description="element whose clusters and their changes are followed, such as Mo; empty: all alike"
+    )
+    lifetime: float = Field(
+        default=1000.0, ge=0, description="how long a change of these clusters must last", json_schema_extra=unit("fs")
+    )
+    stride: int = Field(default=20, ge=1, description="steps between stored frames")
+
+    @model_validator(mode="after")
+    def _tells_something(self):
+        refuse_idle(self, "ensemble", {"friction": ("langevin",), "relaxation_time": ("nose_hoover",)})
+        length = self.steps * self.timestep
+        if self.runs and self.track and length < self.lifetime:
+            raise ValueError(
+                f"a run of {length:g} fs is shorter than the lifetime of {self.lifetime:g} fs: no change could count"
+            )
+        return self
+
 
 class IPIPSpec(BaseSpec):
     """Pretrain a small student on frames of a universal teacher, fine-tune it on DFT frames, and let both improve."""
@@ -191,6 +229,7 @@ class IPIPSpec(BaseSpec):
     signals: SignalsSpec = SignalsSpec()
     teacher_tuning: TeacherTuningSpec = TeacherTuningSpec()
     stability: StabilitySpec = StabilitySpec()
+    reaction: ReactionSpec = ReactionSpec()
     reuse: list[str] = Field(
         default=[], description="other arms and seeds, whose equal stages (such as the teacher's MD) are taken over"
     )
@@ -211,13 +250,14 @@ class IPIPSpec(BaseSpec):
     @property
     def settings(self) -> Settings:
         """The numbers as `mlipkit.strategies.ipip` takes them."""
-        from mlipkit.strategies.ipip import Instability, Sampling, Settings, Stability
+        from mlipkit.strategies.ipip import Instability, Reaction, Sampling, Settings, Stability
 
         loop, signals = self.loop, self.signals
         return Settings(
             iterations=loop.iterations, sampling=Sampling(**self.sampling.model_dump()),
             instability=dataclasses.replace(Instability(), **self.instability.model_dump()),
             stability=dataclasses.replace(Stability(), **self.stability.model_dump()),
+            reaction=dataclasses.replace(Reaction(), **self.reaction.model_dump()),
             forget=loop.forget, pool=loop.pool, new_share=loop.new_share, relabel=loop.relabel, gate=loop.gate,
             prefer_unstable=loop.prefer_unstable, init=loop.init, pretrain_energy=loop.pretrain_energy,
             pretrain_steps=self.pretraining.steps, finetune_steps=self.finetuning.steps,

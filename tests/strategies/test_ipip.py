@@ -23,7 +23,6 @@ from mlipkit.strategies.ipip.choosing import by_preference, choose, spread_out
 from mlipkit.strategies.ipip.evaluating import frame_errors
 from mlipkit.strategies.ipip.instability import force_cap, largest_forces, too_close
 from mlipkit.strategies.ipip.pools import ORIGINS, TEACHER, forgotten
-from mlipkit.strategies.ipip.reaction import clusters, pathway
 from mlipkit.strategies.ipip.sampling import Run, run_md, runs_of
 from mlipkit.strategies.ipip.torsions import rotatable, rotated
 from mlipkit.strategies.workflows.synthetic import soft
@@ -300,50 +299,6 @@ def test_the_tail_is_before_the_failure_without_its_last_steps(done):
 def test_the_cap_may_come_from_the_pool():
     frames = dft(50, 0)
     assert force_cap(frames) == pytest.approx(10 * np.quantile(np.linalg.norm(frames.forces, axis=1), 0.999))
-
-
-# ---- 8: clusters
-
-
-def oxide(sulfur: np.ndarray) -> FrameSet:
-    """A ring of three Mo and three bridging O with six more O, and S2."""
-    angles = np.arange(3) * 2 * np.pi / 3
-    mo = 2.05 * np.stack([np.cos(angles), np.sin(angles), 0 * angles], 1)
-    bridge = 1.3 * np.stack([np.cos(angles + np.pi / 3), np.sin(angles + np.pi / 3), 0 * angles], 1)
-    ends = np.concatenate([mo + np.array([0.0, 0.0, sign * 1.7]) for sign in (1, -1)])
-    numbers = [42] * 3 + [8] * 9 + [16] * 2
-    positions = np.concatenate([mo, bridge, ends, sulfur])[None]
-    return FrameSet.from_arrays(numbers, positions, cell=20.0 * np.eye(3), pbc=[True] * 3)
-
-
-def test_oxide_and_sulfur_are_two_species_and_one_when_they_bind():
-    apart = clusters(oxide(np.array([[8.0, 8, 0], [9.9, 8, 0]])), 0, "Mo")
-    assert len(apart.formulas) == 2
-    assert apart.tracked == ("Mo3O9",)
-    assert "S2" in apart.formulas
-    assert apart.bonds == {"Mo-Mo": 3, "Mo-O": 12, "S-S": 1}
-    bound = clusters(oxide(np.array([[4.5, 0.0, 0], [6.4, 0, 0]])), 0, "Mo")
-    assert len(bound.formulas) == 1
-    assert bound.bonds["Mo-S"] == 1
-    assert apart.balanced
-    assert bound.balanced
-    # The image beyond the wall is near as well.
-    image = clusters(oxide(np.array([[4.5 + 20.0, 0.0, 0], [6.4 + 20.0, 0, 0]])), 0, "Mo")
-    assert image.formulas == bound.formulas
-
-
-def test_a_run_tells_when_sulfur_comes_in_and_when_the_ring_opens():
-    far, near = np.array([[8.0, 8, 0], [9.9, 8, 0]]), np.array([[4.5, 0.0, 0], [6.4, 0, 0]])
-    images = [oxide(far)] * 4 + [oxide(near)] * 4
-    opened = np.array(oxide(near).positions)
-    opened[3] = [2.6, -1.9, 0.0]  # a bridge leaves one of its ends
-    last = FrameSet.from_arrays(oxide(near).numbers, opened, n_atoms=14, cell=20.0 * np.eye(3), pbc=[True] * 3)
-    frames = FrameSet.concat([*images, *[last] * 4]).with_table(time=np.arange(12) * 1000.0, trajectory=0)
-    found = pathway(frames, "Mo")
-    assert found[0].kind == "insertion"
-    assert found[0].time == 4000.0
-    assert len(found) == 2
-    assert (found[1].time, found[1].kind) == (8000.0, "ring opened")
 
 
 # ---- 9: norms of errors

@@ -12,12 +12,15 @@ import pytest
 from ipip_toys import TINY, toys
 
 from mlipkit.errors import RunError
-from mlipkit.strategies.ipip import Stability, plan, run_ipip
+from mlipkit.strategies.ipip import Reaction, Stability, plan, run_ipip
 from mlipkit.strategies.ipip.comparing import compare
 from mlipkit.strategies.ipip.evaluating import ERRORS
 
 SETTINGS = dataclasses.replace(
-    TINY, iterations=1, stability=Stability(runs=3, steps=10, stride=5, temperature=300.0, relax_steps=0)
+    TINY,
+    iterations=1,
+    stability=Stability(runs=3, steps=10, stride=5, temperature=300.0, relax_steps=0),
+    reaction=Reaction(runs=2, steps=12, stride=4, temperature=150.0, relax_steps=0, track="O", lifetime=8.0),
 )
 
 
@@ -80,6 +83,10 @@ def test_every_frame_is_counted_and_the_teacher_stands_beside(folders):
     assert "24 gradient steps" in found.budgets
     assert found.stability["scratch"]["runs"] == 6
     assert len(found.stability["scratch"]["loop_less_this"]) == 3
+    seen = found.reactions["scratch"]
+    assert seen["runs"] == seen["species"]["runs"] == 4
+    assert seen["species"]["frames"] == seen["species"]["balanced"] > 0
+    assert "scratch: 0 of 4 runs failed; O: 1 clusters at the end, mostly H2O" in found.table()
     assert [row["round"] for row in found.rounds] == [0, 1]
     assert "verdict" not in found.table().splitlines()[0].lower()
     json.dumps(found.to_json())

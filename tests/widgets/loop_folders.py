@@ -14,11 +14,12 @@ from mlipkit.events import Event
 from mlipkit.runs import IPIPSpec
 from mlipkit.runs.folder import RunFolder
 from mlipkit.runs.log import EventLog
-from mlipkit.strategies.ipip import Stability, plan, run_ipip
+from mlipkit.strategies.ipip import Reaction, Stability, plan, run_ipip
 from mlipkit.strategies.workflows.running import Outcome
 
 TESTED = dataclasses.replace(
     TINY, stability=Stability(runs=2, steps=20, temperature=300.0, relax_steps=0, stride=5, friction=0.02),
+    reaction=Reaction(runs=2, steps=20, temperature=150.0, relax_steps=0, stride=5, track="O", lifetime=10.0),
 )  # fmt: skip
 
 

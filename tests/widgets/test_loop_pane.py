@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 import shutil
@@ -13,7 +14,7 @@ from workflow_folders import workflow
 
 from mlipkit.errors import RunError
 from mlipkit.events import Finished
-from mlipkit.strategies.ipip import timeline
+from mlipkit.strategies.ipip import Reaction, species_record, timeline
 from mlipkit_widgets import PretrainingView, StrategyComparison
 from mlipkit_widgets.loop_folder import LoopFolder, iteration_of, parts_of
 from mlipkit_widgets.loop_pane import LoopPane
@@ -76,6 +77,52 @@ def test_iterations_are_those_of_the_timeline(ended):
     assert [one["name"] for one in pane.timeline.shown[0] if one.get("showlegend") is not False][:1] == [
         "force MAE, test"]  # fmt: skip
     assert "teacher&#x27;s labels" not in pane.table.value, "a column that nobody needs"
+    view.close()
+
+
+def test_species_of_one_simulation_over_time_with_what_lasted(ended, tmp_path):
+    view = StrategyComparison(ended)
+    pane, box = view.pane, view.pane.species
+    assert box.layout.display is None
+    test = timeline(ended[0])[2]["reaction"]
+    runs = species_record.load(next((ended[0] / "stages").glob("*reaction_2")))
+    assert runs is not None
+    assert f"Test simulations of student 2: {test['failed']} of 2 runs failed" in box.told.value
+    assert f"mass balances in {test['species']['frames']} of {test['species']['frames']} frames" in box.told.value
+    assert len(box.simulation.options) == 2
+    run = runs[box.simulation.index]
+    assert trace(box.graph, "H₂O")["y"] == run.count("H2O").tolist()
+    assert box.graph.shown[1]["xaxis"]["range"][0] == 0.0
+    assert "species at the end" in pane.table.value
+    # An iteration without such a test shows that of the last; a run without any shows none.
+    view.round = 0
+    assert "student 2" in box.told.value
+    assert loop(tmp_path / "scratch_0", "scratch", reaction=Reaction()).state == "completed"
+    view.watch([tmp_path / "scratch_0"])
+    assert view.pane.species.layout.display == "none"
+    assert "species at the end" not in view.pane.table.value
+    view.close()
+
+
+def test_changes_are_lines_in_the_graph_and_told_beside_the_simulation(ended, tmp_path):
+    shutil.copytree(ended[0], tmp_path / "ipip_0")
+    folder = next((tmp_path / "ipip_0" / "stages").glob("*reaction_2"))
+    runs = species_record.load(folder)
+    assert runs is not None
+    change = {"time": 5.0, "before": ["H2O"], "after": ["OH"], "kind": "loss"}
+    again = {**change, "time": 15.0}
+    runs[0] = dataclasses.replace(runs[0], changes=[])
+    runs[1] = dataclasses.replace(
+        runs[1], changes=[change, again], checkpoints={"ring open": 5.0, "MoS6 or MoS7": None}
+    )
+    species_record.save(folder, runs)
+    view = StrategyComparison([tmp_path / "ipip_0"])
+    box = view.pane.species
+    assert box.simulation.value == "1: 2 changes", "where something happened"
+    assert trace(box.graph, "changes that last")["x"] == [0.005, 0.015]
+    assert "ring open from 0.005 ps, MoS6 or MoS7 not seen" in box.passed.value
+    box.simulation.index = 0
+    assert all(one.get("name") != "changes that last" for one in box.graph.shown[0])
     view.close()
 
 

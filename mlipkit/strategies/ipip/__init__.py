@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from mlipkit.strategies.ipip.plan import ARMS, LOOPS, LoopPlan, equal_steps, plan
 from mlipkit.strategies.ipip.pools import Pool
-from mlipkit.strategies.ipip.settings import Instability, Sampling, Settings, Stability
+from mlipkit.strategies.ipip.settings import Instability, Reaction, Sampling, Settings, Stability
 from mlipkit.strategies.ipip.timeline import timeline
 from mlipkit.strategies.ipip.tools import LoopTools, published_settings
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from mlipkit.strategies.ipip.running import run_ipip
 
 __all__ = [
-    "ARMS", "LOOPS", "Instability", "LoopPlan", "LoopTools", "Pool", "Sampling", "Settings", "Stability",
+    "ARMS", "LOOPS", "Instability", "LoopPlan", "LoopTools", "Pool", "Reaction", "Sampling", "Settings", "Stability",
     "equal_steps", "plan", "published_settings", "run_ipip", "timeline",
 ]  # fmt: skip
 

@@ -20,6 +20,7 @@ import numpy as np
 from mlipkit.errors import RunError
 from mlipkit.strategies.ipip.evaluating import ERRORS, NAME
 from mlipkit.strategies.ipip.plan import ARMS, LOOPS, LoopPlan, equal_steps
+from mlipkit.strategies.ipip.species_record import sentence, together
 from mlipkit.strategies.ipip.timeline import timeline
 from mlipkit.strategies.workflows.work import read_record
 
@@ -80,6 +81,7 @@ class Comparison:
         verdicts: question -> verdict; questions are "controls", "teacher" and the ablations, each for "forces" and
             "energy": ``("controls", "forces")``.
         stability: arm -> failed, runs, share, interval, reasons; loop_less_this: difference with its interval.
+        reactions: the same of simulations in which species are followed, with species (`species_record.together`).
         budgets: one line.
         notes: what a reader must know beside the figures.
     """
@@ -91,12 +93,13 @@ class Comparison:
     stability: Mapping[str, Mapping[str, Any]]
     budgets: str
     notes: list[str] = field(default_factory=list)
+    reactions: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """JSON-ready."""
         return {
             "sentence": self.sentence, "budgets": self.budgets, "notes": self.notes, "rows": self.rows,
-            "rounds": self.rounds, "stability": dict(self.stability),
+            "rounds": self.rounds, "stability": dict(self.stability), "reactions": dict(self.reactions),
             "verdicts": [
                 {"question": question, "quantity": quantity, **dataclasses.asdict(verdict)}
                 for (question, quantity), verdict in self.verdicts.items()
@@ -118,7 +121,9 @@ class Comparison:
         widths = [max(len(line[k]) for line in lines) for k in range(len(head))]
         text = ["  ".join(c.ljust(w) for c, w in zip(line, widths, strict=True)).rstrip() for line in lines]
         said = [f"{question}, {quantity}: {one.sentence}" for (question, quantity), one in self.verdicts.items()]
-        return "\n".join([self.sentence, "", *text, "", *said, self.budgets, *self.notes])
+        seen = [f"{arm}: {one['failed']} of {one['runs']} runs failed; {sentence(one['species'])}"
+                for arm, one in self.reactions.items()]  # fmt: skip
+        return "\n".join([self.sentence, "", *text, "", *said, *seen, self.budgets, *self.notes])
 
 
 def compare(folders: Sequence[Path | str | Any], *, effect: float = EFFECT, n_draws: int = 2000) -> Comparison:
@@ -145,8 +150,8 @@ def compare(folders: Sequence[Path | str | Any], *, effect: float = EFFECT, n_dr
     rows = [_row(arm, mine, scratch) for arm, mine in arms.items()]
     rows.insert(0, _zero_shot(found[0]))
     return Comparison(
-        _sentence(arms, verdicts), rows, _rounds(arms.get(LOOP, [])), verdicts, _stability(arms),
-        equal_steps([one.plan for one in found]), _notes(arms),
+        _sentence(arms, verdicts), rows, _rounds(arms.get(LOOP, [])), verdicts, _tests(arms, "stability"),
+        equal_steps([one.plan for one in found]), _notes(arms), _tests(arms, "reaction"),
     )  # fmt: skip
 
 
@@ -240,15 +245,16 @@ def _rounds(loops: Sequence[Evaluated]) -> list[dict[str, Any]]:
     return found
 
 
-def _stability(arms: Mapping[str, Sequence[Evaluated]]) -> dict[str, dict[str, Any]]:
+def _tests(arms: Mapping[str, Sequence[Evaluated]], deed: str) -> dict[str, dict[str, Any]]:
     from mlipkit.analysis.proportions import difference, wilson
 
     counted: dict[str, tuple[int, int]] = {}
     reasons: dict[str, dict[str, int]] = {}
+    species: dict[str, dict[str, Any]] = {}
     for arm, mine in arms.items():
         tests = []
         for one in mine:
-            stages = one.plan.of("stability")
+            stages = one.plan.of(deed)
             facts = _facts(one).get(stages[-1].name) if stages else None
             if facts is not None:
                 tests.append(facts)
@@ -258,10 +264,12 @@ def _stability(arms: Mapping[str, Sequence[Evaluated]]) -> dict[str, dict[str, A
             reasons[arm] = {
                 name: sum(facts["reasons"].get(name, 0) for facts in tests) for name in dict.fromkeys(every)
             }
+            if all("species" in facts for facts in tests):
+                species[arm] = together([facts["species"] for facts in tests])
     found = {}
     for arm, (failed, runs) in counted.items():
         found[arm] = {"failed": failed, "runs": runs, "share": failed / runs, "interval": list(wilson(failed, runs)),
-                      "reasons": reasons[arm]}  # fmt: skip
+                      "reasons": reasons[arm], **({"species": species[arm]} if arm in species else {})}  # fmt: skip
         if arm != LOOP and LOOP in counted:
             found[arm]["loop_less_this"] = list(difference(counted[LOOP], (failed, runs)))
     return found

@@ -39,7 +39,7 @@ class Rates:
             if stage.does == "sample":
                 teacher = stage.inputs["model"][0] == TEACHER_MODEL
                 total += stage.options["steps"] * (self.teacher_md if teacher else self.student_md)
-            elif stage.does == "stability":
+            elif stage.does in ("stability", "reaction"):
                 share = stage.options["runs"] / max(plan.loop.sampling.starts, 1)
                 each = self.student_md if plan.arm != "teacher" else self.teacher_md
                 total += (stage.options["steps"] + stage.options["relax_steps"]) * share * each

@@ -82,7 +82,7 @@ class LoopPlan(Plan):
     """A plan whose deeds are those of the loop."""
 
     KNOWN: ClassVar[tuple[str, ...]] = (
-        "starts", "sample", "pool", "choose", "renew", "pretrain", "finetune", "evaluate", "stability",
+        "starts", "sample", "pool", "choose", "renew", "pretrain", "finetune", "evaluate", "stability", "reaction",
     )  # fmt: skip
 
     @property
@@ -137,6 +137,9 @@ class LoopPlan(Plan):
             return f"forget {options['forget']:.0%}, relabel {options['relabel']}"
         if stage.does == "stability":
             return f"{options['runs']} runs at {options['temperature']:g} K"
+        if stage.does == "reaction":
+            who = f" of {options['track']}" if options["track"] else ""
+            return f"{options['runs']} runs at {options['temperature']:g} K, species{who}"
         return stage.does
 
 
@@ -279,18 +282,20 @@ class _Draft:
         models = [TEACHER_MODEL, *self.students]
         last = len(self.students) - 1
         self.add("evaluate", "evaluate", inputs={"models": models}, purpose="evaluation", round=last)
-        test = self.settings.stability
-        if not test.runs:
-            return
+        for deed, test in (("stability", self.settings.stability), ("reaction", self.settings.reaction)):
+            if test.runs:
+                self.simulations(deed, dataclasses.asdict(test))
+
+    def simulations(self, deed: str, options: dict[str, Any]) -> None:
+        """A test by MD of the last student, or of all."""
         if not any(stage.name == "starts" for stage in self.stages):
             self.add("starts", "starts", options={"count": self.settings.sampling.starts}, purpose="evaluation",
                      seeds={"draw": self.seed_of("starts", base=self.settings.pool_seed)})  # fmt: skip
-        options = dataclasses.asdict(test)
         chosen = self.students if options.pop("models") == "all" else self.students[-1:]
-        seeds = {name: self.seed_of("stability", name, base=self.settings.pool_seed)
+        seeds = {name: self.seed_of(deed, name, base=self.settings.pool_seed)
                  for name in ("velocities", "thermostat")}  # fmt: skip
         for name in chosen:
-            self.add(f"stability_{name.rpartition('_')[2]}", "stability", purpose="evaluation", seeds=seeds,
+            self.add(f"{deed}_{name.rpartition('_')[2]}", deed, purpose="evaluation", seeds=seeds,
                      inputs={"model": name, "starts": "starts"}, round=self.students.index(name),
                      options={**options, "instability": dataclasses.asdict(self.settings.instability)})  # fmt: skip
 

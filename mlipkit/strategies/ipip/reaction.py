@@ -11,13 +11,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations_with_replacement
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from ase.data import atomic_numbers, chemical_symbols, covalent_radii
 
 from mlipkit.analysis.bond_states import LIFETIME, BondHistory, BondLimits, bond_history, bonds_of_frame
-from mlipkit.analysis.species import formula, molecules
+from mlipkit.analysis.species import formula, molecules, species, species_of_frames
+from mlipkit.strategies.ipip.mechanism import checkpoints, known
+from mlipkit.strategies.ipip.species_record import RunSpecies
 
 if TYPE_CHECKING:
     from mlipkit.data import FrameSet
@@ -89,27 +91,33 @@ class Change:
 
 
 def pathway(frames: FrameSet | BondHistory, track: str, lifetime: float = LIFETIME) -> list[Change]:
-    """Changes of the tracked clusters along one run that last, in order of time.
+    """Changes of the tracked clusters along one run that last: of bonds that last, to clusters that do; in order.
 
     Kinds: "split" (more clusters), "joined" (fewer), "ring opened" (a bond of the tracked element with itself or its
     bridge is gone, no atom is), "insertion" (atoms came in), "loss" (atoms left), "exchange" (both or neither).
 
     Args:
-        frames: one run in order of time, or its history.
+        frames: one run in order of time, or its history (which knows its own lifetime).
         lifetime: fs that a change must last.
     """
     history = frames if isinstance(frames, BondHistory) else bond_history(frames, limits(frames.elements), lifetime)
-    found: list[Change] = []
-    before: Clusters | None = None
-    rings = -1
+    spacing = float(np.median(np.diff(history.time)))
+    states: list[tuple[float, tuple[str, ...], int]] = []
     for frame in history.change_frames().tolist():
         bonds = history.at(frame)
-        now = _clusters(history.numbers, bonds, track)
-        n_rings = _rings(history.numbers, bonds, track)
-        if before is not None and (now.tracked != before.tracked or n_rings != rings):
-            kind = _kind(before.tracked, now.tracked, n_rings - rings)
-            found.append(Change(float(history.time[frame]), before.tracked, now.tracked, kind))
-        before, rings = now, n_rings
+        tracked = _clusters(history.numbers, bonds, track).tracked
+        state = float(history.time[frame]), tracked, _rings(history.numbers, bonds, track)
+        if not states or states[-1][1:] != state[1:]:
+            states.append(state)
+    ends = [*(state[0] for state in states[1:]), float(history.time[-1]) + spacing]
+    found, before = [], states[0]
+    for state, end in zip(states[1:], ends[1:], strict=True):
+        # Of bonds that last, one may form while another breaks: what is there in between need not last.
+        if end - state[0] < history.lifetime * (1 - 1e-9) or state[1:] == before[1:]:
+            continue
+        kind = _kind(before[1], state[1], state[2] - before[2])
+        found.append(Change(state[0], before[1], state[1], kind))
+        before = state
     return found
 
 
@@ -138,11 +146,30 @@ def _atoms(text: str) -> int:
     return len(Formula(text))
 
 
-def reaction_table(frames: FrameSet, track: str) -> list[dict[str, Any]]:
-    """A row per frame: time_fs, clusters (formulas of the tracked ones), number, bonds, balanced."""
-    rows = []
-    for index in range(len(frames)):
-        one = clusters(frames, index, track)
-        rows.append({"time_fs": float(frames.time[index]), "clusters": list(one.tracked), "number": len(one.tracked),
-                     "bonds": dict(one.bonds), "balanced": one.balanced})  # fmt: skip
-    return rows
+def species_of_run(frames: FrameSet, track: str, lifetime: float = LIFETIME) -> RunSpecies:
+    """All species of one run in every frame (with hysteresis), and what lasts of the changes of the tracked clusters.
+
+    Args:
+        frames: one run in order of time; of a single frame there are species and no changes, of none nothing.
+        track: element, "": none, and no changes.
+    """
+    if not len(frames):
+        return RunSpecies(np.zeros(0), (), np.zeros((0, 0), int), {}, {})
+    totals = dict(Counter(np.asarray(frames.frame(0)["numbers"]).tolist()))
+    if len(frames) < 2:
+        found, bonds = species_of_frames(frames, limits(frames.elements, single=True)), {}
+        return RunSpecies(np.asarray(frames.time, float), found.formulas, found.counts, bonds, totals)
+    history = bond_history(frames, limits(frames.elements), 0.0)
+    found = species(history)
+    pairs = {tuple(sorted(pair, reverse=True)) for pair in history.numbers[history.pairs].tolist()}
+    bonds = {f"{chemical_symbols[a]}-{chemical_symbols[b]}": history.count((a, b)) for a, b in sorted(pairs)}
+    changes = passed = None
+    long = float(history.time[-1] - history.time[0] + np.median(np.diff(history.time)))
+    if track and long >= lifetime:
+        lasting = history.lasting(lifetime)
+        changes = [
+            {"time": one.time, "before": list(one.before), "after": list(one.after), "kind": one.kind}
+            for one in pathway(lasting, track)
+        ]
+        passed = checkpoints(lasting) if known(history.numbers, track) else None
+    return RunSpecies(history.time, found.formulas, found.counts, bonds, totals, changes, passed)

@@ -104,8 +104,8 @@ def runs_of(folder: Path, found: Sequence[Mapping[str, Any]], limits: Instabilit
     return made
 
 
-def _frames(path: Path, before: int | None, every: int) -> tuple[FrameSet, np.ndarray]:
-    """Frames of a trajectory with their steps, without the start; the last ones before a step, counted back from it."""
+def _frames(path: Path, before: int | None, every: int, start: bool = False) -> tuple[FrameSet, np.ndarray]:
+    """Frames of a trajectory with their steps, the start only if asked for; before a step, counted back from it."""
     from ase.io.trajectory import TrajectoryReader
 
     images, steps = [], []
@@ -114,7 +114,7 @@ def _frames(path: Path, before: int | None, every: int) -> tuple[FrameSet, np.nd
             for row in range(len(trajectory)):
                 atoms: Any = trajectory[row]
                 step = int(atoms.info["step"])
-                if step > 0 and (before is None or step < before) and np.isfinite(atoms.positions).all():
+                if (start or step > 0) and (before is None or step < before) and np.isfinite(atoms.positions).all():
                     images.append(atoms)
                     steps.append(step)
     images, steps = images[::-1][::every][::-1], steps[::-1][::every][::-1]

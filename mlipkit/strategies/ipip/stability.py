@@ -1,4 +1,4 @@
-"""The test by MD: minimise, heat, simulate many times, and count what fails; where asked, what the atoms became."""
+"""Tests by MD: minimise, heat, simulate many times, and count what fails; where asked, what the atoms became."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlipkit.events import Control, EventSink
+from mlipkit.events import Control, Ending, EventSink
+from mlipkit.strategies.ipip import species_record
 from mlipkit.strategies.workflows.tools import Stopped
 
 if TYPE_CHECKING:
@@ -19,27 +20,28 @@ def stability_test(
     potential: BasePotential, starts: Sequence[Atoms], options: Mapping[str, Any], seeds: Mapping[str, int], cap: float,
     folder: Path, sink: EventSink, control: Control, skin: float = 0.5,
 ) -> dict[str, Any]:  # fmt: skip
-    """Facts: runs, failed, fraction, interval (Wilson), reasons, times_fs (of the failures); species when tracked.
+    """Facts: runs, n, failed, fraction, interval (Wilson), reasons, times_fs (of the failures); species when tracked.
 
     Args:
         starts: one per run.
-        options: as of a "stability" stage (`settings.Stability` and the limits of `settings.Instability`).
+        options: as of a "stability" or "reaction" stage (`settings.Stability` or `settings.Reaction`, and the limits of
+            `settings.Instability`).
 
     Raises:
         Stopped: by the user.
     """
-    from mlipkit.strategies.ipip.sampling import ended, run_md
+    from mlipkit.strategies.ipip.sampling import OPTIONS, ended, run_md
 
     images = relaxed(potential, starts, options, folder / "relax", sink, control, skin)
-    md = {
-        "steps": options["steps"], "timestep": options["timestep"], "stride": options["stride"],
-        "temperature": options["temperature"], "ensemble": "langevin", "friction": options["friction"],
-        "instability": options["instability"],
-    }  # fmt: skip
+    ensemble = options.get("ensemble", "langevin")
+    names = ("steps", "timestep", "stride", "temperature", "instability", *OPTIONS[ensemble])
+    md = {name: options[name] for name in names} | {"ensemble": ensemble}
     found = run_md(potential, images, md, seeds, cap, folder / "md", sink, control, skin)
     facts = {**ended(found), "times_fs": [one.time for one in found if one.failed], "n": len(found)}
-    if options["track"]:
-        facts["species"] = tracked(folder / "md", len(found), options["track"])
+    if options["track"] or "lifetime" in options:
+        facts["species"] = followed(folder, found, options)
+        if "lifetime" in options:
+            facts["sentence"] += f"; {species_record.sentence(facts['species'])}"
     return facts
 
 
@@ -72,25 +74,18 @@ def relaxed(
     return images
 
 
-def tracked(folder: Path, n_runs: int, element: str) -> dict[str, Any]:
-    """Clusters with an element in every stored frame of all runs: how often each formula, and whether mass balances."""
-    from collections import Counter
-
-    from mlipkit.strategies.ipip.reaction import clusters
+def followed(folder: Path, found: Sequence[Ending], options: Mapping[str, Any]) -> dict[str, Any]:
+    """Species in the stored frames of all runs, up to their failure: kept as series, summed up as facts."""
+    from mlipkit.analysis.bond_states import LIFETIME
+    from mlipkit.strategies.ipip.reaction import species_of_run
     from mlipkit.strategies.ipip.sampling import _frames
 
-    formulas: Counter[str] = Counter()
-    frames = balanced = 0
-    numbers = []
-    for index in range(n_runs):
-        place = folder if n_runs == 1 else folder / f"replica_{index:03d}"
-        found, _ = _frames(place / "trajectory.traj", before=None, every=1)
-        for k in range(len(found)):
-            one = clusters(found, k, element)
-            frames, balanced = frames + 1, balanced + one.balanced
-            formulas.update(one.tracked)
-            numbers.append(len(one.tracked))
-    return {
-        "element": element, "frames": frames, "balanced": balanced, "formulas": dict(formulas.most_common()),
-        "mean_clusters": sum(numbers) / frames if frames else None,
-    }  # fmt: skip
+    lifetime, runs = options.get("lifetime", LIFETIME), []
+    for index, one in enumerate(found):
+        place = folder / "md" if len(found) == 1 else folder / "md" / f"replica_{index:03d}"
+        before = one.step if one.failed else None
+        frames, steps = _frames(place / "trajectory.traj", before, every=1, start=True)
+        frames = frames.with_table(time=steps * float(options["timestep"]), trajectory=0)
+        runs.append(species_of_run(frames, options["track"], lifetime))
+    species_record.save(folder, runs)
+    return species_record.summary(runs, options["track"], lifetime)

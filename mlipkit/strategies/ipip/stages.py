@@ -11,7 +11,9 @@ pool, renew  composition (`Pool.composition`), dropped; renew: forgotten, relabe
 choose       asked, chosen, unstable, labelled, probed, dropped {reason: n}
 pretrain     steps, best_step, seconds, metrics, frames, pool (hash), best (file)
 finetune     the same, and chosen
-stability    runs, failed, fraction, interval, reasons, times_fs, species (where an element is tracked)
+stability    runs, n, failed, fraction, interval, reasons, times_fs, species (`species_record.summary`, where an element
+             is tracked; the series lie in species.npz)
+reaction     the same at a temperature of its own; species always
 ===========  ======================================================================================================
 """
 
@@ -239,7 +241,7 @@ def stability(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
 
 DO: dict[str, Callable[[Any, Stage, Path], dict[str, Any]]] = {
     "starts": starts, "sample": sample, "pool": pool, "choose": choose, "renew": renew, "pretrain": pretrain,
-    "finetune": finetune, "evaluate": evaluate, "stability": stability,
+    "finetune": finetune, "evaluate": evaluate, "stability": stability, "reaction": stability,
 }  # fmt: skip
 
 

@@ -19,7 +19,7 @@ def timeline(folder: Path | str) -> list[dict[str, Any]]:
     refused, new, new_unstable; md_failed, md_runs, md_fraction, md_interval, md_reasons, md_steps_per_s (of the model
     that sampled for this pool: the teacher in round 0); student_vs_teacher (eV/Å), pretraining and finetuning (steps,
     seconds, validation figures), forces_mae, energy_mae, forces_norm (test, meV), better_than_teacher, n_frames;
-    stability (facts of the test of this round's student).
+    stability, reaction (facts of the tests of this round's student).
     """
     folder = Path(folder)
     try:
@@ -55,5 +55,6 @@ def _row(
         "md_by": None if not md else "teacher" if md["model"] == TEACHER_MODEL else md["model"],
         "pretraining": trained("pretrain"), "finetuning": trained("finetune"),
         **{name: tested.get(name) for name in ("forces_mae", "energy_mae", "forces_norm", "better_than_teacher")},
-        "n_frames": n_frames if tested else None, "stability": records.get(f"stability_{k}"),
+        "n_frames": n_frames if tested else None,
+        **{name: records.get(f"{name}_{k}") for name in ("stability", "reaction")},
     }  # fmt: skip
