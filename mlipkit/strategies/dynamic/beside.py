@@ -13,9 +13,8 @@ from ase.data import chemical_symbols
 from mlipkit import units
 from mlipkit.data import FrameSet
 from mlipkit.errors import DataError
-from mlipkit.md import PotentialForces, get_ensemble, state_from_atoms
-from mlipkit.md.forces import evaluate
-from mlipkit.strategies.dynamic.evaluation import held
+from mlipkit.md import state_from_atoms
+from mlipkit.strategies.dynamic.evaluation import held, rolled
 from mlipkit.strategies.dynamic.runs import Velocities, aimd_runs
 
 if TYPE_CHECKING:
@@ -132,13 +131,8 @@ def still_atoms(frozen: Sequence[int], n_atoms: int) -> np.ndarray:
 
 def _rolled(potential: BasePotential, atoms, steps: int, timestep: float, still: np.ndarray):
     """Positions, forces [S,n,3], energies [S] and velocities [S,n,3] until a number is lost."""
-    state, ensemble, forces = held(state_from_atoms(atoms), still), get_ensemble("nve"), PotentialForces(potential)
-    ensemble.init(state)
-    evaluate(state, forces)
     rows: list[tuple[np.ndarray, ...]] = []
-    for step in range(steps):
-        if step:
-            ensemble.step(state, forces, timestep)
+    for state in rolled(potential, held(state_from_atoms(atoms), still), steps, timestep):
         if not (torch.isfinite(state.positions).all() and torch.isfinite(state.forces).all()):
             break
         now = (state.positions, state.forces, state.energy, state.velocities)

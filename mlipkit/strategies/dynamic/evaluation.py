@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -180,13 +180,8 @@ class _Piece:
 
     def go(self, timestep: float) -> _Piece:
         """Integrate and compare."""
-        state, ensemble, forces = self.state, get_ensemble("nve"), PotentialForces(self.potential)
-        ensemble.init(state)
-        evaluate(state, forces)
         lost = np.zeros(len(self.starts), bool)
-        for step in range(self.error.shape[1]):
-            if step:
-                ensemble.step(state, forces, timestep)
+        for step, state in enumerate(rolled(self.potential, self.state, self.error.shape[1], timestep)):
             rows = self.rows + step * self.stride
             there = self.positions[rows]
             found, placed = state.forces.cpu().numpy(), state.positions.cpu().numpy()
@@ -223,6 +218,21 @@ class _Piece:
         if lost is not None:
             means = np.where(lost[:, None] & (count.reshape(out.shape) > 0), np.inf, means)
         out[:] = means
+
+
+def rolled(potential: BasePotential, state: MDState, structures: int, timestep: float) -> Iterator[MDState]:
+    """The state at each structure of a roll-out without a thermostat, the start first; the same object every time.
+
+    Args:
+        timestep: fs.
+    """
+    ensemble, forces = get_ensemble("nve"), PotentialForces(potential)
+    ensemble.init(state)
+    evaluate(state, forces)
+    for step in range(structures):
+        if step:
+            ensemble.step(state, forces, timestep)
+        yield state
 
 
 def _state(runs: AIMDRuns, starts: np.ndarray, frozen: np.ndarray | None) -> MDState:
