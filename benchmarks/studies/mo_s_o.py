@@ -99,7 +99,8 @@ def main() -> None:
     given = parser.parse_args()
     work = given.root / "mo_s_o"
     frames = sampled(work, given.sampler, given.steps, given.frames)
-    found = label_frames(frames, label_maker("gfn1-xtb"), work / "labels", timeout=300.0)
+    # A frame takes seconds; on a machine that is busy, or while this is held, the clock says nothing of it.
+    found = label_frames(frames, label_maker("gfn1-xtb"), work / "labels", timeout=3600.0, retries=1)
     for one in found.failed:
         print(f"no label: {one.reason}")
     place = given.root / "mo_s_o.extxyz"

@@ -57,7 +57,10 @@ def test_an_iteration_is_chosen_by_a_click_and_another_run_by_its_name(lab: Lab,
         page.page.mouse.click(x, y)
         page.page.wait_for_function(f"() => Math.abs(({MARKED})() - 1) < 0.01")
         page.wait_text("3 runs")
-        page.page.locator(".mlipkit-view select:visible").last.select_option("scratch 0")
+        assert drawn(page.pixels(".mlipkit-plot [aria-label^='Species of one test simulation']")) > 0.005
+        assert page.js(CUT) == 0, "a table that has to be scrolled"
+        page.shot("ipip_species")
+        page.page.locator(".mlipkit-view select:visible", has_text="scratch 0").select_option("scratch 0")
         # One round and nothing to choose among.
         page.page.wait_for_function(f"() => ({MARKED})() === null")
         page.click("Code")
