@@ -33,6 +33,7 @@ Pooling = Literal["sum", "mean"]
 MaskedForces = Literal["paper", "authors"]
 Decoder = Literal["filter", "equivariant"]
 PseudoEnergy = Literal["head", "graph_sum"]
+NoiseEdges = Literal["rebuilt", "kept"]
 
 SMALL_START = 0.01
 """Of the classifier's last map: before any training all levels are equally likely, the loss is ln T."""
@@ -59,11 +60,11 @@ class NoiseHead(AuxiliaryHead):
         sigma_max: float = 10.0,
         sigma_min: float = 0.01,
         pooling: Pooling = "sum",
-        edges: Literal["rebuilt", "kept"] = "rebuilt",
+        edges: NoiseEdges = "rebuilt",
     ) -> None:
         super().__init__()
         check_choice(pooling, get_args(Pooling), "pooling")
-        check_choice(edges, ("rebuilt", "kept"), "edges")
+        check_choice(edges, get_args(NoiseEdges), "edges")
         if levels < 2 or not 0 < sigma_min <= sigma_max:
             raise ModelError(
                 "no ladder of noise", where="taip_noise", expected="2 levels or more, 0 < sigma_min <= sigma_max",

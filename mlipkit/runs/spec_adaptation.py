@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -17,7 +18,7 @@ class AdaptationSpec(Part):
         description="none: trained weights; nonsaving: each step from the trained weights (recommended by the paper); "
         "save_every: each step from the last; save_every_k: every k-th step; threshold: where the loss is larger",
     )
-    rate: float = Field(default=1e-5, ge=0, description="adaptation step")
+    rate: float = Field(default=1e-5, ge=0, allow_inf_nan=False, description="adaptation step")
     optimiser: Literal["adam_fresh", "sgd", "adam_kept"] = Field(
         default="adam_fresh", description="a new Adam for every step, plain gradient, or one Adam all along"
     )
@@ -49,6 +50,8 @@ class AdaptationSpec(Part):
         )
         if self.strategy == "threshold" and self.threshold is None:
             raise ValueError("threshold: the strategy of this name needs a number")
+        if self.threshold is not None and math.isnan(self.threshold):
+            raise ValueError("threshold: expected a number; found nan, above which no loss is")
         if self.strategy == "nonsaving" and self.optimiser == "adam_kept":
             raise ValueError("optimiser: moments that are kept go with weights that are kept, not with nonsaving")
         return self

@@ -22,7 +22,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from mlipkit.runs.part import Part, several, unit
 from mlipkit.runs.spec_train import FittingSpec, LossSpec, ModelSpec, TasksSpec, places_in
 
-Rate = Annotated[float, Field(gt=0)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class AdaptationStudySpec(Part):

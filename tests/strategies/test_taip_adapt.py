@@ -8,9 +8,10 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from taip_toys import SMALL, batch, ethanol, toy
 
-from mlipkit.data import fit_atomic_energies, samples
+from mlipkit.data import FrameSet, fit_atomic_energies, samples
 from mlipkit.errors import DataError, ModelError, SpecError
 from mlipkit.models import Potential, build_encoder, predict
 from mlipkit.strategies.taip import (
@@ -302,8 +303,37 @@ def test_the_threshold_is_a_quantile_of_validation_losses():
     assert seen.min() * 0.5 < half < seen.max() * 2
 
 
+def test_what_is_put_back_may_be_asked_for_again_on_the_way():
+    potential = toy("schnet")
+    graph, _ = batch(potential, ethanol(1))
+    adapter, before = Adapter(potential, AdaptSettings(RATE)), state(potential)
+    with adapter.restored():
+        adapter.move(graph, [0])
+        kept = state(potential)
+        adapter.predict(graph, [1])
+        assert same(potential, kept)
+    assert same(potential, before)
+
+
+def test_no_frames_and_no_draws_are_said_in_a_line():
+    potential, none = toy("schnet"), ethanol(2).select([])
+    with pytest.raises(DataError, match="no frame"):
+        predict_adapted(potential, none, AdaptSettings())
+    with pytest.raises(DataError, match="no frame"):
+        loss_threshold(potential, none, AdaptSettings())
+    iron = FrameSet.from_atoms([Atoms("Fe2", positions=[[0, 0, 0], [0, 0, 2]])])
+    with pytest.raises(ModelError, match="Fe"):
+        loss_threshold(potential, iron, AdaptSettings())
+    for wrong in ({"draws": 0}, {"share": 2.0}, {"share": float("nan")}):
+        with pytest.raises(SpecError, match=next(iter(wrong))):
+            loss_threshold(potential, ethanol(2), AdaptSettings(), **wrong)
+    with pytest.raises(SpecError, match="keys"):
+        Adapter(potential).predict(batch(potential, ethanol(2))[0], [0])
+
+
 def test_wrong_settings_are_refused():
-    for wrong in ({"rate": -1.0}, {"together": 0}, {"noise": float("nan")}):
+    for wrong in ({"rate": -1.0}, {"together": 0}, {"noise": float("nan")}, {"rate": "1e-5"}, {"rate": True},
+                  {"together": 1.5}, {"seed": "a"}, {"seed": -1}):  # fmt: skip
         with pytest.raises(SpecError):
             AdaptSettings(**wrong)
     for wrong in ({"optimiser": "adam"}, {"direction": "up"}):

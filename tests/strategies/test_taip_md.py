@@ -201,6 +201,8 @@ def test_wrong_strategies_are_refused():
     for wrong in (
         {"strategy": "threshold"}, {"threshold": 1.0}, {"every": 0},
         {"settings": AdaptSettings(optimiser="adam_kept")}, {"settings": AdaptSettings(together=2)},
+        {"strategy": "threshold", "threshold": math.nan}, {"strategy": "save_every_k", "every": 2.5},
+        {"strategy": "threshold", "threshold": "high"}, {"strategy": "nonsaving", "every": 7}, {"hold": True},
     ):  # fmt: skip
         with pytest.raises(SpecError):
             MDAdaptation(**wrong)

@@ -335,8 +335,13 @@ def test_wrong_options_are_refused():
         {"noise": 0, "types": 0, "pseudo_forces": 0},
         {"types": -1},
         {"mf_mode": "authors", "decoder": "equivariant"},
+        {"noise": "much"}, {"levels": 1}, {"levels": 2.5}, {"gamma": 0.5}, {"type_rate": 1.0}, {"force_rate": -0.1},
+        {"sigma_min": 2.0, "sigma_max": 1.0}, {"sigma_max": float("inf")},
     ):
         with pytest.raises(SpecError):
+            TaipOptions(**wrong)
+    for wrong in ({"mf_mode": "code"}, {"decoder": "none"}, {"edges": "old"}, {"pooling": "max"}):
+        with pytest.raises(DataError):
             TaipOptions(**wrong)
     for wrong in (lambda: NoiseHead(8, 1), lambda: TypesHead(8, gamma=0.5), lambda: ForcesHead(8, 4.0, rate=1.0)):
         with pytest.raises(ModelError):

@@ -30,7 +30,7 @@ from mlipkit.data.graph import Graph
 from mlipkit.errors import SpecError, check_choice
 from mlipkit.models import Potential, Prediction
 from mlipkit.strategies.taip.draws import draw
-from mlipkit.strategies.taip.options import TASKS, heads_of
+from mlipkit.strategies.taip.options import TASKS, check_number, heads_of
 from mlipkit.strategies.taip.own_steps import Rule, step_of
 from mlipkit.strategies.taip.stacked import Stacked
 from mlipkit.strategies.taip.tasks import TaskLosses, losses
@@ -71,10 +71,9 @@ class AdaptSettings:
         check_choice(self.optimiser, get_args(Optimiser), "optimiser")
         check_choice(self.direction, get_args(Direction), "direction")
         for name in ("rate", *TASKS):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise SpecError("out of range", where=name, expected="0 or more", found=getattr(self, name))
-        if self.together < 1:
-            raise SpecError("out of range", where="together", expected="1 or more", found=self.together)
+            check_number(getattr(self, name), name)
+        check_number(self.together, "together", 1, whole=True)
+        check_number(self.seed, "seed", whole=True)
 
     @property
     def weights(self) -> dict[str, float]:
@@ -128,6 +127,7 @@ class Adapter:
         self.masked = [id(p) in tables for p in self.parameters]
         self.moments: tuple[list[Tensor], list[Tensor], int] | None = None
         self._saved = [p.detach().clone() for p in self.parameters]
+        self._in_use = False
         self._room: Tensor | None = None
 
     # ---- one step for all that is given
@@ -154,6 +154,8 @@ class Adapter:
 
     def losses(self, graph: Graph, keys: Sequence[int], stack: Stacked | None = None) -> TaskLosses:
         """The losses of structures with the present weights, or those of the stack; keys as in `draws.draw`."""
+        if len(keys) != graph.n_systems:
+            raise SpecError("one key per structure", where="keys", expected=graph.n_systems, found=len(keys))
         drawn = draw(self.heads, graph.n_atoms.tolist(), self.settings.seed, keys)
         return losses(
             self.potential, self.heads, graph, drawn.to(graph.positions.device, self.potential.dtype), self.tasks,
@@ -236,13 +238,18 @@ class Adapter:
     @contextmanager
     def restored(self) -> Iterator[None]:
         """Whatever happens inside to the adapted weights is undone, bit for bit; their storage stays."""
+        # One inside another keeps what it began with in room of its own.
+        inner = self._in_use
+        saved = [torch.empty_like(p) for p in self._saved] if inner else self._saved
         with torch.no_grad():
-            _all._foreach_copy_(self._saved, self.parameters)
+            _all._foreach_copy_(saved, self.parameters)
+        self._in_use = True
         try:
             yield
         finally:
             with torch.no_grad():
-                _all._foreach_copy_(self.parameters, self._saved)
+                _all._foreach_copy_(self.parameters, saved)
+            self._in_use = inner
 
     @contextmanager
     def _asking(self) -> Iterator[None]:

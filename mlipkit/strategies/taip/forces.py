@@ -17,8 +17,10 @@ own. Forces at θ' are those of the energy at fixed θ'; as θ' depends on the p
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -32,7 +34,7 @@ from mlipkit.md.forces import Forces, PotentialForces
 from mlipkit.models import Potential
 from mlipkit.strategies.taip.adapt import Adapter, AdaptSettings, Found
 from mlipkit.strategies.taip.draws import parts
-from mlipkit.strategies.taip.options import TASKS
+from mlipkit.strategies.taip.options import TASKS, check_number
 from mlipkit.strategies.taip.stacked import Stacked, flattened, stackable, views
 from mlipkit.strategies.taip.term import FIGURES
 
@@ -72,12 +74,15 @@ class MDAdaptation:
     def __post_init__(self) -> None:
         check_choice(self.strategy, get_args(Strategy), "strategy")
         for name in ("every", "hold"):
-            if getattr(self, name) < 1:
-                raise SpecError("out of range", where=name, expected="1 or more", found=getattr(self, name))
+            check_number(getattr(self, name), name, 1, whole=True)
+        if self.every != type(self).every and self.strategy != "save_every_k":
+            raise SpecError("goes with the strategy 'save_every_k', and only with it", where="every", found=self.every)
         if self.hold > 1 and self.strategy != "nonsaving":
             raise SpecError("goes with the strategy 'nonsaving', and only with it", where="hold", found=self.hold)
         if (self.strategy == "threshold") != (self.threshold is not None):
             raise SpecError("goes with the strategy 'threshold', and only with it", where="threshold")
+        if self.threshold is not None and (not isinstance(self.threshold, Real) or math.isnan(self.threshold)):
+            raise SpecError("no loss compares with this", where="threshold", expected="a number", found=self.threshold)
         if self.settings.optimiser == "adam_kept" and self.strategy == "nonsaving":
             raise SpecError("moments that are kept go with weights that are kept", where="optimiser")
         if self.settings.together != 1:

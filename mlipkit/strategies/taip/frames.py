@@ -12,9 +12,11 @@ from torch import Tensor
 
 from mlipkit.data import FrameSet, NeighbourCache, collate
 from mlipkit.data.graph import Graph, batches_by_size
+from mlipkit.errors import DataError
 from mlipkit.models import Potential, Prediction
 from mlipkit.strategies.taip.adapt import Adapter, AdaptSettings, Found
 from mlipkit.strategies.taip.draws import parts
+from mlipkit.strategies.taip.options import check_number
 from mlipkit.strategies.taip.stacked import comes_by_structure, stackable
 
 AT_ONCE, ATOMS = 32, 1024
@@ -52,9 +54,13 @@ def predict_adapted(potential: Potential, frames: FrameSet, settings: AdaptSetti
 
     With `settings.together` above one, so many frames in a row share a step; with "adam_kept" frames are taken in
     order. Otherwise the order does not matter.
+
+    Raises:
+        DataError: no frame.
+        ModelError: an element that the potential does not know.
     """
     adapter, keys = Adapter(potential, settings), keys_of(frames)
-    potential.check_elements(list(frames.elements))
+    _check(potential, frames, "predict_adapted")
     n, offsets = len(frames), frames.offsets.tolist()
     energy, forces = np.empty(n), np.empty((offsets[-1], 3))
     kept: dict[str, np.ndarray] = {}
@@ -77,6 +83,12 @@ def predict_adapted(potential: Potential, frames: FrameSet, settings: AdaptSetti
         frames.with_labels(energy=energy, forces=forces, stress=None), kept["loss"], tasks, kept["hit"],
         kept["gradient"], kept["change"], kept["features"],
     )  # fmt: skip
+
+
+def _check(potential: Potential, frames: FrameSet, where: str) -> None:
+    if not len(frames):
+        raise DataError("no frame", where=where)
+    potential.check_elements(list(frames.elements))
 
 
 def _graphs(potential: Potential, frames: FrameSet, settings: AdaptSettings) -> Iterator[tuple[np.ndarray, Graph]]:
@@ -133,7 +145,14 @@ def loss_threshold(
 
     Args:
         frames: the validation set. draws: K noise draws of each. share: of the losses that lie below.
+
+    Raises:
+        DataError: no frame.
+        ModelError: an element that the potential does not know.
     """
+    check_number(draws, "draws", 1, whole=True)
+    check_number(share, "share", below=1)
+    _check(potential, frames, "loss_threshold")
     found = []
     for turn in range(draws):
         again = AdaptSettings(**{**vars(settings), "seed": settings.seed + 7919 * (turn + 1)})

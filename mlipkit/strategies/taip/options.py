@@ -4,13 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from math import inf
+from numbers import Integral, Real
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, get_args
 
 import torch
 
-from mlipkit.errors import ModelError, SpecError
+from mlipkit.errors import ModelError, SpecError, check_choice
 from mlipkit.models import Potential
-from mlipkit.models.self_supervised import Decoder, ForcesHead, MaskedForces, NoiseHead, Pooling, TypesHead
+from mlipkit.models.self_supervised import (
+    Decoder,
+    ForcesHead,
+    MaskedForces,
+    NoiseEdges,
+    NoiseHead,
+    Pooling,
+    TypesHead,
+)
 
 if TYPE_CHECKING:
     from mlipkit.models import BasePotential
@@ -22,6 +32,19 @@ LEVELS = {True: 50, False: 30}
 TYPE_RATE = {True: 0.10, False: 0.15}
 FORCE_RATE = {True: 0.05, False: 0.10}
 """Published choices for periodic frames (True) and for molecules."""
+
+
+def check_number(value: object, where: str, least: float = 0.0, below: float = inf, *, whole: bool = False) -> None:
+    """Refuse what is no number in [least, below).
+
+    Raises:
+        SpecError: names it.
+    """
+    kind = Integral if whole else Real
+    if isinstance(value, bool) or not isinstance(value, kind) or not least <= float(value) < below:
+        expected = f"{'a whole number' if whole else 'a number'} of at least {least:g}"
+        expected += "" if below == inf else f" and below {below:g}"
+        raise SpecError("out of range", where=where, expected=expected, found=value)
 
 
 @dataclass(frozen=True)
@@ -47,7 +70,7 @@ class TaipOptions:
     levels: int | None = None
     sigma_max: float = 10.0
     sigma_min: float = 0.01
-    edges: str = "rebuilt"
+    edges: NoiseEdges = "rebuilt"
     pooling: Pooling = "sum"
     type_rate: float | None = None
     gamma: float = 1.0
@@ -57,8 +80,22 @@ class TaipOptions:
 
     def __post_init__(self) -> None:
         for name, weight in self.weights.items():
-            if not 0 <= weight < float("inf"):
-                raise SpecError("out of range", where=name, expected="0 or more", found=weight)
+            check_number(weight, name)
+        if self.levels is not None:
+            check_number(self.levels, "levels", 2, whole=True)
+        check_number(self.gamma, "gamma", 1)
+        for name in ("type_rate", "force_rate"):
+            if (rate := getattr(self, name)) is not None:
+                check_number(rate, name, below=1)
+        check_number(self.sigma_max, "sigma_max")
+        check_number(self.sigma_min, "sigma_min")
+        if not 0 < self.sigma_min <= self.sigma_max:
+            raise SpecError(
+                "no ladder of noise", where="sigma_min", expected="above 0, at most sigma_max",
+                found=(self.sigma_min, self.sigma_max),
+            )  # fmt: skip
+        for name, known in (("mf_mode", MaskedForces), ("decoder", Decoder), ("pooling", Pooling), ("edges", NoiseEdges)):
+            check_choice(getattr(self, name), get_args(known), name)
         if not any(self.weights.values()):
             raise SpecError("every self-supervised loss has weight 0", where="taip", hint="Weigh one, or leave it out")
         if self.mf_mode == "authors" and self.decoder != "filter":
@@ -104,7 +141,7 @@ def attach(potential: Potential, options: TaipOptions, *, periodic: bool, seed: 
         if weights["noise"] or options.mf_mode == "authors":
             potential.auxiliary[NOISE] = NoiseHead(
                 width, chosen(options.levels, LEVELS), options.sigma_max, options.sigma_min, options.pooling,
-                options.edges,  # type: ignore[arg-type]
+                options.edges,
             )  # fmt: skip
         if weights["types"]:
             potential.auxiliary[TYPES] = TypesHead(width, chosen(options.type_rate, TYPE_RATE), options.gamma)
