@@ -335,8 +335,14 @@ def test_wrong_options_are_refused():
         {"noise": 0, "types": 0, "pseudo_forces": 0},
         {"types": -1},
         {"mf_mode": "authors", "decoder": "equivariant"},
-        {"noise": "much"}, {"levels": 1}, {"levels": 2.5}, {"gamma": 0.5}, {"type_rate": 1.0}, {"force_rate": -0.1},
-        {"sigma_min": 2.0, "sigma_max": 1.0}, {"sigma_max": float("inf")},
+        {"noise": "much"},
+        {"levels": 1},
+        {"levels": 2.5},
+        {"gamma": 0.5},
+        {"type_rate": 1.0},
+        {"force_rate": -0.1},
+        {"sigma_min": 2.0, "sigma_max": 1.0},
+        {"sigma_max": float("inf")},
     ):
         with pytest.raises(SpecError):
             TaipOptions(**wrong)

@@ -94,7 +94,8 @@ class TaipOptions:
                 "no ladder of noise", where="sigma_min", expected="above 0, at most sigma_max",
                 found=(self.sigma_min, self.sigma_max),
             )  # fmt: skip
-        for name, known in (("mf_mode", MaskedForces), ("decoder", Decoder), ("pooling", Pooling), ("edges", NoiseEdges)):
+        words = {"mf_mode": MaskedForces, "decoder": Decoder, "pooling": Pooling, "edges": NoiseEdges}
+        for name, known in words.items():
             check_choice(getattr(self, name), get_args(known), name)
         if not any(self.weights.values()):
             raise SpecError("every self-supervised loss has weight 0", where="taip", hint="Weigh one, or leave it out")
