@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from dataclasses import replace
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlipkit.errors import SpecError
-from mlipkit.events import Control, EventSink, Finished, Saved
+from mlipkit.events import Control, EventSink, Finished, Message, Saved
 from mlipkit.runs.building_data import _read
 from mlipkit.runs.building_forces import device_of
 from mlipkit.runs.building_train import build_potential, settings_of, split_frames, tasks_of
@@ -33,6 +36,8 @@ def run_taip(spec: TaipSpec, files: RunFolder, base: Path, sink: EventSink, cont
     from mlipkit.strategies.taip.study import NAME, evaluate_taip
 
     parts = split_frames(spec, base, sink)
+    if spec.allow_partial:
+        parts = replace(parts, validation=with_labels(parts.validation, "validation", sink))
     write_text(files.path / "split.json", json.dumps(parts.to_json()))
     tests = judging_frames(spec, parts, base, sink)
     shifted = [name for name in tests if name != IN_DISTRIBUTION]
@@ -48,9 +53,11 @@ def run_taip(spec: TaipSpec, files: RunFolder, base: Path, sink: EventSink, cont
     if record is None:
         return Finished("stopped", "stopped by the user", {})
     sink(Saved(str(files.path / NAME), "errors, controls and verdicts"))
-    one = next((v for v in record["verdicts"] if v["question"] == "adaptation" and v["test"] in (*shifted, *tests)), {})
+    # Those out of distribution first, as in the sentence.
+    asked = [v for test in (*shifted, *tests) for v in record["verdicts"] if v["test"] == test]
+    one = next(v for v in asked if v["question"] == "adaptation")
     facts: dict[str, Any] = {
-        "sentence": record["sentence"], "answer": one.get("answer", "undecided"),
+        "sentence": record["sentence"], "answer": one["answer"], "test": one["test"],
         "rates": {str(seed["seed"]): seed["rate"] for seed in record["seeds"]},
         "seconds_per_frame": record["seeds"][0]["seconds"], "training_s": record["seeds"][0]["training_s"],
         "frames": {"train": len(parts.train), "validation": len(parts.validation)},
@@ -83,7 +90,22 @@ def study_of(spec: TaipSpec) -> Study:
 def judging_frames(spec: TaipSpec, parts: Split, base: Path, sink: EventSink | None = None) -> dict[str, FrameSet]:
     """Test sets by name, that of the training frames first; no more frames of each than the specification says."""
     tests = {IN_DISTRIBUTION: parts.test} if len(parts.test) else {}
-    return {name: _some(one, spec.most) for name, one in (tests | shifted_frames(spec, base, sink)).items()}
+    tests |= shifted_frames(spec, base, sink)
+    if spec.allow_partial:
+        tests = {name: with_labels(one, name, sink) for name, one in tests.items()}
+    return {name: _some(one, spec.most) for name, one in tests.items()}
+
+
+def with_labels(frames: FrameSet, name: str, sink: EventSink | None = None) -> FrameSet:
+    """Those frames that have every label that some of them have; of the others a message."""
+    has = [found for label in ("energy", "forces") if (found := frames.has(label)).any()]
+    whole = np.all(has, axis=0) if has else np.ones(len(frames), bool)
+    if whole.all() or not whole.any():
+        return frames
+    if sink is not None:
+        said = f"{name}: {int((~whole).sum())} of {len(frames)} frames lack energy or forces, and judge nothing"
+        sink(Message(said, "warning"))
+    return frames.select(np.flatnonzero(whole))
 
 
 def shifted_frames(spec: TaipSpec, base: Path, sink: EventSink | None = None) -> dict[str, FrameSet]:
@@ -93,12 +115,20 @@ def shifted_frames(spec: TaipSpec, base: Path, sink: EventSink | None = None) ->
     idle = idle_at(spec.frame_places, base, reading)
     found: dict[str, FrameSet] = {}
     for text in places_in(spec.shifted):
-        path = split_place(text)[0]
-        name = path.rpartition("/")[2].rpartition(":")[2].partition(".")[0] or text
-        found[name if name not in found else f"{name}_{len(found)}"] = _read([text], base, sink, reading, idle)
+        found[_name_of(text, found)] = _read([text], base, sink, reading, idle)
     if not found and not (spec.test or spec.split.test):
         raise SpecError("no frames to judge by", where="shifted", hint="Name test frames out of distribution")
     return found
+
+
+def _name_of(text: str, taken: Iterable[str]) -> str:
+    """Name of the file, sample or folder at a place; numbered where another test set has it."""
+    from mlipkit.strategies.taip.study import RESERVED
+
+    file = split_place(text)[0].rstrip("/").rpartition("/")[2].rpartition(":")[2].lstrip(".")
+    name, known = file.partition(".")[0] or "frames", {*taken, IN_DISTRIBUTION, *RESERVED}
+    numbered = (f"{name}_{number}" for number in count(2))
+    return name if name not in known else next(other for other in numbered if other not in known)
 
 
 def _some(frames: FrameSet, most: int | None) -> FrameSet:

@@ -8,10 +8,13 @@ import time
 import numpy as np
 import pytest
 import yaml
+from ase.io import write
 
 import mlipkit as mk
+from mlipkit.data import samples
 from mlipkit.data.series import Series
 from mlipkit.errors import ModelError, SpecError
+from mlipkit.events import Message
 from mlipkit.runs import parse_spec
 from mlipkit.runs.build import execute
 from mlipkit.runs.folder import RunFolder
@@ -122,6 +125,11 @@ def test_the_evaluation_is_one_specification_with_its_verdict_first(tmp_path):
     assert found.reason == record["sentence"] == found.facts["sentence"]
     assert record["sentence"].startswith("Adaptation: ")
     assert record["shifted"] == ["ethanol_600K"]
+    # The answer in a line is that of the sentence: of the frames out of distribution.
+    asked = [v for v in record["verdicts"] if (v["test"], v["question"]) == ("ethanol_600K", "adaptation")]
+    assert record["sentence"].startswith(f"Adaptation: {asked[0]['sentence']}")
+    assert found.facts["test"] == "ethanol_600K"
+    assert found.facts["answer"] == asked[0]["answer"]
     assert set(found.facts["tests"]) == {"in distribution", "ethanol_600K"}
     run = Run(tmp_path / "taip")
     from mlipkit.runs.taip_report import taip_html
@@ -135,6 +143,39 @@ def test_the_evaluation_needs_frames_to_judge_by(tmp_path):
     spec = mk.TaipSpec(**QUICK, split={"test": 0.0, "validation": 0.2})
     with pytest.raises(SpecError, match="to judge by"):
         work(spec, tmp_path / "none")
+
+
+def test_test_sets_have_names_of_their_own(tmp_path):
+    from mlipkit.runs.building_taip import judging_frames, shifted_frames, split_frames
+
+    spec = mk.TaipSpec(**QUICK)
+    hot = samples.load("ethanol_600K").select(range(3))
+    names = ("a/hot.xyz", "b/hot.xyz", "train.xyz", ".hidden.xyz", "in distribution.xyz", "hot_1.xyz", "set/")
+    for name in names[:-1]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path / name, list(hot))
+    hot.save(tmp_path / "set")
+    found = shifted_frames(spec.changed(shifted=list(names)), tmp_path)
+    assert list(found) == ["hot", "hot_2", "train_2", "hidden", "in distribution_2", "hot_1", "set"]
+    parts = split_frames(spec, tmp_path)
+    tests = judging_frames(spec.changed(shifted=["in distribution.xyz"]), parts, tmp_path)
+    assert list(tests) == ["in distribution", "in distribution_2"]
+
+
+def test_frames_without_a_label_judge_nothing_and_that_is_said(tmp_path):
+    from mlipkit.runs.building_taip import judging_frames, split_frames
+
+    hot = samples.load("ethanol_600K").select(range(4))
+    energy = np.array(hot.energy)
+    energy[1] = np.nan
+    write(tmp_path / "hot.xyz", list(hot.with_labels(energy=energy)))
+    said = []
+    for partial, kept in ((False, 4), (True, 3)):
+        spec = mk.TaipSpec(**QUICK, shifted="hot.xyz", allow_partial=partial)
+        found = judging_frames(spec, split_frames(spec, tmp_path), tmp_path, said.append)
+        assert len(found["hot"]) == kept
+    told = [event.text for event in said if isinstance(event, Message)]
+    assert any("hot: 1 of 4 frames lack energy or forces, and judge nothing" in text for text in told)
 
 
 def test_the_strategy_answers_for_itself():

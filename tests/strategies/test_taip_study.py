@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import copy
 import json
+import sys
 
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from taip_toys import batch, ethanol, toy
 
-from mlipkit.errors import DataError, SpecError
+from mlipkit.data import FrameSet
+from mlipkit.errors import DataError, LabelError, MissingPackageError, ModelError, RunError, SpecError
 from mlipkit.models import predict
 from mlipkit.strategies.taip import Adapter, AdaptSettings, TaipOptions
 from mlipkit.strategies.taip.arms import Arm, arm_names
@@ -158,6 +161,79 @@ def test_one_frame_and_one_seed_are_refused_before_anything_is_trained(tmp_path,
             Study(seeds=(0,)), lambda seed: toy(), TrainSettings(), frames, frames, {"one": frames.select([0])},
             shifted=["one"], folder=tmp_path,
         )  # fmt: skip
+
+
+def holed(n: int = 4, **labels):
+    """Hot frames of which the first has none of these labels."""
+    frames = ethanol(n, "ethanol_600K")
+    energy, forces = np.array(frames.energy), np.array(frames.forces)
+    if "energy" in labels:
+        energy[0] = np.nan
+    if "forces" in labels:
+        forces[:9] = np.nan
+    return frames.with_labels(energy=energy, forces=forces)
+
+
+@pytest.mark.parametrize(
+    ("tests", "more", "kind", "said"),
+    [
+        ({"hot": holed(forces=1)}, {}, LabelError, "hot: forces is on 3 of 4 frames"),
+        ({"hot": holed(energy=1, forces=1)}, {}, LabelError, "hot: energy is on 3 of 4 frames"),
+        ({"hot": ethanol(4), "iron": "Fe"}, {}, ModelError, "iron: element unknown.*Fe"),
+        ({"a/b": ethanol(4)}, {}, SpecError, "a/b"),
+        ({"train": ethanol(4)}, {}, SpecError, "train"),
+        ({"hot": ethanol(1)}, {"features": True}, DataError, "features"),
+    ],
+)  # fmt: skip
+def test_frames_that_cannot_judge_are_refused_before_anything_is_trained(
+    tmp_path, monkeypatch, tests, more, kind, said
+):
+    monkeypatch.setattr("mlipkit.strategies.taip.study.train_arm", lambda *a, **k: pytest.fail("trained"))
+    iron = FrameSet.from_atoms([Atoms("Fe2", positions=[[0, 0, 0], [0, 0, 2]])] * 2)
+    tests = {name: iron.with_labels(energy=[0.0, 0.0]) if isinstance(one, str) else one for name, one in tests.items()}
+    with pytest.raises(kind, match=said):
+        evaluate_taip(
+            Study(**more), lambda seed: toy(), TrainSettings(), ethanol(12), ethanol(3), tests, shifted=[*tests],
+            folder=tmp_path,
+        )  # fmt: skip
+    assert not list(tmp_path.iterdir())
+
+
+def test_validation_frames_that_cannot_choose_are_refused_too(tmp_path, monkeypatch):
+    monkeypatch.setattr("mlipkit.strategies.taip.study.train_arm", lambda *a, **k: pytest.fail("trained"))
+    for wrong, kind in (
+        (holed(forces=1), LabelError),
+        (ethanol(3).with_labels(energy=np.nan, forces=np.nan), DataError),
+    ):
+        with pytest.raises(kind, match="validation"):
+            evaluate_taip(
+                Study(), lambda seed: toy(), TrainSettings(), ethanol(12), wrong, {"hot": ethanol(4)},
+                shifted=["hot"], folder=tmp_path,
+            )  # fmt: skip
+
+
+def test_a_missing_package_is_said_before_anything_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr("mlipkit.strategies.taip.study.train_arm", lambda *a, **k: pytest.fail("trained"))
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
+    with pytest.raises(MissingPackageError, match="features"):
+        evaluate_taip(
+            Study(features=True), lambda seed: toy(), TrainSettings(), ethanol(12), ethanol(3), {"hot": ethanol(4)},
+            shifted=["hot"], folder=tmp_path,
+        )  # fmt: skip
+
+
+def test_a_folder_goes_on_with_its_own_evaluation_alone(tmp_path, monkeypatch):
+    small(tmp_path)
+    monkeypatch.setattr("mlipkit.strategies.taip.study.train_arm", lambda *a, **k: pytest.fail("trained again"))
+    for more in (
+        {"options": TaipOptions(gamma=2.0)}, {"adaptation": AdaptSettings(optimiser="sgd")}, {"ablate": True},
+        {"repeats": 2}, {"features": True},
+    ):  # fmt: skip
+        with pytest.raises(RunError, match=f"another evaluation.*{next(iter(more))}"):
+            small(tmp_path, **more)
+    # What judges alone may change.
+    assert small(tmp_path, effect=0.2)["verdicts"][0]["effect"] == 0.2
 
 
 def test_maps_of_features_are_of_the_frames_that_were_compared(tmp_path):

@@ -1,7 +1,7 @@
 """The whole evaluation: every seed's arms trained, measured beside their controls, and judged.
 
-A folder holds ``seed_K/ARM/`` (trainings), ``seed_K/measured.npz`` with ``measured.json``, at the end ``taip.json``,
-and ``taip_maps.npz`` where features were asked for (`maps`):
+A folder holds ``study.json`` (what it is about), ``seed_K/ARM/`` (trainings), ``seed_K/measured.npz`` with
+``measured.json``, at the end ``taip.json``, and ``taip_maps.npz`` where features were asked for (`maps`):
 
 =============  ============================================================================
 key            content
@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlipkit.data.whole import write_whole
-from mlipkit.errors import DataError, MissingPackageError, SpecError
+from mlipkit.errors import DataError, LabelError, MissingPackageError, RunError, SpecError, require
 from mlipkit.events import Control, EventSink, Message, always_run, ignore
 from mlipkit.strategies.taip.adapt import AdaptSettings
 from mlipkit.strategies.taip.arms import BASELINE, NOISE, Arm, arm_names, train_arm
@@ -41,7 +41,9 @@ if TYPE_CHECKING:
     from mlipkit.training import TrainSettings
 
 NAME = "taip.json"
-ARRAYS, RECORD = "measured.npz", "measured.json"
+ARRAYS, RECORD, STUDY = "measured.npz", "measured.json", "study.json"
+RESERVED = ("train",)
+"""Names that stand for something else in `ARRAYS`."""
 
 
 @dataclass(frozen=True)
@@ -100,16 +102,16 @@ def evaluate_taip(
         What is written to ``taip.json``; None when the user stopped it.
 
     Raises:
-        DataError: a test set without a label, or none.
+        DataError: a test set without a label, or none; too few frames.
+        LabelError: a label that only some frames of a test set, or of the validation frames, have.
+        ModelError: an element of these that the training frames do not have.
+        SpecError: a test set's name that files cannot bear.
+        MissingPackageError: features are asked for without scikit-learn.
+        RunError: the folder belongs to another evaluation.
     """
-    if not tests:
-        raise DataError("no test set", where="tests")
-    for name, frames in tests.items():
-        if not (frames.has("energy").any() or frames.has("forces").any()):
-            raise DataError("a test set without labels", where=name)
-        if len(frames) * len(study.seeds) < 2:
-            raise DataError("one frame and one seed say nothing of chance", where=name, hint="More of one")
-    folder = Path(folder)
+    folder, potential = Path(folder), make(study.seeds[0])
+    check_frames(study, potential, train_frames, validation, tests)
+    _keep_to(folder, _identity(study, potential, settings, train_frames, validation, tests))
     measured: list[Measured] = []
     for number, seed in enumerate(study.seeds):
         place = folder / f"seed_{seed}"
@@ -140,6 +142,76 @@ def evaluate_taip(
     write_whole(folder / NAME, (json.dumps(record, indent=1) + "\n").encode())
     sink(Message(record["sentence"]))
     return record
+
+
+def check_frames(
+    study: Study, potential: Potential, train_frames: FrameSet, validation: FrameSet, tests: Mapping[str, FrameSet]
+) -> None:
+    """Refuse what would end the evaluation when everything has been trained; errors as in `evaluate_taip`."""
+    if not tests:
+        raise DataError("no test set", where="tests")
+    for name, frames in {"validation": validation, **tests}.items():
+        has = {label: int(frames.has(label).sum()) for label in ("energy", "forces")}
+        if len(frames) and not any(has.values()):
+            kind = "validation frames" if frames is validation else "a test set"
+            raise DataError(f"{kind} without labels", where=name, expected="energy or forces")
+        for label, found in has.items():
+            if 0 < found < len(frames):
+                raise LabelError(
+                    f"{label} is on {found} of {len(frames)} frames", where=name, expected="on all or on none",
+                    hint="Leave out the frames without it, or the label",
+                )  # fmt: skip
+        potential.check_elements(list(frames.elements), name)
+    for name, frames in tests.items():
+        if not name or "/" in name or name in RESERVED:
+            raise SpecError(
+                "no name for a test set", where=("tests", repr(name)), expected=f"text without '/', not {RESERVED[0]}"
+            )
+        if len(frames) * len(study.seeds) < 2:
+            raise DataError("one frame and one seed say nothing of chance", where=name, hint="More of one")
+        if study.features and (len(frames) < 2 or len(train_frames) < 4):
+            raise DataError(
+                "too few frames to measure a shift of features", where=name, expected="2 of test, 4 of training",
+                found=f"{len(frames)} and {len(train_frames)}", hint="More frames, or features: false",
+            )  # fmt: skip
+    if study.features:
+        require("sklearn.linear_model", "analysis", "measuring a shift of features")
+
+
+def _identity(
+    study: Study, potential: Potential, settings: TrainSettings, train_frames: FrameSet, validation: FrameSet,
+    tests: Mapping[str, FrameSet],
+) -> dict[str, Any]:  # fmt: skip
+    """What the errors in a folder hang on, JSON-ready."""
+    asked, trained = asdict(study), asdict(settings)
+    for name in ("seeds", "effect"):  # these choose what is trained besides, and judge
+        del asked[name]
+    for name in ("shuffle_seed", "noise_seed", "device"):
+        del trained[name]
+    made = potential.describe()
+    known = {
+        **asked, "training": trained,
+        "potential": {name: made[name] for name in ("encoder", "options", "head", "dtype")},
+        "training frames": train_frames.hash, "validation frames": validation.hash,
+        "tests": {name: frames.hash for name, frames in tests.items()},
+    }  # fmt: skip
+    return json.loads(json.dumps(known, default=str))
+
+
+def _keep_to(folder: Path, known: Mapping[str, Any]) -> None:
+    """Write down what a folder is about; refuse one that is about something else."""
+    path = folder / STUDY
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, (json.dumps(known, indent=1) + "\n").encode())
+        return
+    before = json.loads(path.read_text(encoding="utf-8"))
+    other = [name for name in known if known[name] != before.get(name)]
+    if other:
+        raise RunError(
+            f"the folder belongs to another evaluation: {', '.join(other)} differ", where=str(path),
+            hint="Give this one a folder of its own",
+        )  # fmt: skip
 
 
 def judged(study: Study, measured: Sequence[Measured], shifted: Sequence[str]) -> dict[str, Any]:
