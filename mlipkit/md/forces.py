@@ -16,7 +16,7 @@ from torch import Tensor
 
 from mlipkit.data.graph import Graph
 from mlipkit.data.skin_lists import SkinLists
-from mlipkit.errors import DataError
+from mlipkit.errors import DataError, RunError
 from mlipkit.md.state import MDState
 from mlipkit.models.universal.calculator import ask
 
@@ -148,7 +148,18 @@ class PotentialForces:
         return tensors
 
     def restore(self, state: MDState, tensors: Mapping[str, Tensor]) -> None:
-        """Make the lists of `to_tensors` again, for the restored `state`."""
+        """Make the lists of `to_tensors` again, for the restored `state`.
+
+        Raises:
+            RunError: the checkpoint holds what another kind of forces kept, such as adapted weights.
+        """
+        other = sorted({name.partition(".")[0] for name in tensors if not name.partition(".")[0].isdigit()})
+        if other:
+            raise RunError(
+                "the checkpoint is of a simulation with other forces", where="forces",
+                expected="none but neighbour lists", found=", ".join(other),
+                hint="Go on with the same forces, or give this one a folder of its own",
+            )  # fmt: skip
         self._start(state)
         assert self._lists is not None
         for index in range(state.n_systems):

@@ -9,8 +9,9 @@ What runs with TAIP write beside the usual, for whoever looks at it:
   (norm of weights minus trained weights), adapted (1 where a step was taken: with "threshold" a crossing), threshold.
 - an evaluation's ``taip.json`` and ``taip_maps.npz``: see `mlipkit.strategies.taip.study`; its first sentence is the
   reason of `Finished`.
-  Facts of `Finished`: sentence, answer, test (which the answer is of), rates (by seed), seconds_per_frame, training_s,
-  frames, tests. Events: `Message` "ARM, seed N: trained in ...", "Seed N, adaptation step ...: errors", and those of every training in turn.
+  Facts of `Finished`: sentence, answer, test (which the answer is of), rates (by seed), seconds_per_frame,
+  training_s, frames, tests. Events: `Message` "ARM, seed N: trained in ...", "Seed N, adaptation step ...: errors", and
+  those of every training in turn.
 """
 
 from __future__ import annotations

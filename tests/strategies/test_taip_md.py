@@ -11,7 +11,7 @@ from taip_toys import toy
 
 from mlipkit.data import samples
 from mlipkit.data.series import Series
-from mlipkit.errors import ModelError, SpecError
+from mlipkit.errors import ModelError, RunError, SpecError
 from mlipkit.md import PotentialForces, maxwell_boltzmann, simulate, simulate_batches, state_from_atoms
 from mlipkit.strategies.taip import AdaptedForces, Adapter, AdaptSettings, MDAdaptation
 from mlipkit.strategies.taip.forces import COLUMNS, MEMBERS
@@ -170,6 +170,32 @@ def test_a_simulation_that_goes_on_is_one_that_never_stopped(tmp_path, strategy,
         assert kept[0]["step"].tolist() == list(range(10))
         for column in COLUMNS:
             assert np.array_equal(kept[0][column], kept[1][column], equal_nan=True), column
+
+
+def test_a_simulation_goes_on_with_its_own_adaptation_alone(tmp_path):
+    potential = toy("schnet").float()
+    providers = {
+        "plain": lambda: PotentialForces(potential),
+        "nonsaving": lambda: forces("nonsaving", potential),
+        "save_every": lambda: forces("save_every", potential),
+        "larger": lambda: forces("save_every", potential, rate=2e-3),
+    }
+
+    def run(folder, name, steps):
+        state = start()
+        simulate(state, providers[name](), "nve", steps=steps, folder=folder, timestep=0.2, checks=OFF,
+                 checkpoint_every=2)  # fmt: skip
+        return state
+
+    for name in providers:
+        run(tmp_path / name, name, 2)
+        (place,) = (tmp_path / name / "checkpoints").glob("*.safetensors")
+        kept = place.read_bytes()
+        for other in set(providers) - {name}:
+            with pytest.raises(RunError, match="checkpoint is of a simulation"):
+                run(tmp_path / name, other, 4)
+        assert place.read_bytes() == kept
+        assert run(tmp_path / name, name, 4).step == 4
 
 
 def test_replicas_keep_their_numbers_in_batches_and_when_others_leave(tmp_path):

@@ -17,9 +17,10 @@ own. Forces at θ' are those of the energy at fixed θ'; as θ' depends on the p
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -29,7 +30,7 @@ import torch
 from torch import Tensor
 
 from mlipkit.data.graph import Graph
-from mlipkit.errors import SpecError, check_choice
+from mlipkit.errors import RunError, SpecError, check_choice
 from mlipkit.md.forces import Forces, PotentialForces
 from mlipkit.models import Potential
 from mlipkit.strategies.taip.adapt import Adapter, AdaptSettings, Found
@@ -308,6 +309,7 @@ class AdaptedForces(PotentialForces):
     def to_tensors(self) -> dict[str, Tensor]:
         self.flush()
         kept = super().to_tensors()
+        kept["adaptation.how"] = torch.tensor(list(self._how()), dtype=torch.uint8)
         kept["adaptation.members"] = torch.tensor(self.members)
         rows = [self._writers[member].n_rows for member in self.members if member in self._writers]
         kept["adaptation.rows"] = torch.tensor(rows or [-1])
@@ -321,8 +323,24 @@ class AdaptedForces(PotentialForces):
                     kept[f"adaptation.first.{index}.{number}"], kept[f"adaptation.second.{index}.{number}"] = m, v
         return kept
 
+    def _how(self) -> bytes:
+        """What the next forces hang on beside positions and weights."""
+        return json.dumps(asdict(self.adaptation), sort_keys=True).encode()
+
     def restore(self, state: MDState, tensors: Mapping[str, Tensor]) -> None:
-        super().restore(state, tensors)
+        """As `PotentialForces.restore`; weights that were kept come back.
+
+        Raises:
+            RunError: the checkpoint is of a simulation that adapted in another way, or not at all.
+        """
+        how = tensors.get("adaptation.how")
+        if "adaptation.members" not in tensors or (how is not None and bytes(how.tolist()) != self._how()):
+            raise RunError(
+                "the checkpoint is of a simulation that adapted in another way", where="adaptation",
+                expected=self._how().decode(), found="none" if how is None else bytes(how.tolist()).decode(),
+                hint="Give this one a folder of its own",
+            )  # fmt: skip
+        super().restore(state, {name: one for name, one in tensors.items() if not name.startswith("adaptation.")})
         self.members = tensors["adaptation.members"].tolist()
         rows = int(tensors["adaptation.rows"][0])
         self._written = None if rows < 0 else rows
