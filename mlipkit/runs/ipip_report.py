@@ -20,6 +20,7 @@ ALONE = (
 def ipip_html(run: Run) -> str:
     """Test errors beside the teacher's, the iterations, simulations, budget and plan, as pieces of the page."""
     from mlipkit.strategies.ipip import LoopPlan, timeline
+    from mlipkit.strategies.ipip.timeline import when
 
     record = run.files.read("plan.json")
     if not record:
@@ -49,8 +50,8 @@ def ipip_html(run: Run) -> str:
     for name, title in (("stability", "Stability"), ("reaction", "Species over time")):
         tests = [row[name] for row in timeline(run.folder) if row[name]]
         if tests:
-            rows = [[one["model"], one["sentence"], _species(one)] for one in tests]
-            parts.append(f"<h3>{title}</h3>{table(rows, ('model', 'runs', 'clusters'))}")
+            rows = [[one["model"], one["sentence"], when(one), _species(one)] for one in tests]
+            parts.append(f"<h3>{title}</h3>{table(rows, ('model', 'runs', 'failed', 'clusters'))}")
     parts.append(f"<p>{html.escape(plan.budget.sentence)}.</p>")
     parts.append(details("Plan", plan.table()))
     return "\n".join(parts)

@@ -83,10 +83,13 @@ def test_every_frame_is_counted_and_the_teacher_stands_beside(folders):
     assert "24 gradient steps" in found.budgets
     assert found.stability["scratch"]["runs"] == 6
     assert len(found.stability["scratch"]["loop_less_this"]) == 3
+    for one in found.stability.values():
+        assert len(one["times_fs"]) == one["failed"]
+        assert one["times_fs"] == sorted(one["times_fs"])
     seen = found.reactions["scratch"]
     assert seen["runs"] == seen["species"]["runs"] == 4
     assert seen["species"]["frames"] == seen["species"]["balanced"] > 0
-    assert "scratch: 0 of 4 runs failed; O: 1 clusters at the end, mostly H2O" in found.table()
+    assert "scratch: 0 of 4 runs failed; O: 1 cluster at the end, mostly H2O" in found.table()
     assert [row["round"] for row in found.rounds] == [0, 1]
     assert "verdict" not in found.table().splitlines()[0].lower()
     json.dumps(found.to_json())

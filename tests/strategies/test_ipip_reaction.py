@@ -19,6 +19,7 @@ from mlipkit.strategies.ipip import LoopPlan, Reaction, Settings, Stability, pla
 from mlipkit.strategies.ipip.mechanism import CHECKPOINTS, blocks, checkpoints, ring_of
 from mlipkit.strategies.ipip.reaction import clusters, pathway, species_of_run
 from mlipkit.strategies.ipip.species_record import RunSpecies, load, save, summary, together
+from mlipkit.strategies.ipip.timeline import when
 from mlipkit.strategies.workflows.work import read_record
 
 
@@ -212,6 +213,12 @@ def test_facts_of_several_runs_and_of_several_seeds_add_up():
     assert (found["runs"], found["too_short"]) == (2, 1)
     both = together([found, found])
     assert (both["frames"], both["events"], both["runs"], both["mean_clusters"]) == (80, {"insertion": 2}, 4, 1.0)
+
+
+def test_times_of_failures_are_told():
+    assert when({"times_fs": []}) == ""
+    assert when({"times_fs": [120.0]}) == "after 120 fs"
+    assert when({"times_fs": [900.0, 120.0, 300.0]}) == "after 120 to 900 fs, half of them by 300 fs"
 
 
 # ---- the test as a stage

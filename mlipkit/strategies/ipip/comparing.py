@@ -80,7 +80,8 @@ class Comparison:
         rounds: per round of the loop: the same of every student of it, over seeds.
         verdicts: question -> verdict; questions are "controls", "teacher" and the ablations, each for "forces" and
             "energy": ``("controls", "forces")``.
-        stability: arm -> failed, runs, share, interval, reasons; loop_less_this: difference with its interval.
+        stability: arm -> failed, runs, share, interval, reasons, times_fs (of failures); loop_less_this: difference
+            with its interval.
         reactions: the same of simulations in which species are followed, with species (`species_record.together`).
         budgets: one line.
         notes: what a reader must know beside the figures.
@@ -251,6 +252,7 @@ def _tests(arms: Mapping[str, Sequence[Evaluated]], deed: str) -> dict[str, dict
     counted: dict[str, tuple[int, int]] = {}
     reasons: dict[str, dict[str, int]] = {}
     species: dict[str, dict[str, Any]] = {}
+    times: dict[str, list[float]] = {}
     for arm, mine in arms.items():
         tests = []
         for one in mine:
@@ -264,12 +266,15 @@ def _tests(arms: Mapping[str, Sequence[Evaluated]], deed: str) -> dict[str, dict
             reasons[arm] = {
                 name: sum(facts["reasons"].get(name, 0) for facts in tests) for name in dict.fromkeys(every)
             }
+            times[arm] = sorted(time for facts in tests for time in facts["times_fs"])
             if all("species" in facts for facts in tests):
                 species[arm] = together([facts["species"] for facts in tests])
     found = {}
     for arm, (failed, runs) in counted.items():
         found[arm] = {"failed": failed, "runs": runs, "share": failed / runs, "interval": list(wilson(failed, runs)),
-                      "reasons": reasons[arm], **({"species": species[arm]} if arm in species else {})}  # fmt: skip
+                      "reasons": reasons[arm], "times_fs": times[arm]}  # fmt: skip
+        if arm in species:
+            found[arm]["species"] = species[arm]
         if arm != LOOP and LOOP in counted:
             found[arm]["loop_less_this"] = list(difference(counted[LOOP], (failed, runs)))
     return found

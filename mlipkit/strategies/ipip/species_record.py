@@ -142,7 +142,7 @@ def sentence(found: Mapping[str, Any]) -> str:
     who = f"{found['element']}: " if found["element"] else ""
     if not found.get("last_formulas"):
         return f"{who}no frame"
-    noun = "clusters" if found["element"] else "molecules"
+    noun = ("cluster" if found["element"] else "molecule") + "s" * (found["last_clusters"] != 1)
     text = f"{who}{found['last_clusters']:.3g} {noun} at the end, mostly {next(iter(found['last_formulas']))}"
     if not found["element"]:
         return text

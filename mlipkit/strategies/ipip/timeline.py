@@ -58,3 +58,11 @@ def _row(
         "n_frames": n_frames if tested else None,
         **{name: records.get(f"{name}_{k}") for name in ("stability", "reaction")},
     }  # fmt: skip
+
+
+def when(test: Mapping[str, Any]) -> str:
+    """When simulations of a test failed: ``after 120 to 900 fs, half of them by 300 fs``; "" where none did."""
+    times = sorted(test["times_fs"])
+    if len(times) < 2:
+        return "".join(f"after {time:g} fs" for time in times)
+    return f"after {times[0]:g} to {times[-1]:g} fs, half of them by {times[(len(times) - 1) // 2]:g} fs"
