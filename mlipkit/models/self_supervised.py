@@ -49,6 +49,7 @@ class NoiseHead(AuxiliaryHead):
         sigma_max, sigma_min: Å; standard deviations of the levels 1 and T, geometric between them.
         pooling: over atoms: "sum" (published) or "mean" (for structures of different size).
         edges: of the perturbed structure: "rebuilt", or "kept" as in the clean one (the authors' MD code).
+        weight: of the loss in training; 0: of no task, the head only gives u ("graph_sum" of `ForcesHead`).
     """
 
     kind = "taip_noise"
@@ -61,6 +62,7 @@ class NoiseHead(AuxiliaryHead):
         sigma_min: float = 0.01,
         pooling: Pooling = "sum",
         edges: NoiseEdges = "rebuilt",
+        weight: float = 1.0,
     ) -> None:
         super().__init__()
         check_choice(pooling, get_args(Pooling), "pooling")
@@ -71,7 +73,7 @@ class NoiseHead(AuxiliaryHead):
                 found=(levels, sigma_min, sigma_max),
             )  # fmt: skip
         self.width, self.levels, self.pooling, self.edges = width, levels, pooling, edges
-        self.sigma_max, self.sigma_min = float(sigma_max), float(sigma_min)
+        self.sigma_max, self.sigma_min, self.weight = float(sigma_max), float(sigma_min), float(weight)
         self.atoms = mlp(width, width)
         self.classify = mlp(2 * width, width, levels)
         last = self.classify[-1]
@@ -81,7 +83,7 @@ class NoiseHead(AuxiliaryHead):
     def options(self) -> dict[str, Any]:
         return {
             "width": self.width, "levels": self.levels, "sigma_max": self.sigma_max, "sigma_min": self.sigma_min,
-            "pooling": self.pooling, "edges": self.edges,
+            "pooling": self.pooling, "edges": self.edges, "weight": self.weight,
         }  # fmt: skip
 
     @property
@@ -108,21 +110,22 @@ class TypesHead(AuxiliaryHead):
         width: D.
         rate: ρ; ⌊ρ n⌋ + 1 atoms of a structure are hidden.
         gamma: γ of the loss `(1 - cos)^γ`.
+        weight: of the loss in training.
     """
 
     kind = "taip_types"
 
-    def __init__(self, width: int, rate: float = 0.10, gamma: float = 1.0) -> None:
+    def __init__(self, width: int, rate: float = 0.10, gamma: float = 1.0, weight: float = 1.0) -> None:
         super().__init__()
         if not 0 <= rate < 1 or gamma < 1:
             raise ModelError(
                 "out of range", where="taip_types", expected="0 <= rate < 1, gamma >= 1", found=(rate, gamma)
             )
-        self.width, self.rate, self.gamma = width, float(rate), float(gamma)
+        self.width, self.rate, self.gamma, self.weight = width, float(rate), float(gamma), float(weight)
         self.decode = mlp(width, width, N_TYPES)
 
     def options(self) -> dict[str, Any]:
-        return {"width": self.width, "rate": self.rate, "gamma": self.gamma}
+        return {"width": self.width, "rate": self.rate, "gamma": self.gamma, "weight": self.weight}
 
     def forward(self, scalar: Tensor) -> Tensor:
         """Scores [N,119] of features [N,D]."""
@@ -148,6 +151,7 @@ class ForcesHead(AuxiliaryHead):
         pseudo_energy: what is differentiated: "head", the energy, or "graph_sum", the sum of all u (authors).
         decoder: see above.
         hidden, filters, n_radial: H (2D), F (D), K.
+        weight: of the loss in training.
     """
 
     kind = "taip_forces"
@@ -163,6 +167,7 @@ class ForcesHead(AuxiliaryHead):
         hidden: int | None = None,
         filters: int | None = None,
         n_radial: int = 50,
+        weight: float = 1.0,
     ) -> None:
         super().__init__()
         check_choice(mode, get_args(MaskedForces), "mode")
@@ -172,7 +177,7 @@ class ForcesHead(AuxiliaryHead):
             raise ModelError("out of range", where="taip_forces", expected="0 <= rate < 1", found=rate)
         self.width, self.cutoff, self.rate, self.n_radial = width, float(cutoff), float(rate), n_radial
         self.mode, self.pseudo_energy, self.decoder = mode, pseudo_energy, decoder
-        self.hidden, self.filters = hidden or 2 * width, filters or width
+        self.hidden, self.filters, self.weight = hidden or 2 * width, filters or width, float(weight)
         self.token = nn.Parameter(torch.zeros(3))
         wide, f = self.hidden, self.filters
         if decoder == "filter":
@@ -192,7 +197,7 @@ class ForcesHead(AuxiliaryHead):
         return {
             "width": self.width, "cutoff": self.cutoff, "rate": self.rate, "mode": self.mode,
             "pseudo_energy": self.pseudo_energy, "decoder": self.decoder, "hidden": self.hidden,
-            "filters": self.filters, "n_radial": self.n_radial,
+            "filters": self.filters, "n_radial": self.n_radial, "weight": self.weight,
         }  # fmt: skip
 
     def shown(self, forces: Tensor, hidden: Tensor) -> Tensor:

@@ -78,10 +78,9 @@ def study_of(spec: TaipSpec) -> Study:
     from mlipkit.strategies.taip.study import Study
 
     options, how = tasks_of(spec.taip), spec.adaptation
-    weights: dict[str, Any] = options.weights
     return Study(
         options=options,
-        adaptation=AdaptSettings(optimiser=how.optimiser, together=how.together, seed=how.seed, **weights),
+        adaptation=AdaptSettings(optimiser=how.optimiser, together=how.together, seed=how.seed),
         rates=tuple(how.rates), seeds=tuple(spec.seeds), noise_sigma=spec.noise_sigma, ablate=spec.ablate,
         features=spec.features, repeats=how.repeats, effect=spec.effect,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from taip_toys import SMALL, batch, ethanol, toy
 
 from mlipkit.data import FrameSet, fit_atomic_energies, samples
 from mlipkit.errors import DataError, ModelError, SpecError
-from mlipkit.models import Potential, build_encoder, predict
+from mlipkit.models import Potential, build_encoder, load, predict, save
 from mlipkit.strategies.taip import (
     Adapter,
     AdaptSettings,
@@ -278,7 +278,7 @@ def test_repeated_adaptation_lowers_the_loss_of_shifted_frames(tmp_path):
 
         def loss() -> float:
             fresh = (range(10_000 * k, 10_000 * k + 20) for k in range(1, 9))
-            each = [adapter.losses(hot, keys).total(adapter.settings.weights) for keys in fresh]
+            each = [adapter.losses(hot, keys).total(adapter.weights) for keys in fresh]
             return float(torch.stack(each).mean().detach())
 
         begin = loss()
@@ -301,6 +301,24 @@ def test_the_threshold_is_a_quantile_of_validation_losses():
     seen = predict_adapted(potential, frames, AdaptSettings()).loss
     assert half < high
     assert seen.min() * 0.5 < half < seen.max() * 2
+
+
+def test_a_potential_adapts_by_the_weights_that_it_was_trained_with(tmp_path):
+    trained = toy("schnet", TaipOptions(noise=0.5, types=2.0, pseudo_forces=3.0))
+    potential = load(save(trained, tmp_path / "p.safetensors"))
+    graph, _ = batch(potential, ethanol(1))
+    _, found = Adapter(potential).predict(graph, [0])
+    parts = found.losses
+    assert found.total.item() == pytest.approx(
+        (0.5 * parts["noise"] + 2 * parts["types"] + 3 * parts["pseudo_forces"]).item()
+    )
+    _, other = Adapter(potential, AdaptSettings(types=0.0, noise=1.0)).predict(graph, [0])
+    assert other.total.item() == pytest.approx((parts["noise"] + 3 * parts["pseudo_forces"]).item())
+    # The authors' pseudo-energy needs the noise head: where it was never trained, it is no task.
+    untrained = toy("schnet", TaipOptions(noise=0.0, mf_mode="authors"))
+    assert Adapter(untrained).tasks == {"types", "pseudo_forces"}
+    with pytest.raises(SpecError, match="has a weight"):
+        Adapter(untrained, AdaptSettings(noise=1.0, types=0.0, pseudo_forces=0.0))
 
 
 def test_what_is_put_back_may_be_asked_for_again_on_the_way():

@@ -30,7 +30,7 @@ from mlipkit.data.graph import Graph
 from mlipkit.errors import SpecError, check_choice
 from mlipkit.models import Potential, Prediction
 from mlipkit.strategies.taip.draws import draw
-from mlipkit.strategies.taip.options import TASKS, check_number, heads_of
+from mlipkit.strategies.taip.options import TASKS, Heads, check_number, heads_of
 from mlipkit.strategies.taip.own_steps import Rule, step_of
 from mlipkit.strategies.taip.stacked import Stacked
 from mlipkit.strategies.taip.tasks import TaskLosses, losses
@@ -51,7 +51,8 @@ class AdaptSettings:
     Attributes:
         rate: adaptation step η; published: 1e-5 (periodic), 1e-6 (MD17), of an Adam. With "sgd" it means another thing.
         optimiser: see the module.
-        noise, types, pseudo_forces: weights of the losses; those without a head do not count.
+        noise, types, pseudo_forces: weights of the losses; None: as trained. Tasks that the potential was not trained
+            on do not count.
         seed: of noise levels, displacements, hidden atoms.
         together: structures that share one step on the mean of their losses; 1: each has its own ("samplewise").
             With more, a prediction depends on what it is predicted with.
@@ -60,9 +61,9 @@ class AdaptSettings:
 
     rate: float = 1e-5
     optimiser: Optimiser = "adam_fresh"
-    noise: float = 1.0
-    types: float = 1.0
-    pseudo_forces: float = 1.0
+    noise: float | None = None
+    types: float | None = None
+    pseudo_forces: float | None = None
     seed: int = 0
     together: int = 1
     direction: Direction = "gradient"
@@ -70,15 +71,20 @@ class AdaptSettings:
     def __post_init__(self) -> None:
         check_choice(self.optimiser, get_args(Optimiser), "optimiser")
         check_choice(self.direction, get_args(Direction), "direction")
-        for name in ("rate", *TASKS):
-            check_number(getattr(self, name), name)
+        check_number(self.rate, "rate")
+        for name in TASKS:
+            if getattr(self, name) is not None:
+                check_number(getattr(self, name), name)
         check_number(self.together, "together", 1, whole=True)
         check_number(self.seed, "seed", whole=True)
 
-    @property
-    def weights(self) -> dict[str, float]:
-        """Task -> weight of its loss."""
-        return {name: getattr(self, name) for name in TASKS}
+    def weights(self, heads: Heads) -> dict[str, float]:
+        """Task -> weight of its loss for a potential with these heads."""
+        trained = heads.weights
+        given = {name: getattr(self, name) for name in TASKS}
+        return {
+            name: 0.0 if not trained[name] else trained[name] if given[name] is None else given[name] for name in TASKS
+        }
 
 
 @dataclass(frozen=True)
@@ -114,12 +120,12 @@ class Adapter:
 
     def __post_init__(self) -> None:
         self.heads = heads_of(self.potential)
-        given = self.settings.weights
-        self.tasks = frozenset(name for name in self.heads.tasks if given[name])
+        self.weights = self.settings.weights(self.heads)
+        self.tasks = frozenset(name for name in self.heads.tasks if self.weights[name])
         if not self.tasks:
             raise SpecError(
                 "none of the tasks that this potential was trained on has a weight", where="adaptation",
-                expected=" or ".join(self.heads.tasks), found=given,
+                expected=" or ".join(self.heads.tasks), found={name: getattr(self.settings, name) for name in TASKS},
             )  # fmt: skip
         encoder = self.potential.encoder
         tables = {id(part.weight) for part in encoder.modules() if isinstance(part, nn.Embedding)}
@@ -144,7 +150,7 @@ class Adapter:
         """As `gradient`; None where the mean loss is not above the threshold."""
         with self._asking():
             found = self.losses(graph, keys)
-            total = found.total(self.settings.weights).mean()
+            total = found.total(self.weights).mean()
             if threshold > -math.inf and not float(total.detach()) > threshold:
                 return None, found
             slopes = torch.autograd.grad(total, self.parameters, allow_unused=True)
@@ -222,7 +228,7 @@ class Adapter:
 
     def found(self, given: TaskLosses, gradient: Sequence[Tensor], change: Sequence[Tensor]) -> Found:
         """Detached figures; a shared step is that of each structure."""
-        total = given.total(self.settings.weights).detach()
+        total = given.total(self.weights).detach()
         return Found(
             {name: one.detach() for name, one in given.by_task.items()}, total, given.hit,
             torch.stack(list(gradient)).expand(len(total)) if len(gradient) == 1 else torch.stack(list(gradient)),
@@ -309,7 +315,7 @@ class Adapter:
         zero = torch.zeros(graph.n_systems, dtype=torch.float64, device=graph.positions.device)
         with self._asking():
             given = self.losses(graph, keys, stack)
-            total = given.total(self.settings.weights)
+            total = given.total(self.weights)
             moving = torch.ones_like(zero) if threshold is None else (total.detach() > threshold).double()
             if not moving.any():
                 return replace(

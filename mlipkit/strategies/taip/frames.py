@@ -161,6 +161,6 @@ def loss_threshold(
         for rows in batches_by_size(frames.n_atoms, AT_ONCE):
             graph = collate(frames, rows, cache, torch.float64)[0].to(device=potential.device)
             with losses_only(potential), torch.enable_grad():
-                total = adapter.losses(graph, [keys[row] for row in rows]).total(again.weights)
+                total = adapter.losses(graph, [keys[row] for row in rows]).total(adapter.weights)
             found.append(total.detach().cpu().numpy())
     return float(np.quantile(np.concatenate(found), share))

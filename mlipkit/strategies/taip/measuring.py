@@ -159,7 +159,7 @@ def _random(taip: Arm, frames: FrameSet, settings: AdaptSettings) -> dict[str, n
 
 def _alone(taip: Arm, frames: FrameSet, settings: AdaptSettings) -> dict[str, dict[str, np.ndarray]]:
     """Adaptation with each loss alone, where there are several."""
-    tasks = [task for task in heads_of(taip.potential).tasks if settings.weights[task]]
+    tasks = [task for task, weight in settings.weights(heads_of(taip.potential)).items() if weight]
     found: dict[str, dict[str, np.ndarray]] = {}
     for task in tasks if len(tasks) > 1 else ():
         weights: dict[str, Any] = {other: float(other == task) for other in TASKS}

@@ -120,8 +120,13 @@ class Heads(NamedTuple):
 
     @property
     def tasks(self) -> tuple[str, ...]:
-        """Names of the tasks that there are heads for."""
-        return tuple(name for name, head in zip(TASKS, self, strict=True) if head is not None)
+        """Names of the tasks that there are trained heads for."""
+        return tuple(name for name, weight in self.weights.items() if weight)
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """Task -> weight of its loss in training; 0 where it was trained without this task."""
+        return {name: 0.0 if head is None else head.weight for name, head in zip(TASKS, self, strict=True)}
 
 
 def attach(potential: Potential, options: TaipOptions, *, periodic: bool, seed: int = 0) -> Potential:
@@ -142,14 +147,17 @@ def attach(potential: Potential, options: TaipOptions, *, periodic: bool, seed: 
         if weights["noise"] or options.mf_mode == "authors":
             potential.auxiliary[NOISE] = NoiseHead(
                 width, chosen(options.levels, LEVELS), options.sigma_max, options.sigma_min, options.pooling,
-                options.edges,
+                options.edges, weights["noise"],
             )  # fmt: skip
         if weights["types"]:
-            potential.auxiliary[TYPES] = TypesHead(width, chosen(options.type_rate, TYPE_RATE), options.gamma)
+            potential.auxiliary[TYPES] = TypesHead(
+                width, chosen(options.type_rate, TYPE_RATE), options.gamma, weights["types"]
+            )
         if weights["pseudo_forces"]:
             potential.auxiliary[FORCES] = ForcesHead(
                 width, potential.cutoff, chosen(options.force_rate, FORCE_RATE), options.mf_mode,
                 "graph_sum" if options.mf_mode == "authors" else "head", options.decoder,
+                weight=weights["pseudo_forces"],
             )  # fmt: skip
     potential.auxiliary.to(device=potential.device, dtype=potential.dtype)
     return potential
