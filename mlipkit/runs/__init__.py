@@ -63,6 +63,8 @@ if TYPE_CHECKING:
     from mlipkit.runs.spec import SamplingSpec as SamplingSpec
     from mlipkit.runs.spec import SplitSpec as SplitSpec
     from mlipkit.runs.spec import StartSpec as StartSpec
+    from mlipkit.runs.spec import TaipLossSpec as TaipLossSpec
+    from mlipkit.runs.spec import TaipOptimiserSpec as TaipOptimiserSpec
     from mlipkit.runs.spec import TaipSpec as TaipSpec
     from mlipkit.runs.spec import TasksSpec as TasksSpec
     from mlipkit.runs.spec import TrainSpec as TrainSpec
@@ -106,6 +108,8 @@ __all__ = [
     "SplitSpec",
     "StartSpec",
     "SurvivalChange",
+    "TaipLossSpec",
+    "TaipOptimiserSpec",
     "TaipSpec",
     "TasksSpec",
     "TrainSpec",

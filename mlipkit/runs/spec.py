@@ -34,6 +34,8 @@ from mlipkit.runs.spec_label import LabelSpec
 from mlipkit.runs.spec_md import ENSEMBLE_OPTIONS as ENSEMBLE_OPTIONS
 from mlipkit.runs.spec_md import MDSpec, RelaxSpec
 from mlipkit.runs.spec_taip import AdaptationStudySpec as AdaptationStudySpec
+from mlipkit.runs.spec_taip import TaipLossSpec as TaipLossSpec
+from mlipkit.runs.spec_taip import TaipOptimiserSpec as TaipOptimiserSpec
 from mlipkit.runs.spec_taip import TaipSpec
 from mlipkit.runs.spec_train import ENCODER_OPTIONS as ENCODER_OPTIONS
 from mlipkit.runs.spec_train import WITH_VECTORS as WITH_VECTORS

@@ -49,7 +49,9 @@ class AdaptationSpec(Part):
             {**fields, "hold": ("nonsaving",), "every": ("save_every_k",), "threshold": ("threshold",)},
         )
         if self.strategy == "threshold" and self.threshold is None:
-            raise ValueError("threshold: the strategy of this name needs a number")
+            raise ValueError(
+                "threshold: the strategy of this name needs a number, as mlipkit.strategies.taip.loss_threshold gives"
+            )
         if self.threshold is not None and math.isnan(self.threshold):
             raise ValueError("threshold: expected a number; found nan, above which no loss is")
         if self.strategy == "nonsaving" and self.optimiser == "adam_kept":

@@ -21,7 +21,7 @@ from typing import Annotated, ClassVar, Literal
 from pydantic import BeforeValidator, Field, model_validator
 
 from mlipkit.runs.part import Part, several, unit
-from mlipkit.runs.spec_train import FittingSpec, LossSpec, ModelSpec, TasksSpec, places_in
+from mlipkit.runs.spec_train import FittingSpec, LossSpec, ModelSpec, OptimiserSpec, TasksSpec, places_in
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -45,6 +45,20 @@ class AdaptationStudySpec(Part):
     )
 
 
+class TaipLossSpec(LossSpec):
+    """What training makes small, as published: absolute errors of total energies and, times 1000, of forces."""
+
+    kind: Literal["l1", "l2", "huber"] = Field(default="l1", description="penalty of one residual")
+    forces: float = Field(default=1000.0, ge=0, description="weight of the force term")
+    energy_unit: Literal["per_atom", "total"] = Field(default="total", description="energies in the loss")
+
+
+class TaipOptimiserSpec(OptimiserSpec):
+    """AdamW with warm-up, schedule and a running average of the weights; no clipping, as published."""
+
+    clip_norm: float | None = Field(default=None, gt=0, description="largest gradient norm; empty: no clipping")
+
+
 class TaipSpec(FittingSpec):
     """Does test-time adaptation help? Trains the cure and its controls for each seed, adapts, measures, judges."""
 
@@ -53,7 +67,8 @@ class TaipSpec(FittingSpec):
         default="", description="test frames out of distribution; a list has a test set for each place"
     )
     model: ModelSpec = ModelSpec()
-    loss: LossSpec = LossSpec()
+    loss: TaipLossSpec = TaipLossSpec()
+    optimiser: TaipOptimiserSpec = TaipOptimiserSpec()
     taip: TasksSpec = TasksSpec(enabled=True)
     adaptation: AdaptationStudySpec = AdaptationStudySpec()
     seeds: Annotated[list[int], Field(min_length=1), BeforeValidator(several)] = Field(

@@ -54,6 +54,22 @@ def test_specifications_are_their_yaml_and_their_code():
     assert mk.TaipSpec(**QUICK, adaptation={"rates": "1e-5, 1e-4"}).adaptation.rates == [1e-5, 1e-4]
 
 
+def test_the_evaluation_trains_by_the_published_loss():
+    """L1 of total energies to forces as 1 to 1000, no clipping; a part of it can be said alone."""
+    from mlipkit.runs.building_taip import as_training
+    from mlipkit.runs.building_train import settings_of
+    from mlipkit.strategies.taip import published
+
+    for fields, energy in (({}, 1.0), ({"loss": {"energy": 0.0}}, 0.0)):
+        spec = mk.TaipSpec(**QUICK, **fields)
+        for one in (spec, parse_spec(yaml.safe_load(spec.to_yaml()))):
+            made = settings_of(as_training(one).changed(seed=3))
+            said = published(made)
+            assert made.energy_weight == energy
+            for name in ("loss", "forces_weight", "energy_unit", "clip_norm"):
+                assert getattr(made, name) == getattr(said, name), name
+
+
 @pytest.mark.parametrize(
     ("cls", "fields", "said"),
     [

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 MAPS = "taip_maps.npz"
-MOST = 300
+MOST = 500
 """Frames of each set on a map."""
 
 

@@ -137,7 +137,7 @@ def evaluate_taip(
     if study.features:
         try:
             keep_maps(feature_maps(measured[0].features), folder)
-        except MissingPackageError as error:  # the measures stand without them
+        except (MissingPackageError, DataError) as error:  # the measures stand without them
             sink(Message(f"no maps of features: {error}", "warning"))
     write_whole(folder / NAME, (json.dumps(record, indent=1) + "\n").encode())
     sink(Message(record["sentence"]))
