@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mlipkit.data.atomic_energies import choose_atomic_energies as choose_atomic_energies
     from mlipkit.data.atomic_energies import fit_atomic_energies as fit_atomic_energies
     from mlipkit.data.atomic_energies import isolated_atom_energies as isolated_atom_energies
+    from mlipkit.data.atomic_energies import undetermined as undetermined
     from mlipkit.data.frameset import FrameSet as FrameSet
     from mlipkit.data.graph import Graph as Graph
     from mlipkit.data.graph import Targets as Targets
@@ -61,6 +62,7 @@ _HOMES = {
     "fit_atomic_energies": "atomic_energies",
     "isolated_atom_energies": "atomic_energies",
     "choose_atomic_energies": "atomic_energies",
+    "undetermined": "atomic_energies",
     "export_jobs": "jobs",
     "pack": "packing",
     "read": "read",

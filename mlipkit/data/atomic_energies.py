@@ -66,6 +66,29 @@ def fit_atomic_energies(frames: FrameSet) -> AtomicEnergies:
     return AtomicEnergies(energies, "least squares", rms)
 
 
+def undetermined(frames: FrameSet, others: FrameSet) -> Array:
+    """Which of the other frames [F] have a composition whose energy hangs on what `frames` leave open.
+
+    Frames of one molecule, or of one cell, do not tell elements apart: energies of their isomers are right, those of
+    any other composition are off by a constant that nothing fixes.
+
+    Args:
+        frames: with energies, as `fit_atomic_energies` takes them.
+    """
+    labelled = _labelled(frames)
+    elements = np.unique([*labelled.elements, *others.elements])
+    column = np.full(120, -1)
+    column[elements] = np.arange(len(elements))
+    known = np.unique(np.concatenate([rows for rows, _ in _counts(labelled, column, len(elements))]), axis=0)
+    _, s, vt = np.linalg.svd(known, full_matrices=False)
+    span = vt[s > 1e-9 * s[0]]
+    found = []
+    for rows, _ in _counts(others, column, len(elements)):
+        beyond = rows - rows @ span.T @ span
+        found.append(np.linalg.norm(beyond, axis=1) > 1e-6 * np.linalg.norm(rows, axis=1))
+    return np.concatenate(found) if found else np.empty(0, bool)
+
+
 def isolated_atom_energies(frames: FrameSet) -> AtomicEnergies:
     """Energies of the frames that are one atom without neighbours (no image within 6 Å); the lowest of each element."""
     single = frames.select((frames.n_atoms == 1) & frames.has("energy"))

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlipkit.data import undetermined
 from mlipkit.errors import SpecError
 from mlipkit.events import Control, EventSink, Finished, Message, Saved
 from mlipkit.runs.building_data import _read
@@ -92,7 +93,24 @@ def judging_frames(spec: TaipSpec, parts: Split, base: Path, sink: EventSink | N
     tests |= shifted_frames(spec, base, sink)
     if spec.allow_partial:
         tests = {name: with_labels(one, name, sink) for name, one in tests.items()}
+    tests = {name: with_known_energies(one, parts.train, name, sink) for name, one in tests.items()}
     return {name: _some(one, spec.most) for name, one in tests.items()}
+
+
+def with_known_energies(frames: FrameSet, train: FrameSet, name: str, sink: EventSink | None = None) -> FrameSet:
+    """The same without energies, and a message, where compositions of the training frames leave them open."""
+    if not (train.has("energy").any() and frames.has("energy").any() and frames.has("forces").any()):
+        return frames
+    unknown = undetermined(train, frames)
+    if not unknown.any():
+        return frames
+    if sink is not None:
+        said = (
+            f"{name}: {int(unknown.sum())} of {len(frames)} frames have a composition whose energy the training frames "
+            "leave open; forces alone judge this set"
+        )
+        sink(Message(said, "warning"))
+    return frames.with_labels(energy=np.nan)
 
 
 def with_labels(frames: FrameSet, name: str, sink: EventSink | None = None) -> FrameSet:

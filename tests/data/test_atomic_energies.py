@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from mlipkit.data import FrameSet, choose_atomic_energies, fit_atomic_energies, isolated_atom_energies
+from mlipkit.data import (
+    FrameSet,
+    choose_atomic_energies,
+    fit_atomic_energies,
+    isolated_atom_energies,
+    undetermined,
+)
 from mlipkit.errors import DataError, LabelError
 from mlipkit.units import HARTREE, KCAL_PER_MOL
 
@@ -67,6 +73,20 @@ def test_elements_in_fixed_ratio_give_the_least_norm_and_the_right_sums():
     found = fit_atomic_energies(frames)
     assert found[1] == pytest.approx(2 * found[8], rel=1e-6), "along (2, 1) there is no other direction"
     assert found.residual < 0.1
+
+
+def test_compositions_that_others_leave_open():
+    ethanol, methane, water, twice = [6, 2, 1], [4, 1, 0], [2, 0, 1], [12, 4, 2]
+    others = labelled(compositions=[ethanol, twice, methane, water])
+    assert undetermined(labelled(compositions=[ethanol] * 3), others).tolist() == [False, False, True, True]
+    # Ethanol and water make C2H4, and nothing else.
+    assert undetermined(labelled(compositions=[ethanol, water]), others).tolist() == [False, False, True, False]
+    assert not undetermined(labelled(compositions=[ethanol, water, methane]), others).any()
+    assert not undetermined(FrameSet.concat([labelled(compositions=[ethanol]), atoms()]), others).any()
+    bare = others.with_labels(energy=np.nan)
+    assert undetermined(labelled(compositions=[ethanol]), bare).tolist() == [False, False, True, True]
+    # An element that is in none of them.
+    assert undetermined(labelled(compositions=[[4, 1, 0], [2, 0, 0]]), others).tolist() == [True, True, False, True]
 
 
 def test_missing_energies_do_not_count():

@@ -8,6 +8,8 @@ import time
 import numpy as np
 import pytest
 import yaml
+from ase.build import molecule
+from ase.calculators.singlepoint import SinglePointCalculator
 from ase.io import write
 
 import mlipkit as mk
@@ -17,6 +19,8 @@ from mlipkit.errors import ModelError, SpecError
 from mlipkit.events import Message
 from mlipkit.runs import parse_spec
 from mlipkit.runs.build import execute
+from mlipkit.runs.building_taip import judging_frames
+from mlipkit.runs.building_train import split_frames
 from mlipkit.runs.folder import RunFolder
 from mlipkit.runs.run import Run
 from mlipkit.strategies.taip import heads_of
@@ -153,6 +157,24 @@ def test_the_evaluation_is_one_specification_with_its_verdict_first(tmp_path):
     page = taip_html(run)
     assert page.index("Adaptation: ") < page.index("Errors over those of the baseline") < page.index("random step")
     assert "chosen" in page
+
+
+def test_energies_of_other_compositions_judge_nothing(tmp_path):
+    water = molecule("H2O")
+    images = []
+    for k in range(3):
+        water.positions += 0.01 * k
+        images.append(water.copy())
+        images[-1].calc = SinglePointCalculator(images[-1], energy=-14.0 - k, forces=np.zeros((3, 3)))
+    write(tmp_path / "water.extxyz", images)
+    spec = mk.TaipSpec(**QUICK, shifted=[str(tmp_path / "water.extxyz"), "sample:ethanol_600K@:5"])
+    events = []
+    tests = judging_frames(spec, split_frames(spec, tmp_path), tmp_path, events.append)
+    assert tests["water"].has("forces").all()
+    assert not tests["water"].has("energy").any()
+    assert tests["ethanol_600K"].has("energy").all()
+    (said,) = [event.text for event in events if isinstance(event, Message) and "composition" in event.text]
+    assert said.startswith("water: 3 of 3 frames have a composition whose energy the training frames leave open")
 
 
 def test_the_evaluation_needs_frames_to_judge_by(tmp_path):
