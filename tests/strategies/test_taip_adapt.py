@@ -15,6 +15,7 @@ from mlipkit.data import FrameSet, fit_atomic_energies, samples
 from mlipkit.errors import DataError, ModelError, SpecError
 from mlipkit.models import Potential, build_encoder, load, predict, save
 from mlipkit.strategies.taip import (
+    TASKS,
     Adapter,
     AdaptSettings,
     SelfSupervised,
@@ -382,6 +383,22 @@ def test_the_gradient_of_a_structure_is_what_it_leaves_behind(name):
             one = torch.cat([slope.flatten() for slope in slopes])
             moved = stack.flat[index] - (start if start.ndim == 1 else start[index])
             assert torch.allclose(moved, -RATE * one, rtol=0, atol=1e-12 + 1e-10 * RATE * float(one.abs().max()))
+
+
+@pytest.mark.parametrize("mode", ["paper", "authors"])
+@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("name", SMALL)
+def test_each_loss_alone_at_once_is_one_after_the_other(name, task, mode):
+    """Weights that a loss does not reach stay, the last ones too."""
+    potential = toy(name, TaipOptions(mf_mode=mode))
+    graph, _ = batch(potential, ethanol(2))
+    weights = {other: float(other == task) for other in TASKS}
+    adapter = Adapter(potential, AdaptSettings(RATE, "sgd", **weights))
+    together, found = adapter.predict_each(graph, [3, 4])
+    for index in range(2):
+        one, seen = adapter.predict(batch(potential, ethanol(2), [index])[0], [3 + index])
+        assert torch.allclose(together.forces[9 * index : 9 * index + 9], one.forces, rtol=0, atol=1e-7)
+        assert found.gradient[index].item() == pytest.approx(seen.gradient.item(), rel=1e-6)
 
 
 def test_steps_without_compiled_loops_are_the_same(monkeypatch):

@@ -59,7 +59,10 @@ def step_of(
     n, size, own = source.shape[-1], n_systems, source.ndim == 2
     ends = np.cumsum([0, *sizes])
     products = _products(kept, size, ends)
-    full = set(np.flatnonzero(np.bincount([p.parameter for p in products], [p.size for p in products]) == sizes))
+    reached = np.zeros(len(sizes))
+    for one in products:
+        reached[one.parameter] += one.size
+    full = set(np.flatnonzero(reached == sizes))
     out = source.new_empty((size, n)) if out is None else out
     norms = torch.empty((size, 2), dtype=torch.float64, device=source.device)
     rates = torch.full((size,), rule.rate, dtype=torch.float64)
