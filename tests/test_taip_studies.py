@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 import yaml
 
+from mlipkit.md.judging import build_checks
+from mlipkit.md.look import NEAR
 from mlipkit.runs.building_taip import as_training
 from mlipkit.runs.building_train import settings_of
 from mlipkit.training.optimise import LearningRate
@@ -88,6 +90,21 @@ def test_six_arms_start_alike(script, monkeypatch):
         differing = {key for key in spec if spec[key] != specs["none"][key]}
         assert differing <= ({"name", "potential"} if arm == "baseline" else {"name", "adaptation"}), arm
     assert specs["threshold"]["adaptation"]["threshold"] == 7.5
+
+
+@pytest.mark.parametrize("plan", ["taip_survival.yaml", "taip_survival_paper.yaml"])
+def test_all_six_criteria_of_collapse_are_watched(script, monkeypatch, plan):
+    """Numbers, forces, temperature, overlaps and lone atoms on the way; the energy in its series afterwards."""
+    module = script("taip_survival")
+    study = module.Study(plan, "painn")
+    monkeypatch.setattr(study, "starts", lambda: ["sample:water_liquid@170"])
+    checks = {check.name: check for check in build_checks(study.simulation("none", 300.0).checks)}
+    assert set(checks) == {"finite", "max_force", "temperature", "overlap", "lone_atoms"}
+    assert checks["max_force"].fail == 50.0
+    assert (checks["temperature"].fail, checks["temperature"].during) == (5.0, 100.0)
+    assert checks["overlap"].least == 0.5
+    assert (checks["lone_atoms"].fail, NEAR) == (100.0, 1.5)
+    assert (module.DEVIATIONS, module.PS) == (10.0, 1000.0)
 
 
 def test_a_barrier_is_read_where_the_labels_have_it(script):
