@@ -195,7 +195,8 @@ def scans_of(seeds: Iterable[Mapping[str, Any]], test: str) -> list[plots.Scan]:
             rates = [rate for rate in scan if float(rate) > 0]
             if rates:
                 found.append(plots.Scan(
-                    name, seed["seed"], [float(rate) for rate in rates], [scan[rate] for rate in rates], scan["0"],
+                    name, seed["seed"], [float(rate) for rate in rates],
+                    [float("nan") if scan[rate] is None else scan[rate] for rate in rates], scan["0"],
                     float(seed["rate"]) if name == "validation frames" else None,
                 ))  # fmt: skip
     return found

@@ -108,15 +108,21 @@ def _ratios(found: Iterable[Mapping[str, Any]]) -> list[list[str]]:
     ]  # fmt: skip
 
 
+def _said(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)
+
+
 def _scan(seeds: Iterable[Mapping[str, Any]]) -> tuple[list[list[str]], list[str]]:
     rows, head = [], ["seed", "frames"]
     for seed in seeds:
         head = ["seed", "frames", *seed["scan"]]
         mark = f"{seed['rate']:g}"
-        cells = [f"{error:.5g}{' ← chosen' if rate == mark else ''}" for rate, error in seed["scan"].items()]
+        cells = [f"{_said(error, '.5g')}{' ← chosen' if rate == mark else ''}" for rate, error in seed["scan"].items()]
         rows.append([str(seed["seed"]), "validation", *cells])
         for test, scan in seed["scan_tests"].items():
-            rows.append([str(seed["seed"]), f"{test} (an oracle's, not used)", *(f"{e:.5g}" for e in scan.values())])
+            rows.append(
+                [str(seed["seed"]), f"{test} (an oracle's, not used)", *(_said(one, ".5g") for one in scan.values())]
+            )
     return rows, head
 
 
@@ -127,8 +133,8 @@ def cost_of(seeds: Iterable[Mapping[str, Any]]) -> tuple[list[list[str]], list[s
         cost = seed["seconds"]
         for test, share in seed["repeat"].items():
             rows.append([
-                str(seed["seed"]), test, f"{cost['adapted'] / max(cost['off'], 1e-12):.1f}", f"{share:.2%}",
-                f"{seed['correlation'][test]:.2f}", f"{seed['change'][test]:.3g}",
+                str(seed["seed"]), test, f"{cost['adapted'] / max(cost['off'], 1e-12):.1f}", _said(share, ".2%"),
+                _said(seed["correlation"][test], ".2f"), _said(seed["change"][test], ".3g"),
                 ", ".join(f"{name} {value:.0f}" for name, value in seed["training_s"].items()),
             ])  # fmt: skip
     head = [

@@ -63,6 +63,20 @@ def test_strategies_meet_where_they_must():
         assert min(gaps) > 1e-4
 
 
+@pytest.mark.parametrize(("strategy", "due"), [("save_every_k", [0, 3, 6]), ("save_every", [*range(8)])])
+def test_steps_that_adapt_are_divisible_by_k(strategy, due):
+    provider, state = forces(strategy, **({"every": 3} if strategy == "save_every_k" else {})), start(2)
+    adapted, drift = [], []
+    for step in range(8):
+        state.step = step
+        provider(state)
+        adapted.append(provider.last[:, list(COLUMNS).index("adapted")].tolist())
+        drift.append(provider.last[0, list(COLUMNS).index("drift")])
+    assert adapted == [[float(step in due)] * 2 for step in range(8)]
+    # Weights move when they adapt, and are kept in between.
+    assert [step for step in range(8) if step == 0 or drift[step] != drift[step - 1]] == due
+
+
 @pytest.mark.parametrize("n", [1, 3])
 def test_weights_that_are_held_are_those_of_the_last_adaptation(n):
     provider, every = forces("nonsaving", hold=3), forces("nonsaving")

@@ -99,9 +99,9 @@ def test_arms():
     assert arm_names(ALONE, True) == ["baseline", "noise", "taip"]
 
 
-def small(folder, sink=lambda event: None, control=lambda: "run", **more):
+def small(folder, sink=lambda event: None, control=lambda: "run", hot=10, rates=(1e-5, 1e-3), **more):
     frames = ethanol(60)
-    study = Study(rates=(1e-5, 1e-3), seeds=(0, 1), **more)
+    study = Study(rates=rates, seeds=(0, 1), **more)
 
     def make(seed):
         potential = toy("schnet", seed=seed).float()
@@ -110,7 +110,7 @@ def small(folder, sink=lambda event: None, control=lambda: "run", **more):
 
     return evaluate_taip(
         study, make, TrainSettings(batch_size=8, max_epochs=1, ema_decay=None), frames.select(range(32)),
-        frames.select(range(32, 40)), {"cold": frames.select(range(40, 50)), "hot": ethanol(10, "ethanol_600K")},
+        frames.select(range(32, 40)), {"cold": frames.select(range(40, 50)), "hot": ethanol(hot, "ethanol_600K")},
         shifted=["hot"], folder=folder, sink=sink, control=control,
     )  # fmt: skip
 
@@ -234,6 +234,35 @@ def test_a_folder_goes_on_with_its_own_evaluation_alone(tmp_path, monkeypatch):
             small(tmp_path, **more)
     # What judges alone may change.
     assert small(tmp_path, effect=0.2)["verdicts"][0]["effect"] == 0.2
+
+
+def test_what_is_no_number_is_none_in_the_record(tmp_path):
+    """One frame has no rank correlation, and a step of any size no error: the files stay JSON."""
+    from mlipkit.runs.taip_report import _scan, cost_of
+
+    def strict(path):
+        return json.loads(path.read_text(), parse_constant=lambda text: pytest.fail(f"{text} in {path.name}"))
+
+    small(tmp_path, hot=1, rates=(1e-5, 1e30))
+    record = strict(tmp_path / NAME)
+    seed = record["seeds"][0]
+    assert seed["correlation"]["hot"] is None
+    assert isinstance(seed["correlation"]["cold"], float)
+    assert seed["rate"] == 1e-5
+    assert seed["scan"]["1e+30"] is None
+    strict(tmp_path / "seed_0" / "measured.json")
+    again = recall(tmp_path / "seed_0")
+    assert np.isnan([again.correlation["hot"], again.scan[1e30]]).all()
+    rows, head = cost_of(record["seeds"])
+    told = {row[1]: row[head.index("rank correlation of loss and error")] for row in rows}
+    assert told["hot"] == "–"
+    assert told["cold"] != "–"
+    assert "–" in _scan(record["seeds"])[0][0]
+
+
+def test_steps_that_break_every_prediction_are_said(tmp_path):
+    with pytest.raises(DataError, match=r"validation.*adaptation step.*1e\+30"):
+        small(tmp_path, rates=(1e30,))
 
 
 def test_maps_of_features_are_of_the_frames_that_were_compared(tmp_path):

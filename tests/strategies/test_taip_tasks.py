@@ -28,6 +28,7 @@ from mlipkit.strategies.taip import (
     published,
 )
 from mlipkit.strategies.taip.draws import draw, n_hidden, perturbed
+from mlipkit.strategies.taip.tasks import pseudo_forces
 from mlipkit.training import EnergyForcesStress, TrainSettings, train
 from mlipkit.training.objective import StepState
 
@@ -222,6 +223,44 @@ def test_gamma_is_a_power_of_each_atom():
     graph, _ = batch(plain, ethanol())
     one, two = (self_supervised(p, graph, tasks=["types"]).by_task["types"] for p in (plain, squared))
     assert torch.allclose(one**2, two)  # one hidden atom each
+
+
+def test_losses_are_what_their_equations_say():
+    """By hand, of several hidden atoms: the power before the mean, u pooled over atoms, edges as the option says."""
+    for edges, pooling, gamma in (("rebuilt", "sum", 1.0), ("kept", "mean", 2.0)):
+        options = TaipOptions(edges=edges, pooling=pooling, gamma=gamma, type_rate=0.4, sigma_min=1.0, sigma_max=1.0)
+        potential = toy("painn", options)
+        heads, (graph, _) = heads_of(potential), batch(potential, ethanol(2))
+        drawn = draws_of(potential, graph)
+        found = self_supervised(potential, graph, draws=drawn, tasks=["noise", "types"]).by_task
+        noisy = perturbed(graph, drawn.displacement, potential.cutoff, edges)
+        assert noisy.edge_index.shape != graph.edge_index.shape or edges == "kept"
+        assert drawn.masked.view(2, 9).sum(1).tolist() == [4, 4]
+        u, other = (heads.noise.atoms(potential.encode(one).scalar).view(2, 9, -1) for one in (graph, noisy))
+        pooled = [one.sum(1) if pooling == "sum" else one.mean(1) for one in (u, other)]
+        chance = heads.noise.classify(torch.cat(pooled, dim=1)).softmax(1)
+        assert torch.allclose(found["noise"], -chance[torch.arange(2), drawn.level].log())
+        scores = heads.types(potential.encode(graph, torch.where(drawn.masked, 0, graph.numbers)).scalar)
+        cosine = scores[torch.arange(18), graph.numbers] / scores.norm(dim=1)
+        lost = torch.where(drawn.masked, (1 - cosine) ** gamma, 0.0).view(2, 9)
+        assert torch.allclose(found["types"], lost.sum(1) / 4)
+
+
+def test_pseudo_forces_are_slopes_of_what_the_option_names():
+    for mode in ("paper", "authors"):
+        potential = toy("painn", TaipOptions(mf_mode=mode))
+        heads, (graph, _) = heads_of(potential), batch(potential, ethanol(2))
+        positions = graph.positions.clone().requires_grad_()
+        moved = graph.moved(positions, graph.cell)
+        features = potential.encode(moved)
+        if mode == "paper":
+            energy = potential.scale * potential.head(features, graph.system, graph.n_atoms).sum()
+        else:
+            energy = heads.noise.atoms(features.scalar).sum()
+        (slope,) = torch.autograd.grad(energy, positions, retain_graph=True)
+        found = pseudo_forces(potential, heads, moved, features)
+        assert slope.abs().max() > 0
+        assert torch.allclose(found, -slope), mode
 
 
 # ---- pseudo-forces, as printed and as coded

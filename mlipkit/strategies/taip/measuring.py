@@ -24,6 +24,7 @@ import numpy as np
 from scipy.stats import spearmanr
 
 from mlipkit.analysis.features import ModelFeatures
+from mlipkit.errors import DataError
 from mlipkit.models import predict
 from mlipkit.strategies.taip.adapt import AdaptSettings
 from mlipkit.strategies.taip.arms import ABLATIONS, BASELINE, NOISE, TAIP, Arm
@@ -122,6 +123,11 @@ def measure(
     taip = arms[TAIP]
     scanned = scan(taip, validation, settings, rates)
     rate = best_rate(scanned)
+    if not np.isfinite(scanned[rate]):
+        raise DataError(
+            "no adaptation step leaves predictions that are numbers", where="validation",
+            found=f"adaptation steps {', '.join(f'{one:g}' for one in rates)}", hint="Offer smaller ones",
+        )  # fmt: skip
     chosen = replace(settings, rate=rate)
     found = Measured(taip.seed, rate, scanned, {}, {})
     found.training_s = {name: arm.training_s for name, arm in arms.items()}
@@ -140,8 +146,8 @@ def measure(
         columns |= _without(arms, frames, chosen)
         found.errors[name], found.uids[name] = columns, np.asarray(frames.uids).tolist()
         found.scan_tests[name] = scan(taip, frames, settings, rates)
-        rank: Any = spearmanr(adapted.loss, chosen_by(columns[OFF]))
-        found.correlation[name] = float(rank.statistic)
+        found.correlation[name] = rank_correlation(adapted.loss, chosen_by(columns[OFF]))
+        _check_numbers(name, columns)
         found.change[name] = float(adapted.change.mean())
         found.repeat[name] = _repeated(taip, frames, chosen, repeats, float(chosen_by(columns[ADAPTED]).mean()))
         if train_frames is not None:
@@ -151,6 +157,26 @@ def measure(
             arms, train_frames, predict_adapted(taip.potential, train_frames, chosen).features
         )
     return found
+
+
+def rank_correlation(loss: np.ndarray, error: np.ndarray) -> float:
+    """Spearman's; NaN where one of them has one value only."""
+    if np.ptp(loss) == 0 or np.ptp(error) == 0:
+        return float("nan")
+    rank: Any = spearmanr(loss, error)
+    return float(rank.statistic)
+
+
+def _check_numbers(test: str, columns: Mapping[str, Mapping[str, np.ndarray]]) -> None:
+    """Refuse predictions that are no numbers: no interval is known of them."""
+    for column, quantities in columns.items():
+        for quantity, values in quantities.items():
+            if not np.isfinite(values).all():
+                raise DataError(
+                    "predictions are no numbers", where=(test, column, quantity), expected="finite errors",
+                    found=f"{int((~np.isfinite(values)).sum())} of {len(values)} frames",
+                    hint="Offer smaller adaptation steps" if column not in (BASELINE, NOISE, OFF) else "Train longer",
+                )  # fmt: skip
 
 
 def _random(taip: Arm, frames: FrameSet, settings: AdaptSettings) -> dict[str, np.ndarray]:

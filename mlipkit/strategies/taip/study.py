@@ -231,12 +231,18 @@ def judged(study: Study, measured: Sequence[Measured], shifted: Sequence[str]) -
 def _facts(one: Measured) -> dict[str, Any]:
     names = ("correlation", "repeat", "change", "seconds", "training_s", "steps")
     return {
-        "seed": one.seed, "rate": one.rate, "scan": {f"{rate:g}": error for rate, error in one.scan.items()},
-        "scan_tests": {
-            test: {f"{rate:g}": error for rate, error in found.items()} for test, found in one.scan_tests.items()
-        },
-        **{name: getattr(one, name) for name in names},
+        "seed": one.seed, "rate": one.rate, "scan": _numbers(one.scan),
+        "scan_tests": {test: _numbers(found) for test, found in one.scan_tests.items()},
+        **{name: _numbers(getattr(one, name)) for name in names},
     }  # fmt: skip
+
+
+def _numbers(found: Mapping[Any, float]) -> dict[str, float | None]:
+    """JSON-ready; what is no number, such as the rank of one frame, is none."""
+    return {
+        key if isinstance(key, str) else f"{key:g}": value if np.isfinite(value) else None
+        for key, value in found.items()
+    }
 
 
 def _shifts(one: Measured) -> dict[str, Any]:
@@ -300,9 +306,21 @@ def recall(folder: Path) -> Measured | None:
                 uids[rest[0]] = arrays[key].tolist()
             else:
                 features.setdefault(rest[0], {})[rest[1]] = arrays[key]
-    numbers = {name: {float(rate): error for rate, error in scan.items()} for name, scan in
+
+    def known(found: Mapping[str, float | None]) -> dict[str, float]:
+        return {name: np.nan if value is None else value for name, value in found.items()}
+
+    numbers = {name: {float(rate): error for rate, error in known(scan).items()} for name, scan in
                {"": facts["scan"], **facts["scan_tests"]}.items()}  # fmt: skip
+    each = [known(facts[name]) for name in ("correlation", "repeat", "change", "seconds", "training_s")]
     return Measured(
-        facts["seed"], facts["rate"], numbers.pop(""), errors, uids, numbers, facts["correlation"], facts["repeat"],
-        facts["change"], facts["seconds"], facts["training_s"], facts["steps"], features,
-    )  # fmt: skip
+        facts["seed"],
+        facts["rate"],
+        numbers.pop(""),
+        errors,
+        uids,
+        numbers,
+        *each,
+        facts["steps"],
+        features,
+    )
