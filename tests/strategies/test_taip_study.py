@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import json
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,13 +17,20 @@ from taip_toys import batch, ethanol, toy
 from mlipkit.data import FrameSet
 from mlipkit.errors import DataError, LabelError, MissingPackageError, ModelError, RunError, SpecError
 from mlipkit.models import predict
-from mlipkit.strategies.taip import Adapter, AdaptSettings, TaipOptions
-from mlipkit.strategies.taip.arms import Arm, arm_names
+from mlipkit.strategies.taip import (
+    Adapter,
+    AdaptSettings,
+    NoisyLabels,
+    SelfSupervised,
+    TaipOptions,
+    predict_adapted,
+)
+from mlipkit.strategies.taip.arms import Arm, arm_names, train_arm
 from mlipkit.strategies.taip.frames import keys_of
 from mlipkit.strategies.taip.measuring import best_rate, frame_errors, measure
 from mlipkit.strategies.taip.study import NAME, Study, evaluate_taip, judged, recall
 from mlipkit.strategies.taip.verdicts import answer
-from mlipkit.training import TrainSettings
+from mlipkit.training import EnergyForcesStress, TrainSettings
 
 RATE = 1e-2
 ALONE = TaipOptions(noise=0.0, pseudo_forces=0.0, type_rate=0.99)
@@ -67,6 +76,10 @@ def test_a_planted_shift_is_found_and_a_random_step_is_none():
         assert found.answer == "works", found.sentence
         assert found.upper < 1
         assert answer(measured, "shifted", quantity, "placebo").answer != "works"
+    controls = {"adaptation": {"baseline", "noise", "off", "random"}, "joint_training": {"baseline", "noise"},
+                "placebo": {"off"}}  # fmt: skip
+    for question, names in controls.items():
+        assert set(answer(measured, "shifted", "forces", question).against) == names
     record = judged(Study(ALONE), measured, ["shifted"])
     assert record["sentence"].startswith("Adaptation: Works")
     assert "Training with the tasks: " in record["sentence"]
@@ -76,6 +89,94 @@ def test_the_same_pipeline_on_a_random_step_reports_nothing():
     measured = planted(direction="random")
     for quantity in ("forces", "energy"):
         assert answer(measured, "shifted", quantity, "adaptation").answer != "works"
+
+
+def test_every_column_is_of_its_own_potential_and_step():
+    arms = {
+        name: Arm(name, 7, toy("schnet", options, seed=seed), 1.0, 1, 0)
+        for seed, (name, options) in enumerate(
+            {"baseline": None, "noise": None, "taip": None, "without_types": TaipOptions(types=0.0)}.items()
+        )
+    }
+    taip, validation, hot = arms["taip"].potential, ethanol(3), ethanol(5, "ethanol_600K")
+    settings = AdaptSettings(optimiser="sgd", seed=3)
+    found = measure(
+        arms, validation, {"hot": hot}, settings, rates=(1e-3, 3e-3), repeats=2, train_frames=ethanol(4)
+    )  # fmt: skip
+    scanned = {
+        rate: np.abs(np.asarray(predict_adapted(taip, validation, replace(settings, rate=rate)).frames.forces)
+                     - np.asarray(validation.forces)).mean()
+        for rate in (0.0, 1e-3, 3e-3)
+    }  # fmt: skip
+    assert found.scan == pytest.approx(scanned)
+    assert found.rate == min((1e-3, 3e-3), key=scanned.__getitem__)
+    assert found.scan_tests["hot"][0.0] != pytest.approx(found.scan[0.0])
+    chosen = replace(settings, rate=found.rate)
+    alone = {"noise": 0.0, "types": 0.0, "pseudo_forces": 0.0}
+    adapted = predict_adapted(taip, hot, chosen)
+    expected = {
+        "baseline": predict(arms["baseline"].potential, hot), "noise": predict(arms["noise"].potential, hot),
+        "off": predict(taip, hot), "adapted": adapted.frames,
+        "random": predict_adapted(taip, hot, replace(chosen, direction="random")).frames,
+        **{f"only_{task}": predict_adapted(taip, hot, replace(chosen, **{**alone, task: 1.0})).frames
+           for task in alone},
+        "without_types": predict_adapted(arms["without_types"].potential, hot, chosen).frames,
+    }  # fmt: skip
+    assert set(found.errors["hot"]) == set(expected)
+    for column, frames in expected.items():
+        for quantity, values in frame_errors(frames, hot).items():
+            assert np.allclose(found.errors["hot"][column][quantity], values, rtol=1e-10), (column, quantity)
+    means = [found.errors["hot"][column]["forces"].mean() for column in expected]
+    assert len({round(mean, 9) for mean in means}) == len(expected), "no two columns are alike"
+    rank = np.argsort(np.argsort(adapted.loss)), np.argsort(np.argsort(found.errors["hot"]["off"]["forces"]))
+    assert found.correlation["hot"] == pytest.approx(np.corrcoef(*rank)[0, 1])
+    assert found.repeat["hot"] > 0
+    assert np.allclose(found.features["hot"]["adapted"], adapted.features, atol=1e-5)
+    for column, arm in (("baseline", "baseline"), ("off", "taip")):
+        graph, _ = batch(arms[arm].potential, hot)
+        of_atoms = arms[arm].potential(graph, features=True).features.detach().numpy()
+        assert np.allclose(found.features["hot"][column], of_atoms.reshape(5, 9, -1).mean(1), atol=1e-5)
+
+
+def test_every_arm_is_trained_on_what_it_is_named_for(tmp_path, monkeypatch):
+    seen = {}
+
+    def trained(potential, frames, validation, settings, *, folder, terms, **_):
+        seen[folder.name] = (sorted(potential.auxiliary), settings, terms)
+        return SimpleNamespace(state="stopped")
+
+    monkeypatch.setattr("mlipkit.strategies.taip.arms.train", trained)
+    made = []
+
+    def make(seed):
+        made.append(seed)
+        potential = toy("schnet", seed=seed)
+        potential.auxiliary.clear()
+        return potential
+
+    options = TaipOptions(gamma=2.0)
+    for name in arm_names(options, True):
+        found = train_arm(
+            name, 5, make, ethanol(4), ethanol(2), TrainSettings(), options, folder=tmp_path / name, noise_sigma=0.02
+        )
+        assert found is None, "stopped"
+    assert set(made) == {5}
+    heads = {"noise": "taip_noise", "types": "taip_types", "pseudo_forces": "taip_forces"}
+    for name, (auxiliary, settings, terms) in seen.items():
+        assert (settings.shuffle_seed, settings.noise_seed) == (5, 5)
+        assert terms[0].name == EnergyForcesStress.name
+        if name == "baseline":
+            assert len(terms) == 1
+            assert not auxiliary
+        elif name == "noise":
+            assert not auxiliary
+            assert isinstance(terms[1], NoisyLabels)
+            assert (terms[1].sigma, terms[1].loss) == (0.02, terms[0])
+        else:
+            gone = name.removeprefix("without_")
+            assert auxiliary == sorted(head for task, head in heads.items() if task != gone)
+            assert isinstance(terms[1], SelfSupervised)
+            assert terms[1].options == (replace(options, **{gone: 0.0}) if gone in heads else options)
 
 
 def test_errors_are_means_over_a_frames_components():
