@@ -8,9 +8,10 @@ import math
 import numpy as np
 import pytest
 import torch
+from ase import Atoms
 from taip_toys import SMALL, batch, draws_of, ethanol, self_supervised, toy
 
-from mlipkit.data import samples
+from mlipkit.data import FrameSet, samples
 from mlipkit.data.neighbours import neighbour_list
 from mlipkit.data.series import Series
 from mlipkit.errors import DataError, ModelError, SpecError
@@ -227,14 +228,21 @@ def test_gamma_is_a_power_of_each_atom():
 
 def test_losses_are_what_their_equations_say():
     """By hand, of several hidden atoms: the power before the mean, u pooled over atoms, edges as the option says."""
+    # Blown up, so that pairs beyond the cutoff come within it when atoms are displaced.
+    frames = FrameSet.from_atoms([Atoms(one.numbers, 1.8 * one.positions) for one in ethanol(2)])
     for edges, pooling, gamma in (("rebuilt", "sum", 1.0), ("kept", "mean", 2.0)):
         options = TaipOptions(edges=edges, pooling=pooling, gamma=gamma, type_rate=0.4, sigma_min=1.0, sigma_max=1.0)
         potential = toy("painn", options)
-        heads, (graph, _) = heads_of(potential), batch(potential, ethanol(2))
+        heads, (graph, _) = heads_of(potential), batch(potential, frames)
+        heads.noise.classify[-1].weight.data *= 1000  # it begins small
         drawn = draws_of(potential, graph)
         found = self_supervised(potential, graph, draws=drawn, tasks=["noise", "types"]).by_task
         noisy = perturbed(graph, drawn.displacement, potential.cutoff, edges)
-        assert noisy.edge_index.shape != graph.edge_index.shape or edges == "kept"
+        within = [
+            int((one.edge_vectors().norm(dim=1) < potential.cutoff).sum())
+            for one in (perturbed(graph, drawn.displacement, potential.cutoff, how) for how in ("kept", "rebuilt"))
+        ]
+        assert within[0] < within[1], "pairs come near that were none"
         assert drawn.masked.view(2, 9).sum(1).tolist() == [4, 4]
         u, other = (heads.noise.atoms(potential.encode(one).scalar).view(2, 9, -1) for one in (graph, noisy))
         pooled = [one.sum(1) if pooling == "sum" else one.mean(1) for one in (u, other)]
