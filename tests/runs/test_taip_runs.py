@@ -125,6 +125,16 @@ def test_a_simulation_adapts_and_records_it(trained, tmp_path):
         assert (found["change"] > 0).all()
         assert (found["drift"] > 0).all() == (strategy == "save_every")
     assert not np.allclose(energies["none"], energies["nonsaving"], atol=1e-6)
+    from mlipkit.runs.building_forces import build_forces
+
+    how = {"strategy": "save_every_k", "rate": 2e-4, "optimiser": "sgd", "every": 7, "direction": "random", "seed": 9}
+    built = build_forces(mk.MDSpec(**fields, adaptation=how), tmp_path).adaptation
+    settings = built.settings
+    assert (built.strategy, built.every, built.hold, built.threshold) == ("save_every_k", 7, 1, None)
+    assert (settings.rate, settings.optimiser, settings.direction, settings.seed) == (2e-4, "sgd", "random", 9)
+    for how in ({"strategy": "threshold", "threshold": 3.5}, {"strategy": "nonsaving", "hold": 4}):
+        built = build_forces(mk.MDSpec(**fields, adaptation=how), tmp_path).adaptation
+        assert (built.threshold, built.hold) == (how.get("threshold"), how.get("hold", 1))
     with pytest.raises(ModelError, match="without self-supervised tasks"):
         work(mk.MDSpec(steps=1, device="cpu", adaptation={"strategy": "nonsaving"}), tmp_path / "bare")
 
