@@ -159,7 +159,7 @@ def check_frames(
             if 0 < found < len(frames):
                 raise LabelError(
                     f"{label} is on {found} of {len(frames)} frames", where=name, expected="on all or on none",
-                    hint="Leave out the frames without it, or the label",
+                    hint="Leave out the frames without it (a run does with allow_partial: true), or the label",
                 )  # fmt: skip
         potential.check_elements(list(frames.elements), name)
     for name, frames in tests.items():
