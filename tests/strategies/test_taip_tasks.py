@@ -365,6 +365,18 @@ def test_heads_are_saved_with_the_potential(tmp_path):
     assert again.describe()["auxiliary"] == ["taip_forces", "taip_noise", "taip_types"]
 
 
+def test_heads_that_options_do_not_ask_for_are_taken_off():
+    potential = toy()
+    attach(potential, TaipOptions(types=0.0, levels=5), periodic=False)
+    assert heads_of(potential).tasks == ("noise", "pseudo_forces")
+    assert heads_of(potential).noise.levels == 5
+    graph, targets = batch(potential, ethanol(2))
+    with pytest.raises(ModelError, match=r"no head for a task with a weight.*types"):
+        SelfSupervised()(StepState(potential), graph, targets, None)
+    with pytest.raises(ModelError, match="heads"):
+        attach(object(), TaipOptions(), periodic=False)
+
+
 def test_published_numbers_follow_the_frames():
     molecule, box = heads_of(toy()), heads_of(toy(periodic=True))
     assert (molecule.noise.levels, molecule.types.rate, molecule.forces.rate) == (30, 0.15, 0.10)

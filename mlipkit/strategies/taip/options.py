@@ -130,21 +130,32 @@ class Heads(NamedTuple):
 
 
 def attach(potential: Potential, options: TaipOptions, *, periodic: bool, seed: int = 0) -> Potential:
-    """Give a potential the heads that the options ask for, in place; the rest of it stays as it is.
+    """Give a potential the heads that the options ask for, in place of any that it has; the rest stays as it is.
 
     Args:
         periodic: whether the frames are, which decides what the options leave open.
         seed: of the heads' weights.
+
+    Raises:
+        ModelError: no `Potential`.
     """
+    if not isinstance(potential, Potential):
+        raise ModelError(
+            "takes no self-supervised heads", where="attach", expected="a Potential", found=type(potential).__name__,
+            hint="Train one: universal potentials and sums have no encoder to adapt",
+        )  # fmt: skip
     width = potential.encoder.width
     weights = options.weights
+    for name in (NOISE, TYPES, FORCES):
+        if name in potential.auxiliary:
+            del potential.auxiliary[name]
 
     def chosen(value: Any, published: Mapping[bool, Any]) -> Any:
         return published[periodic] if value is None else value
 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        if weights["noise"] or options.mf_mode == "authors":
+        if weights["noise"] or (weights["pseudo_forces"] and options.mf_mode == "authors"):
             potential.auxiliary[NOISE] = NoiseHead(
                 width, chosen(options.levels, LEVELS), options.sigma_max, options.sigma_min, options.pooling,
                 options.edges, weights["noise"],
