@@ -312,15 +312,8 @@ def recall(folder: Path) -> Measured | None:
 
     numbers = {name: {float(rate): error for rate, error in known(scan).items()} for name, scan in
                {"": facts["scan"], **facts["scan_tests"]}.items()}  # fmt: skip
-    each = [known(facts[name]) for name in ("correlation", "repeat", "change", "seconds", "training_s")]
+    correlation, repeat, change = (known(facts[name]) for name in ("correlation", "repeat", "change"))
     return Measured(
-        facts["seed"],
-        facts["rate"],
-        numbers.pop(""),
-        errors,
-        uids,
-        numbers,
-        *each,
-        facts["steps"],
-        features,
-    )
+        facts["seed"], facts["rate"], numbers.pop(""), errors, uids, numbers, correlation, repeat, change,
+        known(facts["seconds"]), known(facts["training_s"]), facts["steps"], features,
+    )  # fmt: skip
