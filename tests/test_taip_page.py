@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -91,6 +92,13 @@ def test_what_is_not_measured_says_how_to(page):
         assert found[name] == f"*Not measured yet:* `{page.COMMANDS[file]}`"
     for command in page.COMMANDS.values():
         assert (STUDIES.parents[1] / command.split()[1]).is_file()
+
+
+def test_the_page_has_a_place_for_every_table(page):
+    text = page.PAGE.read_text(encoding="utf-8")
+    filling = page.places({})
+    assert set(re.findall(r"<!-- begin: (.+?) -->", text)) == set(filling)
+    assert page.filled(page.filled(text, filling, "page"), filling, "page") == page.filled(text, filling, "page")
 
 
 def test_tables_of_an_evaluation(page):
