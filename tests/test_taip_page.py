@@ -137,6 +137,14 @@ def test_tables_of_an_evaluation(page):
     assert lines(found["cost"])[0][2:] == ["2.00", "16.00", "8.0", "3.0"]
 
 
+def test_energies_of_other_compositions_are_in_no_table(page):
+    cases = {"b_nacl:painn": evaluated("in distribution", "nacl2_w60")}
+    assert len(lines(page.tables.against_baseline(cases, "forces"))) == 2
+    for table in (page.tables.against_baseline(cases, "energy"), page.tables.verdicts(cases)):
+        assert not [row for row in lines(table) if "2 NaCl" in row and "energy" in row]
+    assert [row[2] for row in lines(page.tables.against_baseline(cases, "energy"))] == ["in distribution"]
+
+
 def test_the_size_of_the_training_set(page):
     cases = {f"{case}:painn": evaluated("in distribution", "acac_test_MD_600K") for case in ("a_acac", "f_acac_50")}
     rows = lines(page.places({"taip.json": {"cases": cases}})["sizes"])

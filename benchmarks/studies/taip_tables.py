@@ -43,6 +43,8 @@ TESTS = {
     "nacl6_w52": "6 NaCl",
 }
 """Test set -> its name on the page."""
+OTHER_COMPOSITION = {"nacl2_w60", "nacl4_w56", "nacl6_w52"}
+"""Their energies hang on constants that training frames of one composition leave open: forces alone judge them."""
 SIZES = {"f_acac_50": 50, "f_acac_150": 150, "a_acac": 450}
 """Case -> training frames: 50 of the 500 frames of the last one are for validation."""
 ARMS = {
@@ -90,7 +92,12 @@ def each(cases: Mapping[str, Record]) -> Iterator[tuple[str, str, Record]]:
     for case in CASES:
         for key, record in cases.items():
             if key.partition(":")[0] == case:
-                yield case, key.partition(":")[2], record
+                told = {name: [one for one in record[name] if not _open(one)] for name in ("ratios", "verdicts")}
+                yield case, key.partition(":")[2], {**record, **told}
+
+
+def _open(row: Record) -> bool:
+    return row["test"] in OTHER_COMPOSITION and row["quantity"] == "energy"
 
 
 def ratio_rows(record: Record) -> dict[tuple[str, str], dict[str, Record]]:
