@@ -31,6 +31,15 @@ def command() -> str:
     return " ".join([f"python benchmarks/{place}", *sys.argv[1:]])
 
 
+def rounded(value: Any, digits: int = 6) -> Any:
+    """A record whose numbers have so many digits: what is kept, not what is computed with."""
+    if isinstance(value, float):
+        return float(f"{value:.{digits}g}")
+    if isinstance(value, dict):
+        return {key: rounded(one, digits) for key, one in value.items()}
+    return [rounded(one, digits) for one in value] if isinstance(value, list) else value
+
+
 def merged(*records: Mapping[str, Any]) -> dict[str, Any]:
     """Later mappings over earlier ones, nested ones entry by entry."""
     found: dict[str, Any] = {}

@@ -107,7 +107,8 @@ def test_tables_of_an_evaluation(page):
         "c_liquid_ice:painn": evaluated("in distribution", "ice_ih"),
     }
     found = page.places({"taip.json": {"cases": cases}})
-    assert found["state"].startswith(f"2 of {2 * len(page.tables.CASES)} evaluations are finished. Not yet: `{COMMAND} --only a_acac:schnet,")
+    said = f"2 of {2 * len(page.tables.CASES)} evaluations are finished. Not yet: `{COMMAND} --only a_acac:schnet,"
+    assert found["state"].startswith(said)
     assert "c_liquid_ice:painn" not in found["state"]
 
     forces = lines(found["forces"])

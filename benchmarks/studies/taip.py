@@ -27,7 +27,7 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from records import RESULTS, command, keep, told
+from records import RESULTS, command, keep, rounded, told
 
 import mlipkit as mk
 from mlipkit.errors import RunError
@@ -110,7 +110,7 @@ def table(specs: dict[str, mk.TaipSpec], root: Path, name: str) -> None:
             )
     if not record["cases"]:
         raise RunError("nothing is finished yet", where=str(root))
-    write_text(RESULTS / f"{name}.json", json.dumps(record, indent=1) + "\n")
+    write_text(RESULTS / f"{name}.json", json.dumps(rounded(record), indent=1) + "\n")
 
 
 def main() -> None:
