@@ -83,13 +83,12 @@ def test_six_arms_start_alike(script, monkeypatch):
     module = script("taip_survival")
     study = module.Study("taip_survival.yaml", "schnet")
     monkeypatch.setattr(study, "starts", lambda: ["sample:water_liquid@170", "sample:water_liquid@180"])
-    monkeypatch.setattr(study, "threshold", lambda: 7.5)
     specs = {arm: study.simulation(arm, 300.0).model_dump() for arm in module.ARMS}
     assert len(specs) == 6
     for arm, spec in specs.items():
         differing = {key for key in spec if spec[key] != specs["none"][key]}
         assert differing <= ({"name", "potential"} if arm == "baseline" else {"name", "adaptation"}), arm
-    assert specs["threshold"]["adaptation"]["threshold"] == 7.5
+    assert {spec["adaptation"]["strategy"] for spec in specs.values()} == {*module.ARMS} - {"baseline"}
 
 
 @pytest.mark.parametrize("plan", ["taip_survival.yaml", "taip_survival_paper.yaml"])

@@ -66,6 +66,7 @@ class AdaptationStrip(w.VBox):
         self.steps = self.adapted = 0
         self._marks = np.empty((0, 2))
         self._drift = self._largest = 0.0
+        self._threshold = np.nan
         self.told.value = ""
         self.plot.cursor = None
         show(self, False)
@@ -98,7 +99,9 @@ class AdaptationStrip(w.VBox):
         self._tasks = tuple(name for name in plots.TASKS if np.isfinite(seen[name][1]).any())
         self.plot.show(plots.adaptation_strip(self._tasks))
         assert self._how is not None
-        self.plot.relayout(shapes=plots.threshold_line(self._how.threshold))
+        # Where the specification leaves it open, only the series knows it.
+        self._threshold = float(series.read(["threshold"], len(series) - 1)["threshold"][-1])
+        self.plot.relayout(shapes=plots.threshold_line(self._threshold))
         names = ("self_supervised", *self._tasks)
         traces = {name: number for number, name in enumerate(names)}
         after = len(names) + 1
@@ -123,9 +126,7 @@ class AdaptationStrip(w.VBox):
         how = self._how
         assert how is not None
         held = how.hold > 1
-        rule = (HELD if held else RULES[how.strategy]).format(
-            hold=how.hold, every=how.every, threshold=how.threshold if how.threshold is not None else 0
-        )
+        rule = (HELD if held else RULES[how.strategy]).format(hold=how.hold, every=how.every, threshold=self._threshold)
         drift = "" if how.strategy == "nonsaving" else f", drift {self._drift:.3g} now"
         parts = [
             f"<b>Adaptation.</b> {escape(rule)}: <b>{self.adapted}</b> of {self.steps} steps have adapted, "

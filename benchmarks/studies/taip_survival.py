@@ -35,9 +35,7 @@ from mlipkit.analysis.survival import Survival, kaplan_meier, log_rank, restrict
 from mlipkit.data import read_source
 from mlipkit.data.series import Series
 from mlipkit.errors import RunError, SpecError
-from mlipkit.models import Potential, load
 from mlipkit.runs.folder import write_text
-from mlipkit.strategies.taip import AdaptSettings, loss_threshold
 
 HERE = Path(__file__).resolve().parent
 BASELINE, TRAINED = "baseline", "taip"
@@ -130,24 +128,10 @@ class Study:
             adaptation = {"strategy": arm, "rate": self.plan["rate"]}
         if arm == "save_every_k":
             adaptation["every"] = self.plan["every"]
-        if arm == "threshold":
-            adaptation["threshold"] = self.threshold()
         return mk.MDSpec(
             **self.plan["simulation"], name=f"{arm}_{kelvin:g}K", temperature=kelvin, start=self.starts(),
             potential=str(self.root / (BASELINE if arm == BASELINE else TRAINED)), adaptation=adaptation,
         )  # fmt: skip
-
-    def threshold(self) -> float:
-        """The loss that 99 of 100 validation frames stay below; kept once it is known."""
-        place = self.root / "threshold.json"
-        if not place.is_file():
-            potential = load(self.root / TRAINED)
-            assert isinstance(potential, Potential)
-            chosen = json.loads((self.root / TRAINED / "split.json").read_text())["uids"]["validation"]
-            frames = read_source(self.plan["data"]).select_uids(chosen)
-            found = loss_threshold(potential, frames, AdaptSettings(self.plan["rate"]))
-            write_text(place, json.dumps({"threshold": found}))
-        return float(json.loads(place.read_text())["threshold"])
 
     def finish(self, spec: mk.TrainSpec | mk.MDSpec) -> None:
         """Start, or let go on, and wait; a simulation may well fail, a training may not."""

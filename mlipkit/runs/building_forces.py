@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from mlipkit.errors import SpecError
-from mlipkit.events import EventSink, Message
+from mlipkit.events import EventSink, Message, ignore
 from mlipkit.runs.places import absolute, factory_of, load_factory, universal_of
 from mlipkit.runs.spec import MDSpec, RelaxSpec
 
@@ -22,11 +22,14 @@ if TYPE_CHECKING:
 SKIN = 0.5
 
 
-def build_forces(spec: MDSpec | RelaxSpec, base: Path, folder: Path | None = None) -> ForceFunction:
+def build_forces(
+    spec: MDSpec | RelaxSpec, base: Path, folder: Path | None = None, sink: EventSink = ignore
+) -> ForceFunction:
     """Force provider of a specification: a trained potential or a calculator from a factory.
 
     Args:
         folder: of the run, where a potential that adapts keeps its series; None: it keeps none.
+        sink: told what a potential that adapts found out by itself.
     """
     from mlipkit.md.forces import CalculatorForces
     from mlipkit.models import BasePotential, load
@@ -35,7 +38,7 @@ def build_forces(spec: MDSpec | RelaxSpec, base: Path, folder: Path | None = Non
     if factory_of(spec.potential) is not None:
         made: Any = load_factory(spec.potential, base)()
         if isinstance(made, BasePotential):
-            return _forces(_placed(made, spec), spec, stress, folder)
+            return _forces(_placed(made, spec), spec, stress, base, folder, sink)
         if isinstance(spec, MDSpec) and spec.adaptation.strategy != "none":
             raise SpecError("only a trained potential with self-supervised tasks adapts", where="adaptation",
                             found=spec.potential)  # fmt: skip
@@ -45,26 +48,24 @@ def build_forces(spec: MDSpec | RelaxSpec, base: Path, folder: Path | None = Non
                 expected="an ASE calculator or a Potential", found=type(made).__name__,
             )  # fmt: skip
         return CalculatorForces(made, stress=stress)
-    return _forces(_placed(load(source_of(spec.potential, base)), spec), spec, stress, folder)
+    return _forces(_placed(load(source_of(spec.potential, base)), spec), spec, stress, base, folder, sink)
 
 
-def _forces(potential: BasePotential, spec: MDSpec | RelaxSpec, stress: bool, folder: Path | None) -> PotentialForces:
+def _forces(
+    potential: BasePotential, spec: MDSpec | RelaxSpec, stress: bool, base: Path, folder: Path | None, sink: EventSink
+) -> PotentialForces:
     from mlipkit.md.forces import PotentialForces
 
     if isinstance(spec, RelaxSpec) or spec.adaptation.strategy == "none":
         return PotentialForces(potential, skin=SKIN, stress=stress)
     from mlipkit.models import Potential
-    from mlipkit.strategies.taip import AdaptedForces, AdaptSettings, MDAdaptation, heads_of
+    from mlipkit.runs.building_adaptation import adaptation_of
+    from mlipkit.strategies.taip import AdaptedForces, heads_of
 
     heads_of(potential, spec.potential)
     assert isinstance(potential, Potential)
-    how = spec.adaptation
     return AdaptedForces(
-        potential,
-        MDAdaptation(
-            how.strategy, AdaptSettings(how.rate, how.optimiser, seed=how.seed, direction=how.direction), how.every,
-            how.threshold, how.hold,
-        ),
+        potential, adaptation_of(spec, potential, base, folder, sink),
         skin=SKIN, stress=stress,
         folders=None if folder is None else [folder / row["folder"] for row in spec.table()],
     )  # fmt: skip

@@ -38,7 +38,7 @@ def run_md(spec: MDSpec, files: RunFolder, base: Path, sink: EventSink, control:
     """Simulate what the specification says, or go on where the folder stands."""
     from mlipkit.md import endings, maxwell_boltzmann, simulate_batches, state_from_atoms
 
-    forces = build_forces(spec, base, files.path)
+    forces = build_forces(spec, base, files.path, sink)
     say_precision(spec, forces, sink)
     table = spec.table()
     structures = {text: start_structure(spec, base, text) for text in listed(spec.start)}

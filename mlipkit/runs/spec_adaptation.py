@@ -31,8 +31,8 @@ class AdaptationSpec(Part):
     every: int = Field(default=100, ge=1, description="save_every_k: steps between two adaptations")
     threshold: float | None = Field(
         default=None,
-        description="threshold: self-supervised loss above which to adapt; 99th percentile of the validation frames "
-        "in the paper's spirit, from mlipkit.strategies.taip.loss_threshold",
+        description="threshold: self-supervised loss above which to adapt; empty: that below which 99 of 100 looks at "
+        "the potential's validation frames stay",
     )
     direction: Literal["gradient", "random"] = Field(
         default="gradient", description="random: the control, a step of equal length with random signs"
@@ -48,10 +48,6 @@ class AdaptationSpec(Part):
             "strategy",
             {**fields, "hold": ("nonsaving",), "every": ("save_every_k",), "threshold": ("threshold",)},
         )
-        if self.strategy == "threshold" and self.threshold is None:
-            raise ValueError(
-                "threshold: the strategy of this name needs a number, as mlipkit.strategies.taip.loss_threshold gives"
-            )
         if self.threshold is not None and math.isnan(self.threshold):
             raise ValueError("threshold: expected a number; found nan, above which no loss is")
         if self.strategy == "nonsaving" and self.optimiser == "adam_kept":

@@ -19,11 +19,12 @@ from mlipkit.errors import ModelError, SpecError
 from mlipkit.events import Message
 from mlipkit.runs import parse_spec
 from mlipkit.runs.build import execute
+from mlipkit.runs.building_forces import build_forces
 from mlipkit.runs.building_taip import judging_frames
 from mlipkit.runs.building_train import split_frames
 from mlipkit.runs.folder import RunFolder
 from mlipkit.runs.run import Run
-from mlipkit.strategies.taip import heads_of
+from mlipkit.strategies.taip import AdaptSettings, heads_of, loss_threshold
 from mlipkit.strategies.taip.study import NAME
 
 MODEL = {"encoder": "schnet", "features": 16, "layers": 1, "cutoff": 4.0}
@@ -87,7 +88,6 @@ def test_the_evaluation_trains_by_the_published_loss():
         ("TaipSpec", {"data": "x", "taip": {"enabled": False}}, "needs them"),
         ("TaipSpec", {"data": "x", "seeds": [1, 1]}, "each once"),
         ("MDSpec", {"adaptation": {"rate": 1e-3}}, "no effect"),
-        ("MDSpec", {"adaptation": {"strategy": "threshold"}}, "needs a number"),
         ("MDSpec", {"adaptation": {"strategy": "threshold", "threshold": float("nan")}}, "threshold.*number"),
         ("MDSpec", {"adaptation": {"strategy": "nonsaving", "rate": float("inf")}}, "rate.*finite"),
         ("TaipSpec", {"data": "x", "adaptation": {"rates": [float("inf")]}}, "rates.*finite"),
@@ -125,8 +125,6 @@ def test_a_simulation_adapts_and_records_it(trained, tmp_path):
         assert (found["change"] > 0).all()
         assert (found["drift"] > 0).all() == (strategy == "save_every")
     assert not np.allclose(energies["none"], energies["nonsaving"], atol=1e-6)
-    from mlipkit.runs.building_forces import build_forces
-
     how = {"strategy": "save_every_k", "rate": 2e-4, "optimiser": "sgd", "every": 7, "direction": "random", "seed": 9}
     built = build_forces(mk.MDSpec(**fields, adaptation=how), tmp_path).adaptation
     settings = built.settings
@@ -137,6 +135,31 @@ def test_a_simulation_adapts_and_records_it(trained, tmp_path):
         assert (built.threshold, built.hold) == (how.get("threshold"), how.get("hold", 1))
     with pytest.raises(ModelError, match="without self-supervised tasks"):
         work(mk.MDSpec(steps=1, device="cpu", adaptation={"strategy": "nonsaving"}), tmp_path / "bare")
+
+
+def test_a_threshold_that_is_left_open_is_that_of_the_validation_frames(trained, tmp_path):
+    fields = {"steps": 3, "timestep": 0.1, "device": "cpu", "adaptation": {"strategy": "threshold", "rate": 1e-4}}
+    spec, folder, events = mk.MDSpec(**fields, potential=str(trained)), tmp_path / "md", []
+    folder.mkdir()
+    files = RunFolder(folder)
+    files.spec.write_text(spec.to_yaml())
+    execute(spec, files, tmp_path, events.append, lambda: "run")
+    uids = json.loads((trained / "split.json").read_text())["uids"]["validation"]
+    frames = samples.load("ethanol_300K").select_uids(uids)
+    expected = loss_threshold(mk.load(trained), frames, AdaptSettings(1e-4))
+    assert json.loads((folder / "threshold.json").read_text())["threshold"] == pytest.approx(expected)
+    assert Series(folder / "series" / "adaptation").read("threshold")["threshold"] == pytest.approx(expected)
+    (said,) = [event.text for event in events if isinstance(event, Message) and "adapts where" in event.text]
+    assert f"above {expected:.4g}" in said
+    # Resumed, it stays what it was.
+    (folder / "threshold.json").write_text(json.dumps({"threshold": 1.5}))
+    assert build_forces(spec, tmp_path, folder).adaptation.threshold == 1.5
+
+    # Weights alone tell nothing of validation frames.
+    (weights,) = trained.rglob("best*.safetensors")
+    (tmp_path / "alone.safetensors").write_bytes(weights.read_bytes())
+    with pytest.raises(SpecError, match=r"adaptation.threshold.*training run"):
+        build_forces(mk.MDSpec(**fields, potential=str(tmp_path / "alone.safetensors")), tmp_path)
 
 
 def test_the_evaluation_is_one_specification_with_its_verdict_first(tmp_path):

@@ -9,6 +9,7 @@ import pytest
 from adapting import TASKS, RecordedAdaptation, recorded_tasks
 from recorded import RecordedMD, recorded_training
 
+import mlipkit as mk
 from mlipkit_widgets import MDView, TrainingMonitor
 from mlipkit_widgets.curves import MOST_POINTS
 
@@ -90,6 +91,19 @@ def test_crossings_of_the_threshold_are_marked(tmp_path: Path) -> None:
     assert line["y0"] == line["y1"] == 4.8
     assert "above 4.8" in strip.told.value
     assert f"drift {1e-3 * len(above):.3g} now" in strip.told.value
+    made.close()
+    view.close()
+
+
+def test_a_threshold_that_the_specification_leaves_open_comes_from_the_series(tmp_path: Path) -> None:
+    made = RecordedAdaptation(tmp_path / "runs" / "open", strategy="threshold", threshold=4.8)
+    spec = made.run.folder / "spec.yaml"
+    spec.write_text(spec.read_text().replace("threshold: 4.8", "threshold: null"))
+    made.advance(50)
+    view = MDView(mk.open(made.run.folder), viewer="still")
+    (line,) = view.adaptation.plot.shown[1]["shapes"]
+    assert line["y0"] == 4.8
+    assert "above 4.8" in view.adaptation.told.value
     made.close()
     view.close()
 

@@ -1,0 +1,76 @@
+"""How a simulation adapts: what its specification says, and the threshold where it leaves that to the potential."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mlipkit.errors import MlipkitError, SpecError
+from mlipkit.events import EventSink, Message
+from mlipkit.runs.folder import RunFolder, write_text
+from mlipkit.runs.places import run_of
+from mlipkit.runs.run import spec_in
+from mlipkit.runs.spec import FittingSpec, MDSpec
+
+if TYPE_CHECKING:
+    from mlipkit.data import FrameSet
+    from mlipkit.models import Potential
+    from mlipkit.strategies.taip import AdaptSettings, MDAdaptation
+
+KEPT = "threshold.json"
+"""The threshold that was found, in the run's folder: it stays when the run is resumed."""
+
+
+def adaptation_of(spec: MDSpec, potential: Potential, base: Path, folder: Path | None, sink: EventSink) -> MDAdaptation:
+    """As `mlipkit.strategies.taip.AdaptedForces` takes it.
+
+    Raises:
+        SpecError: no threshold, and the potential is no training run whose validation frames would give one.
+    """
+    from mlipkit.strategies.taip import AdaptSettings, MDAdaptation
+
+    how = spec.adaptation
+    settings = AdaptSettings(how.rate, how.optimiser, seed=how.seed, direction=how.direction)
+    threshold = how.threshold
+    if how.strategy == "threshold" and threshold is None:
+        threshold = _threshold(spec, potential, settings, base, folder, sink)
+    return MDAdaptation(how.strategy, settings, how.every, threshold, how.hold)
+
+
+def _threshold(
+    spec: MDSpec, potential: Potential, settings: AdaptSettings, base: Path, folder: Path | None, sink: EventSink
+) -> float:
+    from mlipkit.strategies.taip import loss_threshold
+
+    kept = None if folder is None else folder / KEPT
+    if kept is not None and kept.is_file():
+        return float(json.loads(kept.read_text(encoding="utf-8"))["threshold"])
+    frames = _validation_frames(spec.potential, base)
+    found = loss_threshold(potential, frames, settings)
+    if kept is not None:
+        write_text(kept, json.dumps({"threshold": found, "frames": len(frames), "of": spec.potential}))
+    sink(Message(f"adapts where its loss is above {found:.4g}: 99 of 100 looks at the {len(frames)} validation frames "
+                 f"of {spec.potential} stay below"))  # fmt: skip
+    return found
+
+
+def _validation_frames(place: str, base: Path) -> FrameSet:
+    """Those of the training run that a place names."""
+    from mlipkit.runs.building_train import split_frames
+
+    folder = run_of(place, base)
+    trained = spec_in(RunFolder(folder)) if folder is not None else None
+    if folder is None or not isinstance(trained, FittingSpec):
+        raise SpecError(
+            "no training run, whose validation frames would give a threshold", where="adaptation.threshold",
+            expected="a number, or the folder of a training run as potential", found=place,
+            hint="mlipkit.strategies.taip.loss_threshold(potential, frames, settings) gives a number",
+        )  # fmt: skip
+    try:
+        return split_frames(trained, RunFolder(folder).base).validation
+    except MlipkitError as error:
+        raise SpecError(
+            "validation frames, which would give a threshold, cannot be read", where="adaptation.threshold",
+            expected="a number, or the data of the training run where they were", found=str(error),
+        ) from error  # fmt: skip
