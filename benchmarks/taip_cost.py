@@ -16,7 +16,7 @@ import argparse
 import os
 import platform
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -25,6 +25,7 @@ from records import command, keep
 from torch.utils.flop_counter import FlopCounterMode
 
 from mlipkit.data import NeighbourCache, collate, fit_atomic_energies, samples
+from mlipkit.data.graph import Graph
 from mlipkit.md import PotentialForces, maxwell_boltzmann, state_from_atoms
 from mlipkit.models import Potential, build_encoder
 from mlipkit.strategies.taip import TASKS, AdaptedForces, Adapter, AdaptSettings, MDAdaptation, TaipOptions, attach
@@ -57,15 +58,17 @@ def potential(encoder: str, features: int, layers: int, sample: str) -> Potentia
     return attach(made, TaipOptions(), periodic=bool(frames.pbc.any())).eval()
 
 
-def cpu_ms(work: Callable[[], object], repeats: int) -> float:
-    """Median CPU time of a call in ms, after two that do not count."""
-    times = []
-    for turn in range(repeats + 2):
-        begin = time.process_time()
-        work()
-        if turn >= 2:
-            times.append(time.process_time() - begin)
-    return 1e3 * float(np.median(times))
+def beside(works: Sequence[Callable[[], object]], repeats: int) -> list[float]:
+    """Median CPU time of a call of each in ms, in turn, so that what the machine does meanwhile meets all alike; every
+    call that counts comes after one of its own kind."""
+    times = np.zeros((repeats + 1, len(works)))
+    for turn in range(repeats + 1):
+        for index, work in enumerate(works):
+            work()
+            begin = time.process_time()
+            work()
+            times[turn, index] = time.process_time() - begin
+    return (1e3 * np.median(times[1:], axis=0)).tolist()
 
 
 def facts() -> dict[str, Any]:
@@ -81,10 +84,14 @@ def at_once(encoder: str, features: int, layers: int) -> None:
     made = potential(encoder, features, layers, "ethanol_300K")
     adapter, cache = Adapter(made, AdaptSettings(1e-5)), NeighbourCache(frames, made.cutoff)
     one = collate(frames, [0], cache)[0]
-    plain, loop = cpu_ms(lambda: made(one), 20), cpu_ms(lambda: adapter.predict(one, [1]), 10)
     for size in AT_ONCE:
         graph = collate(frames, range(size), cache)[0]
-        each = cpu_ms(lambda graph=graph, size=size: adapter.predict_each(graph, range(size)), 4) / size
+
+        def at_once(graph: Graph = graph, size: int = size) -> object:
+            return adapter.predict_each(graph, range(size))
+
+        plain, loop, together = beside([lambda: made(one), lambda: adapter.predict(one, [1]), at_once], 10)
+        each = together / size
         keep("taip_cost", {
             "what": "at_once", "encoder": encoder, "features": features, "layers": layers, "structures": size,
             "plain_ms": plain, "loop_ms": loop, "at_once_ms": each, "times_loop": loop / each, **facts(),
@@ -123,7 +130,6 @@ def md(encoder: str, features: int, layers: int, sample: str, replicas: int) -> 
     maxwell_boltzmann(state, 300.0, list(range(replicas)))
     plain = PotentialForces(made)
     repeats = 20 if replicas * len(frames[0]) < 50 else 5
-    base = cpu_ms(lambda: plain(state), repeats)
     ways = {name: (more, {}) for name, more in STRATEGIES.items()} | CHEAPER
     for strategy, (more, weights) in ways.items():
         how: Any = strategy.partition(",")[0]
@@ -135,7 +141,8 @@ def md(encoder: str, features: int, layers: int, sample: str, replicas: int) -> 
                 state.step += 1
                 forces(state)
 
-        found = cpu_ms(steps, repeats) / more.get("hold", 1)
+        base, found = beside([lambda: plain(state), steps], repeats)
+        found /= more.get("hold", 1)
         keep("taip_cost", {
             "what": "md", "encoder": encoder, "features": features, "layers": layers, "system": sample,
             "replicas": replicas, "strategy": strategy, "plain_ms": base, "ms": found, "times_plain": found / base,
