@@ -84,7 +84,7 @@ def run(key: str, spec: mk.TaipSpec, root: Path, name: str) -> None:
                 keep(name, {
                     "case": key.partition(":")[0], "encoder": spec.model.encoder, "arm": column, "seed": seed,
                     "test": test, "n": len(one.uids[test]), "rate": one.rate,
-                    **{f"{name}_mae": float(values.mean()) for name, values in quantities.items()},
+                    **{f"{quantity}_mae": float(values.mean()) for quantity, values in quantities.items()},
                     "seconds_per_frame": one.seconds, "training_s": one.training_s, "steps": one.steps,
                     "wall_s": round(time.time() - begin, 1), "command": command(),
                 })  # fmt: skip

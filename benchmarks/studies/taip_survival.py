@@ -10,8 +10,7 @@ A baseline without tasks, and a potential with them that never adapts, adapts at
 keeps (save_every), every k-th step, or where its loss exceeds what validation frames have (threshold). All six begin
 from the same structures and velocities, at 300 K and at the lowest temperature of a ladder at which half of the
 baseline's simulations fail. It can be killed at any moment and called again: runs lie under ``build/studies/NAME``.
-Survival with intervals, by encoder, goes to
-``results/NAME.json``. Simulations that hold to the end are censored.
+Survival with intervals, by encoder, goes to ``results/NAME.json``. Simulations that hold to the end are censored.
 """
 
 from __future__ import annotations

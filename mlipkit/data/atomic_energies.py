@@ -52,11 +52,9 @@ def fit_atomic_energies(frames: FrameSet) -> AtomicEnergies:
     """
     labelled = _labelled(frames)
     elements = np.array(labelled.elements)
-    column = np.full(120, -1)
-    column[elements] = np.arange(len(elements))
     # Rows are folded into a triangular factor piece by piece: memory does not grow with the number of frames.
     factor: Array = np.empty((0, len(elements) + 1))
-    for counts, energy in _counts(labelled, column, len(elements)):
+    for counts, energy in _counts(labelled, elements):
         factor = np.asarray(np.linalg.qr(np.vstack([factor, np.column_stack([counts, energy])]), mode="r"))
     matrix, target = factor[:, :-1], factor[:, -1]
     u, s, vt = np.linalg.svd(matrix, full_matrices=False)
@@ -77,13 +75,12 @@ def undetermined(frames: FrameSet, others: FrameSet) -> Array:
     """
     labelled = _labelled(frames)
     elements = np.unique([*labelled.elements, *others.elements])
-    column = np.full(120, -1)
-    column[elements] = np.arange(len(elements))
-    known = np.unique(np.concatenate([rows for rows, _ in _counts(labelled, column, len(elements))]), axis=0)
+    # Compositions are few, however many the frames.
+    known = np.concatenate([np.unique(rows, axis=0) for rows, _ in _counts(labelled, elements)])
     _, s, vt = np.linalg.svd(known, full_matrices=False)
     span = vt[s > 1e-9 * s[0]]
     found = []
-    for rows, _ in _counts(others, column, len(elements)):
+    for rows, _ in _counts(others, elements):
         beyond = rows - rows @ span.T @ span
         found.append(np.linalg.norm(beyond, axis=1) > 1e-6 * np.linalg.norm(rows, axis=1))
     return np.concatenate(found) if found else np.empty(0, bool)
@@ -175,7 +172,10 @@ def _labelled(frames: FrameSet) -> FrameSet:
     return frames if has.all() else frames.select(has)
 
 
-def _counts(frames: FrameSet, column: Array, n_elements: int):
+def _counts(frames: FrameSet, elements: Array):
+    """Piece by piece, atoms of each element in every frame [F,T], and the energies [F]."""
+    column, n_elements = np.full(120, -1), len(elements)
+    column[elements] = np.arange(n_elements)
     for start in range(0, len(frames), _CHUNK):
         part = frames[start : start + _CHUNK]
         frame = np.repeat(np.arange(len(part)), part.n_atoms)

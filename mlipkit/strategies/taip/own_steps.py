@@ -40,8 +40,6 @@ class Rule:
 
 AT_A_TIME = 1 << 20
 """Numbers of gradients that are made before their steps are taken: what a core's cache holds."""
-
-
 APART = 1 << 19
 """Numbers of rows of a weight's uses above which laying them side by side costs more than a product of each."""
 
