@@ -217,8 +217,10 @@ def main() -> None:
     found = {study.encoder: one for study in studies if (one := study.judge())}
     if not found:
         raise RunError("nothing is finished yet", where=str(studies[0].root.parent))
-    name = Path(given.plan).stem
-    write_text(RESULTS / f"{name}.json", json.dumps({"command": command(), "encoders": found}, indent=1) + "\n")
+    path = RESULTS / f"{Path(given.plan).stem}.json"
+    # Encoders that were studied elsewhere stay.
+    before = json.loads(path.read_text())["encoders"] if path.is_file() else {}
+    write_text(path, json.dumps({"command": command(), "encoders": {**before, **found}}, indent=1) + "\n")
 
 
 if __name__ == "__main__":
