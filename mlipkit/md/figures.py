@@ -20,6 +20,7 @@ COLUMNS = {
     "total_energy": "eV",
     "conserved_energy": "eV",
     "max_force": "eV/Å",
+    "mean_force": "eV/Å",
 }
 STRESS_COLUMNS = {"pressure": "GPa", "density": "g/cm³"}
 
@@ -35,7 +36,9 @@ def rows_of(state: MDState) -> Tensor | Array:
     They stay on the device of the state. From a CPU they come as an array, as are the sums that are left once atoms
     have been summed up: on so few numbers NumPy takes a third of torch's time.
     """
-    parts = [state.energy, state.kinetic_energy(), state.heat, state.dof, state.max_force()]
+    norms = state.force_norms()
+    parts = [state.energy, state.kinetic_energy(), state.heat, state.dof]
+    parts += [state.max_force(norms), state.mean_force(norms)]
     if state.stress is not None:
         volume = torch.linalg.det(state.cell).abs()
         volume = torch.where(volume > 0, volume, torch.nan)
@@ -45,7 +48,9 @@ def rows_of(state: MDState) -> Tensor | Array:
     return torch.stack(_columns(state, *parts), 1)
 
 
-def _columns(state: MDState, energy, kinetic, heat, dof, max_force, volume=None, tension=None, mass=None) -> list:
+def _columns(
+    state: MDState, energy, kinetic, heat, dof, max_force, mean_force, volume=None, tension=None, mass=None
+) -> list:
     """The columns [S] from arrays or tensors [S]: eV, eV/Å, Å³, eV/Å³, u."""
     total, zero = energy + kinetic, 0 * dof
     columns = [
@@ -57,6 +62,7 @@ def _columns(state: MDState, energy, kinetic, heat, dof, max_force, volume=None,
         total,
         total - heat,
         max_force,
+        mean_force,
     ]
     if volume is not None:
         columns += [(2 * kinetic / (3 * volume) - tension) / units.GPA, mass / volume * units.AMU_PER_A3]

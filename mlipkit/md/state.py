@@ -152,12 +152,23 @@ class MDState:
         kinetic = self.kinetic_energy() if kinetic_energy is None else kinetic_energy
         return kinetic * (2 / units.BOLTZMANN) / self.dof
 
-    def max_force(self) -> Tensor:
-        """Largest norm of a force on an atom, eV/Å [S]; NaN when any is."""
-        norms = torch.linalg.vector_norm(self.forces, dim=1)
+    def force_norms(self) -> Tensor:
+        """Norm of the force on every atom, eV/Å [N]."""
+        return torch.linalg.vector_norm(self.forces, dim=1)
+
+    def max_force(self, norms: Tensor | None = None) -> Tensor:
+        """Largest norm of a force on an atom, eV/Å [S]; NaN when any is. Of `norms` [N] where they are at hand."""
+        norms = self.force_norms() if norms is None else norms
         if self._even:
             return norms.view(self.n_systems, -1).amax(1)
         return norms.new_zeros(self.n_systems).scatter_reduce_(0, self.system, norms, "amax", include_self=False)
+
+    def mean_force(self, norms: Tensor | None = None) -> Tensor:
+        """Mean norm of the forces on atoms, eV/Å [S]. Of `norms` [N] where they are at hand."""
+        norms = self.force_norms() if norms is None else norms
+        if self._even:
+            return norms.view(self.n_systems, -1).mean(1)
+        return norms.new_zeros(self.n_systems).scatter_reduce_(0, self.system, norms, "mean", include_self=False)
 
     def velocity_of_mass_centre(self) -> Tensor:
         """Å/fs [S,3]."""

@@ -125,7 +125,7 @@ def test_folder_holds_what_views_need(tmp_path):
     series = Series(tmp_path / "series/md")
     rows = series.read()
     assert len(series) == 51
-    assert series.units["max_force"] == "eV/Å"
+    assert series.units["max_force"] == series.units["mean_force"] == "eV/Å"
     np.testing.assert_array_equal(rows["step"], np.arange(51))
     np.testing.assert_allclose(rows["total_energy"], rows["potential_energy"] + rows["kinetic_energy"])
     assert rows["temperature"][-1] == pytest.approx(state.temperature().item())

@@ -290,6 +290,8 @@ def test_sums_of_a_replica_do_not_depend_on_its_neighbours(sizes):
         alone = state.select([replica])
         torch.testing.assert_close(alone.kinetic_energy()[0], state.kinetic_energy()[replica], rtol=1e-14, atol=0)
         assert alone.max_force()[0] == state.max_force()[replica]
+        norms = np.linalg.norm(state.forces[state.system == replica].numpy(), axis=1)
+        assert float(state.mean_force()[replica]) == pytest.approx(norms.mean(), rel=1e-14)
         assert alone.per_system(alone.forces)[0] == pytest.approx(float(state.forces[state.system == replica].sum()))
     kinetic = units.kinetic_energy(state.masses, state.velocities)[state.system == 0].sum()
     torch.testing.assert_close(state.kinetic_energy()[0], kinetic, rtol=1e-14, atol=0)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 
 import numpy as np
 import pytest
@@ -169,11 +168,8 @@ def test_the_evaluation_is_one_specification_with_its_verdict_first(tmp_path):
     )  # fmt: skip
     expected = mk.runs.estimate(spec)
     assert expected.steps == 2 * 3 * 2 * 5  # seeds, arms, epochs, batches of ten
-    begin = time.perf_counter()
     found = work(spec, tmp_path / "taip")
     assert found.state == "completed"
-    # Orders of magnitude: the machine may be busy with other things.
-    assert 0.1 < expected.seconds / (time.perf_counter() - begin) < 10
     record = json.loads((tmp_path / "taip" / NAME).read_text())
     assert found.reason == record["sentence"] == found.facts["sentence"]
     assert record["sentence"].startswith("Adaptation: ")
