@@ -69,6 +69,19 @@ def test_the_lowest_temperature_at_which_half_fail(script):
     assert study.hot_enough({400.0: [True, False, False]}) is None
 
 
+@pytest.mark.parametrize(
+    ("fails_from", "tried", "half"),
+    [(450.0, [300.0, 400.0, 500.0], 500.0), (200.0, [300.0, 200.0, 100.0], 200.0), (0.0, [300.0, 200.0, 100.0], 100.0),
+     (900.0, [300.0, 400.0, 500.0], None)],
+)  # fmt: skip
+def test_the_ladder_is_climbed_until_half_fail_and_descended_while_they_do(script, fails_from, tried, half):
+    study, seen = script("taip_survival"), {}
+    while (kelvin := study.next_rung([100.0, 200.0, 300.0, 400.0, 500.0], 300.0, seen)) is not None:
+        seen[kelvin] = [kelvin >= fails_from, False]
+    assert list(seen) == tried
+    assert study.hot_enough(seen) == half
+
+
 @pytest.mark.parametrize("plan", ["taip_survival.yaml", "taip_survival_paper.yaml"])
 def test_arms_of_survival_differ_in_their_tasks_alone(script, plan):
     study = script("taip_survival").Study(plan, "painn")

@@ -13,7 +13,18 @@ import numpy as np
 from mlipkit.plots import adaptation as plots
 from mlipkit.plots.embedding import Panel, embedding_maps, measures_of
 from mlipkit.runs import Run
-from mlipkit.runs.taip_report import MAPS, MILLI, NAME, QUESTIONS, UNITS, WORDS, cost_of, taip_maps, taip_record
+from mlipkit.runs.taip_report import (
+    MAPS,
+    MILLI,
+    NAME,
+    QUESTIONS,
+    UNITS,
+    WORDS,
+    cost_of,
+    shifts_of,
+    taip_maps,
+    taip_record,
+)
 
 from .arms_training import ArmsTraining
 from .parts import row, show
@@ -21,6 +32,7 @@ from .plot import Plot
 
 NO_VERDICT = "The verdict comes when every seed has been trained and measured."
 CONTROLS = ("off", "random", "noise", "baseline")
+MEASURES = ("mmd2", "mmd_p", "frechet", "auc")
 NAMES = {**WORDS, "baseline": "trained on labels alone (baseline)"}
 KINDS = {"baseline": "baseline", "off": "before adaptation", "adapted": "after adaptation"}
 """Kind of features -> title of its map."""
@@ -152,13 +164,15 @@ class AdaptationPane(w.VBox):
         self._draw_features(test)
 
     def _draw_features(self, test: str) -> None:
-        shifts, maps = self.record.get("shifts", {}).get(test, {}), self._maps.get(test, {})
+        shifts, maps = shifts_of(self.record, test), self._maps.get(test, {})
         show(self.feature_box, bool(shifts))
         if not shifts:
             return
-        measured = {
-            kind: measures_of(one["mmd2"], one["mmd_p"], one["frechet"], one["auc"]) for kind, one in shifts.items()
+        of_atoms = {
+            atoms: {kind: measures_of(*(one[name] for name in MEASURES)) for kind, one in kinds.items()}
+            for atoms, kinds in shifts.items()
         }
+        measured = of_atoms["all"]
         # Three maps stand side by side: what does not fit above them stands in the table.
         short = {kind: {name: text.partition(" ")[0] for name, text in one.items()} for kind, one in measured.items()}
         panels = {
@@ -170,8 +184,11 @@ class AdaptationPane(w.VBox):
         show(self.maps, bool(panels))
         if panels:
             self.maps.show(embedding_maps(panels))
-        head = ["features", *next(iter(measured.values()))]
-        self.measures.value = _html_table(([_title(kind), *one.values()] for kind, one in measured.items()), head)
+        head = ["features", "atoms", *next(iter(measured.values()))]
+        rows = [
+            [_title(kind), atoms, *one.values()] for atoms, kinds in of_atoms.items() for kind, one in kinds.items()
+        ]
+        self.measures.value = _html_table(rows, head)
 
 
 def arms_of(ratios: Mapping[str, Mapping[str, Any]]) -> list[plots.ArmError]:

@@ -75,6 +75,17 @@ def hot_enough(failed: Mapping[float, Sequence[bool]]) -> float | None:
     return min((kelvin for kelvin, each in failed.items() if 2 * sum(each) >= len(each)), default=None)
 
 
+def next_rung(ladder: Sequence[float], begin: float, failed: Mapping[float, Sequence[bool]]) -> float | None:
+    """The temperature to try next: up from the first until half fail, down while half do; None: it is known."""
+    if begin not in failed:
+        return begin
+    half = hot_enough(failed)
+    if half is None:
+        return next((kelvin for kelvin in ladder if kelvin > max(failed)), None)
+    below = [kelvin for kelvin in ladder if kelvin < half and kelvin not in failed]
+    return below[-1] if below and half == min(failed) else None
+
+
 def curve_of(runs: Sequence[tuple[float, str, float]]) -> Survival:
     """The estimate of survival of an arm."""
     times, reasons = fates(runs)
@@ -155,28 +166,30 @@ class Study:
         runs = self.ends(BASELINE, kelvin)
         return None if runs is None else [bool(reason) for reason in fates(runs)[1]]
 
-    def hot(self) -> float | None:
-        """The second temperature, as far as the ladder was climbed."""
-        seen = {kelvin: self.failures(kelvin) for kelvin in self.plan["ladder"]}
-        return hot_enough({kelvin: each for kelvin, each in seen.items() if each is not None})
+    def seen(self) -> dict[float, list[bool]]:
+        """Rungs of the ladder that the baseline has been on."""
+        found = {kelvin: self.failures(kelvin) for kelvin in self.plan["ladder"]}
+        return {kelvin: each for kelvin, each in found.items() if each is not None}
+
+    def temperatures(self) -> list[float]:
+        """Room temperature, and the lowest at which half of the baselines fail; where none is, the hottest rung."""
+        return sorted({self.plan["cold"], hot_enough(self.seen()) or self.plan["ladder"][-1]})
 
     def run(self) -> None:
         for arm in (BASELINE, TRAINED):
             self.finish(self.training(arm))
-        for kelvin in self.plan["ladder"]:
-            if self.hot() is None:
-                self.finish(self.simulation(BASELINE, kelvin))
-        # With half of the baselines never failing, the hottest of the ladder stands.
-        for kelvin in (self.plan["cold"], self.hot() or self.plan["ladder"][-1]):
+        while (kelvin := next_rung(self.plan["ladder"], self.plan["cold"], self.seen())) is not None:
+            self.finish(self.simulation(BASELINE, kelvin))
+        for kelvin in self.temperatures():
             for arm in ARMS:
                 if self.ends(arm, kelvin) is None:
                     self.finish(self.simulation(arm, kelvin))
 
     def judge(self) -> dict[str, Any]:
         """Survival of what is finished, printed; empty where nothing is."""
-        hot, until = self.hot(), 1e3 * self.plan["simulation"]["time_ps"]
+        until = 1e3 * self.plan["simulation"]["time_ps"]
         found: dict[str, Any] = {}
-        for kelvin in (self.plan["cold"], hot or self.plan["ladder"][-1]):
+        for kelvin in self.temperatures():
             runs = {arm: self.ends(arm, kelvin) for arm in ARMS}
             curves = {arm: curve_of(each) for arm, each in runs.items() if each is not None}
             controls = {name: curves[name] for name in (BASELINE, "none") if name in curves}
@@ -192,7 +205,7 @@ class Study:
                     f"{self.encoder} {kelvin:6g} K {arm:13} failed {row['failed']} of {row['simulations']}, "
                     f"held {row['held']} ({low} to {high}), mean {row['mean_ps']} ps  {row['reasons'] or ''}"
                 )
-        return {"half_fail_at_K": hot, "temperatures": found} if found else {}
+        return {"half_fail_at_K": hot_enough(self.seen()), "temperatures": found} if found else {}
 
 
 def main() -> None:

@@ -84,13 +84,20 @@ def taip_html(run: Run) -> str:
     parts += ["<h3>What adaptation costs and how far it repeats</h3>", table(*cost_of(found["seeds"]))]
     if found["shifts"]:
         rows = [
-            [test, WORDS.get(name, name), f"{one['mmd2']:.3g}", f"{one['frechet']:.3g}", f"{one['auc']:.3f}"]
-            for test, sets in found["shifts"].items()
+            [test, WORDS.get(name, name), atoms, f"{one['mmd2']:.3g}", f"{one['frechet']:.3g}", f"{one['auc']:.3f}"]
+            for test in found["shifts"]
+            for atoms, sets in shifts_of(found, test).items()
             for name, one in sets.items()
         ]
-        head = ("test", "model", "MMD²", "Fréchet", "AUC")
+        head = ("test", "model", "atoms", "MMD²", "Fréchet", "AUC")
         parts += ["<h3>Features, training against test frames</h3>", table(rows, head)]
     return "\n".join(parts)
+
+
+def shifts_of(record: Mapping[str, Any], test: str) -> dict[str, Mapping[str, Any]]:
+    """Shifts of a test set's features: "all" atoms, then each element -> kind of features -> measures."""
+    elements = {symbol: tests[test] for symbol, tests in record.get("shifts_of", {}).items() if test in tests}
+    return {"all": record["shifts"][test], **elements} if test in record.get("shifts", {}) else {}
 
 
 HEAD = ("test frames", "quantity", "potential", "ratio", "95 % interval", "error", "baseline")

@@ -195,7 +195,7 @@ def test_the_same_seed_gives_the_same_and_order_does_not_matter(name):
     assert np.allclose(few.frames.forces, np.asarray(one.frames.forces)[18:27], atol=1e-5)
     other = predict_adapted(potential, frames, AdaptSettings(RATE, seed=4))
     assert not np.allclose(other.frames.forces, one.frames.forces, atol=1e-4)
-    assert one.features.shape == (6, 16)
+    assert one.features.shape == (6 * 9, 16)
     assert set(one.by_task) == {"noise", "types", "pseudo_forces"}
 
 

@@ -131,11 +131,15 @@ def test_every_column_is_of_its_own_potential_and_step():
     rank = np.argsort(np.argsort(adapted.loss)), np.argsort(np.argsort(found.errors["hot"]["off"]["forces"]))
     assert found.correlation["hot"] == pytest.approx(np.corrcoef(*rank)[0, 1])
     assert found.repeat["hot"] > 0
-    assert np.allclose(found.features["hot"]["adapted"], adapted.features, atol=1e-5)
+    frames_of_atoms = adapted.features.reshape(5, 9, -1)
+    assert np.allclose(found.features["all"]["hot"]["adapted"], frames_of_atoms.mean(1), atol=1e-5)
+    hydrogens = np.asarray(hot.numbers)[:9] == 1
+    assert set(found.features) == {"all", "H", "C", "O"}
+    assert np.allclose(found.features["H"]["hot"]["adapted"], frames_of_atoms[:, hydrogens].mean(1), atol=1e-5)
     for column, arm in (("baseline", "baseline"), ("off", "taip")):
         graph, _ = batch(arms[arm].potential, hot)
         of_atoms = arms[arm].potential(graph, features=True).features.detach().numpy()
-        assert np.allclose(found.features["hot"][column], of_atoms.reshape(5, 9, -1).mean(1), atol=1e-5)
+        assert np.allclose(found.features["all"]["hot"][column], of_atoms.reshape(5, 9, -1).mean(1), atol=1e-5)
 
 
 def test_every_arm_is_trained_on_what_it_is_named_for(tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from torch import Tensor
 from mlipkit.data import FrameSet, NeighbourCache, collate
 from mlipkit.data.graph import Graph, batches_by_size
 from mlipkit.errors import DataError
-from mlipkit.models import Potential, Prediction
+from mlipkit.models import Potential
 from mlipkit.strategies.taip.adapt import Adapter, AdaptSettings, Found
 from mlipkit.strategies.taip.draws import parts
 from mlipkit.strategies.taip.options import check_number
@@ -32,7 +32,7 @@ class AdaptedFrames:
         loss: [F], weighted self-supervised loss before the step. by_task: task -> [F].
         recognised: [F], share of the noise level's recognition (0 or 1); NaN without that task.
         gradient, change: [F], norms of gradient and step.
-        features: [F,D], mean features of a frame's atoms, after the step.
+        features: [N,D], of the atoms, after the step.
     """
 
     frames: FrameSet
@@ -63,6 +63,7 @@ def predict_adapted(potential: Potential, frames: FrameSet, settings: AdaptSetti
     _check(potential, frames, "predict_adapted")
     n, offsets = len(frames), frames.offsets.tolist()
     energy, forces = np.empty(n), np.empty((offsets[-1], 3))
+    features: np.ndarray | None = None
     kept: dict[str, np.ndarray] = {}
     for rows, graph in _graphs(potential, frames, settings):
         chosen = [keys[row] for row in rows]
@@ -74,14 +75,19 @@ def predict_adapted(potential: Potential, frames: FrameSet, settings: AdaptSetti
         assert prediction.forces is not None
         atoms = np.concatenate([np.arange(offsets[row], offsets[row + 1]) for row in rows])
         forces[atoms] = prediction.forces.cpu().numpy()
-        for name, values in _columns(graph, prediction, found).items():
+        assert prediction.features is not None
+        if features is None:
+            features = np.empty((offsets[-1], prediction.features.shape[1]), np.float32)
+        features[atoms] = prediction.features.cpu().numpy()
+        for name, values in _columns(found).items():
             if name not in kept:
-                kept[name] = np.full((n, *values.shape[1:]), np.nan)
+                kept[name] = np.full(n, np.nan)
             kept[name][rows] = values.cpu().numpy()
     tasks = {name.partition("/")[2]: values for name, values in kept.items() if name.startswith("task/")}
+    assert features is not None
     return AdaptedFrames(
         frames.with_labels(energy=energy, forces=forces, stress=None), kept["loss"], tasks, kept["hit"],
-        kept["gradient"], kept["change"], kept["features"],
+        kept["gradient"], kept["change"], features,
     )  # fmt: skip
 
 
@@ -114,13 +120,10 @@ def _batches(frames: FrameSet, settings: AdaptSettings, at_once: bool) -> Iterat
         yield from (alike[start : start + many] for start in range(0, len(alike), many))
 
 
-def _columns(graph: Graph, prediction: Prediction, found: Found) -> dict[str, Tensor]:
-    assert prediction.features is not None
+def _columns(found: Found) -> dict[str, Tensor]:
     hit = torch.full_like(found.total, torch.nan) if found.hit is None else found.hit.double()
-    pooled = prediction.features.new_zeros((graph.n_systems, prediction.features.shape[1]))
-    pooled = pooled.index_add(0, graph.system, prediction.features) / graph.n_atoms.unsqueeze(1)
     return {
-        "loss": found.total, "hit": hit, "gradient": found.gradient, "change": found.change, "features": pooled,
+        "loss": found.total, "hit": hit, "gradient": found.gradient, "change": found.change,
         **{f"task/{name}": values for name, values in found.losses.items()},
     }  # fmt: skip
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ase.data import chemical_symbols
 from scipy.stats import spearmanr
 
 from mlipkit.analysis.features import ModelFeatures
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from mlipkit.data import FrameSet
 
 OFF, ADAPTED, RANDOM = "off", "adapted", "random"
+ALL = "all"
+"""Features of all atoms, beside those of each element."""
 RATES = (1e-7, 1e-6, 1e-5, 1e-4, 1e-3)
 """Adaptation steps that are tried, those of an Adam."""
 QUANTITIES = {"forces": "eV/Å", "energy": "eV/atom"}
@@ -57,7 +60,8 @@ class Measured:
         repeat: test set -> standard deviation of the set's error over seeds of the draws, as a share of it.
         change: test set -> mean norm of the step.
         seconds: "off", "adapted" -> s per frame. training_s, steps: by arm.
-        features: test set (and "train") -> "baseline", "off", "adapted" -> [F,D]; only when asked for.
+        features: atoms ("all", or an element) -> test set (and "train") -> "baseline", "off", "adapted" -> [F,D], their
+            mean in every frame that has any; only when asked for.
     """
 
     seed: int
@@ -72,7 +76,7 @@ class Measured:
     seconds: dict[str, float] = field(default_factory=dict)
     training_s: dict[str, float] = field(default_factory=dict)
     steps: dict[str, int] = field(default_factory=dict)
-    features: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    features: dict[str, dict[str, dict[str, np.ndarray]]] = field(default_factory=dict)
 
 
 def frame_errors(predicted: FrameSet, frames: FrameSet) -> dict[str, np.ndarray]:
@@ -151,11 +155,27 @@ def measure(
         found.change[name] = float(adapted.change.mean())
         found.repeat[name] = _repeated(taip, frames, chosen, repeats, float(chosen_by(columns[ADAPTED]).mean()))
         if train_frames is not None:
-            found.features[name] = _features(arms, frames, adapted.features)
+            _keep_features(found, name, arms, frames, adapted.features)
     if train_frames is not None:
-        found.features["train"] = _features(
-            arms, train_frames, predict_adapted(taip.potential, train_frames, chosen).features
-        )
+        adapted = predict_adapted(taip.potential, train_frames, chosen)
+        _keep_features(found, "train", arms, train_frames, adapted.features)
+    return found
+
+
+def mean_features(of_atoms: np.ndarray, frames: FrameSet) -> dict[str, np.ndarray]:
+    """Mean features of a frame's atoms, "all" and of each element.
+
+    Args:
+        of_atoms: [N,D].
+
+    Returns:
+        "all" -> [F,D], symbol -> [f,D] for the f frames that have the element, in order.
+    """
+    numbers, frame_of = np.asarray(frames.numbers), np.repeat(np.arange(len(frames)), frames.n_atoms)
+    found = {}
+    for name, chosen in {ALL: numbers > 0, **{chemical_symbols[z]: numbers == z for z in frames.elements}}.items():
+        _, first, count = np.unique(frame_of[chosen], return_index=True, return_counts=True)
+        found[name] = np.add.reduceat(of_atoms[chosen], first) / count[:, None].astype(of_atoms.dtype)
     return found
 
 
@@ -212,11 +232,8 @@ def _repeated(taip: Arm, frames: FrameSet, settings: AdaptSettings, repeats: int
     return float(np.std(again, ddof=1) / np.mean(again)) if repeats > 1 else float("nan")
 
 
-def _features(arms: Mapping[str, Arm], frames: FrameSet, adapted: np.ndarray) -> dict[str, np.ndarray]:
-    found = {name: _pooled(arms[arm], frames) for name, arm in ((BASELINE, BASELINE), (OFF, TAIP))}
-    return {**found, ADAPTED: adapted.astype(np.float32)}
-
-
-def _pooled(arm: Arm, frames: FrameSet) -> np.ndarray:
-    of_atoms = ModelFeatures(arm.potential)(frames)
-    return np.add.reduceat(of_atoms, frames.offsets[:-1]) / np.asarray(frames.n_atoms)[:, None]
+def _keep_features(found: Measured, test: str, arms: Mapping[str, Arm], frames: FrameSet, adapted: np.ndarray) -> None:
+    of_kind = {name: ModelFeatures(arms[arm].potential)(frames) for name, arm in ((BASELINE, BASELINE), (OFF, TAIP))}
+    for kind, of_atoms in {**of_kind, ADAPTED: adapted}.items():
+        for atoms, rows in mean_features(of_atoms, frames).items():
+            found.features.setdefault(atoms, {}).setdefault(test, {})[kind] = rows

@@ -12,6 +12,8 @@ ratios         error over the baseline's for off, adapted, random, noise, only_X
 seeds          per seed: rate, scan (step -> validation error), scan_tests (an oracle's), correlation, repeat, change,
                seconds per frame, training_s, steps
 shifts         feature shift (`FeatureShift`) per test set and feature set, of the first seed; when asked for
+shifts_of      the same for the atoms of each element: symbol -> test set -> feature set, where the element is in four
+               training frames and two of the test set
 =============  ============================================================================
 """
 
@@ -31,7 +33,7 @@ from mlipkit.events import Control, EventSink, Message, always_run, ignore
 from mlipkit.strategies.taip.adapt import AdaptSettings
 from mlipkit.strategies.taip.arms import BASELINE, NOISE, Arm, arm_names, train_arm
 from mlipkit.strategies.taip.maps import feature_maps, keep_maps
-from mlipkit.strategies.taip.measuring import ADAPTED, OFF, RANDOM, RATES, Measured, measure
+from mlipkit.strategies.taip.measuring import ADAPTED, ALL, OFF, RANDOM, RATES, Measured, measure
 from mlipkit.strategies.taip.options import TaipOptions
 from mlipkit.strategies.taip.verdicts import PUBLISHED, first_sentence, ratios, verdicts
 
@@ -136,7 +138,7 @@ def evaluate_taip(
     record = judged(study, measured, shifted)
     if study.features:
         try:
-            keep_maps(feature_maps(measured[0].features), folder)
+            keep_maps(feature_maps(measured[0].features[ALL]), folder)
         except (MissingPackageError, DataError) as error:  # the measures stand without them
             sink(Message(f"no maps of features: {error}", "warning"))
     write_whole(folder / NAME, (json.dumps(record, indent=1) + "\n").encode())
@@ -218,13 +220,15 @@ def judged(study: Study, measured: Sequence[Measured], shifted: Sequence[str]) -
     """The record of a study from the errors of its seeds."""
     found = verdicts(measured, study.effect)
     columns = [column for column in next(iter(measured[0].errors.values())) if column != BASELINE]
+    shifts = _shifts(measured[0].features) if study.features else {}
     return {
         "sentence": first_sentence(found, shifted),
         "shifted": list(shifted),
         "verdicts": found,
         "ratios": [row for column in columns for row in ratios(measured, column)],
         "seeds": [_facts(one) for one in measured],
-        "shifts": _shifts(measured[0]) if study.features else {},
+        "shifts": shifts.pop(ALL, {}),
+        "shifts_of": shifts,
     }
 
 
@@ -245,20 +249,18 @@ def _numbers(found: Mapping[Any, float]) -> dict[str, float | None]:
     }
 
 
-def _shifts(one: Measured) -> dict[str, Any]:
+def _shifts(features: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]) -> dict[str, Any]:
     from mlipkit.analysis.feature_shift import feature_shifts
 
-    if "train" not in one.features:
-        return {}
-    train = one.features["train"]
-    return {
-        test: {
-            name: asdict(shift)
-            for name, shift in feature_shifts({kind: (train[kind], found[kind]) for kind in found}).items()
-        }
-        for test, found in one.features.items()
-        if test != "train"
-    }
+    found: dict[str, Any] = {}
+    for atoms, tests in features.items():
+        train = tests.get("train", {})
+        for test, kinds in tests.items():
+            if test == "train" or min(map(len, kinds.values())) < 2 or min(map(len, train.values()), default=0) < 4:
+                continue
+            measured = feature_shifts({kind: (train[kind], rows) for kind, rows in kinds.items()})
+            found.setdefault(atoms, {})[test] = {kind: asdict(one) for kind, one in measured.items()}
+    return found
 
 
 def _said(one: Measured) -> str:
@@ -278,8 +280,9 @@ def keep(found: Measured, folder: Path) -> None:
         for column, quantities in columns.items():
             for quantity, values in quantities.items():
                 arrays[f"error/{test}/{column}/{quantity}"] = values
-    for test, sets in found.features.items():
-        arrays |= {f"feature/{test}/{name}": values for name, values in sets.items()}
+    for atoms, tests in found.features.items():
+        for test, sets in tests.items():
+            arrays |= {f"feature/{atoms}/{test}/{name}": values for name, values in sets.items()}
     partial = folder / f".{ARRAYS}.part.npz"
     folder.mkdir(parents=True, exist_ok=True)
     np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
@@ -295,7 +298,7 @@ def recall(folder: Path) -> Measured | None:
     facts = json.loads((folder / RECORD).read_text(encoding="utf-8"))
     errors: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     uids: dict[str, list[int]] = {}
-    features: dict[str, dict[str, np.ndarray]] = {}
+    features: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
         for key in arrays.files:
             kind, *rest = key.split("/")
@@ -305,7 +308,8 @@ def recall(folder: Path) -> Measured | None:
             elif kind == "uid":
                 uids[rest[0]] = arrays[key].tolist()
             else:
-                features.setdefault(rest[0], {})[rest[1]] = arrays[key]
+                atoms, test, name = rest
+                features.setdefault(atoms, {}).setdefault(test, {})[name] = arrays[key]
 
     def known(found: Mapping[str, float | None]) -> dict[str, float]:
         return {name: np.nan if value is None else value for name, value in found.items()}
