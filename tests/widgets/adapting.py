@@ -132,7 +132,7 @@ class RecordedEvaluation(Acted):
         study = Study(features=self.maps, ablate=self.ablate, repeats=2)
         record = judged(study, measured, ["hot", "ice"])
         if self.maps:
-            keep_maps(feature_maps(measured[0].features), self.files.path)
+            keep_maps(feature_maps(measured[0].features["all"]), self.files.path)
         (self.files.path / "taip.json").write_text(json.dumps(record))
         facts = {"sentence": record["sentence"], "answer": record["verdicts"][0]["answer"]}
         log(self.files, Finished("completed", record["sentence"], facts))
@@ -160,8 +160,10 @@ class RecordedEvaluation(Acted):
         )  # fmt: skip
         if self.maps:
             kinds = ("baseline", "off", "adapted")
-            found.features = {
-                name: {kind: shift + rng.normal(size=(60 if name == "train" else 30, 8)) for kind in kinds}
-                for name, shift in zip(("train", *TEST_SETS), (0.0, 0.0, 1.0, 3.0), strict=True)
-            }
+            # Of the elements one is in three training frames only.
+            for atoms, n_train in {"all": 60, "H": 60, "Zn": 3}.items():
+                found.features[atoms] = {
+                    name: {kind: shift + rng.normal(size=(n_train if name == "train" else 30, 8)) for kind in kinds}
+                    for name, shift in zip(("train", *TEST_SETS), (0.0, 0.0, 1.0, 3.0), strict=True)
+                }
         return found

@@ -13,6 +13,7 @@ from recorded import log, recorded_training
 from mlipkit.errors import RunError
 from mlipkit.events import Finished
 from mlipkit.runs import next_step
+from mlipkit.runs.taip_report import taip_html
 from mlipkit_widgets import AdaptationView, Launcher, StrategyComparison, Workbench
 from mlipkit_widgets.adaptation_pane import AdaptationPane, is_evaluation
 from mlipkit_widgets.launcher import VIEWS
@@ -135,6 +136,11 @@ def test_maps_before_and_after_come_with_the_numbers_that_may_be_compared(tmp_pa
     pane.update()
     assert hidden(pane.maps)
     assert "Fréchet" in pane.measures.value
+    assert pane.measures.value.count("<td>all</td>") == pane.measures.value.count("<td>H</td>") == 3
+    assert "Zn" not in pane.measures.value
+    page = taip_html(made.run)
+    assert page.count("<td>H</td>") == 9
+    assert "Zn" not in page
     view.close()
 
 
