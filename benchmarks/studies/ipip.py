@@ -20,7 +20,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ from mlipkit.errors import MlipkitError
 from mlipkit.events import always_run
 from mlipkit.runs import IPIPSpec, parse_spec
 from mlipkit.runs.folder import RunFolder, write_text
-from mlipkit.strategies.ipip import equal_steps, timeline
+from mlipkit.strategies.ipip import LoopPlan, equal_steps, species_record, timeline
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parents[1] / "build" / "studies" / "ipip"
@@ -91,19 +91,29 @@ def run(study: Study, encoder: str, arm: str, seed: int) -> None:
     finished = build.execute(spec, files, Path.cwd(), told(f"{encoder} {arm} {seed}"), always_run)
     if finished.state != "completed":
         raise SystemExit(f"{encoder} {arm} {seed}: {finished.reason}")
-    record = json.loads((files.path / "evaluation.json").read_text())
     facts = {**finished.facts, "wall_s": time.perf_counter() - begin, "cpu_s": time.process_time() - cpu}
     write_text(done, json.dumps(facts))
-    rows = [{key: row.get(key) for key in KEPT} for row in record["rows"]]
-    rounds = [{key: row[key] for key in ROUND if row[key] is not None} for row in timeline(files.path)]
-    stability, reaction = ([row[name] for row in timeline(files.path) if row[name]] for name in TESTS)
     keep(f"ipip_{study.name}", {
         "study": study.name, "plan": study.root.parent.name, "encoder": encoder, "arm": arm, "seed": seed,
-        "command": command(), "budget": spec.plan.budget.sentence, "n_test": record["n_frames"], "rows": rows,
-        "rounds": rounds, "stability": [{key: one[key] for key in STABLE} for one in stability],
+        "command": command(), "budget": spec.plan.budget.sentence, **kept(files.path, facts),
+    })  # fmt: skip
+
+
+def kept(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of an arm that has ended: part of its line.
+
+    Args:
+        facts: of its run, with wall_s and cpu_s of the process that ended it.
+    """
+    record, rounds = json.loads((folder / "evaluation.json").read_text()), timeline(folder)
+    stability, reaction = ([row[name] for row in rounds if row[name]] for name in TESTS)
+    return {
+        "n_test": record["n_frames"], "rows": [{key: row.get(key) for key in KEPT} for row in record["rows"]],
+        "rounds": [{key: row[key] for key in ROUND if row[key] is not None} for row in rounds],
+        "stability": [{key: one[key] for key in STABLE} for one in stability],
         "reaction": [{key: one[key] for key in (*STABLE, "species")} for one in reaction],
         "wall_s": facts["wall_s"], "cpu_s": facts["cpu_s"], "stage_wall_s": facts["stage_seconds"],
-    })  # fmt: skip
+    }  # fmt: skip
 
 
 KEPT = ("model", "round", "forces_mae", "forces_norm", "energy_mae", "better_than_teacher", "ratio_to_teacher")
@@ -111,24 +121,45 @@ ROUND = ("round", "pool", "forgotten", "relabelled", "new", "new_unstable", "md_
          "md_steps_per_s", "student_vs_teacher")  # fmt: skip
 TESTS = ("stability", "reaction")
 STABLE = ("failed", "n", "fraction", "interval", "reasons", "times_fs")
+MOMENTS = 5
+"""Parts of a simulation at whose ends species are counted."""
 
 
 def compare(study: Study) -> None:
     """Tables and verdicts of what is finished, for each encoder."""
     from mlipkit.strategies.ipip.comparing import compare as compare_arms
 
-    record: dict[str, Any] = {"command": command(), "study": study.name}
+    record: dict[str, Any] = {"command": command(), "study": study.name, "plan": study.root.parent.name}
+    encoders = {}
     for encoder in study.encoders:
         folders = [study.folder(*one) for one in study.arms_and_seeds() if one[0] == encoder]
+        ended = [one for one in folders if (one / "facts.json").is_file()]
         try:
-            found = compare_arms([one for one in folders if (one / "facts.json").is_file()])
+            found = compare_arms(ended)
         except MlipkitError as error:
             print(f"{encoder}: {error}")
             continue
         print(f"{encoder}\n{found.table()}\n")
-        record[encoder] = found.to_json()
-    if len(record) > 2:
-        write_text(RESULTS / f"ipip_{study.name}.json", json.dumps(record, indent=1) + "\n")
+        encoders[encoder] = {**found.to_json(), "species_over_time": species_over_time(ended)}
+    if encoders:
+        write_text(RESULTS / f"ipip_{study.name}.json", json.dumps({**record, **encoders}, indent=1) + "\n")
+
+
+def species_over_time(folders: Sequence[Path]) -> dict[str, list[dict[str, Any]]]:
+    """Arm -> clusters of the tracked element at equally spaced moments of its reaction tests, all seeds together."""
+    runs: dict[str, list[Any]] = {}
+    stages: dict[str, Mapping[str, Any]] = {}
+    for folder in folders:
+        plan = LoopPlan.from_json(json.loads((folder / "plan.json").read_text()))
+        for stage in plan.of("reaction")[-1:]:
+            runs.setdefault(plan.arm, []).extend(species_record.load(folder / plan.folder(stage.name)) or [])
+            stages[plan.arm] = stage.options
+    found = {}
+    for arm, options in stages.items():
+        last = options["steps"] // options["stride"] * options["stride"] * options["timestep"]
+        moments = [last * k / MOMENTS for k in range(MOMENTS + 1)]
+        found[arm] = species_record.over_time(runs[arm], options["track"], moments)
+    return found
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ from mlipkit.runs import IPIPSpec
 from mlipkit.strategies.ipip import LoopPlan, Reaction, Settings, Stability, plan, run_ipip, timeline
 from mlipkit.strategies.ipip.mechanism import CHECKPOINTS, blocks, checkpoints, ring_of
 from mlipkit.strategies.ipip.reaction import clusters, pathway, species_of_run
-from mlipkit.strategies.ipip.species_record import RunSpecies, load, save, summary, together
+from mlipkit.strategies.ipip.species_record import RunSpecies, load, over_time, save, summary, together
 from mlipkit.strategies.ipip.timeline import when
 from mlipkit.strategies.workflows.work import read_record
 
@@ -219,6 +219,20 @@ def test_times_of_failures_are_told():
     assert when({"times_fs": []}) == ""
     assert when({"times_fs": [120.0]}) == "after 120 fs"
     assert when({"times_fs": [900.0, 120.0, 300.0]}) == "after 120 to 900 fs, half of them by 300 fs"
+
+
+def test_species_at_moments_of_several_runs():
+    counts = np.array([[1, 0, 5], [1, 0, 5], [0, 2, 5]])
+    whole = RunSpecies(np.array([0.0, 100.0, 200.0]), ("Mo2O6", "MoO3", "S2"), counts, {}, {})
+    ended = RunSpecies(np.array([0.0, 100.0]), ("Mo2O6",), np.array([[1], [1]]), {}, {})
+    never = RunSpecies(np.zeros(0), (), np.zeros((0, 0), int), {}, {})
+    found = over_time([whole, ended, never], "Mo", [0.0, 150.0, 200.0, 300.0])
+    assert [one["time"] for one in found] == [0.0, 150.0, 200.0, 300.0]
+    assert [one["runs"] for one in found] == [2, 1, 1, 0], "a run that has failed is no longer counted"
+    assert [one["clusters"] for one in found] == [1.0, 1.0, 2.0, None]
+    assert [one["formulas"] for one in found] == [{"Mo2O6": 2}, {"Mo2O6": 1}, {"MoO3": 2}, {}]
+    assert over_time([whole], "", [200.0])[0]["formulas"] == {"S2": 5, "MoO3": 2}
+    assert over_time([whole], "Mo", [0.1 + 0.2 + 199.7 + 1e-8])[0]["runs"] == 1, "rounding ends no run"
 
 
 # ---- the test as a stage

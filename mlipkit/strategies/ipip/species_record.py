@@ -137,6 +137,28 @@ def together(found: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def over_time(runs: Sequence[RunSpecies], element: str, times: Sequence[float]) -> list[dict[str, Any]]:
+    """Clusters with an element at moments of several simulations; those that have failed before are no longer counted.
+
+    Args:
+        element: "": all species. times: fs.
+
+    Returns:
+        per moment: time, runs (that reach it), clusters (per run, None: no run), formulas (-> how many, in all runs).
+    """
+    found = []
+    for time in times:
+        # Times are steps times a time step: equal ones differ by rounding.
+        there = [one for one in runs if len(one.time) and one.time[-1] >= time * (1 - 1e-9)]
+        counted: Counter[str] = Counter()
+        for one in there:
+            row = int(np.searchsorted(one.time, time * (1 + 1e-9), side="right")) - 1
+            counted.update({name: int(one.count(name)[row]) for name in one.tracked(element)})
+        clusters = sum(counted.values()) / len(there) if there else None
+        found.append({"time": float(time), "runs": len(there), "clusters": clusters, "formulas": _most(counted)})
+    return found
+
+
 def sentence(found: Mapping[str, Any]) -> str:
     """``Mo: 1.2 clusters at the end, mostly Mo3O9; 3 changes that last: insertion 2, split 1``."""
     who = f"{found['element']}: " if found["element"] else ""
