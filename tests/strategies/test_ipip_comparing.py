@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -93,6 +94,57 @@ def test_every_frame_is_counted_and_the_teacher_stands_beside(folders):
     assert [row["round"] for row in found.rounds] == [0, 1]
     assert "verdict" not in found.table().splitlines()[0].lower()
     json.dumps(found.to_json())
+
+
+@pytest.fixture
+def page(monkeypatch: pytest.MonkeyPatch):
+    """The script of the page as a module, its parts beside it."""
+    studies = Path(__file__).resolve().parents[2] / "benchmarks" / "studies"
+    for folder in (studies, studies.parent):
+        monkeypatch.syspath_prepend(str(folder))
+    scripts = ("ipip_page", "ipip_tables", "ipip_tables_runs", "ipip_found", "ipip", "pages", "records")
+    for one in scripts:
+        sys.modules.pop(one, None)
+    import ipip_page
+
+    yield ipip_page
+    for one in scripts:
+        sys.modules.pop(one, None)
+
+
+def test_what_a_study_keeps_of_its_arms_is_what_its_page_reads(folders, tmp_path, page):
+    import ipip
+    from ipip_found import figure
+
+    lines = []
+    for (arm, seed), folder in folders.items():
+        seconds = {"pretrain": 4.0, "finetune": 2.0, "sample": 1.0}
+        facts = {"wall_s": 9.0, "cpu_s": 8.0, "stage_seconds": seconds}
+        budget = plan(arm, SETTINGS, seed).budget.sentence
+        lines.append({"study": "c_mo_s_o", "plan": "ipip_small", "encoder": "painn", "arm": arm, "seed": seed,
+                      "command": "", "budget": budget, **ipip.kept(folder, facts)})  # fmt: skip
+    (tmp_path / "ipip_c_mo_s_o.jsonl").write_text("".join(json.dumps(one) + "\n" for one in lines), encoding="utf-8")
+    ended = list(folders.values())
+    record = {**compare(ended).to_json(), "species_over_time": ipip.species_over_time(ended)}
+    (tmp_path / "ipip_c_mo_s_o.json").write_text(json.dumps({"painn": record}), encoding="utf-8")
+    found = page.places(page.cases(tmp_path), [])
+
+    row = record["rows"][1]
+    assert row["arm"] == "ipip"
+    assert f"| Mo3O9 in sulfur | painn | the loop | 2 of 3 | {figure(row['forces_mae'][0])} (" in found["errors"]
+    verdict = next(one for one in record["verdicts"] if (one["question"], one["quantity"]) == ("controls", "forces"))
+    assert f"| {verdict['ratio']:.3f} | {verdict['lower']:.3f} to {verdict['upper']:.3f} | 2, 10 |" in found["verdicts"]
+    last = record["rounds"][1]
+    assert last["new_unstable"] is not None
+    assert f"| painn | 1 | 2 | {figure(last['forces_mae'])} (" in found["rounds"]
+    test = record["stability"]["scratch"]
+    assert f"| scratch | {test['failed']} of 6 |" in found["stability"]
+    species = record["reactions"]["ipip"]["species"]
+    assert f"| the loop | 4 | {species['balanced']} of {species['frames']} |" in found["species"]
+    assert "| the loop | 0 | 4 | 1.00 | H2O 4 |" in found["species over time"]
+    assert "| the loop | 0.012 | " in found["species over time"], "to the last stored frame"
+    assert f"| the loop | {SETTINGS.total_steps} |" in found["budget"]
+    assert "| 0.1 | 0.0167 | 0 | 0.133 |" in found["budget"]
 
 
 def test_arms_must_be_comparable(folders, tmp_path):
