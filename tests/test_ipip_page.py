@@ -67,7 +67,8 @@ def line(study: str, arm: str, seed: int, encoder: str = "painn", **more: Any) -
             "times_fs": [200.0, 400.0, 1000.0] if arm != "ipip" else []}  # fmt: skip
     return {
         "study": study, "plan": "ipip_small", "encoder": encoder, "arm": arm, "seed": seed, "command": "python",
-        "budget": BUDGET, "n_test": 300, "rows": rows, "rounds": [first, *later], "stability": [test], "reaction": [],
+        "budget": BUDGET, "n_test": 300, "selected": rows[-1]["model"], "rows": rows,
+        "rounds": [first, *later], "stability": [test], "reaction": [],
         "wall_s": 700.0, "cpu_s": 600.0, "stage_wall_s": {"pretrain": 300.0, "finetune": 180.0, "sample": 60.0},
         **more,
     }  # fmt: skip
@@ -208,7 +209,7 @@ def test_the_last_line_counts_and_lines_of_other_plans_do_not(page, tmp_path):
         painn=compared(ethanol(["ipip", "scratch"])),
     )
     found = filled(page, tmp_path)
-    assert of(found["errors"], "ethanol", "painn", "scratch")[:2] == ["1 of 3", "77"]
+    assert of(found["errors"], "ethanol", "painn", "scratch")[:3] == ["1 of 3", "", "77"]
     assert not table(found["verdicts"])
 
 
@@ -227,12 +228,21 @@ def test_errors_of_arms(page, tmp_path):
         "one-shot",
         "teacher, fine-tuned",
     ]
-    assert of(text, "ethanol", "painn", "teacher, zero-shot") == ["", "100", "", "", "9", "", "", ""]
+    assert of(text, "ethanol", "painn", "teacher, zero-shot") == ["", "", "100", "", "", "9", "", "", ""]
     assert of(text, "ethanol", "painn", "the loop") == [
-        "3 of 3", "22 (20 to 24)", "0.50", "1.00", "2.2 (2 to 2.4)", "0.50", "1.00", "86.7 (80 to 100)",
+        "3 of 3", "3, 3, 3", "22 (20 to 24)", "0.50", "1.00", "2.2 (2 to 2.4)", "0.50", "1.00", "86.7 (80 to 100)",
     ]  # fmt: skip
     # One seed: its ratios are those to the same seed of the others.
-    assert of(text, "ethanol", "painn", "one-shot")[:4] == ["1 of 3", "38.4", "0.80", "1.60"]
+    assert of(text, "ethanol", "painn", "one-shot")[:4] == ["1 of 3", "", "38.4", "0.80"]
+
+
+def test_the_student_that_validation_selects_stands_for_a_loop(page, tmp_path):
+    lines = ethanol(["ipip"])
+    lines[1]["selected"] = "finetune_1"
+    write(tmp_path, "a_ethanol", lines)
+    cells = of(filled(page, tmp_path)["errors"], "ethanol", "painn", "the loop")
+    # Errors fall by 20 with every round; those of the second seed are a tenth larger.
+    assert cells[1:3] == ["3, 1, 3", "36.7 (20 to 66)"]
 
 
 def test_verdicts_and_parts_of_the_loop(page, tmp_path):

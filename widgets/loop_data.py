@@ -10,6 +10,7 @@ import numpy as np
 from mlipkit.errors import MlipkitError, SpecError
 from mlipkit.strategies.ipip import ARMS, LOOPS, equal_steps
 from mlipkit.strategies.ipip.comparing import Comparison, compare
+from mlipkit.strategies.ipip.evaluating import selected_row
 
 from .arms_data import problem_of
 from .loop_folder import LoopFolder
@@ -73,14 +74,14 @@ class LoopData:
         return ""
 
     def controls(self) -> dict[str, float]:
-        """Name -> force MAE on the test frames, meV/Å, of the last student of each control, mean over seeds."""
+        """Name -> force MAE on the test frames, meV/Å, of each control, mean over seeds."""
         found: dict[str, float] = {}
         for arm, some in self.arms.items():
-            done = [one.evaluation["rows"] for one in some if one.evaluation]
+            done = [one.evaluation for one in some if one.evaluation]
             if done and TEACHER not in found:
-                found[TEACHER] = done[0][0]["forces_mae"]
+                found[TEACHER] = done[0]["rows"][0]["forces_mae"]
             if done and arm not in LOOPS:
-                found[arm] = float(np.mean([rows[-1]["forces_mae"] for rows in done]))
+                found[arm] = float(np.mean([selected_row(record)["forces_mae"] for record in done]))
         return found
 
     def budgets(self) -> dict[str, dict[str, tuple[float, float]]]:

@@ -12,7 +12,7 @@ from mlipkit.plots.pretraining import Iteration
 from mlipkit.strategies.ipip import species_record
 from mlipkit.strategies.ipip.evaluating import NAME
 from mlipkit.strategies.ipip.species_record import RunSpecies
-from mlipkit.strategies.ipip.timeline import timeline
+from mlipkit.strategies.ipip.timeline import stage_of_test, timeline
 
 from .staged_folder import StagedFolder
 
@@ -82,7 +82,7 @@ class LoopFolder(StagedFolder):
         if chosen is None:
             return None
         name = next(name for name in TESTS if (chosen[name] or {}).get("species"))
-        stage = f"{name}_{chosen['round']}"
+        stage = stage_of_test(self.plan, name, chosen["round"])
         if stage not in self._species:
             self._species[stage] = species_record.load(self.folder / self.plan.folder(stage))
         runs = self._species[stage]

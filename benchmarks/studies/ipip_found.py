@@ -20,6 +20,7 @@ from pages import markdown
 from records import merged
 
 from mlipkit.runs import IPIPSpec, parse_spec
+from mlipkit.strategies.ipip.evaluating import selected_row
 
 Record = Mapping[str, Any]
 HERE = Path(__file__).resolve().parent
@@ -116,15 +117,16 @@ class Case:
         """Those of which there is a line, in the order of the page."""
         yield from ((arm, self.of(arm)) for arm in some or self.planned if self.of(arm))
 
-    def last(self, arm: str, name: str, seeds: Sequence[int] | None = None) -> np.ndarray:
-        """[S] a figure of the last student of each seed."""
+    def figure(self, arm: str, name: str, seeds: Sequence[int] | None = None) -> np.ndarray:
+        """[S] of the student that stands for each seed: the one that validation frames select."""
         mine = self.lines.get(arm, {})
-        return np.array([mine[seed]["rows"][-1][name] for seed in (sorted(mine) if seeds is None else seeds)], float)
+        lines = [mine[seed] for seed in (sorted(mine) if seeds is None else seeds)]
+        return np.array([selected_row(line)[name] for line in lines], float)
 
     def ratio(self, arm: str, other: str, name: str) -> float | None:
         """Mean over that of another arm, over the seeds that both have; None: none."""
         both = sorted(set(self.lines.get(arm, {})) & set(self.lines.get(other, {})))
-        return float(self.last(arm, name, both).mean() / self.last(other, name, both).mean()) if both else None
+        return float(self.figure(arm, name, both).mean() / self.figure(other, name, both).mean()) if both else None
 
     def lacking(self) -> str:
         """What is not finished of it, in a line; "" where all is."""

@@ -31,6 +31,8 @@ from ipip_found import (
 )
 from pages import markdown
 
+from mlipkit.strategies.ipip import LOOPS
+
 QUANTITIES = {"forces": "forces_mae", "energy": "energy_mae"}
 QUESTIONS = {"controls": "the loop against the best control", "teacher": "the loop against its teacher"}
 TOLD = {
@@ -85,22 +87,23 @@ def word(verdict: Record) -> str:
 
 
 def errors(some: Sequence[Case]) -> str:
-    """Last students of all arms, and the teacher without and with training."""
+    """All arms, and the teacher without and with training."""
     rows = []
     for case in some:
         for arm, lines in case.arms():
             if not rows or rows[-1][:2] != case.words:
                 zero = lines[0]["rows"][0]
-                rows.append((*case.words, ZERO_SHOT, "", figure(zero["forces_mae"]), "", "",
+                rows.append((*case.words, ZERO_SHOT, "", "", figure(zero["forces_mae"]), "", "",
                              figure(zero["energy_mae"]), "", "", ""))  # fmt: skip
             cells = []
             for name in QUANTITIES.values():
-                cells += [ranged(case.last(arm, name)), *(shown(case.ratio(arm, other, name))
+                cells += [ranged(case.figure(arm, name)), *(shown(case.ratio(arm, other, name))
                                                           for other in (SCRATCH, LOOP))]  # fmt: skip
-            share = 100 * case.last(arm, "better_than_teacher") / [line["n_test"] for line in lines]
-            rows.append((*case.words, ARMS[arm], f"{len(lines)} of {len(case.seeds)}", *cells, ranged(share)))
-    head = ("study", "encoder", "arm", "seeds", "forces, meV/Å", "over scratch", "over the loop", "energy, meV/atom",
-            "over scratch", "over the loop", "better than the teacher on, % of frames")  # fmt: skip
+            share = 100 * case.figure(arm, "better_than_teacher") / [line["n_test"] for line in lines]
+            selected = ", ".join(f"{k:.0f}" for k in case.figure(arm, "round")) if arm in LOOPS else ""
+            rows.append((*case.words, ARMS[arm], f"{len(lines)} of {len(case.seeds)}", selected, *cells, ranged(share)))
+    head = ("study", "encoder", "arm", "seeds", "selected rounds", "forces, meV/Å", "over scratch", "over the loop",
+            "energy, meV/atom", "over scratch", "over the loop", "better than the teacher on, % of frames")  # fmt: skip
     return tabled(head, rows, some)
 
 

@@ -37,7 +37,7 @@ SPEED_COMMAND = "python benchmarks/student_speed.py"
 
 
 def tests(lines: Sequence[Record], deed: str) -> list[Record]:
-    """What simulations of the last student have given, seed by seed."""
+    """What simulations have given, seed by seed; where there are several tests, the last."""
     return [line[deed][-1] for line in lines if line[deed]]
 
 

@@ -105,7 +105,7 @@ def something_known(iterations: Sequence[Iteration]) -> bool:
 
 
 def arms_beside(rows: Sequence[Mapping[str, Any]], cures: Sequence[str] = ("ipip",)) -> go.Figure:
-    """Test errors of the last student of every arm: mean over seeds, with the least and most of them.
+    """Test errors of every arm: mean over seeds, with the least and most of them.
 
     Args:
         rows: name, forces_mae and energy_mae as (mean, least, most) in meV/Å and meV/atom, seeds.

@@ -89,10 +89,10 @@ def _universal(place: str, base: Path) -> Model:
 
 def _of_run(place: str, folder: Path) -> Model:
     from mlipkit.runs.run import Run
-    from mlipkit.runs.spec import FittingSpec
+    from mlipkit.runs.spec import FittingSpec, IPIPSpec
 
     run = Run(folder)
-    if not isinstance(run.spec, FittingSpec):
+    if not isinstance(run.spec, FittingSpec | IPIPSpec):
         return Model(place, run.name, wrong=f"{run.name} trained no potential, it is a run of kind {run.kind}")
     for name in ("chosen", "best", "last"):
         path = run.files.checkpoints / f"{name}.safetensors"

@@ -24,6 +24,7 @@ STATES: dict[str, Any] = {"completed": "completed", "stopped": "stopped", "waiti
 def run_ipip(spec: IPIPSpec, files: RunFolder, base: Path, sink: EventSink, control: Control) -> Finished:
     """Do what the plan says, or go on where the folder stands."""
     from mlipkit.strategies import ipip
+    from mlipkit.strategies.ipip.evaluating import selected_row
 
     others = [folder for text in spec.reuse if (folder := run_of(text, base)) is not None]
     tools = tools_of(spec, base, sink, files)
@@ -33,12 +34,12 @@ def run_ipip(spec: IPIPSpec, files: RunFolder, base: Path, sink: EventSink, cont
     found = files.read("evaluation.json")
     reason = outcome.reason
     if outcome.state == "completed" and found:
-        last, teacher = found["rows"][-1], found["rows"][0]
+        row, teacher = selected_row(found), found["rows"][0]
         reason += (
-            f". Test forces {last['forces_mae']:.3g} meV/Å (zero-shot teacher {teacher['forces_mae']:.3g}), energies "
-            f"{last['energy_mae']:.3g} meV/atom; whether that is a gain shows only beside the other arms"
+            f". Test forces {row['forces_mae']:.3g} meV/Å (zero-shot teacher {teacher['forces_mae']:.3g}), energies "
+            f"{row['energy_mae']:.3g} meV/atom; whether that is a gain shows only beside the other arms"
         )
-        facts["test"] = {name: last[name] for name in ("forces_mae", "energy_mae", "forces_norm")}
+        facts["test"] = {name: row[name] for name in ("forces_mae", "energy_mae", "forces_norm")}
     return Finished(STATES[outcome.state], reason, facts)
 
 

@@ -20,6 +20,7 @@ ALONE = (
 def ipip_html(run: Run) -> str:
     """Test errors beside the teacher's, the iterations, simulations, budget and plan, as pieces of the page."""
     from mlipkit.strategies.ipip import LoopPlan, timeline
+    from mlipkit.strategies.ipip.evaluating import selected_row
     from mlipkit.strategies.ipip.timeline import when
 
     record = run.files.read("plan.json")
@@ -28,11 +29,11 @@ def ipip_html(run: Run) -> str:
     plan: Any = LoopPlan.from_json(record)
     found, parts = run.files.read("evaluation.json"), []
     if found:
-        teacher, last = found["rows"][0], found["rows"][-1]
-        if last["kind"] == "student" and plan.arm != "teacher":
-            better, n = last["better_than_teacher"], found["n_frames"]
+        teacher, row = found["rows"][0], selected_row(found)
+        if plan.arm != "teacher":
+            better, n = row["better_than_teacher"], found["n_frames"]
             said = (
-                f"Test forces {last['forces_mae']:.3g} meV/Å against {teacher['forces_mae']:.3g} of the zero-shot "
+                f"Test forces {row['forces_mae']:.3g} meV/Å against {teacher['forces_mae']:.3g} of the zero-shot "
                 f"teacher; smaller on {better} of {n} frames, larger on {n - better}: every frame is counted."
             )
             parts.append(f'<p class="verdict completed">{html.escape(said)}</p>')

@@ -149,12 +149,14 @@ class SignalsSpec(Part):
 class StabilitySpec(Part):
     """The test by MD that nobody learns from."""
 
-    runs: int = Field(default=20, ge=0, description="simulations of the last student; 0: no such test")
+    runs: int = Field(default=20, ge=0, description="simulations of a student; 0: no such test")
     steps: int = Field(default=2000, ge=2, description="steps of each")
     timestep: float = Field(default=1.0, gt=0, le=10, description="time step", json_schema_extra=unit("fs"))
     temperature: float = Field(default=600.0, gt=0, description="of each", json_schema_extra=unit("K"))
     friction: float = Field(default=0.001, ge=0, description="Langevin friction", json_schema_extra=unit("1/fs"))
-    models: Literal["last", "all"] = Field(default="last", description="the last student, or that of every round")
+    models: Literal["selected", "last", "all"] = Field(
+        default="selected", description="the student that validation frames select, the last, or that of every round"
+    )
     relax_steps: int = Field(default=500, ge=0, description="minimisation before, steps at most; 0: none")
     track: str = Field(default="", description="element whose clusters are followed, such as Mo; empty: none")
     stride: int = Field(default=100, ge=1, description="steps between stored frames")
@@ -172,7 +174,7 @@ class StabilitySpec(Part):
 class ReactionSpec(StabilitySpec):
     """A second test at a temperature of its own: which species there are over time."""
 
-    runs: int = Field(default=0, ge=0, description="simulations of the last student; 0: no such test")
+    runs: int = Field(default=0, ge=0, description="simulations of a student; 0: no such test")
     steps: int = Field(default=5000, ge=2, description="steps of each")
     temperature: float = Field(default=1500.0, gt=0, description="of each", json_schema_extra=unit("K"))
     ensemble: Literal["langevin", "nose_hoover"] = Field(default="nose_hoover", description="thermostat")

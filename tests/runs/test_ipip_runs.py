@@ -14,6 +14,7 @@ import mlipkit as mk
 from mlipkit.cli import app
 from mlipkit.errors import SpecError
 from mlipkit.runs import IPIPSpec, estimate, load_spec, parse_spec
+from mlipkit.runs.applying_potential import model_of
 from mlipkit.strategies.applies import Frames, Model, Room, Situation
 from mlipkit.strategies.applies.pretraining import pretraining
 from mlipkit.strategies.ipip import timeline
@@ -113,7 +114,11 @@ def test_a_run_from_launch_to_report(toy):
     assert "zero-shot teacher" in run.reason
     rows = timeline(run.folder)
     assert [row["round"] for row in rows] == [0, 1]
-    assert rows[1]["stability"]["n"] == 2
+    assert [row["stability"]["n"] for row in rows if row["stability"]] == [2]
+    # What came of it is a potential like any other.
+    assert not model_of(str(run.folder), toy).wrong
+    md = mk.launch(mk.MDSpec(potential=str(run.folder), start="dft.extxyz@0", steps=3, temperature=100.0)).wait(120)
+    assert md.state == "completed", md.reason
     page = run.report().read_text()
     assert "every frame is counted" in page
     assert page.index("zero-shot teacher;") < page.index("<h3>Iterations")

@@ -13,9 +13,10 @@ import pytest
 from ipip_toys import TINY, toys
 
 from mlipkit.errors import RunError
-from mlipkit.strategies.ipip import Reaction, Stability, plan, run_ipip
+from mlipkit.models import load
+from mlipkit.strategies.ipip import Reaction, Stability, plan, run_ipip, timeline
 from mlipkit.strategies.ipip.comparing import compare
-from mlipkit.strategies.ipip.evaluating import ERRORS
+from mlipkit.strategies.ipip.evaluating import ERRORS, selected_row
 
 SETTINGS = dataclasses.replace(
     TINY,
@@ -46,12 +47,12 @@ def planted(folders, tmp_path: Path, factor: float) -> list[Path]:
         target = tmp_path / folder.name
         shutil.copytree(folder, target)
         copies.append(target)
-        last = json.loads((target / "evaluation.json").read_text())["rows"][-1]["model"]
+        student = json.loads((target / "evaluation.json").read_text())["selected"]
         with np.load(target / ERRORS) as arrays:
             content = dict(arrays)
         hard = np.linspace(0.5, 2.0, len(content["n_atoms"]))
         size = {"ipip": factor, "one_shot": 1.0}.get(arm, 1.4)
-        content[f"{last}/forces"] = 0.1 * size * hard * (1 + 0.02 * rng.normal(size=len(hard)))
+        content[f"{student}/forces"] = 0.1 * size * hard * (1 + 0.02 * rng.normal(size=len(hard)))
         np.savez_compressed(target / ERRORS, **content)
     return copies
 
@@ -66,6 +67,38 @@ def test_a_planted_gain_is_found_against_the_best_control(folders, tmp_path):
     assert "relabelling earns its keep" in found.sentence
 
 
+def test_the_student_that_validation_selects_stands_for_an_arm(folders, tmp_path):
+    copies = [Path(shutil.copytree(folder, tmp_path / folder.name)) for folder in folders.values()]
+    selected = {}
+    for (arm, seed), folder in zip(folders, copies, strict=True):
+        record = json.loads((folder / "evaluation.json").read_text())
+        students = {row["model"]: row for row in record["rows"] if row["kind"] == "student"}
+        # Whichever it was: another one now, where there are two.
+        other = next((name for name in students if name != record["selected"]), record["selected"])
+        (folder / "evaluation.json").write_text(json.dumps({**record, "selected": other}))
+        selected[arm, seed] = students[other]
+    found = compare(copies)
+    rows = {row["arm"]: row for row in found.rows}
+    for arm in ("ipip", "no_relabelling", "scratch"):
+        mine = [selected[arm, seed] for seed in (0, 1)]
+        assert rows[arm]["students"] == [one["round"] for one in mine]
+        assert rows[arm]["forces_mae"][0] == pytest.approx(np.mean([one["forces_mae"] for one in mine]))
+    # The test frames have no say, and simulations of another student are told.
+    assert any("ipip, seed 0: simulations test the student of round" in note for note in found.notes)
+    assert not any("simulations test" in note for note in compare(list(folders.values())).notes)
+
+
+def test_simulations_and_users_get_the_student_that_was_selected(folders):
+    for (arm, seed), folder in folders.items():
+        one = plan(arm, SETTINGS, seed)
+        selected = json.loads((folder / "evaluation.json").read_text())["selected"]
+        tested = [row["round"] for row in timeline(folder) if row["stability"]]
+        assert tested == [one[selected].round]
+        weights, handed = load(folder / one.folder(selected) / "checkpoints/best.safetensors"), load(folder)
+        for name, value in weights.state_dict().items():
+            assert np.array_equal(value, handed.state_dict()[name], equal_nan=True), (arm, name)
+
+
 def test_where_there_is_none_none_is_found(folders, tmp_path):
     equal = compare(planted(folders, tmp_path, 1.0)).verdicts["controls", "forces"]
     assert equal.answer != "works"
@@ -78,7 +111,7 @@ def test_where_there_is_none_none_is_found(folders, tmp_path):
 def test_every_frame_is_counted_and_the_teacher_stands_beside(folders):
     found = compare(list(folders.values()))
     assert found.rows[0]["arm"] == "teacher, zero-shot"
-    wins = json.loads((folders["ipip", 0] / "evaluation.json").read_text())["rows"][-1]["better_than_teacher"]
+    wins = selected_row(json.loads((folders["ipip", 0] / "evaluation.json").read_text()))["better_than_teacher"]
     assert any(f"on {wins} of 10 frames and larger on {10 - wins}" in note for note in found.notes)
     assert any("level of theory" in note for note in found.notes)
     assert "24 gradient steps" in found.budgets
@@ -131,7 +164,9 @@ def test_what_a_study_keeps_of_its_arms_is_what_its_page_reads(folders, tmp_path
 
     row = record["rows"][1]
     assert row["arm"] == "ipip"
-    assert f"| Mo3O9 in sulfur | painn | the loop | 2 of 3 | {figure(row['forces_mae'][0])} (" in found["errors"]
+    selected = ", ".join(map(str, row["students"]))
+    cells = f"| Mo3O9 in sulfur | painn | the loop | 2 of 3 | {selected} | {figure(row['forces_mae'][0])} ("
+    assert cells in found["errors"]
     verdict = next(one for one in record["verdicts"] if (one["question"], one["quantity"]) == ("controls", "forces"))
     assert f"| {verdict['ratio']:.3f} | {verdict['lower']:.3f} to {verdict['upper']:.3f} | 2, 10 |" in found["verdicts"]
     last = record["rounds"][1]

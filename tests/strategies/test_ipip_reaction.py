@@ -304,5 +304,11 @@ def test_a_specification_carries_both_tests():
     spec = IPIPSpec(data="x", stability={"temperature": 2500.0}, reaction={"runs": 4, "track": "Mo"})  # type: ignore[arg-type]
     assert IPIPSpec.model_validate(spec.model_dump(mode="json")) == spec
     assert spec.settings.reaction.temperature == 1500.0
-    assert spec.plan["reaction_3"].options["track"] == "Mo"
-    assert spec.plan["stability_3"].options["temperature"] == 2500.0
+    assert spec.plan["reaction"].options["track"] == "Mo"
+    assert spec.plan["stability"].options["temperature"] == 2500.0
+    every = spec.changed(reaction={"runs": 4, "track": "Mo", "models": "all"}).plan
+    assert [stage.name for stage in every.stages if stage.does == "reaction"] == [f"reaction_{k}" for k in range(4)]
+    last = spec.changed(reaction={"runs": 4, "track": "Mo", "models": "last"}).plan
+    assert [stage.name for stage in last.stages if stage.does == "reaction"] == ["reaction_3"]
+    # An arm with one student has no choice.
+    assert spec.changed(arm="scratch").plan["stability_0"].inputs["model"] == ("finetune_0",)

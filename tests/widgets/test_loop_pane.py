@@ -15,6 +15,7 @@ from workflow_folders import workflow
 from mlipkit.errors import RunError
 from mlipkit.events import Finished
 from mlipkit.strategies.ipip import Reaction, species_record, timeline
+from mlipkit.strategies.ipip.evaluating import selected_row
 from mlipkit_widgets import PretrainingView, StrategyComparison
 from mlipkit_widgets.loop_folder import LoopFolder, iteration_of, parts_of
 from mlipkit_widgets.loop_pane import LoopPane
@@ -44,7 +45,7 @@ def test_verdict_first_then_arms_tests_iterations_budgets(ended):
     assert "Against the teacher, forces" in pane.answers.value
     assert "fewer than three" in pane.notes.value
     # Errors are those of the evaluations, controls in grey beside the loop.
-    last = [json.loads((folder / "evaluation.json").read_text())["rows"][-1] for folder in ended]
+    last = [selected_row(json.loads((folder / "evaluation.json").read_text())) for folder in ended]
     means = {arm: (last[k]["forces_mae"] + last[k + 3]["forces_mae"]) / 2 for k, arm in enumerate(("ipip", "scratch"))}
     assert trace(pane.arms, "the loop")["y"] == pytest.approx([means["ipip"]])
     assert trace(pane.arms, "controls")["y"][0] == pytest.approx(means["scratch"])
@@ -84,19 +85,19 @@ def test_species_of_one_simulation_over_time_with_what_lasted(ended, tmp_path):
     view = StrategyComparison(ended)
     pane, box = view.pane, view.pane.species
     assert box.layout.display is None
-    test = timeline(ended[0])[2]["reaction"]
-    runs = species_record.load(next((ended[0] / "stages").glob("*reaction_2")))
+    tested, test = next((row["round"], row["reaction"]) for row in timeline(ended[0]) if row["reaction"])
+    runs = species_record.load(next((ended[0] / "stages").glob("*_reaction")))
     assert runs is not None
-    assert f"Test simulations of student 2: {test['failed']} of 2 runs failed" in box.told.value
+    assert f"Test simulations of student {tested}: {test['failed']} of 2 runs failed" in box.told.value
     assert f"mass balances in {test['species']['frames']} of {test['species']['frames']} frames" in box.told.value
     assert len(box.simulation.options) == 2
     run = runs[box.simulation.index]
     assert trace(box.graph, "H₂O")["y"] == run.count("H2O").tolist()
     assert box.graph.shown[1]["xaxis"]["range"][0] == 0.0
     assert "species at the end" in pane.table.value
-    # An iteration without such a test shows that of the last; a run without any shows none.
-    view.round = 0
-    assert "student 2" in box.told.value
+    # An iteration without such a test shows that of the one that has it; a run without any shows none.
+    view.round = next(k for k in range(3) if k != tested)
+    assert f"student {tested}:" in box.told.value
     assert loop(tmp_path / "scratch_0", "scratch", reaction=Reaction()).state == "completed"
     view.watch([tmp_path / "scratch_0"])
     assert view.pane.species.layout.display == "none"
@@ -106,7 +107,7 @@ def test_species_of_one_simulation_over_time_with_what_lasted(ended, tmp_path):
 
 def test_changes_are_lines_in_the_graph_and_told_beside_the_simulation(ended, tmp_path):
     shutil.copytree(ended[0], tmp_path / "ipip_0")
-    folder = next((tmp_path / "ipip_0" / "stages").glob("*reaction_2"))
+    folder = next((tmp_path / "ipip_0" / "stages").glob("*_reaction"))
     runs = species_record.load(folder)
     assert runs is not None
     change = {"time": 5.0, "before": ["H2O"], "after": ["OH"], "kind": "loss"}

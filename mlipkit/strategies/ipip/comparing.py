@@ -1,9 +1,10 @@
 """Arms side by side: does the loop beat the best of its controls, and which of its parts earns its keep.
 
 The verdict is that of `mlipkit.analysis.cures.judge_cure` on force errors over training seeds and test frames, every
-frame counted: the last student of the loop against scratch, one-shot and every other pretraining, at equal gradient
-steps and with the same DFT frames. Two further questions are answered apart: against the teacher, zero-shot and
-fine-tuned on the same frames; and against the loop without one of its parts.
+frame counted: the loop against scratch, one-shot and every other pretraining, at equal gradient steps and with the same
+DFT frames. Of the students of a loop the one that is best on the DFT validation frames stands for it. Two further
+questions are answered apart: against the teacher, zero-shot and fine-tuned on the same frames; and against the loop
+without one of its parts.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mlipkit.errors import RunError
-from mlipkit.strategies.ipip.evaluating import ERRORS, NAME
+from mlipkit.strategies.ipip.evaluating import ERRORS, NAME, selected_row
 from mlipkit.strategies.ipip.plan import ARMS, LOOPS, LoopPlan, equal_steps
 from mlipkit.strategies.ipip.species_record import sentence, together
 from mlipkit.strategies.ipip.timeline import timeline
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from mlipkit.analysis.cures import CureVerdict, Errors
 
 LOOP = "ipip"
+TESTS = ("stability", "reaction")
 ZERO_SHOT = "teacher, zero-shot"
 Quantity = Literal["forces", "energy"]
 QUANTITIES: dict[str, str] = {"forces": "force MAE", "energy": "energy MAE"}
@@ -54,9 +56,14 @@ class Evaluated:
         return cls(folder, made, json.loads((folder / NAME).read_text(encoding="utf-8")), plan.get("tools"))
 
     @property
-    def last(self) -> Mapping[str, Any]:
-        """Row of the last student."""
-        return self.record["rows"][-1]
+    def student(self) -> Mapping[str, Any]:
+        """Row of the student that stands for it."""
+        return selected_row(self.record)
+
+    def test(self, deed: str) -> Mapping[str, Any] | None:
+        """Facts of its simulations: of the student that stands for it, or of the last one that was simulated."""
+        found = [row[deed] for row in timeline(self.folder) if row[deed]]
+        return next((one for one in found if one["model"] == self.student["model"]), found[-1] if found else None)
 
     def errors(self, model: str, quantity: str) -> np.ndarray:
         """[F] eV/Å or eV/atom."""
@@ -74,9 +81,9 @@ class Comparison:
 
     Attributes:
         sentence: the answer in one sentence.
-        rows: per arm: arm, seeds, figures of the last student as [mean over seeds, least, most] (forces_mae,
-            energy_mae, forces_norm in meV), to_scratch (ratio), better (frames, than the zero-shot teacher) of
-            n_frames, steps, teacher_labels.
+        rows: per arm: arm, seeds, students (the round of each seed's), figures as [mean over seeds, least, most]
+            (forces_mae, energy_mae, forces_norm in meV), to_scratch (ratio), better (frames, than the zero-shot
+            teacher) of n_frames, steps, teacher_labels.
         rounds: per round of the loop: the same of every student of it, over seeds.
         verdicts: question -> verdict; questions are "controls", "teacher" and the ablations, each for "forces" and
             "energy": ``("controls", "forces")``.
@@ -151,8 +158,8 @@ def compare(folders: Sequence[Path | str | Any], *, effect: float = EFFECT, n_dr
     rows = [_row(arm, mine, scratch) for arm, mine in arms.items()]
     rows.insert(0, _zero_shot(found[0]))
     return Comparison(
-        _sentence(arms, verdicts), rows, _rounds(arms.get(LOOP, [])), verdicts, _tests(arms, "stability"),
-        equal_steps([one.plan for one in found]), _notes(arms), _tests(arms, "reaction"),
+        _sentence(arms, verdicts), rows, _rounds(arms.get(LOOP, [])), verdicts, _tests(arms, TESTS[0]),
+        equal_steps([one.plan for one in found]), _notes(arms), _tests(arms, TESTS[1]),
     )  # fmt: skip
 
 
@@ -160,7 +167,7 @@ def _errors(mine: Sequence[Evaluated], quantity: str, model: str = "") -> Errors
     """Of every seed and frame; the zero-shot teacher is the same for every seed."""
     from mlipkit.analysis.cures import Errors
 
-    tables = np.stack([one.errors(model or one.last["model"], quantity) for one in mine])
+    tables = np.stack([one.errors(model or one.student["model"], quantity) for one in mine])
     # Errors are positive for the statistics; a perfect frame is one to rounding.
     tables = np.maximum(tables, 1e-12)
     made = Errors.table(tables, [one.plan.seed for one in mine], mine[0].record["uids"])
@@ -196,18 +203,19 @@ def _verdicts(
 
 
 def _mean(mine: Sequence[Evaluated], name: str) -> float:
-    return float(np.mean([one.last[name] for one in mine]))
+    return float(np.mean([one.student[name] for one in mine]))
 
 
 def _row(arm: str, mine: Sequence[Evaluated], scratch: float | None) -> dict[str, Any]:
     def over(name: str) -> list[float]:
-        values = [one.last[name] for one in mine]
+        values = [one.student[name] for one in mine]
         return [float(np.mean(values)), float(min(values)), float(max(values))]
 
     spent = [one.plan.spent(_facts(one)) for one in mine]
-    better = [one.last.get("better_than_teacher") for one in mine]
+    better = [one.student.get("better_than_teacher") for one in mine]
     return {
-        "arm": arm, "seeds": len(mine), **{name: over(name) for name in ("forces_mae", "energy_mae", "forces_norm")},
+        "arm": arm, "seeds": len(mine), "students": [one.student["round"] for one in mine],
+        **{name: over(name) for name in ("forces_mae", "energy_mae", "forces_norm")},
         "to_scratch": None if not scratch else _mean(mine, "forces_mae") / scratch,
         "better": None if None in better else round(float(np.mean(better))),  # type: ignore[arg-type]
         "n_frames": mine[0].record["n_frames"], "steps": spent[0].steps, "teacher_labels": spent[0].teacher_labels,
@@ -256,8 +264,7 @@ def _tests(arms: Mapping[str, Sequence[Evaluated]], deed: str) -> dict[str, dict
     for arm, mine in arms.items():
         tests = []
         for one in mine:
-            stages = one.plan.of(deed)
-            facts = _facts(one).get(stages[-1].name) if stages else None
+            facts = one.test(deed)
             if facts is not None:
                 tests.append(facts)
         if tests:
@@ -304,15 +311,24 @@ def _notes(arms: Mapping[str, Sequence[Evaluated]]) -> list[str]:
     notes = []
     loops = arms.get(LOOP, [])
     for one in loops:
-        n, last = one.record["n_frames"], one.last
-        wins = last.get("better_than_teacher")
+        n, row = one.record["n_frames"], one.student
+        wins = row.get("better_than_teacher")
         if wins is not None:
             notes.append(
                 f"Seed {one.plan.seed}: the student's force error is smaller than the zero-shot teacher's on {wins} of "
-                f"{n} frames and larger on {n - wins}; {last['ratio_to_teacher']:.3g} times it over all."
+                f"{n} frames and larger on {n - wins}; {row['ratio_to_teacher']:.3g} times it over all."
             )
     if loops and "teacher" not in arms:
         notes.append("The teacher was not fine-tuned on the same frames: much of its error may be its level of theory.")
+    for mine in arms.values():
+        for one in mine:
+            tested = {facts["model"] for deed in TESTS if (facts := one.test(deed)) is not None}
+            for name in tested - {one.student["model"]}:
+                notes.append(
+                    f"{one.plan.arm}, seed {one.plan.seed}: simulations test the student of round "
+                    f"{one.plan[name].round}, errors are those of the one that validation selects, of round "
+                    f"{one.student['round']}."
+                )
     few = min(len(mine) for mine in arms.values())
     if few < 3:
         notes.append(f"Some arms have {few} seed{'s' * (few > 1)}: fewer than three say little of chance.")

@@ -4,12 +4,14 @@
 round, energy_mae (meV/atom, after the teacher's constant), forces_mae, forces_rmse (meV/Å, components), forces_norm
 (meV/Å, mean length of the error of an atom), validation (the same of the DFT validation frames), better_than_teacher
 (frames on which the mean force error is smaller, of n_frames), ratio_to_teacher. ``errors.npz``: per model, [F], eV.
+``checkpoints/chosen.safetensors``: the student that is selected, for whoever simulates with the run.
 """
 
 from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,17 +89,31 @@ def evaluate(work: Any, stage: Stage, folder: Path) -> dict[str, Any]:
     uids = [test.uid(i) for i in range(len(test))]
     record = {"rows": rows, "n_frames": len(test), "uids": uids, "selected": selected(rows)}
     write_whole(work.folder / NAME, json.dumps(record, indent=1).encode())
-    last = rows[-1]
-    text = f"{last['model']}: forces {last['forces_mae']:.3g} meV/Å, energies {last['energy_mae']:.3g} meV/atom"
-    if base is not None and last["kind"] == "student":
+    _hand_out(work.weights(record["selected"]), work.folder / "checkpoints")
+    row = selected_row(record)
+    text = f"{row['model']}: forces {row['forces_mae']:.3g} meV/Å, energies {row['energy_mae']:.3g} meV/atom"
+    if base is not None:
         text += (
             f"; smaller force error than the zero-shot teacher ({rows[0]['forces_mae']:.3g} meV/Å) on "
-            f"{last['better_than_teacher']} of {len(test)} frames"
+            f"{row['better_than_teacher']} of {len(test)} frames"
         )
     return {"sentence": text, "rows": rows, "selected": record["selected"]}
+
+
+def _hand_out(best: Path, folder: Path) -> None:
+    """Weights and their card, under the name by which the potential of a run is found."""
+    folder.mkdir(exist_ok=True)
+    for path in (best.with_suffix(".json"), best):
+        if path.is_file():
+            write_whole(folder / f"chosen{path.suffix}", path.read_bytes())
+
+
+def selected_row(record: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the student that stands for an arm: the validation frames select it, the test frames have no say."""
+    return next(row for row in record["rows"] if row["model"] == record["selected"])
 
 
 def selected(rows: list[dict[str, Any]]) -> str:
     """The student with the smallest force error on the DFT validation frames."""
     students = [row for row in rows if row["kind"] == "student"]
-    return min(students, key=lambda row: row["validation"]["forces_mae"])["model"] if students else ""
+    return min(students, key=lambda row: row["validation"]["forces_mae"])["model"]

@@ -287,17 +287,23 @@ class _Draft:
                 self.simulations(deed, dataclasses.asdict(test))
 
     def simulations(self, deed: str, options: dict[str, Any]) -> None:
-        """A test by MD of the last student, or of all."""
+        """A test by MD of the student that validation selects, of the last, or of all."""
         if not any(stage.name == "starts" for stage in self.stages):
             self.add("starts", "starts", options={"count": self.settings.sampling.starts}, purpose="evaluation",
                      seeds={"draw": self.seed_of("starts", base=self.settings.pool_seed)})  # fmt: skip
-        chosen = self.students if options.pop("models") == "all" else self.students[-1:]
+        models = options.pop("models")
         seeds = {name: self.seed_of(deed, name, base=self.settings.pool_seed)
                  for name in ("velocities", "thermostat")}  # fmt: skip
+        options |= {"instability": dataclasses.asdict(self.settings.instability)}
+        if models == "selected" and len(self.students) > 1:
+            self.add(deed, deed, purpose="evaluation", seeds=seeds, round=len(self.students) - 1, options=options,
+                     inputs={"models": self.students, "evaluation": "evaluate", "starts": "starts"})  # fmt: skip
+            return
+        chosen = self.students if models == "all" else self.students[-1:]
         for name in chosen:
             self.add(f"{deed}_{name.rpartition('_')[2]}", deed, purpose="evaluation", seeds=seeds,
                      inputs={"model": name, "starts": "starts"}, round=self.students.index(name),
-                     options={**options, "instability": dataclasses.asdict(self.settings.instability)})  # fmt: skip
+                     options=options)  # fmt: skip
 
 
 def equal_steps(plans: Iterable[LoopPlan]) -> str:

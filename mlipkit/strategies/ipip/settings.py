@@ -70,7 +70,7 @@ class Stability:
     Attributes:
         runs: simulations of each model; 0: no such test.
         steps, timestep, temperature, friction: of each, Langevin.
-        models: the last student, or every one.
+        models: the student that validation frames select, the last one, or every one.
         relax_steps, fmax: minimisation (FIRE) with the model itself before each, eV/Å.
         track: element whose clusters are followed (such as "Mo"); "": species are not looked at here.
         stride: steps between stored frames, in which species are counted.
@@ -81,7 +81,7 @@ class Stability:
     timestep: float = 1.0
     temperature: float = 2500.0
     friction: float = 0.001
-    models: Literal["last", "all"] = "last"
+    models: Literal["selected", "last", "all"] = "selected"
     relax_steps: int = 500
     fmax: float = 0.05
     track: str = ""
@@ -163,7 +163,7 @@ class Settings:
         for name, choices in _CHOICES.items():
             check_choice(getattr(self, name), choices, name)
         for name in ("stability", "reaction"):
-            check_choice(getattr(self, name).models, ("last", "all"), f"{name}.models")
+            check_choice(getattr(self, name).models, ("selected", "last", "all"), f"{name}.models")
         check_choice(self.reaction.ensemble, ("langevin", "nose_hoover"), "reaction.ensemble")
         check_choice(self.sampling.ensemble, ("langevin", "nose_hoover"), "sampling.ensemble")
         for name in ("pretrain_steps", "finetune_steps", "copies", "hessian_rows"):

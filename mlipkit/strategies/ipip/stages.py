@@ -231,12 +231,13 @@ def finetune(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
 def stability(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
     from mlipkit.strategies.ipip.stability import stability_test
 
+    name = work.records["evaluate"]["selected"] if "evaluation" in stage.inputs else stage.inputs["model"][0]
     facts = stability_test(
-        work.potential(stage.inputs["model"][0]), work.starts(stage.inputs["starts"][0], stage.options["runs"]),
+        work.potential(name), work.starts(stage.inputs["starts"][0], stage.options["runs"]),
         stage.options, stage.seeds, work.cap(stage.options["instability"], stage), folder, work.heard, work.control,
         work.tools.skin,
     )  # fmt: skip
-    return {**facts, "model": stage.inputs["model"][0]}
+    return {**facts, "model": name}
 
 
 DO: dict[str, Callable[[Any, Stage, Path], dict[str, Any]]] = {

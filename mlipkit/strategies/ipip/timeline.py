@@ -56,8 +56,20 @@ def _row(
         "pretraining": trained("pretrain"), "finetuning": trained("finetune"),
         **{name: tested.get(name) for name in ("forces_mae", "energy_mae", "forces_norm", "better_than_teacher")},
         "n_frames": n_frames if tested else None,
-        **{name: records.get(f"{name}_{k}") for name in ("stability", "reaction")},
+        **{name: _test(name, k, plan, records) for name in ("stability", "reaction")},
     }  # fmt: skip
+
+
+def _test(name: str, k: int, plan: LoopPlan, records: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any] | None:
+    """Facts of a test by MD of the student of a round."""
+    facts = records.get(stage_of_test(plan, name, k))
+    return facts if facts is not None and plan[facts["model"]].round == k else None
+
+
+def stage_of_test(plan: LoopPlan, name: str, k: int) -> str:
+    """Name of the stage that tests the student of a round: its own, or that of whichever student was selected."""
+    own = f"{name}_{k}"
+    return own if any(stage.name == own for stage in plan.stages) else name
 
 
 def when(test: Mapping[str, Any]) -> str:
