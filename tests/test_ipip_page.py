@@ -156,10 +156,13 @@ def test_before_anything_is_run_the_page_says_so_and_answers_nothing(page, tmp_p
     )
     for name in ("verdicts", "claims", "errors", "rounds", "stability", "budget", "speed in the loops"):
         assert found[name].startswith(idle), name
-        assert "a_ethanol a_aspirin b_acac c_combustion c_mo_s_o`" in found[name]
+        assert "a_ethanol a_ethanol_500 a_aspirin b_acac c_combustion c_mo_s_o`" in found[name]
     for name in ("species", "species over time", "checkpoints", "reaction failures"):
         assert found[name] == "*Not run yet: Mo3O9 in sulfur, painn:* `python benchmarks/studies/ipip.py c_mo_s_o`"
-    assert found["parts"] == "*Not run yet: ethanol, painn:* `python benchmarks/studies/ipip.py a_ethanol`"
+    assert (
+        found["parts"]
+        == "*Not run yet: ethanol, painn; ethanol, 500 frames, painn:* `python benchmarks/studies/ipip.py a_ethanol a_ethanol_500`"
+    )
     assert not [name for name, text in found.items() if table(text) and name not in ("method", "published")]
 
 
