@@ -166,8 +166,12 @@ def test_features_that_shift(page):
 
 
 def test_the_trial_stands_beside_the_published_table_in_both_units(page):
-    found = page.places({"taip_trial.json": {"cases": {"d_ethanol:schnet": evaluated("in distribution")}}})
-    rows = {(row[1], row[2]): row[3:] for row in lines(found["trial"])}
+    record = evaluated("in distribution")
+    found = page.places({"taip_trial.json": {"cases": {"d_ethanol:schnet": record, "d_ethanol_long:painn": record}}})
+    assert [row[:2] for row in lines(found["trial"])[3:5]] == [
+        ["400 frames, 1e-4 halved", "schnet"], ["800 frames, 5e-4 along a cosine", "painn"]
+    ]  # fmt: skip
+    rows = {(row[2], row[3]): row[4:] for row in lines(found["trial"]) if row[1] == "schnet"}
     assert rows["forces", "kcal/mol/Å"][:6] == ["0.371", "0.272", "0.73", "0.922", "0.83", "0.461"]
     assert rows["forces", "eV/Å"][:6] == ["0.0161", "0.0118", "0.73", "0.04", "0.036", "0.02"]
     assert rows["energy", "eV"][3:6] == ["0.036", "0.0324", "0.018"], "of the molecule, not per atom"
