@@ -323,7 +323,7 @@ def _notes(arms: Mapping[str, Sequence[Evaluated]]) -> list[str]:
     for mine in arms.values():
         for one in mine:
             tested = {facts["model"] for deed in TESTS if (facts := one.test(deed)) is not None}
-            for name in tested - {one.student["model"]}:
+            for name in sorted(tested - {one.student["model"]}):
                 notes.append(
                     f"{one.plan.arm}, seed {one.plan.seed}: simulations test the student of round "
                     f"{one.plan[name].round}, errors are those of the one that validation selects, of round "
