@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import os
+import tempfile
 import shutil
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+# A waiting line of its own: what else this user computes must not hold up a test. Other processes of pytest inherit it.
+if "MLIPKIT_QUEUE" not in os.environ:
+    QUEUE = tempfile.TemporaryDirectory(prefix="mlipkit-queue-")
+    os.environ["MLIPKIT_QUEUE"] = QUEUE.name
+
 if "MLIPKIT_DATA" not in os.environ:
     beside = ROOT.parent / "shared" / "data"
     if beside.is_dir():
