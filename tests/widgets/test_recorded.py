@@ -147,7 +147,7 @@ def test_iterations_are_shown_from_their_recordings(tmp_path: Path, monkeypatch:
     assert isinstance(view, StrategyComparison)
     assert view.header.detail == "3 arms, 9 runs"
     # These are the figures in docs/notebooks.md.
-    assert "1.54 times that of the best control (one_shot); 95% interval 1.22 to 1.82" in view.pane.verdict.value
+    assert "1.41 times that of the best control (one_shot); 95% interval 1.10 to 1.67" in view.pane.verdict.value
     failed = {arm: one["failed"] for arm, one in view.pane.compared.value.stability.items()}
     assert failed == {"ipip": 8, "one_shot": 10, "scratch": 24}
     assert view.pane.run.value == "ipip 0"
