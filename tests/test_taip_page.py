@@ -188,11 +188,15 @@ def test_simulations(page):
     never = {"half_fail_at_K": None, "temperatures": {}}
     record = json.loads(json.dumps({"encoders": {"painn": found, "schnet": never}}))
     told, _, table = page.places({"taip_survival.json": record})["survival"].partition("\n\n")
-    assert told.startswith("painn: half of the simulations of the potential without tasks fail from 800 K on. schnet: ")
+    assert told.startswith("painn: half of the simulations of the potential without tasks fail from 800 K on. ")
+    assert (
+        "*Not measured yet for painn at 800 K: never adapts, nonsaving, save_every, save_every_k, threshold.*" in told
+    )
+    assert "at 300 K: trained without tasks, never adapts, save_every, " in told
     assert "at no temperature of the ladder" in told
     rows = lines(table)
     assert rows[0][:4] == ["painn", "300", "nonsaving", "1 of 4"]
-    assert rows[0][5:] == ["8.00", "not reached", "1.000", "max force 1"]
+    assert rows[0][5:] == ["8.00", "not reached", "1.000", "", "max force 1"]
     assert rows[1][2] == "trained without tasks"
 
 

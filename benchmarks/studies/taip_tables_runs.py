@@ -80,16 +80,19 @@ def survival(record: Record) -> str:
         where = "at no temperature of the ladder; the hottest stands" if half is None else f"from {half:g} K on"
         told.append(f"{encoder}: half of the simulations of the potential without tasks fail {where}.")
         for kelvin, arms in found["temperatures"].items():
+            if lacking := [name for arm, name in STRATEGIES.items() if arm not in arms]:
+                told.append(f"*Not measured yet for {encoder} at {kelvin} K: {', '.join(lacking)}.*")
             for arm, row in arms.items():
                 low, high = row["held_interval"]
                 lines.append((
                     encoder, kelvin, STRATEGIES[arm], f"{row['failed']} of {row['simulations']}",
                     f"{number(row['held'])} ({number(low)} to {number(high)})", number(row["mean_ps"]),
-                    number(row["median_ps"]) or "not reached", number(row.get("p_against_baseline"), 3),
+                    number(row["median_ps"]) or "not reached",
+                    *(number(row.get(f"p_against_{control}"), 3) for control in ("baseline", "none")),
                     ", ".join(f"{name} {count}" for name, count in row["reasons"].items()),
                 ))  # fmt: skip
     rows = markdown(
         ("encoder", "K", "strategy", "failed", "share that holds (95 %)", "mean, ps", "median, ps",
-         "p against the baseline", "reasons"), lines,
+         "p against the baseline", "p against never adapting", "reasons"), lines,
     )  # fmt: skip
     return "\n\n".join([" ".join(told), rows])
