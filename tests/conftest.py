@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import shutil
+import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+BENCHMARKS = ROOT / "benchmarks"
 # A waiting line of its own: what else this user computes must not hold up a test. Other processes of pytest inherit it.
 if "MLIPKIT_QUEUE" not in os.environ:
     QUEUE = tempfile.TemporaryDirectory(prefix="mlipkit-queue-")
@@ -19,6 +24,25 @@ if "MLIPKIT_DATA" not in os.environ:
     beside = ROOT.parent / "shared" / "data"
     if beside.is_dir():
         os.environ["MLIPKIT_DATA"] = str(beside)
+
+
+@pytest.fixture
+def study_script(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[str], Any]]:
+    """Name -> that script of `benchmarks/studies` as a module, its parts beside it; all are read anew for each test."""
+    for folder in (BENCHMARKS / "studies", BENCHMARKS):
+        monkeypatch.syspath_prepend(str(folder))
+
+    def forget() -> None:
+        for name, module in list(sys.modules.items()):
+            if Path(getattr(module, "__file__", None) or "/").is_relative_to(BENCHMARKS):
+                del sys.modules[name]
+
+    def load(name: str) -> Any:
+        forget()
+        return importlib.import_module(name)
+
+    yield load
+    forget()
 
 
 @pytest.fixture(scope="session")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -20,7 +19,6 @@ from mlipkit.strategies.ipip.plan import ARMS, Budget
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = ROOT / "benchmarks" / "studies"
-SCRIPTS = ("ipip_page", "ipip_tables", "ipip_tables_runs", "ipip_found", "ipip", "pages", "records")
 BUDGET = Budget(12000, 2900, 40000, 120000).sentence
 FACTORS = {"ipip": 0.5, "scratch": 1.0, "one_shot": 0.8, "no_unstable": 0.5, "no_forgetting": 0.4,
            "no_relabelling": 0.6, "hessian": 0.7, "teacher": 0.25}  # fmt: skip
@@ -34,17 +32,9 @@ SPECIES = {
 
 
 @pytest.fixture
-def page(monkeypatch: pytest.MonkeyPatch):
+def page(study_script):
     """The script as a module."""
-    monkeypatch.syspath_prepend(str(STUDIES))
-    monkeypatch.syspath_prepend(str(STUDIES.parent))
-    for one in SCRIPTS:
-        monkeypatch.delitem(sys.modules, one, raising=False)
-    import ipip_page
-
-    yield ipip_page
-    for one in SCRIPTS:
-        sys.modules.pop(one, None)
+    return study_script("ipip_page")
 
 
 def line(study: str, arm: str, seed: int, encoder: str = "painn", **more: Any) -> dict[str, Any]:

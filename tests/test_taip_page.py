@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,24 +17,15 @@ from mlipkit.strategies.taip.measuring import QUANTITIES, Measured
 from mlipkit.strategies.taip.study import Study, judged
 
 STUDIES = Path(__file__).resolve().parents[1] / "benchmarks" / "studies"
-SCRIPTS = ("taip_page", "taip_tables", "taip_tables_runs", "taip_survival", "taip_profiles", "pages", "records")
 SCALES = {"baseline": 1.0, "noise": 1.1, "off": 0.9, "adapted": 0.5, "random": 0.9, "only_noise": 0.45,
           "only_types": 0.9, "only_pseudo_forces": 1.8}  # fmt: skip
 COMMAND = "python benchmarks/studies/taip.py"
 
 
 @pytest.fixture
-def page(monkeypatch: pytest.MonkeyPatch):
+def page(study_script):
     """The script as a module."""
-    monkeypatch.syspath_prepend(str(STUDIES))
-    monkeypatch.syspath_prepend(str(STUDIES.parent))
-    for one in SCRIPTS:
-        monkeypatch.delitem(sys.modules, one, raising=False)
-    import taip_page
-
-    yield taip_page
-    for one in SCRIPTS:
-        sys.modules.pop(one, None)
+    return study_script("taip_page")
 
 
 def evaluated(*tests: str, seeds: tuple[int, ...] = (0, 1, 2)) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,20 +18,8 @@ STUDIES = Path(__file__).resolve().parents[1] / "benchmarks" / "studies"
 
 
 @pytest.fixture
-def script(monkeypatch: pytest.MonkeyPatch):
-    """A study's script as a module."""
-    monkeypatch.syspath_prepend(str(STUDIES))
-    monkeypatch.syspath_prepend(str(STUDIES.parent))
-    known = ("taip", "taip_survival", "taip_profiles", "taip_page", "pages", "records")
-
-    def load(name: str):
-        for one in known:
-            monkeypatch.delitem(sys.modules, one, raising=False)
-        return __import__(name)
-
-    yield load
-    for one in known:
-        sys.modules.pop(one, None)
+def script(study_script):
+    return study_script
 
 
 def test_an_energy_that_leaves_its_median_collapses(script):
@@ -80,6 +67,23 @@ def test_the_ladder_is_climbed_until_half_fail_and_descended_while_they_do(scrip
         seen[kelvin] = [kelvin >= fails_from, False]
     assert list(seen) == tried
     assert study.hot_enough(seen) == half
+
+
+def test_the_ladder_may_be_entered_between_its_rungs(script, monkeypatch):
+    study, tried = script("taip_survival").Study("taip_survival.yaml", "schnet"), []
+    study.plan["cold"] = 350.0
+
+    def finish(one) -> None:
+        assert one not in tried, "nothing is simulated twice"
+        tried.append(one)
+
+    monkeypatch.setattr(study, "finish", finish)
+    monkeypatch.setattr(study, "simulation", lambda arm, kelvin: (arm, kelvin))
+    monkeypatch.setattr(study, "ends", lambda arm, kelvin: [] if (arm, kelvin) in tried else None)
+    monkeypatch.setattr(study, "failures", lambda k: [k >= 450] if ("baseline", k) in tried else None)
+    study.run()
+    assert tried[2:5] == [("baseline", 350.0), ("baseline", 400.0), ("baseline", 500.0)]
+    assert {kelvin for _, kelvin in tried[2:]} == {350.0, 400.0, 500.0}
 
 
 @pytest.mark.parametrize("plan", ["taip_survival.yaml", "taip_survival_paper.yaml"])

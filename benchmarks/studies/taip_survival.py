@@ -166,19 +166,24 @@ class Study:
         runs = self.ends(BASELINE, kelvin)
         return None if runs is None else [bool(reason) for reason in fates(runs)[1]]
 
+    @property
+    def rungs(self) -> list[float]:
+        """The ladder, with the temperature at which it is entered."""
+        return sorted({*self.plan["ladder"], self.plan["cold"]})
+
     def seen(self) -> dict[float, list[bool]]:
         """Rungs of the ladder that the baseline has been on."""
-        found = {kelvin: self.failures(kelvin) for kelvin in self.plan["ladder"]}
+        found = {kelvin: self.failures(kelvin) for kelvin in self.rungs}
         return {kelvin: each for kelvin, each in found.items() if each is not None}
 
     def temperatures(self) -> list[float]:
         """Room temperature, and the lowest at which half of the baselines fail; where none is, the hottest rung."""
-        return sorted({self.plan["cold"], hot_enough(self.seen()) or self.plan["ladder"][-1]})
+        return sorted({self.plan["cold"], hot_enough(self.seen()) or self.rungs[-1]})
 
     def run(self) -> None:
         for arm in (BASELINE, TRAINED):
             self.finish(self.training(arm))
-        while (kelvin := next_rung(self.plan["ladder"], self.plan["cold"], self.seen())) is not None:
+        while (kelvin := next_rung(self.rungs, self.plan["cold"], self.seen())) is not None:
             self.finish(self.simulation(BASELINE, kelvin))
         for kelvin in self.temperatures():
             for arm in ARMS:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -130,19 +129,9 @@ def test_every_frame_is_counted_and_the_teacher_stands_beside(folders):
 
 
 @pytest.fixture
-def page(monkeypatch: pytest.MonkeyPatch):
-    """The script of the page as a module, its parts beside it."""
-    studies = Path(__file__).resolve().parents[2] / "benchmarks" / "studies"
-    for folder in (studies, studies.parent):
-        monkeypatch.syspath_prepend(str(folder))
-    scripts = ("ipip_page", "ipip_tables", "ipip_tables_runs", "ipip_found", "ipip", "pages", "records")
-    for one in scripts:
-        sys.modules.pop(one, None)
-    import ipip_page
-
-    yield ipip_page
-    for one in scripts:
-        sys.modules.pop(one, None)
+def page(study_script):
+    """The script of the page as a module."""
+    return study_script("ipip_page")
 
 
 def test_what_a_study_keeps_of_its_arms_is_what_its_page_reads(folders, tmp_path, page):
