@@ -157,7 +157,7 @@ def test_features_that_shift(page):
 
 def test_the_trial_stands_beside_the_published_table_in_both_units(page):
     record = evaluated("in distribution")
-    found = page.places({"taip_trial.json": {"cases": {"d_ethanol:schnet": record, "d_ethanol_long:painn": record}}})
+    found = page.places({"taip_trial.json": {"cases": {"d_ethanol:schnet": record, "d_ethanol_cosine:painn": record}}})
     assert [row[:2] for row in lines(found["trial"])[3:5]] == [
         ["400 frames, 1e-4 halved", "schnet"], ["800 frames, 5e-4 along a cosine", "painn"]
     ]  # fmt: skip

@@ -48,7 +48,7 @@ OTHER_COMPOSITION = {"nacl2_w60", "nacl4_w56", "nacl6_w52"}
 """Their energies hang on constants that training frames of one composition leave open: forces alone judge them."""
 SIZES = {"f_acac_50": 50, "f_acac_150": 150, "a_acac": 450}
 """Case -> training frames: 50 of the 500 frames of the last one are for validation."""
-TRIALS = {"d_ethanol": "400 frames, 1e-4 halved", "d_ethanol_long": "800 frames, 5e-4 along a cosine"}
+TRIALS = {"d_ethanol": "400 frames, 1e-4 halved", "d_ethanol_cosine": "800 frames, 5e-4 along a cosine"}
 """Case of the plan `taip_trial.yaml` -> what tells its trainings apart on the page."""
 ARMS = {
     "baseline": "baseline",
