@@ -1,14 +1,15 @@
 """A `FrameSet` on disk: one ``.npy`` file per column plus ``table.json``; readable by NumPy alone.
 
 A column file carries its hash in its name and never changes; ``table.json`` names the files in use and is replaced in
-one step. So an interrupted save leaves the former set whole, saving a set with new labels writes only those, and sets
-that are open keep reading the files they opened.
+one step. So an interrupted save leaves the former set whole (or, where there was none, columns that the next save takes
+up), saving a set with new labels writes only those, and sets that are open keep reading the files they opened.
 """
 
 from __future__ import annotations
 
 import json
 import os
+import re
 import uuid
 from pathlib import Path
 from typing import Any, Final
@@ -23,6 +24,8 @@ from mlipkit.errors import DataError
 TABLE: Final = "table.json"
 FORMAT: Final = "mlipkit-frames"
 VERSION: Final = 1
+OURS: Final = re.compile(rf"({'|'.join(('offsets', *KINDS))})\.[0-9a-f]{{16}}\.npy|\..*\.part")
+"""Names of files that an interrupted save leaves; a column has its name only when it is whole."""
 
 
 def is_frames_folder(folder: str | Path) -> bool:
@@ -37,7 +40,7 @@ def save_frames(frames: FrameSet, folder: str | Path) -> Path:
         DataError: the folder holds something else.
     """
     folder = Path(folder)
-    if folder.exists() and not is_frames_folder(folder) and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not is_frames_folder(folder) and not _holds_only_leftovers(folder):
         raise DataError("will not write frames over other files", where=str(folder), expected="a new or empty folder")
     folder.mkdir(parents=True, exist_ok=True)
     hashes = frames.hashes()
@@ -72,6 +75,11 @@ def save_frames(frames: FrameSet, folder: str | Path) -> Path:
         if path.name not in files.values():
             path.unlink(missing_ok=True)
     return folder
+
+
+def _holds_only_leftovers(folder: Path) -> bool:
+    """True for an empty folder, and for one in which a save was killed before it could write its table."""
+    return folder.is_dir() and all(path.is_file() and OURS.fullmatch(path.name) for path in folder.iterdir())
 
 
 def open_frames(folder: str | Path, mmap: bool = True) -> FrameSet:

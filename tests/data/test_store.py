@@ -120,6 +120,25 @@ def test_a_column_has_its_name_only_when_it_is_whole(tmp_path: Path, monkeypatch
     assert list(folder.iterdir()) == []
 
 
+def test_a_save_that_was_killed_before_its_table_is_done_again(tmp_path: Path, monkeypatch):
+    folder, whole = tmp_path / "set", some_frames()
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "_replace_text", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            whole.save(folder)
+    (folder / ".positions.0123456789abcdef.npy.0.part").write_bytes(b"cut")
+    assert not (folder / "table.json").exists()
+    whole.save(folder)
+    assert FrameSet.open(folder).hash == whole.hash
+    assert not list(folder.glob(".*"))
+    (folder / "table.json").unlink()
+    for foreign in ("weights.0123456789abcdef.npy", "positions.npy", "positions.0123456789abcdef.npy.part"):
+        (folder / foreign).write_bytes(b"mine")
+        with pytest.raises(DataError, match="will not write frames over other files"):
+            whole.save(folder)
+        (folder / foreign).unlink()
+
+
 @pytest.mark.full
 def test_a_killed_save_leaves_a_readable_set(tmp_path: Path):
     folder = tmp_path / "set"

@@ -8,6 +8,7 @@ from ase.build import molecule
 
 from mlipkit.data import FrameSet
 from mlipkit.errors import DataError
+from mlipkit.strategies.ipip import pools
 from mlipkit.strategies.ipip.pools import COLUMNS, TEACHER, Pool, forgotten, gate
 
 
@@ -83,6 +84,25 @@ def test_structures_are_shared_when_labels_are_new_also_on_disk(tmp_path):
     assert all(files[0][name] == files[1][name] for name in shared)
     for k, pool_k in (("0", one), ("1", new)):
         assert Pool.open(tmp_path / k).hash == pool_k.hash
+
+
+def test_without_links_a_copy_that_breaks_off_is_no_column(tmp_path, monkeypatch):
+    one = pool(12)
+    one.save(tmp_path / "0")
+    new = one.relabel(np.arange(2), relabelled(one, np.arange(2), 0.5), student=0, iteration=1)
+
+    def broken(source, target):
+        target.write_bytes(b"cut")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pools.os, "link", lambda *_: (_ for _ in ()).throw(OSError("no links here")))
+    with monkeypatch.context() as patch:
+        patch.setattr(pools.shutil, "copyfile", broken)
+        with pytest.raises(KeyboardInterrupt):
+            new.save(tmp_path / "1", previous=tmp_path / "0")
+    new.save(tmp_path / "1", previous=tmp_path / "0")
+    assert Pool.open(tmp_path / "1").hash == new.hash
+    assert np.array_equal(Pool.open(tmp_path / "1").frames.positions, one.frames.positions)
 
 
 def test_doubles_and_test_frames_stay_out():

@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -258,5 +259,7 @@ def _link(source: Path, target: Path) -> None:
             continue
         try:
             os.link(path, place)
-        except OSError:  # another disk, or no links there
-            place.write_bytes(path.read_bytes())
+        except OSError:  # another disk, or no links there; a column has its name only when it is whole
+            partial = place.with_name(f".{path.name}.part")
+            shutil.copyfile(path, partial)
+            os.replace(partial, place)
