@@ -175,17 +175,11 @@ def test_two_atoms_at_a_third_of_an_angstrom_fail_at_step_0_and_harmonic_water_n
     assert [len(run.stored) for run in runs] == [0, 10, 10, 10]
 
 
-@pytest.mark.parametrize(
-    ("spoil", "reason"),
-    [("kick", "mean_temperature"), ("pull", "stretched_bonds"), ("wild", "max_force"), ("nan", "finite")],
-)
-def test_every_reason_is_named(tmp_path, spoil, reason):
+def free_atoms(spoil: str, at: int = 5) -> type:
+    """Forces of atoms that nothing holds, and one trouble."""
     from mlipkit.md import Forces
-    from mlipkit.strategies.ipip import sampling
 
     class Spoiled:
-        """Free atoms, and one trouble."""
-
         def __init__(self, potential, skin):
             self.cutoff = 3.0
 
@@ -195,25 +189,44 @@ def test_every_reason_is_named(tmp_path, spoil, reason):
                 forces[:, 0] = 0.1 * state.masses  # as a whole: no bond notices
             elif spoil == "pull":
                 forces[2] = state.positions[2] - state.positions[0]
-            elif spoil == "wild" and state.step >= 5:
+            elif spoil == "wild" and state.step >= at:
                 forces[0, 0] = 60.0
-            elif spoil == "nan" and state.step >= 5:
+            elif spoil == "nan" and state.step >= at:
                 forces[0, 0] = float("nan")
             return Forces(torch.zeros(state.n_systems, dtype=torch.float64), forces)
 
+    return Spoiled
+
+
+@pytest.mark.parametrize(
+    ("spoil", "reason"),
+    [("kick", "mean_temperature"), ("pull", "stretched_bonds"), ("wild", "max_force"), ("nan", "finite")],
+)
+def test_every_reason_is_named(tmp_path, monkeypatch, spoil, reason):
     options = {"steps": 400, "timestep": 1.0, "stride": 10, "temperature": 300.0, "ensemble": "langevin",
                "friction": 0.0, "instability": dataclasses.asdict(LIMITS)}  # fmt: skip
-    import mlipkit.md
-
-    kept = mlipkit.md.PotentialForces
-    mlipkit.md.PotentialForces = Spoiled  # type: ignore[misc]
-    try:
-        found = sampling.run_md(soft(), water(1, 3), options, {"velocities": 1, "thermostat": 2}, 50.0, tmp_path,
-                                lambda _: None, lambda: "run")  # fmt: skip
-    finally:
-        mlipkit.md.PotentialForces = kept
+    monkeypatch.setattr("mlipkit.md.PotentialForces", free_atoms(spoil))
+    found = run_md(soft(), water(1, 3), options, {"velocities": 1, "thermostat": 2}, 50.0, tmp_path, lambda _: None,
+                   lambda: "run")  # fmt: skip
     assert found[0].failed
     assert found[0].reason == reason
+
+
+@pytest.mark.parametrize(
+    ("at", "tail", "stored"), [(300, [280, 285, 290, 295], 29), (12, [4, 9], 0), (3, [2], 0)], ids=str
+)
+def test_late_and_early_failures_leave_candidates(tmp_path, monkeypatch, at, tail, stored):
+    """What is skipped is a share of the window, not of a run that may have lasted for a million steps."""
+    limits = dataclasses.replace(LIMITS, window=4, every=5, skip=0.25, stretch=None, overlap=0.01, closest=0.01)
+    options = {"steps": 400, "timestep": 0.1, "stride": 10, "temperature": 300.0, "ensemble": "langevin",
+               "friction": 0.0, "instability": dataclasses.asdict(limits)}  # fmt: skip
+    monkeypatch.setattr("mlipkit.md.PotentialForces", free_atoms("nan", at))
+    found = run_md(soft(), water(1, 3), options, {"velocities": 1, "thermostat": 2}, 50.0, tmp_path, lambda _: None,
+                   lambda: "run")  # fmt: skip
+    assert found[0].step == at
+    run = runs_of(tmp_path, [dataclasses.asdict(found[0])], limits)[0]
+    assert run.tail_steps.tolist() == tail
+    assert len(run.steps) == stored
 
 
 # ---- 7: the choice of frames
@@ -290,7 +303,7 @@ def test_the_tail_is_before_the_failure_without_its_last_steps(done):
         found = facts(done, LOOP, f"md_{k}")
         for run in runs_of(done / LOOP.folder(f"md_{k}"), found["runs"], LIMITS):
             if run.failed is not None:
-                assert (run.tail_steps <= np.floor(0.98 * run.failed)).all()
+                assert (run.tail_steps < run.failed).all()
                 assert len(run.tail) <= LIMITS.window
                 assert (np.diff(run.tail_steps) == LIMITS.every).all()
                 assert (run.steps < run.failed).all()

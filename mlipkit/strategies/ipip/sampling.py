@@ -75,7 +75,7 @@ def run_md(
         state, PotentialForces(potential, skin=skin), ensemble, steps=options["steps"], folder=folder,
         batch=options.get("batch"), options={"temperature": options["temperature"], **own},
         timestep=options["timestep"], stride=options["stride"], checks=checks(limits, cap),
-        last_steps=limits.window * limits.every, sink=sink, control=control,
+        last_steps=limits.kept, sink=sink, control=control,
     )  # fmt: skip
     if len(found) < len(starts) or any(not one.failed and one.step < options["steps"] for one in found):
         raise Stopped
@@ -95,7 +95,7 @@ def runs_of(folder: Path, found: Sequence[Mapping[str, Any]], limits: Instabilit
         stored, steps = _frames(place / "trajectory.traj", before=failed, every=1)
         tail, tail_steps = stored[:0], np.zeros(0, np.int64)
         if failed is not None:
-            last = int(np.floor(failed * (1 - limits.skip)))
+            last = limits.last_before(failed)
             tail, tail_steps = _frames(place / "last_steps.traj", before=last + 1, every=limits.every)
             tail, tail_steps = tail[-limits.window :], tail_steps[-limits.window :]
             stay = np.flatnonzero(steps <= last)

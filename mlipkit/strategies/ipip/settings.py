@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -48,7 +49,8 @@ class Instability:
         stretch: multiple of its length at the start that a bond may have for `stretch_fs`; None: bonds may break, as
             in reactive systems.
         window, every: last frames before a failure that are candidates, and steps between two of them.
-        skip: share of a failed run's steps, its last ones, from which none is taken.
+        skip: share of the steps of the window (or of the run, where it failed before) that lie next to the failure and
+            from which none is taken. Our reading: of a whole long run it would be more than the window.
     """
 
     force_cap: float | None = 50.0
@@ -61,6 +63,18 @@ class Instability:
     window: int = 200
     every: int = 5
     skip: float = 0.02
+
+    @property
+    def kept(self) -> int:
+        """Steps before a failure that have to be kept for its window."""
+        return self.window * self.every + self._skipped(self.window * self.every)
+
+    def last_before(self, failed: int) -> int:
+        """Last step of a candidate in a run that failed at a step."""
+        return failed - self._skipped(min(failed, self.window * self.every))
+
+    def _skipped(self, steps: int) -> int:
+        return math.ceil(self.skip * steps)
 
 
 @dataclass(frozen=True)
