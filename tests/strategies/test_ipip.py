@@ -52,7 +52,7 @@ def test_counts_and_provenance_of_every_iteration(done):
     size = 60
     for k in (1, 2):
         found, pool = facts(done, LOOP, f"pool_{k}"), Pool.open(done / LOOP.folder(f"pool_{k}"))
-        assert found["forgotten"] == forgotten(size, 0.1)
+        assert found["forgotten"] == forgotten(size, 0.1) == found["new"]
         assert found["relabelled"] == size - found["forgotten"]
         assert len(pool) == size - found["forgotten"] + found["new"]
         table = pool.table
@@ -277,7 +277,42 @@ def test_unstable_runs_have_equal_shares():
     first = by_preference(runs, 12)[:12]
     assert all(one.tail for one in first)
     assert [sum(one.run == k for one in first) for k in (0, 1, 2)] == [5, 3, 4]
-    assert spread_out(10, 4) == [0, 3, 6, 9, 1, 2, 4, 5, 7, 8]
+
+
+def test_stable_runs_give_what_is_missing_evenly_over_their_length():
+    runs = [run_of(0, dft(40, 0), 400, tail=8), *(run_of(k, dft(40, k), None) for k in (1, 2))]
+    order = by_preference(runs, 16)
+    assert [one.tail for one in order[:16]] == [True] * 8 + [False] * 8
+    for k in (1, 2):
+        assert sorted(one.row for one in order[:16] if one.run == k) == [5, 15, 25, 35]
+    assert len(set(order)) == len(order) == 8 + 3 * 40
+    assert sorted(spread_out(10, 4)[:4]) == [1, 3, 6, 8]
+    assert spread_out(0, 3) == []
+    # Wherever one stops, neither the beginning nor the end of a run is preferred.
+    for n, count in ((100, 1), (100, 7), (37, 20), (64, 64)):
+        rows = np.array(spread_out(n, count))
+        assert sorted(rows) == list(range(n))
+        for stop in range(1, n):
+            assert abs(rows[:stop].mean() - (n - 1) / 2) <= n / (2 * stop) ** 0.5 / 2
+
+
+def test_frames_that_are_known_or_held_out_are_replaced_by_others():
+    frames = dft(40, 1)
+    held, there = frames.select(range(0, 40, 4)), frames.select(range(1, 40, 4))
+    asked: list[int] = []
+
+    def label(some: FrameSet) -> FrameSet:
+        asked.extend(some.structure_hashes.tolist())
+        return some.with_labels(energy=np.zeros(len(some)), forces=np.zeros(some.positions.shape))
+
+    # The tail holds frames that the run has stored as well.
+    runs = [run_of(0, frames, 400, tail=10)]
+    pool, said = choose(runs, 20, label, LIMITS, 50.0, student=0, iteration=1, pool=there, held_out=held)
+    assert pool is not None
+    assert said["chosen"] == len(pool) == len(asked) == 20 == len(set(pool.frames.structure_hashes))
+    assert said["dropped"]["among test or validation frames"] >= 10
+    assert said["dropped"]["double"] >= 10
+    assert not set(asked) & {*held.structure_hashes.tolist(), *there.structure_hashes.tolist()}
 
 
 def test_without_failures_it_goes_where_student_and_teacher_differ():

@@ -2,12 +2,13 @@
 
 Order of preference: frames of unstable runs, an equal share of each; then frames of stable runs at a uniform stride.
 Where no run was unstable, frames of the stretches in which student and teacher differ most, found by a probe of every
-twentieth frame. The teacher labels them in this order until there are enough; what breaks a hard limit is dropped.
+twentieth frame. The teacher labels them in this order until there are enough; what the pool has, what validation and
+test frames are, and what breaks a hard limit is dropped, and the next in order takes its place.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import chain, islice, zip_longest
 from typing import Any
@@ -21,6 +22,7 @@ from mlipkit.strategies.ipip.sampling import Run
 from mlipkit.strategies.ipip.settings import Instability
 
 Label = Callable[[FrameSet], FrameSet]
+HELD_OUT = "among test or validation frames"
 
 
 @dataclass(frozen=True)
@@ -33,29 +35,34 @@ class Candidate:
 
 
 def spread_out(n: int, count: int) -> list[int]:
-    """Rows 0..n-1, `count` evenly spaced ones first, then the others."""
-    if n == 0:
-        return []
-    first = np.unique(np.round(np.linspace(0, n - 1, min(max(count, 1), n))).astype(int)).tolist()
-    there = set(first)
-    return first + [row for row in range(n) if row not in there]
+    """Rows 0..n-1: `count` evenly spaced ones, then the others; both in an order whose every beginning is spread."""
+    share = min(max(count, 1), n)
+    first = ((np.arange(share) + 0.5) * n / max(share, 1)).astype(int)
+    return _scattered(first) + _scattered(np.setdiff1d(np.arange(n), first))
+
+
+def _scattered(rows: np.ndarray) -> list[int]:
+    """In the order of the van der Corput sequence: those at 1/2, 1/4, 3/4, 1/8, 5/8 of the length and so on."""
+    n = len(rows)
+    bits = max(n - 1, 1).bit_length()
+    places = (int(f"{k:0{bits}b}"[::-1], 2) * n >> bits for k in range(1, 2**bits))
+    return rows[list(dict.fromkeys([*places, 0]))].tolist() if n else []
 
 
 def by_preference(runs: Sequence[Run], count: int) -> list[Candidate]:
-    """Unstable runs first, an equal share of each; then stable ones at a uniform stride."""
+    """Unstable runs first, an equal share of each; then stable ones at a uniform stride, as many as are still missing."""
     unstable = [k for k, run in enumerate(runs) if run.failed is not None]
     stable = [k for k, run in enumerate(runs) if run.failed is None]
-
-    def turns(members: Sequence[int], tail: bool) -> Iterator[Candidate]:
-        share = -(-count // max(len(members), 1))
+    found: list[Candidate] = []
+    # An early failure leaves few steps: what its run has stored before is as good as a stable run.
+    for members, tail in ((unstable, True), (stable, False), (unstable, False)):
+        share = -(-max(count - len(found), 0) // max(len(members), 1))
         rows = [
             [Candidate(k, tail, row) for row in spread_out(len(runs[k].tail if tail else runs[k].stored), share)]
             for k in members
         ]
-        return (one for one in chain.from_iterable(zip_longest(*rows)) if one is not None)
-
-    # An early failure leaves few steps: what its run has stored before is as good as a stable run.
-    return [*turns(unstable, True), *turns(stable, False), *turns(unstable, False)]
+        found += [one for one in chain.from_iterable(zip_longest(*rows)) if one is not None]
+    return found
 
 
 def at_random(runs: Sequence[Run], seed: int) -> list[Candidate]:
@@ -94,7 +101,7 @@ def frame_of(runs: Sequence[Run], one: Candidate) -> tuple[FrameSet, int]:
 
 def choose(
     runs: Sequence[Run], count: int, label: Label, limits: Instability, cap: float, *, student: int, iteration: int,
-    prefer_unstable: bool = True, seed: int = 0,
+    prefer_unstable: bool = True, seed: int = 0, pool: FrameSet | None = None, held_out: FrameSet | None = None,
 ) -> tuple[Pool | None, dict[str, Any]]:  # fmt: skip
     """New frames with the teacher's labels.
 
@@ -102,6 +109,7 @@ def choose(
         label: frames -> the same with the teacher's energy and forces (NaN where it fails).
         cap: eV/Å, largest force by the teacher.
         student: who ran the MD.
+        pool, held_out: frames that are there already, and frames that no pool may hold.
 
     Returns:
         The frames (None: none), and facts: asked, chosen, unstable (of them from unstable runs), labelled, probed, and
@@ -116,17 +124,22 @@ def choose(
         order, probed = by_difference(runs, label) if count else ([], 0)
     kept: list[FrameSet] = []
     chosen: list[tuple[Candidate, int]] = []
-    dropped = {"too close": 0, "teacher fails": 0, "force above the cap": 0, "double": 0}
-    known: set[int] = set()
+    dropped = dict.fromkeys(("double", HELD_OUT, "too close", "teacher fails", "force above the cap"), 0)
+    known: dict[int, str] = {}
+    for frames, why in ((pool, "double"), (held_out, HELD_OUT)):
+        known |= dict.fromkeys([] if frames is None else frames.structure_hashes.tolist(), why)
     labelled, at = 0, iter(order)
-    while len(chosen) < count:
-        some = list(islice(at, count - len(chosen)))
-        if not some:
-            break
+    while some := list(islice(at, count - len(chosen))):
         parts = [frame_of(runs, one) for one in some]
         near = too_close(FrameSet.concat([frame for frame, _ in parts]), limits)
-        dropped["too close"] += int(near.sum())
-        fit = [k for k in range(len(some)) if not near[k]]
+        fit = []
+        for k, (frame, _) in enumerate(parts):
+            mark = int(frame.structure_hashes[0])
+            if why := known.get(mark) or ("too close" if near[k] else ""):
+                dropped[why] += 1
+            else:
+                fit.append(k)
+            known.setdefault(mark, "double")
         if not fit:
             continue
         taught = label(FrameSet.concat([parts[k][0] for k in fit]).without_labels(velocities=False))
@@ -134,13 +147,9 @@ def choose(
         fine = taught.has("energy") & taught.has("forces")
         wild = largest_forces(taught) > cap
         for row, k in enumerate(fit):
-            mark = int(taught.structure_hashes[row])
-            why = "teacher fails" if not fine[row] else "force above the cap" if wild[row] else ""
-            why = why or ("double" if mark in known else "")
-            if why:
+            if why := "teacher fails" if not fine[row] else "force above the cap" if wild[row] else "":
                 dropped[why] += 1
                 continue
-            known.add(mark)
             kept.append(taught[row : row + 1])
             chosen.append((some[k], parts[k][1]))
     facts = {
@@ -152,9 +161,9 @@ def choose(
     failed = [runs[one.run].failed for one, _ in chosen]
     steps = [step for _, step in chosen]
     before = [-1 if end is None else end - step for end, step in zip(failed, steps, strict=True)]
-    pool = Pool.of(
+    made = Pool.of(
         FrameSet.concat(kept).with_table(trajectory=-1), labeller=TEACHER, origin="student_md", maker=student,
         iteration=iteration, start=[runs[one.run].start for one, _ in chosen], step=steps,
         unstable=[end is not None for end in failed], before_failure=before,
     )  # fmt: skip
-    return pool, facts
+    return made, facts

@@ -6,7 +6,7 @@ deed         facts, beside "sentence" and "spent" (parts of `plan.Budget`)
 starts       rows (of the DFT training frames)
 sample       runs [{start, step, failed, reason}], failed, fraction, interval (Wilson, 95 %), reasons {check: n},
              force_cap eV/Å, steps_per_s (of all runs together), seconds
-pool, renew  composition (`Pool.composition`), dropped; renew: forgotten, relabelled, refused (by the gate), doubles,
+pool, renew  composition (`Pool.composition`), dropped; renew: forgotten, relabelled, refused (by the gate), new,
              student_vs_teacher (force MAE eV/Å of the student on frames that the teacher had labelled), label_change
 choose       asked, chosen, unstable, labelled, probed, dropped {reason: n}
 pretrain     steps, best_step, seconds, metrics, frames, pool (hash), best (file)
@@ -30,6 +30,7 @@ from mlipkit.data import FrameSet
 from mlipkit.errors import DataError, RunError
 from mlipkit.events import Message
 from mlipkit.strategies.ipip import fitting
+from mlipkit.strategies.ipip.choosing import HELD_OUT
 from mlipkit.strategies.ipip.choosing import choose as choose_frames
 from mlipkit.strategies.ipip.evaluating import evaluate
 from mlipkit.strategies.ipip.instability import force_cap
@@ -136,7 +137,7 @@ def pool(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
     whole, known = whole.without(work.tools.held_out)
     whole.save(folder)
     return {"sentence": f"{len(whole)} frames with the teacher's labels", "composition": whole.composition(),
-            "dropped": {"double": doubles, "among test or validation frames": known},
+            "dropped": {"double": doubles, HELD_OUT: known},
             "spent": {"teacher_labels": len(whole)}}  # fmt: skip
 
 
@@ -151,15 +152,11 @@ def choose(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
     found, facts = choose_frames(
         runs, count, work.tools.label, limits, work.records[source]["force_cap"],
         student=work.plan[source].round - 1, iteration=stage.round, prefer_unstable=options["prefer_unstable"],
-        seed=stage.seeds["choose"],
+        seed=stage.seeds["choose"], pool=work.pool(before).frames, held_out=work.tools.held_out,
     )  # fmt: skip
-    known = 0
     if found is not None:
-        found, known = found.without(work.tools.held_out)
-        if len(found):
-            found.save(folder)
-            facts["composition"] = found.composition()
-    facts["dropped"] = {**facts["dropped"], "among test or validation frames": known}
+        found.save(folder)
+        facts["composition"] = found.composition()
     text = f"{facts['chosen']} of {count} new frames, {facts['unstable']} of them from before failures"
     if facts["chosen"] < count:
         work.sink(Message(f"{stage.name}: {text}: fewer than wanted", "warning"))
@@ -186,11 +183,10 @@ def renew(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
         keep = np.flatnonzero(may)
         left = left.relabel(rows[keep], said.select(keep), student, stage.round)
         rows = rows[keep]
-    source, doubles, came = stage.inputs["new"][0], 0, 0
+    source, came = stage.inputs["new"][0], 0
     if "composition" in work.records[source]:
-        new = work.pool(source)
         size = len(left)
-        left, doubles = left.add(new)
+        left, _ = left.add(work.pool(source))
         came = len(left) - size
     if not len(left):
         raise DataError("the pool is empty", where=stage.name, hint="Forget less, or take new frames")
@@ -199,7 +195,7 @@ def renew(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
     return {
         "sentence": f"{lost} forgotten, {len(rows)} relabelled, {came} new: {found['size']} frames, "
         f"{found['teacher_share']:.0%} with the teacher's labels",
-        "forgotten": lost, "relabelled": len(rows), "refused": refused, "new": came, "doubles": doubles,
+        "forgotten": lost, "relabelled": len(rows), "refused": refused, "new": came,
         "student_vs_teacher": versus, "label_change": change, "composition": found,
     }  # fmt: skip
 
