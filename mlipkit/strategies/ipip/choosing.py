@@ -50,7 +50,7 @@ def _scattered(rows: np.ndarray) -> list[int]:
 
 
 def by_preference(runs: Sequence[Run], count: int) -> list[Candidate]:
-    """Unstable runs first, an equal share of each; then stable ones at a uniform stride, as many as are still missing."""
+    """Unstable runs first, an equal share of each; then stable ones at a uniform stride, as many as are missing."""
     unstable = [k for k, run in enumerate(runs) if run.failed is not None]
     stable = [k for k, run in enumerate(runs) if run.failed is None]
     found: list[Candidate] = []
@@ -124,7 +124,7 @@ def choose(
         order, probed = by_difference(runs, label) if count else ([], 0)
     kept: list[FrameSet] = []
     chosen: list[tuple[Candidate, int]] = []
-    dropped = dict.fromkeys(("double", HELD_OUT, "too close", "teacher fails", "force above the cap"), 0)
+    dropped = {"double": 0, HELD_OUT: 0, "too close": 0, "teacher fails": 0, "force above the cap": 0}
     known: dict[int, str] = {}
     for frames, why in ((pool, "double"), (held_out, HELD_OUT)):
         known |= dict.fromkeys([] if frames is None else frames.structure_hashes.tolist(), why)
