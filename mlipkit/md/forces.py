@@ -45,6 +45,13 @@ class Restartable(Protocol):
     def restore(self, state: MDState, tensors: Mapping[str, Tensor]) -> None: ...
 
 
+@runtime_checkable
+class Recording(Protocol):
+    """A provider that writes a series of its own: flushed wherever a simulation ends, be it by an exception."""
+
+    def flush(self) -> None: ...
+
+
 def evaluate(state: MDState, forces: ForceFunction) -> None:
     """Energy, forces and stress of the present positions, in place."""
     state.energy, state.forces, state.stress = forces(state)

@@ -15,7 +15,7 @@ from mlipkit.errors import DataError, RunError
 from mlipkit.events import Control, EventSink, Judged, Message, Progress, Saved, Verdict, always_run, ignore
 from mlipkit.md.checkpoint import part, read_checkpoint
 from mlipkit.md.ensembles import Ensemble, get_ensemble
-from mlipkit.md.forces import ForceFunction, evaluate
+from mlipkit.md.forces import ForceFunction, Recording, evaluate
 from mlipkit.md.judging import build_checks
 from mlipkit.md.loop import Loop
 from mlipkit.md.panel import Said
@@ -128,7 +128,7 @@ class _Simulation(Loop):
                 if len(self.recorder.ring):
                     for index in range(len(self.active)):
                         self.recorder.write_last_steps(index)
-                self.recorder.close()
+                self._close()
             raise
 
     # Beginning
@@ -224,9 +224,16 @@ class _Simulation(Loop):
         if stay:
             self.recorder.select(stay)
         else:
+            self._close()
+        self.go_on_with(stay)
+
+    def _close(self) -> None:
+        """Every step that was done is in the files."""
+        if self.recorder is not None:
             self.recorder.close()
             self.recorder = None
-        self.go_on_with(stay)
+        if isinstance(self.forces, Recording):
+            self.forces.flush()
 
     def progress(self) -> Progress:
         elapsed, done = time.monotonic() - self._begin[0], self.state.step - self._begin[1]
@@ -265,8 +272,7 @@ class _Simulation(Loop):
         ended = [self.recorder.panel.verdict(index) for index in range(len(self.active))] if self.recorder else []
         self.save(final=True)
         self.show_progress()
-        if self.recorder is not None:
-            self.recorder.close()
+        self._close()
         for verdict in ended:
             self.sink(Judged(verdict, final=True))
         order = {"failed": 0, "warning": 1, "ok": 2}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import numpy as np
@@ -231,6 +232,41 @@ def test_replicas_keep_their_numbers_in_batches_and_when_others_leave(tmp_path):
     provider.select(state.select([0, 2]), [0, 2])
     assert provider.members == [0, 2]
     assert all(torch.equal(a, b) for a, b in zip(provider._own, kept, strict=True))
+
+
+class Bomb(AdaptedForces):
+    """Replicas whose forces are infinite from a step on, or all of them raise."""
+
+    at: dict[int, int]
+    raises: int | None
+
+    def __call__(self, state):
+        if state.step == self.raises:
+            raise MemoryError("no room")
+        found = super().__call__(state)
+        for index, member in enumerate(self.members):
+            if state.step >= self.at.get(member, math.inf):
+                found.forces[state.system == index] = math.inf
+        return found
+
+
+@pytest.mark.parametrize(
+    ("at", "raises", "rows"),
+    [
+        ({0: 5}, None, [6]), ({}, 5, [5]), ({0: 3, 1: 6}, None, [4, 7]), ({0: 5, 1: 5}, None, [6, 6]),
+        ({0: 3}, 6, [4, 6]), ({}, 5, [5, 5]), ({0: 3}, None, [4, 10]),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("strategy", ["nonsaving", "none"])
+def test_however_a_simulation_ends_every_step_has_its_row(tmp_path, strategy, at, raises, rows):
+    folders = [tmp_path if len(rows) == 1 else tmp_path / f"replica_{index:03d}" for index in range(len(rows))]
+    provider = Bomb(toy("schnet").float(), MDAdaptation(strategy), folders=folders)
+    provider.at, provider.raises = at, raises
+    with pytest.raises(MemoryError) if raises else contextlib.nullcontext():
+        simulate(start(len(rows)), provider, "nve", steps=9, folder=tmp_path, timestep=0.2, checks=OFF)
+    for name in ("md", "adaptation"):
+        steps = [Series(folder / "series" / name).read("step")["step"].tolist() for folder in folders]
+        assert steps == [[*range(count)] for count in rows], name
 
 
 def test_wrong_strategies_are_refused():
