@@ -30,6 +30,8 @@ from mlipkit.strategies.workflows.work import read_record
 from mlipkit.training.objective import EnergyForcesStress, StepState
 
 LOOP = plan("ipip", TINY, 3)
+FREE = dataclasses.replace(LIMITS, stretch=None, hot=1e6, overlap=0.01, closest=0.01)
+"""Atoms may go where they like."""
 
 
 def facts(folder: Path, one, name: str) -> dict:
@@ -217,7 +219,7 @@ def test_every_reason_is_named(tmp_path, monkeypatch, spoil, reason):
 )
 def test_late_and_early_failures_leave_candidates(tmp_path, monkeypatch, at, tail, stored):
     """What is skipped is a share of the window, not of a run that may have lasted for a million steps."""
-    limits = dataclasses.replace(LIMITS, window=4, every=5, skip=0.25, stretch=None, overlap=0.01, closest=0.01)
+    limits = dataclasses.replace(FREE, window=4, every=5, skip=0.25)
     options = {"steps": 400, "timestep": 0.1, "stride": 10, "temperature": 300.0, "ensemble": "langevin",
                "friction": 0.0, "instability": dataclasses.asdict(limits)}  # fmt: skip
     monkeypatch.setattr("mlipkit.md.PotentialForces", free_atoms("nan", at))
@@ -434,8 +436,7 @@ def test_features_of_a_teacher_that_has_some_are_learned_through_a_map(tmp_path)
     )  # fmt: skip
     sampling = dataclasses.replace(SAMPLING, steps=30)
     # Nothing holds its atoms together; what matters here is that it has features.
-    free = dataclasses.replace(LIMITS, stretch=None, hot=1e6, overlap=0.01, closest=0.01)
-    one = plan("n2n", dataclasses.replace(TINY, sampling=sampling, instability=free), 0)
+    one = plan("n2n", dataclasses.replace(TINY, sampling=sampling, instability=FREE), 0)
     assert run_ipip(one, tmp_path, toys(teacher=teacher)).state == "completed"
     rows = facts(tmp_path, one, "pretrain_0")
     assert rows["steps"] == 18
@@ -447,11 +448,79 @@ def test_features_of_a_teacher_that_has_some_are_learned_through_a_map(tmp_path)
 
 def test_any_calculator_is_a_teacher(tmp_path):
     teacher = CalculatorPotential(LennardJones(sigma=0.85, epsilon=0.5, rc=3.0), elements=[1, 8])
-    free = dataclasses.replace(LIMITS, stretch=None, hot=1e6, overlap=0.01, closest=0.01)
-    settings = dataclasses.replace(TINY, iterations=1, instability=free)
-    one = plan("ipip", settings, 0)
+    one = plan("ipip", dataclasses.replace(TINY, iterations=1, instability=FREE), 0)
     assert run_ipip(one, tmp_path, toys(teacher=teacher)).state == "completed"
     assert len(timeline(tmp_path)) == 2
+
+
+class Moody(LennardJones):
+    """Raises for structures that are elsewhere, unless they are at home there."""
+
+    homes: frozenset[float] = frozenset()
+
+    class Sulk(Exception):
+        """None of those that anybody would expect."""
+
+    def calculate(self, atoms=None, properties=None, system_changes=()):
+        if atoms is not None and atoms.positions[0, 0] > 25.0 and float(atoms.positions[0, 0]) not in self.homes:
+            raise Moody.Sulk("no\n convergence")
+        super().calculate(atoms, properties, system_changes)
+
+
+def moody() -> CalculatorPotential:
+    return CalculatorPotential(Moody(sigma=0.85, epsilon=0.5, rc=3.0), elements=[1, 8])
+
+
+def elsewhere(frames: FrameSet) -> FrameSet:
+    return FrameSet.from_arrays(frames.numbers, frames.positions + np.array([50.0, 0, 0]), n_atoms=frames.n_atoms,
+                                energy=frames.energy, forces=frames.forces)  # fmt: skip
+
+
+def test_an_error_of_the_teacher_costs_its_frame_and_is_told():
+    tools, errors = toys(teacher=moody()), []
+    frames = FrameSet.concat([dft(2, 1), elsewhere(dft(2, 2)), dft(1, 3)])
+    found = tools.label(frames, errors)
+    assert (found.has("energy") & found.has("forces")).tolist() == [True, True, False, False, True]
+    assert errors == ["Sulk: no convergence"] * 2
+
+    class Stop(LennardJones):
+        def calculate(self, *_, **__):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        toys(teacher=CalculatorPotential(Stop())).label(frames)
+
+
+class Tired(LoopTools):
+    """The teacher has had enough behind its first pool: of every frame, or of all but one in three."""
+
+    fails = staticmethod(lambda k: True)
+
+    def label(self, frames, errors=None):
+        made = super().label(frames)
+        energy = np.array(made.energy)
+        for k in range(len(frames)):
+            if self.fails(k):
+                errors.append(f"Tired: frame {k}")
+                energy[k] = np.nan
+        return made.with_labels(energy=energy)
+
+
+def test_a_teacher_that_labels_no_new_frame_ends_the_run_with_its_words(tmp_path):
+    settings = dataclasses.replace(TINY, iterations=1, instability=FREE)
+    tools, one = toys(), plan("ipip", settings, 0)
+    given = {field.name: getattr(tools, field.name) for field in dataclasses.fields(LoopTools)}
+    with pytest.raises(RunError, match=r"choose_1: the teacher could label none of .* found Tired: frame 0.* resume"):
+        run_ipip(one, tmp_path, Tired(**given))
+    heard: list = []
+    some = Tired(**given)
+    some.fails = lambda k: k > 0  # type: ignore[method-assign]
+    assert run_ipip(one, tmp_path, some, heard.append).state == "completed"
+    found = facts(tmp_path, one, "choose_1")
+    assert found["teacher_error"].startswith("Tired: frame")
+    assert found["dropped"]["teacher fails"] > 0
+    warned = [event.text for event in heard if getattr(event, "level", "") == "warning" and "choose_1" in event.text]
+    assert any("dropped: teacher fails" in text and "the teacher raised Tired" in text for text in warned)
 
 
 @pytest.mark.full

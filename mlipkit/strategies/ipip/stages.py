@@ -8,7 +8,7 @@ sample       runs [{start, step, failed, reason}], failed, fraction, interval (W
              force_cap eV/Å, steps_per_s (of all runs together), seconds
 pool, renew  composition (`Pool.composition`), dropped; renew: forgotten, relabelled, refused (by the gate), new,
              student_vs_teacher (force MAE eV/Å of the student on frames that the teacher had labelled), label_change
-choose       asked, chosen, unstable, labelled, probed, dropped {reason: n}
+choose       asked, chosen, unstable, labelled, probed, dropped {reason: n}, teacher_error (the first, where it raised)
 pretrain     steps, best_step, seconds, metrics, frames, pool (hash), best (file)
 finetune     the same, and chosen
 stability    runs, n, failed, fraction, interval, reasons, times_fs, species (`species_record.summary`, where an element
@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,17 +150,28 @@ def choose(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
     # What is replaced is what will be forgotten of the pool as it is.
     size = work.records[before]["composition"]["size"]
     count = options["count"] if options["grow"] else forgotten(size, options["forget"])
+    errors: list[str] = []
     found, facts = choose_frames(
-        runs, count, work.tools.label, limits, work.records[source]["force_cap"],
+        runs, count, partial(work.tools.label, errors=errors), limits, work.records[source]["force_cap"],
         student=work.plan[source].round - 1, iteration=stage.round, prefer_unstable=options["prefer_unstable"],
         seed=stage.seeds["choose"], pool=work.pool(before).frames, held_out=work.tools.held_out,
     )  # fmt: skip
     if found is not None:
         found.save(folder)
         facts["composition"] = found.composition()
+    lost = {why: n for why, n in facts["dropped"].items() if n}
+    if errors:
+        facts["teacher_error"] = errors[0]
+    if 0 < facts["labelled"] == lost.get("teacher fails"):
+        raise RunError(
+            f"the teacher could label none of {facts['labelled']} new frames", where=stage.name,
+            found=errors[0] if errors else "energies or forces that are not finite numbers",
+            hint="Try it on a training frame (mlipkit label), set right what it lacks, and resume",
+        )  # fmt: skip
     text = f"{facts['chosen']} of {count} new frames, {facts['unstable']} of them from before failures"
-    if facts["chosen"] < count:
-        work.sink(Message(f"{stage.name}: {text}: fewer than wanted", "warning"))
+    if facts["chosen"] < count or errors:
+        why = [f"{n} dropped: {name}" for name, n in lost.items()] + [f"the teacher raised {one}" for one in errors[:1]]
+        work.sink(Message(f"{stage.name}: {'; '.join([text, *why])}", "warning"))
     return {**facts, "sentence": text, "spent": {"teacher_labels": facts["labelled"] + facts["probed"]}}
 
 

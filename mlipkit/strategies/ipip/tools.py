@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlipkit.errors import DataError, MlipkitError
+from mlipkit.errors import DataError
 from mlipkit.strategies.workflows.tools import SEEDS, Model
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 WHERE_AND_WHEN = ("device", "num_processes", "checkpoint_s", "checkpoint_steps", "evaluation_batch_size", *SEEDS)
 ENDLESS = 1_000_000
 """Epochs: trainings end by their steps."""
+MOST = 300
+"""Characters that are told of an error: some engines print pages."""
 
 
 def published_settings(**changes: Any) -> TrainSettings:
@@ -137,16 +139,22 @@ class LoopTools:
             given, max_steps=steps, max_epochs=ENDLESS, patience=None, time_limit_s=None, **changes
         )
 
-    def label(self, frames: FrameSet) -> FrameSet:
-        """The teacher's energies and forces; NaN where it fails."""
+    def label(self, frames: FrameSet, errors: list[str] | None = None) -> FrameSet:
+        """The teacher's energies and forces; NaN where it fails.
+
+        Args:
+            errors: what it raised is added here.
+        """
         from mlipkit.models import predict
 
         try:
             found = predict(self.teacher, frames, self.batch_size)
-        except (MlipkitError, RuntimeError, ValueError):
+        except Exception as error:  # calculators raise whatever they like
             if len(frames) == 1:
+                if errors is not None:
+                    errors.append(told(error))
                 return frames.with_labels(energy=float("nan"), forces=float("nan"))
-            parts = [self.label(frames[k : k + 1]) for k in range(len(frames))]
+            parts = [self.label(frames[k : k + 1], errors) for k in range(len(frames))]
             energy = np.concatenate([part.energy for part in parts])
             return frames.with_labels(energy=energy, forces=np.concatenate([part.forces for part in parts]))
         return _finite(found)
@@ -159,6 +167,11 @@ class LoopTools:
 
     def close(self) -> None:
         """Nothing is kept between calls."""
+
+
+def told(error: Exception) -> str:
+    """Kind and text of an error in one line."""
+    return " ".join(f"{type(error).__name__}: {error}".split())[:MOST]
 
 
 def _finite(frames: FrameSet) -> FrameSet:
