@@ -24,6 +24,7 @@ from mlipkit.strategies.ipip.evaluating import frame_errors
 from mlipkit.strategies.ipip.instability import force_cap, largest_forces, too_close
 from mlipkit.strategies.ipip.pools import ORIGINS, TEACHER, forgotten
 from mlipkit.strategies.ipip.sampling import Run, run_md, runs_of
+from mlipkit.strategies.ipip.tools import structures
 from mlipkit.strategies.ipip.torsions import rotatable, rotated
 from mlipkit.strategies.workflows.synthetic import soft
 from mlipkit.strategies.workflows.work import read_record
@@ -489,6 +490,26 @@ def test_an_error_of_the_teacher_costs_its_frame_and_is_told():
 
     with pytest.raises(KeyboardInterrupt):
         toys(teacher=CalculatorPotential(Stop())).label(frames)
+
+
+def test_where_the_teacher_raises_in_md_this_run_fails_and_the_others_go_on(tmp_path):
+    tools = toys(teacher=moody())
+    one = plan("one_shot", dataclasses.replace(TINY, iterations=0, instability=FREE), 0)
+    first = structures(tools.train, SAMPLING.starts, one["starts"].seeds["draw"])[0]
+    parts = [elsewhere(tools.train[k : k + 1]) if k == first else tools.train[k : k + 1] for k in range(8)]
+    heard: list = []
+    some = toys(teacher=moody(), train=FrameSet.concat(parts))
+    some.teacher.calculator.homes = frozenset(some.train.positions[:, 0].tolist())  # type: ignore[attr-defined]
+    assert run_ipip(one, tmp_path, some, heard.append).state == "completed"
+    found = facts(tmp_path, one, "md_0")
+    assert [run["failed"] for run in found["runs"]] == [True, False, False]
+    assert (found["runs"][0]["step"], found["reasons"]) == (1, {"finite": 1})
+    assert found["teacher_error"] == "Sulk: no convergence"
+    assert facts(tmp_path, one, "pool_0")["composition"]["size"] == 40
+    assert any("1 runs of the teacher failed and are left out; it raised Sulk" in getattr(event, "text", "")
+               for event in heard)  # fmt: skip
+    with pytest.raises(RunError, match="no run of the teacher reached its end; found Sulk: no convergence"):
+        run_ipip(one, tmp_path / "all", toys(teacher=moody(), train=elsewhere(tools.train)))
 
 
 class Tired(LoopTools):

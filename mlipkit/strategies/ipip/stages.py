@@ -5,7 +5,7 @@ deed         facts, beside "sentence" and "spent" (parts of `plan.Budget`)
 ===========  ======================================================================================================
 starts       rows (of the DFT training frames)
 sample       runs [{start, step, failed, reason}], failed, fraction, interval (Wilson, 95 %), reasons {check: n},
-             force_cap eV/Å, steps_per_s (of all runs together), seconds
+             force_cap eV/Å, steps_per_s (of all runs together), seconds, teacher_error (the first, where it raised)
 pool, renew  composition (`Pool.composition`), dropped; renew: forgotten, relabelled, refused (by the gate), new,
              student_vs_teacher (force MAE eV/Å of the student on frames that the teacher had labelled), label_change
 choose       asked, chosen, unstable, labelled, probed, dropped {reason: n}, teacher_error (the first, where it raised)
@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlipkit.data import FrameSet
+from mlipkit.data.whole import write_whole
 from mlipkit.errors import DataError, RunError
 from mlipkit.events import Message
 from mlipkit.strategies.ipip import fitting
@@ -40,6 +41,7 @@ from mlipkit.strategies.ipip.pools import TEACHER, Pool, forgotten, gate
 from mlipkit.strategies.ipip.sampling import ended, run_md, runs_of
 from mlipkit.strategies.ipip.settings import Instability
 from mlipkit.strategies.ipip.spread import spread
+from mlipkit.strategies.ipip.tolerant import Tolerant
 from mlipkit.strategies.ipip.tools import LoopTools, structures
 from mlipkit.strategies.workflows.plan import Stage
 from mlipkit.strategies.workflows.work import Work
@@ -103,7 +105,9 @@ def starts(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
 def sample(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
     teacher = stage.inputs["model"][0] == TEACHER_MODEL
     cap = work.cap(stage.options["instability"], stage)
-    potential = work.potential(stage.inputs["model"][0])
+    potential, errors = work.potential(stage.inputs["model"][0]), folder / "teacher_error.txt"
+    if teacher:
+        potential = Tolerant(potential, lambda text: _keep_first(errors, text))
     begin = time.monotonic()
     found = run_md(potential, work.starts(stage.inputs["starts"][0]), stage.options, stage.seeds, cap, folder,
                    work.heard, work.control, work.tools.skin)  # fmt: skip
@@ -113,9 +117,20 @@ def sample(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
         "force_cap": cap, "seconds": round(seconds, 3), "steps_per_s": round(made / seconds, 3) if seconds else None,
         "model": stage.inputs["model"][0], "spent": {"teacher_md" if teacher else "student_md": made},
     }  # fmt: skip
+    if errors.is_file():
+        facts["teacher_error"] = errors.read_text(encoding="utf-8")
     if teacher and facts["failed"]:
-        work.sink(Message(f"{stage.name}: {facts['failed']} runs of the teacher failed and are left out", "warning"))
+        why = f"; it raised {facts['teacher_error']}" if "teacher_error" in facts else ""
+        work.sink(
+            Message(f"{stage.name}: {facts['failed']} runs of the teacher failed and are left out{why}", "warning")
+        )
     return facts
+
+
+def _keep_first(path: Path, text: str) -> None:
+    """In the stage's folder, where an attempt after a kill finds it."""
+    if not path.exists():
+        write_whole(path, text.encode())
 
 
 def pool(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
@@ -129,8 +144,11 @@ def pool(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
         if len(run.stored)
     ]
     if not parts:
-        raise RunError("no run of the teacher reached its end", where=stage.name, hint="Shorter steps, a lower "
-                       "temperature, or another teacher")  # fmt: skip
+        raise RunError(
+            "no run of the teacher reached its end", where=stage.name,
+            found=work.records[source].get("teacher_error") or work.records[source]["sentence"],
+            hint="Shorter steps, a lower temperature, or another teacher",
+        )  # fmt: skip
     whole, doubles = parts[0], 0
     for one in parts[1:]:
         whole, more = whole.add(one)
