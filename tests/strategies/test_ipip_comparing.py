@@ -15,7 +15,7 @@ from mlipkit.errors import RunError
 from mlipkit.models import load
 from mlipkit.strategies.ipip import Reaction, Stability, plan, run_ipip, timeline
 from mlipkit.strategies.ipip.comparing import compare
-from mlipkit.strategies.ipip.evaluating import ERRORS, selected_row
+from mlipkit.strategies.ipip.evaluating import ERRORS, selected_row, trajectories
 
 SETTINGS = dataclasses.replace(
     TINY,
@@ -171,6 +171,25 @@ def test_what_a_study_keeps_of_its_arms_is_what_its_page_reads(folders, tmp_path
     assert "| 0.1 | 0.0167 | 0 | 0.133 |" in found["budget"]
 
 
+def test_frames_of_one_trajectory_are_not_independent(folders, tmp_path):
+    frames = toys().test.with_table(trajectory=[0, 0, 0, -1, 1, 1, -1, 1, 0, 1])
+    assert trajectories(frames).tolist() == [0, 0, 0, 5, 1, 1, 8, 1, 0, 1]
+    assert len(set(trajectories(toys().test))) == 10
+    copies = planted(folders, tmp_path, 0.7)
+    rng, widths = np.random.default_rng(1), {}
+    gain = np.repeat(rng.uniform(0.5, 1.2, 5), 2)
+    for kept in (None, np.arange(10), np.repeat(np.arange(5), 2)):
+        for (arm, _), folder in zip(folders, copies, strict=True):
+            with np.load(folder / ERRORS) as arrays:
+                content = {name: array for name, array in arrays.items() if name != "trajectory"}
+            if arm == "ipip":
+                student = json.loads((folder / "evaluation.json").read_text())["selected"]
+                content[f"{student}/forces"] = 0.1 * np.linspace(0.5, 2.0, 10) * gain
+            np.savez(folder / ERRORS, **content, **({} if kept is None else {"trajectory": kept}))
+        widths[None if kept is None else len(set(kept))] = compare(copies).verdicts["controls", "forces"].half_width
+    assert widths[None] == widths[10] < widths[5]
+
+
 def test_arms_must_be_comparable(folders, tmp_path):
     with pytest.raises(RunError, match="nothing is evaluated"):
         compare([tmp_path])
@@ -178,5 +197,11 @@ def test_arms_must_be_comparable(folders, tmp_path):
     assert run_ipip(plan("scratch", SETTINGS, 0), tmp_path / "other", other).state == "completed"
     with pytest.raises(RunError, match="more than their method"):
         compare([folders["ipip", 0], tmp_path / "other"])
+    with pytest.raises(RunError, match="scratch, seed 0 is given twice"):
+        compare([folders["scratch", 0], shutil.copytree(folders["scratch", 0], tmp_path / "again")])
+    more = dataclasses.replace(SETTINGS, noise=0.1, sampling=dataclasses.replace(SETTINGS.sampling, steps=63))
+    assert run_ipip(plan("scratch", more, 1), tmp_path / "more", toys()).state == "completed"
+    with pytest.raises(RunError, match=r"two seeds of arm scratch; expected sampling\.steps 60, noise 0\.05; found"):
+        compare([folders["scratch", 0], tmp_path / "more"])
     lone = compare([folders["scratch", 0]])
     assert lone.sentence.startswith("No verdict")

@@ -10,7 +10,6 @@ without one of its parts.
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,11 +18,10 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mlipkit.errors import RunError
-from mlipkit.strategies.ipip.evaluating import ERRORS, NAME, selected_row
-from mlipkit.strategies.ipip.plan import ARMS, LOOPS, LoopPlan, equal_steps
+from mlipkit.strategies.ipip.evaluated import Evaluated, check_seeds
+from mlipkit.strategies.ipip.plan import ARMS, LOOPS, equal_steps
 from mlipkit.strategies.ipip.species_record import sentence, together
 from mlipkit.strategies.ipip.timeline import timeline
-from mlipkit.strategies.workflows.work import read_record
 
 if TYPE_CHECKING:
     from mlipkit.analysis.cures import CureVerdict, Errors
@@ -35,44 +33,6 @@ Quantity = Literal["forces", "energy"]
 QUANTITIES: dict[str, str] = {"forces": "force MAE", "energy": "energy MAE"}
 EFFECT = 0.2
 """Gain that the paper claims against other pretraining: a fifth off the error."""
-
-
-@dataclass(frozen=True)
-class Evaluated:
-    """An arm with one seed that has been evaluated."""
-
-    folder: Path
-    plan: LoopPlan
-    record: Mapping[str, Any]
-    words: Any
-
-    @classmethod
-    def read(cls, folder: Path) -> Evaluated | None:
-        """None before its evaluation."""
-        if not (folder / NAME).is_file() or not (folder / "plan.json").is_file():
-            return None
-        plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-        made: Any = LoopPlan.from_json(plan)
-        return cls(folder, made, json.loads((folder / NAME).read_text(encoding="utf-8")), plan.get("tools"))
-
-    @property
-    def student(self) -> Mapping[str, Any]:
-        """Row of the student that stands for it."""
-        return selected_row(self.record)
-
-    def test(self, deed: str) -> Mapping[str, Any] | None:
-        """Facts of its simulations: of the student that stands for it, or of the last one that was simulated."""
-        found = [row[deed] for row in timeline(self.folder) if row[deed]]
-        return next((one for one in found if one["model"] == self.student["model"]), found[-1] if found else None)
-
-    def errors(self, model: str, quantity: str) -> np.ndarray:
-        """[F] eV/Å or eV/atom."""
-        with np.load(self.folder / ERRORS) as arrays:
-            return arrays[f"{model}/{quantity}"]
-
-    def weights(self) -> np.ndarray:
-        with np.load(self.folder / ERRORS) as arrays:
-            return arrays["n_atoms"].astype(float)
 
 
 @dataclass(frozen=True)
@@ -142,7 +102,8 @@ def compare(folders: Sequence[Path | str | Any], *, effect: float = EFFECT, n_dr
         effect: smallest gain worth having, see `judge_cure`.
 
     Raises:
-        RunError: none is evaluated, or arms with other tools or test frames.
+        RunError: none is evaluated, arms with other tools or test frames, seeds of an arm with other settings, a seed
+            given twice.
         SpecError: unequal gradient steps.
     """
     found = [one for folder in folders if (one := Evaluated.read(Path(getattr(folder, "folder", folder)))) is not None]
@@ -153,6 +114,8 @@ def compare(folders: Sequence[Path | str | Any], *, effect: float = EFFECT, n_dr
             raise RunError("arms that differ in more than their method", where=str(one.folder),
                            expected=f"the test frames and tools of {found[0].folder.name}")  # fmt: skip
     arms = {arm: mine for arm in ARMS if (mine := [one for one in found if one.plan.arm == arm])}
+    for mine in arms.values():
+        check_seeds(mine)
     verdicts = _verdicts(arms, effect, n_draws)
     scratch = _mean(arms["scratch"], "forces_mae") if "scratch" in arms else None
     rows = [_row(arm, mine, scratch) for arm, mine in arms.items()]
@@ -170,7 +133,7 @@ def _errors(mine: Sequence[Evaluated], quantity: str, model: str = "") -> Errors
     tables = np.stack([one.errors(model or one.student["model"], quantity) for one in mine])
     # Errors are positive for the statistics; a perfect frame is one to rounding.
     tables = np.maximum(tables, 1e-12)
-    made = Errors.table(tables, [one.plan.seed for one in mine], mine[0].record["uids"])
+    made = Errors.table(tables, [one.plan.seed for one in mine], mine[0].record["uids"], mine[0].trajectories())
     weights = mine[0].weights() if quantity == "forces" else np.ones(tables.shape[1])
     return dataclasses.replace(made, weights=np.tile(weights, len(mine)))
 
@@ -211,7 +174,7 @@ def _row(arm: str, mine: Sequence[Evaluated], scratch: float | None) -> dict[str
         values = [one.student[name] for one in mine]
         return [float(np.mean(values)), float(min(values)), float(max(values))]
 
-    spent = [one.plan.spent(_facts(one)) for one in mine]
+    spent = [one.plan.spent(one.facts) for one in mine]
     better = [one.student.get("better_than_teacher") for one in mine]
     return {
         "arm": arm, "seeds": len(mine), "students": [one.student["round"] for one in mine],
@@ -226,11 +189,6 @@ def _zero_shot(one: Evaluated) -> dict[str, Any]:
     row = one.record["rows"][0]
     return {"arm": ZERO_SHOT, "seeds": 1, "n_frames": one.record["n_frames"], "steps": 0, "teacher_labels": 0,
             **{name: [row[name]] * 3 for name in ("forces_mae", "energy_mae", "forces_norm")}}  # fmt: skip
-
-
-def _facts(one: Evaluated) -> dict[str, Any]:
-    records = {stage.name: read_record(one.folder / one.plan.folder(stage.name)) for stage in one.plan.stages}
-    return {name: record["facts"] for name, record in records.items() if record is not None}
 
 
 def _rounds(loops: Sequence[Evaluated]) -> list[dict[str, Any]]:

@@ -3,7 +3,8 @@
 ``evaluation.json``: {"rows": [...], "n_frames", "uids", "selected"}; a row per model: model, kind (student, teacher),
 round, energy_mae (meV/atom, after the teacher's constant), forces_mae, forces_rmse (meV/Å, components), forces_norm
 (meV/Å, mean length of the error of an atom), validation (the same of the DFT validation frames), better_than_teacher
-(frames on which the mean force error is smaller, of n_frames), ratio_to_teacher. ``errors.npz``: per model, [F], eV.
+(frames on which the mean force error is smaller, of n_frames), ratio_to_teacher. ``errors.npz``: per model, [F], eV;
+n_atoms, and trajectory of each frame (`trajectories`).
 ``checkpoints/chosen.safetensors``: the student that is selected, for whoever simulates with the run.
 """
 
@@ -54,6 +55,12 @@ def figures(errors: dict[str, np.ndarray], n_atoms: np.ndarray) -> dict[str, flo
     }  # fmt: skip
 
 
+def trajectories(frames: FrameSet) -> np.ndarray:
+    """int64 [F]: trajectory of each frame; frames outside trajectories are each their own."""
+    found = np.asarray(frames.trajectory, np.int64)
+    return np.where(found < 0, found.max(initial=0) + 1 + np.arange(len(found)), found)
+
+
 def evaluate(work: Any, stage: Stage, folder: Path) -> dict[str, Any]:
     """Predict the test frames with the teacher (its energies moved to the DFT zero) and with every student."""
     from mlipkit.data import fit_atomic_energies
@@ -84,7 +91,7 @@ def evaluate(work: Any, stage: Stage, folder: Path) -> dict[str, Any]:
         rows.append(row)
         arrays |= {f"{row['model']}/{key}": value for key, value in errors.items()}
     partial = work.folder / f".{ERRORS}.part.npz"
-    np.savez_compressed(partial, n_atoms=n_atoms, **arrays)
+    np.savez_compressed(partial, n_atoms=n_atoms, trajectory=trajectories(test), **arrays)
     os.replace(partial, work.folder / ERRORS)
     uids = [test.uid(i) for i in range(len(test))]
     record = {"rows": rows, "n_frames": len(test), "uids": uids, "selected": selected(rows)}

@@ -1,0 +1,101 @@
+"""Arms that have been evaluated, as they lie on the disk, and which of them are seeds of one experiment."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mlipkit.errors import RunError
+from mlipkit.strategies.ipip.evaluating import ERRORS, NAME, selected_row
+from mlipkit.strategies.ipip.plan import LoopPlan
+from mlipkit.strategies.ipip.timeline import timeline
+from mlipkit.strategies.workflows.work import read_record
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """An arm with one seed that has been evaluated."""
+
+    folder: Path
+    plan: LoopPlan
+    record: Mapping[str, Any]
+    words: Any
+
+    @classmethod
+    def read(cls, folder: Path) -> Evaluated | None:
+        """None before its evaluation."""
+        if not (folder / NAME).is_file() or not (folder / "plan.json").is_file():
+            return None
+        plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        made: Any = LoopPlan.from_json(plan)
+        return cls(folder, made, json.loads((folder / NAME).read_text(encoding="utf-8")), plan.get("tools"))
+
+    @property
+    def student(self) -> Mapping[str, Any]:
+        """Row of the student that stands for it."""
+        return selected_row(self.record)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """Of its stages, by name."""
+        records = {stage.name: read_record(self.folder / self.plan.folder(stage.name)) for stage in self.plan.stages}
+        return {name: record["facts"] for name, record in records.items() if record is not None}
+
+    def test(self, deed: str) -> Mapping[str, Any] | None:
+        """Facts of its simulations: of the student that stands for it, or of the last one that was simulated."""
+        found = [row[deed] for row in timeline(self.folder) if row[deed]]
+        return next((one for one in found if one["model"] == self.student["model"]), found[-1] if found else None)
+
+    def errors(self, model: str, quantity: str) -> np.ndarray:
+        """[F] eV/Å or eV/atom."""
+        with np.load(self.folder / ERRORS) as arrays:
+            return arrays[f"{model}/{quantity}"]
+
+    def trajectories(self) -> list[int] | None:
+        """[F]; None where there is nothing to group: every frame for itself, or evaluated before they were kept."""
+        with np.load(self.folder / ERRORS) as arrays:
+            found = arrays.get("trajectory")
+        return None if found is None or len(np.unique(found)) == len(found) else found.tolist()
+
+    def weights(self) -> np.ndarray:
+        with np.load(self.folder / ERRORS) as arrays:
+            return arrays["n_atoms"].astype(float)
+
+
+def check_seeds(mine: Sequence[Evaluated]) -> None:
+    """Refuse what are no seeds of one experiment: an average over them would be of nothing.
+
+    Args:
+        mine: of one arm.
+
+    Raises:
+        RunError: other settings, a seed given twice.
+    """
+    first, seeds = mine[0], {}
+    for one in mine:
+        both = f"{seeds.get(one.plan.seed, first).folder} and {one.folder}"
+        if one.plan.seed in seeds:
+            raise RunError(f"arm {one.plan.arm}, seed {one.plan.seed} is given twice", where=both)
+        seeds[one.plan.seed] = one
+        told, here = (_flat(dataclasses.asdict(each.plan.loop)) for each in (first, one))
+        other = [name for name in told if told[name] != here[name]]
+        if other:
+            raise RunError(
+                f"two experiments, not two seeds of arm {one.plan.arm}", where=both,
+                expected=", ".join(f"{name} {told[name]}" for name in other),
+                found=", ".join(f"{name} {here[name]}" for name in other), hint="Compare those with equal settings",
+            )  # fmt: skip
+
+
+def _flat(record: Mapping[str, Any], before: str = "") -> dict[str, Any]:
+    """Settings by their full names, such as sampling.steps."""
+    found: dict[str, Any] = {}
+    for name, value in record.items():
+        found |= _flat(value, f"{before}{name}.") if isinstance(value, Mapping) else {before + name: value}
+    return found
