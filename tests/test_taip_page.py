@@ -44,11 +44,16 @@ def evaluated(*tests: str, seeds: tuple[int, ...] = (0, 1, 2)) -> dict[str, Any]
             for test in tests
         }
         scan = {0.0: 0.04, 1e-7: 0.04, 1e-5: 0.02 * (1 + 0.1 * seed), 1e-3: 0.16}
+        scans = {"forces": scan, "energy": {**scan, 1e-7: 0.01}}
+        rows = {test: list(range(6)) for test in tests}
+        signals = {"all": 0.1 * seed, "noise": 0.5, "types": 0.3, "pseudo_forces": 0.4, "one draw": 0.0}
         measured.append(
             Measured(
-                seed, 1e-5, scan, errors, {test: list(range(6)) for test in tests}, dict.fromkeys(tests, scan),
-                dict.fromkeys(tests, 0.1 * seed), dict.fromkeys(tests, 0.002), dict.fromkeys(tests, 0.003),
-                {"off": 0.002, "adapted": 0.016}, {"baseline": 10.0, "noise": 20.0, "taip": 30.0},
+                seed, {"adapted": {"forces": 1e-5, "energy": 1e-7}}, scans, errors, rows, rows,
+                scan_tests=dict.fromkeys(tests, scans), correlation=dict.fromkeys(tests, signals),
+                repeat=dict.fromkeys(tests, 0.002), change=dict.fromkeys(tests, 0.003),
+                seconds={"off": 0.002, "adapted": 0.016},
+                training_s={"baseline": 10.0, "noise": 20.0, "taip": 30.0},
             )
         )  # fmt: skip
     # Through the file, as the page gets it.
@@ -121,10 +126,13 @@ def test_tables_of_an_evaluation(page):
 
     head, *_ = found["steps"].splitlines()
     assert "| 1e-7 | 1e-5 | 1e-3 |" in head
-    assert lines(found["steps"])[0][2:] == ["1.0000", "0.5500", "4.0000", "1e-5, 1e-5, 1e-5", "0.5500"]
-    assert lines(found["steps on tests"])[1][2:] == ["ice Ih", "1.0000", "0.5500", "4.0000"]
+    steps = lines(found["steps"])
+    assert steps[0][2:] == ["forces", "1.0000", "0.5500", "4.0000", "1e-5, 1e-5, 1e-5", "0.5500"]
+    assert steps[1][2:] == ["energy", "0.2500", "0.5500", "4.0000", "1e-7, 1e-7, 1e-7", "0.2500"]
+    assert lines(found["steps on tests"])[2][2:] == ["ice Ih", "forces", "1.0000", "0.5500", "4.0000"]
     assert lines(found["losses alone"])[0][4:] == ["0.5556", "0.5000", "1.0000", "2.0000"]
-    assert lines(found["signals"])[0][3:] == ["0.10 (0.00 to 0.20)", "0.2 %", "0.003"]
+    ranks = [f"{one} ({one} to {one})" for one in ("0.50", "0.30", "0.40", "0.00")]
+    assert lines(found["signals"])[0][3:] == ["0.10 (0.00 to 0.20)", *ranks, "0.2 %", "0.003"]
     assert lines(found["cost"])[0][2:] == ["2.00", "16.00", "8.0", "3.0"]
 
 

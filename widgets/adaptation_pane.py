@@ -157,9 +157,7 @@ class AdaptationPane(w.VBox):
         self.errors.show(figure)
         asked = next((one for one in found if (one["test"], one["question"]) == (test, "adaptation")), None)
         self.table.value = _table_html(ratios, asked, UNITS[quantity])
-        # The step is chosen by forces where there are any.
-        by = "forces" if "forces" in self.quantity.options else "energy"
-        self.scan.show(plots.rate_scan(scans_of(self.record["seeds"], test), f"m{'eV/Å' if by == 'forces' else 'eV'}"))
+        self.scan.show(plots.rate_scan(scans_of(self.record["seeds"], test, quantity), UNITS[quantity]))
         self.cost.value = _html_table(*_of_test(*cost_of(self.record["seeds"]), test))
         self._draw_features(test)
 
@@ -204,17 +202,18 @@ def arms_of(ratios: Mapping[str, Mapping[str, Any]]) -> list[plots.ArmError]:
     return found
 
 
-def scans_of(seeds: Iterable[Mapping[str, Any]], test: str) -> list[plots.Scan]:
+def scans_of(seeds: Iterable[Mapping[str, Any]], test: str, quantity: str) -> list[plots.Scan]:
     """Scans of validation frames and of a test set, seed by seed."""
     found = []
     for seed in seeds:
-        for name, scan in (("validation frames", seed["scan"]), (test, seed["scan_tests"].get(test, {}))):
+        for name, scans in (("validation frames", seed["scan"]), (test, seed["scan_tests"].get(test, {}))):
+            scan = scans.get(quantity, {})
             rates = [rate for rate in scan if float(rate) > 0]
             if rates:
                 found.append(plots.Scan(
                     name, seed["seed"], [float(rate) for rate in rates],
                     [float("nan") if scan[rate] is None else scan[rate] for rate in rates], scan["0"],
-                    float(seed["rate"]) if name == "validation frames" else None,
+                    float(seed["rates"]["adapted"][quantity]) if name == "validation frames" else None,
                 ))  # fmt: skip
     return found
 

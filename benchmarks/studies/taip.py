@@ -33,7 +33,8 @@ import mlipkit as mk
 from mlipkit.errors import RunError
 from mlipkit.runs import parse_spec
 from mlipkit.runs.folder import RunFolder, write_text
-from mlipkit.strategies.taip.study import NAME, recall
+from mlipkit.strategies.taip.kept import recall
+from mlipkit.strategies.taip.study import NAME
 
 HERE = Path(__file__).resolve().parent
 PUBLISHED = 0.7
@@ -83,7 +84,7 @@ def run(key: str, spec: mk.TaipSpec, root: Path, name: str) -> None:
             for column, quantities in columns.items():
                 keep(name, {
                     "case": key.partition(":")[0], "encoder": spec.model.encoder, "arm": column, "seed": seed,
-                    "test": test, "n": len(one.uids[test]), "rate": one.rate,
+                    "test": test, "n": len(one.uids[test]), "rates": one.rates["adapted"],
                     **{f"{quantity}_mae": float(values.mean()) for quantity, values in quantities.items()},
                     "seconds_per_frame": one.seconds, "training_s": one.training_s, "steps": one.steps,
                     "wall_s": round(time.time() - begin, 1), "command": command(),
@@ -100,9 +101,12 @@ def table(specs: dict[str, mk.TaipSpec], root: Path, name: str) -> None:
         found = json.loads(path.read_text(encoding="utf-8"))
         record["cases"][key] = found
         print(f"\n{key}: {found['sentence']}")
-        rates = ", ".join(f"{seed['rate']:g}" for seed in found["seeds"])
+        rates = ", ".join("/".join(f"{rate:g}" for rate in one["rates"]["adapted"].values()) for one in found["seeds"])
         cost = found["seeds"][0]["seconds"]
-        print(f"  adaptation steps chosen: {rates}; cost per frame {cost['adapted'] / cost['off']:.1f} times plain")
+        print(
+            f"  adaptation steps chosen for forces/energies: {rates}; "
+            f"cost per frame {cost['adapted'] / cost['off']:.1f} times plain"
+        )
         for row in found["ratios"]:
             print(
                 f"  {row['test']:34} {row['quantity']:7} {row['column']:22} {row['ratio']:.3f} "

@@ -33,8 +33,8 @@ from mlipkit.models import Potential, load, predict
 from mlipkit.runs.folder import write_text
 from mlipkit.strategies.taip import AdaptSettings, predict_adapted
 from mlipkit.strategies.taip.arms import BASELINE, NOISE, TAIP
+from mlipkit.strategies.taip.kept import recall
 from mlipkit.strategies.taip.measuring import ADAPTED, OFF, RANDOM
-from mlipkit.strategies.taip.study import recall
 
 HERE = Path(__file__).resolve().parent
 PROFILES = {
@@ -87,7 +87,8 @@ def energies(place: Path, rate: float, frames: FrameSet) -> dict[str, np.ndarray
 def measured(folder: Path, seeds: Sequence[int], tests: Mapping[str, FrameSet]) -> dict[str, Any] | None:
     """Profiles of one encoder; None where no seed is finished."""
     done = {seed: recall(folder / f"seed_{seed}") for seed in seeds}
-    rates = {seed: one.rate for seed, one in done.items() if one is not None}
+    # Profiles are of energies, and so is the step that was chosen for them.
+    rates = {seed: one.rates[ADAPTED]["energy"] for seed, one in done.items() if one is not None}
     if not rates:
         return None
     record: dict[str, Any] = {"seeds": list(rates), "missing": [s for s in seeds if s not in rates], "profiles": {}}

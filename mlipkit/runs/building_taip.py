@@ -59,7 +59,7 @@ def run_taip(spec: TaipSpec, files: RunFolder, base: Path, sink: EventSink, cont
     one = next(v for v in asked if v["question"] == "adaptation")
     facts: dict[str, Any] = {
         "sentence": record["sentence"], "answer": one["answer"], "test": one["test"],
-        "rates": {str(seed["seed"]): seed["rate"] for seed in record["seeds"]},
+        "rates": {str(seed["seed"]): seed["rates"]["adapted"] for seed in record["seeds"]},
         "seconds_per_frame": record["seeds"][0]["seconds"], "training_s": record["seeds"][0]["training_s"],
         "frames": {"train": len(parts.train), "validation": len(parts.validation)},
         "tests": {name: len(frames) for name, frames in tests.items()},
@@ -82,8 +82,8 @@ def study_of(spec: TaipSpec) -> Study:
     return Study(
         options=options,
         adaptation=AdaptSettings(optimiser=how.optimiser, together=how.together, seed=how.seed),
-        rates=tuple(how.rates), seeds=tuple(spec.seeds), noise_sigma=spec.noise_sigma, ablate=spec.ablate,
-        features=spec.features, repeats=how.repeats, effect=spec.effect,
+        rates=tuple(how.rates), seeds=tuple(spec.seeds), noise_sigmas=tuple(spec.noise_sigma), ablate=spec.ablate,
+        features=spec.features, repeats=how.repeats, draws=how.draws, effect=spec.effect,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ What runs with TAIP write beside the usual, for whoever looks at it:
   (norm of weights minus trained weights), adapted (1 where a step was taken: with "threshold" a crossing), threshold.
 - an evaluation's ``taip.json`` and ``taip_maps.npz``: see `mlipkit.strategies.taip.study`; its first sentence is the
   reason of `Finished`.
-  Facts of `Finished`: sentence, answer, test (which the answer is of), rates (by seed), seconds_per_frame,
+  Facts of `Finished`: sentence, answer, test (which the answer is of), rates (by seed and quantity), seconds_per_frame,
   training_s, frames, tests. Events: `Message` "ARM, seed N: trained in ...", "Seed N, adaptation step ...: errors", and
   those of every training in turn.
 """
@@ -40,6 +40,11 @@ class AdaptationStudySpec(Part):
         default=1, ge=1, description="frames that share a step; with more than one, predictions depend on company"
     )
     seed: int = Field(default=0, ge=0, description="random seed of noise and hidden atoms")
+    draws: int = Field(
+        default=16,
+        ge=1,
+        description="draws that the loss of a frame is averaged over where it is set against its error",
+    )
     repeats: int = Field(
         default=3, ge=2, description="seeds of noise and hidden atoms that repeatability is taken from"
     )
@@ -74,9 +79,10 @@ class TaipSpec(FittingSpec):
     seeds: Annotated[list[int], Field(min_length=1), BeforeValidator(several)] = Field(
         default=[0, 1, 2], description="seeds of the trainings; fewer than three say little"
     )
-    noise_sigma: float = Field(
-        default=0.005, gt=0, description="control: displacements of noise augmentation", json_schema_extra=unit("Å")
-    )
+    noise_sigma: Annotated[list[Rate], Field(min_length=1), BeforeValidator(several)] = Field(
+        default=[0.005], json_schema_extra=unit("Å"),
+        description="control: displacements of noise augmentation; of several the best on the validation frames",
+    )  # fmt: skip
     ablate: bool = Field(default=False, description="also train without each of the tasks")
     features: bool = Field(default=False, description="also measure how far features shift (needs scikit-learn)")
     effect: float = Field(default=0.3, gt=0, lt=1, description="smallest gain of interest, as a share of the error")

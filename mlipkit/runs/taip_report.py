@@ -53,7 +53,7 @@ def taip_table(run: Run, quantity: str = "forces") -> str:
     found = taip_record(run)
     if not found:
         return ""
-    steps = ", ".join(f"{one['rate']:g}" for one in found["seeds"])
+    steps = ", ".join(f"{one['rates']['adapted'][quantity]:g}" for one in found["seeds"])
     lines = [f"{run.name}: adaptation step {steps} (by seed, chosen on validation frames)"]
     for one in found["verdicts"]:
         if one["quantity"] == quantity and one["test"] in found["shifted"]:
@@ -120,16 +120,16 @@ def _said(value: float | None, form: str) -> str:
 
 
 def _scan(seeds: Iterable[Mapping[str, Any]]) -> tuple[list[list[str]], list[str]]:
-    rows, head = [], ["seed", "frames"]
+    rows, head = [], ["seed", "frames", "errors of"]
     for seed in seeds:
-        head = ["seed", "frames", *seed["scan"]]
-        mark = f"{seed['rate']:g}"
-        cells = [f"{_said(error, '.5g')}{' ← chosen' if rate == mark else ''}" for rate, error in seed["scan"].items()]
-        rows.append([str(seed["seed"]), "validation", *cells])
-        for test, scan in seed["scan_tests"].items():
-            rows.append(
-                [str(seed["seed"]), f"{test} (an oracle's, not used)", *(_said(one, ".5g") for one in scan.values())]
-            )
+        for name, quantities in {"validation": seed["scan"], **seed["scan_tests"]}.items():
+            chooses = name == "validation"
+            for quantity, scan in quantities.items():
+                head = [*head[:3], *scan]
+                mark = f"{seed['rates']['adapted'][quantity]:g}" if chooses else ""
+                cells = [f"{_said(one, '.5g')}{' ← chosen' if rate == mark else ''}" for rate, one in scan.items()]
+                frames = name if chooses else f"{name} (an oracle's, not used)"
+                rows.append([str(seed["seed"]), frames, quantity, *cells])
     return rows, head
 
 
@@ -141,7 +141,7 @@ def cost_of(seeds: Iterable[Mapping[str, Any]]) -> tuple[list[list[str]], list[s
         for test, share in seed["repeat"].items():
             rows.append([
                 str(seed["seed"]), test, f"{cost['adapted'] / max(cost['off'], 1e-12):.1f}", _said(share, ".2%"),
-                _said(seed["correlation"][test], ".2f"), _said(seed["change"][test], ".3g"),
+                _said(seed["correlation"][test]["all"], ".2f"), _said(seed["change"][test], ".3g"),
                 ", ".join(f"{name} {value:.0f}" for name, value in seed["training_s"].items()),
             ])  # fmt: skip
     head = [

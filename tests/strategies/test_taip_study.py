@@ -6,6 +6,7 @@ import copy
 import json
 import sys
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -26,9 +27,10 @@ from mlipkit.strategies.taip import (
     predict_adapted,
 )
 from mlipkit.strategies.taip.arms import Arm, arm_names, train_arm
-from mlipkit.strategies.taip.frames import keys_of
-from mlipkit.strategies.taip.measuring import best_rate, frame_errors, measure
-from mlipkit.strategies.taip.study import NAME, Study, evaluate_taip, judged, recall
+from mlipkit.strategies.taip.frames import keys_of, losses_of
+from mlipkit.strategies.taip.kept import recall
+from mlipkit.strategies.taip.measuring import Measured, best_rate, best_rates, frame_errors, groups_of, measure
+from mlipkit.strategies.taip.study import NAME, Study, evaluate_taip, judged
 from mlipkit.strategies.taip.verdicts import answer
 from mlipkit.training import EnergyForcesStress, TrainSettings
 
@@ -60,7 +62,7 @@ def planted(seeds=(0, 1, 2), direction="gradient"):
                     parameter.copy_(begin + RATE * slope)
         arms = {name: Arm(name, seed, copy.deepcopy(shifted), 1.0, 1, 0) for name in ("baseline", "noise", "taip")}
         measured.append(
-            measure(arms, labelled.select(range(4)), {"shifted": labelled}, settings, rates=(RATE,), repeats=2)
+            measure(arms, labelled.select(range(4)), {"shifted": labelled}, settings, rates=(RATE,), repeats=2, draws=2)
         )
     return measured
 
@@ -101,35 +103,44 @@ def test_every_column_is_of_its_own_potential_and_step():
     taip, validation, hot = arms["taip"].potential, ethanol(3), ethanol(5, "ethanol_600K")
     settings = AdaptSettings(optimiser="sgd", seed=3)
     found = measure(
-        arms, validation, {"hot": hot}, settings, rates=(1e-3, 3e-3), repeats=2, train_frames=ethanol(4)
+        arms, validation, {"hot": hot}, settings, rates=(1e-3, 3e-3), repeats=2, draws=3, train_frames=ethanol(4)
     )  # fmt: skip
     scanned = {
         rate: np.abs(np.asarray(predict_adapted(taip, validation, replace(settings, rate=rate)).frames.forces)
                      - np.asarray(validation.forces)).mean()
         for rate in (0.0, 1e-3, 3e-3)
     }  # fmt: skip
-    assert found.scan == pytest.approx(scanned)
-    assert found.rate == min((1e-3, 3e-3), key=scanned.__getitem__)
-    assert found.scan_tests["hot"][0.0] != pytest.approx(found.scan[0.0])
-    chosen = replace(settings, rate=found.rate)
+    assert found.scan["forces"] == pytest.approx(scanned)
+    assert found.rates["adapted"]["forces"] == min((1e-3, 3e-3), key=scanned.__getitem__)
+    assert found.scan_tests["hot"]["forces"][0.0] != pytest.approx(found.scan["forces"][0.0])
     alone = {"noise": 0.0, "types": 0.0, "pseudo_forces": 0.0}
-    adapted = predict_adapted(taip, hot, chosen)
+    adapted = predict_adapted(taip, hot, replace(settings, rate=found.rates["adapted"]["forces"]))
+
+    def at(column, quantity, potential=taip, **more):
+        """Adapted by the step that this column has for the quantity."""
+        how = replace(settings, rate=found.rates[column][quantity], **more)
+        return predict_adapted(potential, hot, how).frames
+
     expected = {
         "baseline": predict(arms["baseline"].potential, hot), "noise": predict(arms["noise"].potential, hot),
-        "off": predict(taip, hot), "adapted": adapted.frames,
-        "random": predict_adapted(taip, hot, replace(chosen, direction="random")).frames,
-        **{f"only_{task}": predict_adapted(taip, hot, replace(chosen, **{**alone, task: 1.0})).frames
-           for task in alone},
-        "without_types": predict_adapted(arms["without_types"].potential, hot, chosen).frames,
+        "off": predict(taip, hot), "adapted": partial(at, "adapted"),
+        "random": partial(at, "random", direction="random"),
+        **{f"only_{task}": partial(at, f"only_{task}", **{**alone, task: 1.0}) for task in alone},
+        "without_types": partial(at, "without_types", potential=arms["without_types"].potential),
     }  # fmt: skip
+    assert found.rates["random"] == found.rates["adapted"]
     assert set(found.errors["hot"]) == set(expected)
-    for column, frames in expected.items():
-        for quantity, values in frame_errors(frames, hot).items():
+    for column, given in expected.items():
+        for quantity in ("forces", "energy"):
+            values = frame_errors(given(quantity=quantity) if callable(given) else given, hot)[quantity]
             assert np.allclose(found.errors["hot"][column][quantity], values, rtol=1e-10), (column, quantity)
     means = [found.errors["hot"][column]["forces"].mean() for column in expected]
     assert len({round(mean, 9) for mean in means}) == len(expected), "no two columns are alike"
-    rank = np.argsort(np.argsort(adapted.loss)), np.argsort(np.argsort(found.errors["hot"]["off"]["forces"]))
-    assert found.correlation["hot"] == pytest.approx(np.corrcoef(*rank)[0, 1])
+    losses = losses_of(taip, hot, settings, 3)
+    for name, loss in {"one draw": losses["all"][0], **{k: v.mean(0) for k, v in losses.items()}}.items():
+        rank = np.argsort(np.argsort(loss)), np.argsort(np.argsort(found.errors["hot"]["off"]["forces"]))
+        assert found.correlation["hot"][name] == pytest.approx(np.corrcoef(*rank)[0, 1])
+    assert found.groups["hot"] == groups_of(hot).tolist()
     assert found.repeat["hot"] > 0
     frames_of_atoms = adapted.features.reshape(5, 9, -1)
     assert np.allclose(found.features["all"]["hot"]["adapted"], frames_of_atoms.mean(1), atol=1e-5)
@@ -196,6 +207,10 @@ def test_errors_are_means_over_a_frames_components():
 def test_the_step_is_chosen_among_steps():
     assert best_rate({0.0: 0.1, 1e-5: 0.3, 1e-4: 0.2}) == 1e-4
     assert best_rate({0.0: 0.1, 1e-5: 0.3, 1e-4: float("nan")}) == 1e-5
+    # Each quantity has its own; one without a label takes that of the other.
+    scans = {"forces": {0.0: 1.0, 1e-5: 2.0, 1e-4: 3.0}, "energy": {0.0: 1.0, 1e-5: 3.0, 1e-4: 2.0}}
+    assert best_rates(scans) == {"forces": 1e-5, "energy": 1e-4}
+    assert best_rates({"energy": scans["energy"]}) == {"forces": 1e-4, "energy": 1e-4}
 
 
 def test_arms():
@@ -206,7 +221,7 @@ def test_arms():
 
 def small(folder, sink=lambda event: None, control=lambda: "run", hot=10, rates=(1e-5, 1e-3), **more):
     frames = ethanol(60)
-    study = Study(rates=rates, seeds=(0, 1), **more)
+    study = Study(rates=rates, seeds=(0, 1), draws=2, **more)
 
     def make(seed):
         potential = toy("schnet", seed=seed).float()
@@ -230,8 +245,9 @@ def test_a_study_measures_every_control_and_goes_on_where_it_stood(tmp_path, mon
         "without_noise", "without_types", "without_pseudo_forces",
     }  # fmt: skip
     assert one.errors["hot"]["off"]["forces"].shape == (10,)
-    assert set(one.scan) == {0.0, 1e-5, 1e-3}
-    assert one.rate in (1e-5, 1e-3)
+    assert set(one.scan) == {"forces", "energy"}
+    assert set(one.scan["energy"]) == {0.0, 1e-5, 1e-3}
+    assert one.rates["adapted"]["energy"] in (1e-5, 1e-3)
     assert {row["question"] for row in record["verdicts"]} == {"adaptation", "joint_training", "placebo"}
     assert {row["column"] for row in record["ratios"]} >= {"off", "adapted", "random", "noise"}
     assert record["sentence"].startswith("Adaptation: ")
@@ -255,7 +271,9 @@ def test_adapted_predictions_are_known_beforehand(tmp_path, monkeypatch, more):
     monkeypatch.setattr(measuring, "predict_adapted", counted)
     small(tmp_path, **more)
     study = Study(rates=(1e-5, 1e-3), seeds=(0, 1), **more)
-    assert sum(done) == study.adapted_predictions(8, [10, 10], 32)
+    # At most: a column whose steps for forces and energies are one is predicted once.
+    most, columns = study.adapted_predictions(8, [10, 10], 32), 7 if study.ablate else 4
+    assert most - 2 * columns * 20 <= sum(done) <= most
 
 
 def test_one_frame_and_one_seed_are_refused_before_anything_is_trained(tmp_path, monkeypatch):
@@ -263,9 +281,16 @@ def test_one_frame_and_one_seed_are_refused_before_anything_is_trained(tmp_path,
     frames = ethanol(12)
     with pytest.raises(DataError, match="say nothing of chance"):
         evaluate_taip(
-            Study(seeds=(0,)), lambda seed: toy(), TrainSettings(), frames, frames, {"one": frames.select([0])},
+            Study(seeds=(0,)), lambda seed: toy(), TrainSettings(), frames.select(range(6)),
+            frames.select(range(6, 11)), {"one": frames.select([11])},
             shifted=["one"], folder=tmp_path,
         )  # fmt: skip
+
+
+def learned():
+    """Training and validation frames."""
+    frames = ethanol(15)
+    return frames.select(range(12)), frames.select(range(12, 15))
 
 
 def holed(n: int = 4, **labels):
@@ -284,10 +309,12 @@ def holed(n: int = 4, **labels):
     [
         ({"hot": holed(forces=1)}, {}, LabelError, "hot: forces is on 3 of 4 frames"),
         ({"hot": holed(energy=1, forces=1)}, {}, LabelError, "hot: energy is on 3 of 4 frames"),
-        ({"hot": ethanol(4), "iron": "Fe"}, {}, ModelError, "iron: element unknown.*Fe"),
+        ({"hot": ethanol(4, "ethanol_600K"), "iron": "Fe"}, {}, ModelError, "iron: element unknown.*Fe"),
         ({"a/b": ethanol(4)}, {}, SpecError, "a/b"),
         ({"train": ethanol(4)}, {}, SpecError, "train"),
-        ({"hot": ethanol(1)}, {"features": True}, DataError, "features"),
+        ({"hot": ethanol(1, "ethanol_600K")}, {"features": True}, DataError, "features"),
+        ({"hot": ethanol(4)}, {}, DataError, "hot: 4 of 4 frames are among the training frames"),
+        ({"hot": ethanol(15).select([13, 14])}, {}, DataError, "hot: 2 of 2 frames are among the validation frames"),
     ],
 )  # fmt: skip
 def test_frames_that_cannot_judge_are_refused_before_anything_is_trained(
@@ -298,7 +325,7 @@ def test_frames_that_cannot_judge_are_refused_before_anything_is_trained(
     tests = {name: iron.with_labels(energy=[0.0, 0.0]) if isinstance(one, str) else one for name, one in tests.items()}
     with pytest.raises(kind, match=said):
         evaluate_taip(
-            Study(**more), lambda seed: toy(), TrainSettings(), ethanol(12), ethanol(3), tests, shifted=[*tests],
+            Study(**more), lambda seed: toy(), TrainSettings(), *learned(), tests, shifted=[*tests],
             folder=tmp_path,
         )  # fmt: skip
     assert not list(tmp_path.iterdir())
@@ -306,13 +333,16 @@ def test_frames_that_cannot_judge_are_refused_before_anything_is_trained(
 
 def test_validation_frames_that_cannot_choose_are_refused_too(tmp_path, monkeypatch):
     monkeypatch.setattr("mlipkit.strategies.taip.study.train_arm", lambda *a, **k: pytest.fail("trained"))
+    train, validation = learned()
     for wrong, kind in (
         (holed(forces=1), LabelError),
-        (ethanol(3).with_labels(energy=np.nan, forces=np.nan), DataError),
+        (validation.with_labels(energy=np.nan, forces=np.nan), DataError),
+        (validation.select([]), DataError),
+        (train.select(range(3)), DataError),
     ):
         with pytest.raises(kind, match="validation"):
             evaluate_taip(
-                Study(), lambda seed: toy(), TrainSettings(), ethanol(12), wrong, {"hot": ethanol(4)},
+                Study(), lambda seed: toy(), TrainSettings(), train, wrong, {"hot": ethanol(4, "ethanol_600K")},
                 shifted=["hot"], folder=tmp_path,
             )  # fmt: skip
 
@@ -323,7 +353,7 @@ def test_a_missing_package_is_said_before_anything_is_trained(tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "sklearn.linear_model", None)
     with pytest.raises(MissingPackageError, match="features"):
         evaluate_taip(
-            Study(features=True), lambda seed: toy(), TrainSettings(), ethanol(12), ethanol(3), {"hot": ethanol(4)},
+            Study(features=True), lambda seed: toy(), TrainSettings(), *learned(), {"hot": ethanol(4, "ethanol_600K")},
             shifted=["hot"], folder=tmp_path,
         )  # fmt: skip
 
@@ -333,7 +363,7 @@ def test_a_folder_goes_on_with_its_own_evaluation_alone(tmp_path, monkeypatch):
     monkeypatch.setattr("mlipkit.strategies.taip.study.train_arm", lambda *a, **k: pytest.fail("trained again"))
     for more in (
         {"options": TaipOptions(gamma=2.0)}, {"adaptation": AdaptSettings(optimiser="sgd")}, {"ablate": True},
-        {"repeats": 2}, {"features": True},
+        {"repeats": 2}, {"features": True}, {"noise_sigmas": (0.01,)},
     ):  # fmt: skip
         with pytest.raises(RunError, match=f"another evaluation.*{next(iter(more))}"):
             small(tmp_path, **more)
@@ -351,18 +381,49 @@ def test_what_is_no_number_is_none_in_the_record(tmp_path):
     small(tmp_path, hot=1, rates=(1e-5, 1e30))
     record = strict(tmp_path / NAME)
     seed = record["seeds"][0]
-    assert seed["correlation"]["hot"] is None
-    assert isinstance(seed["correlation"]["cold"], float)
-    assert seed["rate"] == 1e-5
-    assert seed["scan"]["1e+30"] is None
+    assert seed["correlation"]["hot"]["all"] is None
+    assert isinstance(seed["correlation"]["cold"]["all"], float)
+    assert seed["rates"]["adapted"] == {"forces": 1e-5, "energy": 1e-5}
+    assert seed["scan"]["forces"]["1e+30"] is None
     strict(tmp_path / "seed_0" / "measured.json")
     again = recall(tmp_path / "seed_0")
-    assert np.isnan([again.correlation["hot"], again.scan[1e30]]).all()
+    assert np.isnan([again.correlation["hot"]["all"], again.scan["forces"][1e30]]).all()
     rows, head = cost_of(record["seeds"])
     told = {row[1]: row[head.index("rank correlation of loss and error")] for row in rows}
     assert told["hot"] == "–"
     assert told["cold"] != "–"
     assert "–" in _scan(record["seeds"])[0][0]
+
+
+def test_frames_of_one_simulation_are_no_independent_witnesses():
+    """Without an effect, but with simulations that are alike in themselves: the interval must not exclude 1."""
+    rng, excluded = np.random.default_rng(0), {True: 0, False: 0}
+    runs = np.repeat(np.arange(4), 20)
+    for known in (True, False):
+        for _ in range(30):
+            seeds = np.exp(0.1 * rng.normal(size=(3, 80)))
+            shared = np.exp(0.05 * rng.normal(size=4))[runs]
+            measured = [
+                Measured(
+                    seed, {}, {}, {"hot": {
+                        **{name: {"forces": off} for name in ("baseline", "noise", "off", "random")},
+                        "adapted": {"forces": off * shared * np.exp(0.01 * rng.normal(size=80))},
+                    }}, {"hot": list(range(80))}, {"hot": (runs if known else -1 - np.arange(80)).tolist()},
+                )
+                for seed, off in enumerate(seeds)
+            ]  # fmt: skip
+            found = answer(measured, "hot", "forces", "adaptation").against["off"]
+            excluded[known] += found.lower > 1 or found.upper < 1
+    assert excluded[False] > 15
+    assert excluded[True] <= 5
+
+
+def test_the_noise_of_the_control_is_chosen_on_validation_frames(tmp_path, monkeypatch):
+    found = small(tmp_path, noise_sigmas=(0.001, 0.5))
+    assert [one["noise_sigma"] for one in found["seeds"]] == [0.001, 0.001]
+    assert {path.name for path in (tmp_path / "seed_0").iterdir() if path.is_dir()} == {
+        "baseline", "noise_0.001", "noise_0.5", "taip",
+    }  # fmt: skip
 
 
 def test_steps_that_break_every_prediction_are_said(tmp_path):
@@ -401,12 +462,10 @@ def test_a_stopped_study_says_so(tmp_path):
 
 
 def test_wrong_studies_are_refused(tmp_path):
-    for wrong in ({"seeds": ()}, {"seeds": (1, 1)}, {"rates": (0.0,)}):
+    for wrong in ({"seeds": ()}, {"seeds": (1, 1)}, {"rates": (0.0,)}, {"noise_sigmas": ()}):
         with pytest.raises(SpecError):
             Study(**wrong)
-    frames = ethanol(10)
+    frames = ethanol(10, "ethanol_600K")
     for tests in ({}, {"bare": frames.with_labels(energy=np.nan, forces=np.nan)}):
         with pytest.raises(DataError):
-            evaluate_taip(
-                Study(), lambda seed: toy(), TrainSettings(), frames, frames, tests, shifted=[], folder=tmp_path
-            )
+            evaluate_taip(Study(), lambda seed: toy(), TrainSettings(), *learned(), tests, shifted=[], folder=tmp_path)

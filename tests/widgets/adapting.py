@@ -152,11 +152,14 @@ class RecordedEvaluation(Acted):
                 for name, factor in columns.items()
             }  # fmt: skip
             uids[test] = list(range(100 * number, 100 * number + 30))
-        scan = {0.0: 0.03, 1e-6: 0.0299, 1e-5: 0.0295, 1e-4: 0.04}
+        scan = {"forces": {0.0: 0.03, 1e-6: 0.0299, 1e-5: 0.0295, 1e-4: 0.04},
+                "energy": {0.0: 0.003, 1e-6: 0.0029, 1e-5: 0.003, 1e-4: 0.004}}  # fmt: skip
         numbers = dict.fromkeys(TEST_SETS, 0.1)
         found = Measured(
-            seed, 1e-5, scan, errors, uids, dict.fromkeys(TEST_SETS, scan), numbers, numbers, numbers,
-            {"off": 0.01, "adapted": 0.05}, {"baseline": 10.0, "noise": 20.0, "taip": 30.0}, {"taip": 40},
+            seed, {"adapted": {"forces": 1e-5, "energy": 1e-6}}, scan, errors, uids, uids,
+            scan_tests=dict.fromkeys(TEST_SETS, scan), correlation={name: {"all": 0.1} for name in TEST_SETS},
+            repeat=numbers, change=numbers, seconds={"off": 0.01, "adapted": 0.05},
+            training_s={"baseline": 10.0, "noise": 20.0, "taip": 30.0}, steps={"taip": 40}, noise_sigma=0.005,
         )  # fmt: skip
         if self.maps:
             kinds = ("baseline", "off", "adapted")
@@ -165,5 +168,8 @@ class RecordedEvaluation(Acted):
                 found.features[atoms] = {
                     name: {kind: shift + rng.normal(size=(n_train if name == "train" else 30, 8)) for kind in kinds}
                     for name, shift in zip(("train", *TEST_SETS), (0.0, 0.0, 1.0, 3.0), strict=True)
+                }
+                found.feature_groups[atoms] = {
+                    name: np.arange(len(kinds["off"])) for name, kinds in found.features[atoms].items()
                 }
         return found

@@ -38,6 +38,7 @@ class Arm:
     Attributes:
         name: see the module. seed: of weights, order and noise.
         training_s: seconds of its training. steps: optimiser steps. best_epoch: of the weights that were chosen.
+        noise_sigma: Å, of the arm "noise".
     """
 
     name: str
@@ -46,6 +47,7 @@ class Arm:
     training_s: float
     steps: int
     best_epoch: int
+    noise_sigma: float | None = None
 
 
 def train_arm(
@@ -82,7 +84,8 @@ def train_arm(
     found = load(result.best, device=potential.device)
     assert isinstance(found, Potential)
     sink(Message(f"{name}, seed {seed}: trained in {result.seconds:.0f} s, {result.step} steps"))
-    return Arm(name, seed, found.eval(), result.seconds, result.step, result.best_epoch)
+    sigma = noise_sigma if name == NOISE else None
+    return Arm(name, seed, found.eval(), result.seconds, result.step, result.best_epoch, sigma)
 
 
 def arm_names(options: TaipOptions, ablate: bool) -> list[str]:

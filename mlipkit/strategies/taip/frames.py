@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -19,6 +19,10 @@ from mlipkit.strategies.taip.draws import parts
 from mlipkit.strategies.taip.options import check_number
 from mlipkit.strategies.taip.stacked import comes_by_structure, stackable
 
+SEED_STEP = 7919
+"""Between seeds of draws that are repeated."""
+ALL = "all"
+"""Beside the tasks their weighted sum, beside the elements all atoms."""
 AT_ONCE, ATOMS = 32, 1024
 """Structures that are adapted together, each with its own weights, and their atoms, at most."""
 
@@ -141,6 +145,28 @@ def losses_only(potential: Potential) -> Iterator[None]:
             parameter.requires_grad_(flag)
 
 
+def losses_of(potential: Potential, frames: FrameSet, settings: AdaptSettings, draws: int) -> dict[str, np.ndarray]:
+    """Self-supervised losses before any step: "all" (their weighted sum) and each task -> [draws, F].
+
+    Raises:
+        DataError: no frame.
+        ModelError: an element that the potential does not know.
+    """
+    check_number(draws, "draws", 1, whole=True)
+    _check(potential, frames, "losses_of")
+    cache, keys = NeighbourCache(frames, potential.cutoff), keys_of(frames)
+    found: dict[str, np.ndarray] = {}
+    for rows in batches_by_size(frames.n_atoms, AT_ONCE):
+        graph = collate(frames, rows, cache, torch.float64)[0].to(device=potential.device)
+        for turn in range(draws):
+            adapter = Adapter(potential, replace(settings, seed=settings.seed + SEED_STEP * (turn + 1)))
+            with losses_only(potential), torch.enable_grad():
+                losses = adapter.losses(graph, [keys[row] for row in rows])
+            for name, values in {ALL: losses.total(adapter.weights), **losses.by_task}.items():
+                found.setdefault(name, np.empty((draws, len(frames))))[turn, rows] = values.detach().cpu().numpy()
+    return found
+
+
 def loss_threshold(
     potential: Potential, frames: FrameSet, settings: AdaptSettings, draws: int = 4, share: float = 0.99
 ) -> float:
@@ -153,17 +179,5 @@ def loss_threshold(
         DataError: no frame.
         ModelError: an element that the potential does not know.
     """
-    check_number(draws, "draws", 1, whole=True)
     check_number(share, "share", below=1)
-    _check(potential, frames, "loss_threshold")
-    found = []
-    for turn in range(draws):
-        again = AdaptSettings(**{**vars(settings), "seed": settings.seed + 7919 * (turn + 1)})
-        adapter, keys = Adapter(potential, again), keys_of(frames)
-        cache = NeighbourCache(frames, potential.cutoff, max_bytes=0)
-        for rows in batches_by_size(frames.n_atoms, AT_ONCE):
-            graph = collate(frames, rows, cache, torch.float64)[0].to(device=potential.device)
-            with losses_only(potential), torch.enable_grad():
-                total = adapter.losses(graph, [keys[row] for row in rows]).total(adapter.weights)
-            found.append(total.detach().cpu().numpy())
-    return float(np.quantile(np.concatenate(found), share))
+    return float(np.quantile(losses_of(potential, frames, settings, draws)[ALL], share))

@@ -9,8 +9,8 @@ key            content
 sentence       the verdict, first thing in a report
 verdicts       records of `verdicts.verdicts`: test, quantity, question, answer, sentence, ratio, lower, upper, ...
 ratios         error over the baseline's for off, adapted, random, noise, only_X, without_X
-seeds          per seed: rate, scan (step -> validation error), scan_tests (an oracle's), correlation, repeat, change,
-               seconds per frame, training_s, steps
+seeds          per seed: rates (column -> quantity -> step), scan (quantity -> step -> validation error), scan_tests (by
+               test set, an oracle's), correlation, repeat, change, seconds per frame, training_s, steps, noise_sigma
 shifts         feature shift (`FeatureShift`) per test set and feature set, of the first seed; when asked for
 shifts_of      the same for the atoms of each element: symbol -> test set -> feature set, where the element is in four
                training frames and two of the test set
@@ -22,6 +22,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,10 +31,23 @@ import numpy as np
 from mlipkit.data.whole import write_whole
 from mlipkit.errors import DataError, LabelError, MissingPackageError, RunError, SpecError, require
 from mlipkit.events import Control, EventSink, Message, always_run, ignore
+from mlipkit.models import predict
 from mlipkit.strategies.taip.adapt import AdaptSettings
 from mlipkit.strategies.taip.arms import BASELINE, NOISE, Arm, arm_names, train_arm
+from mlipkit.strategies.taip.frames import ALL
+from mlipkit.strategies.taip.kept import facts_of, keep, recall
 from mlipkit.strategies.taip.maps import feature_maps, keep_maps
-from mlipkit.strategies.taip.measuring import ADAPTED, ALL, OFF, RANDOM, RATES, Measured, measure
+from mlipkit.strategies.taip.measuring import (
+    ADAPTED,
+    DRAWS,
+    OFF,
+    RANDOM,
+    RATES,
+    Measured,
+    frame_errors,
+    leading,
+    measure,
+)  # fmt: skip
 from mlipkit.strategies.taip.options import TaipOptions
 from mlipkit.strategies.taip.verdicts import PUBLISHED, first_sentence, ratios, verdicts
 
@@ -43,7 +57,9 @@ if TYPE_CHECKING:
     from mlipkit.training import TrainSettings
 
 NAME = "taip.json"
-ARRAYS, RECORD, STUDY = "measured.npz", "measured.json", "study.json"
+STUDY = "study.json"
+MEASURED = 2
+"""Raised when seeds are measured otherwise, so that a folder holds one kind of figures."""
 RESERVED = ("train",)
 """Names that stand for something else in `ARRAYS`."""
 
@@ -55,10 +71,11 @@ class Study:
     Attributes:
         options: the tasks. adaptation: settings but for the rate, which is chosen. rates: steps to choose from.
         seeds: of the trainings; three at least for a verdict worth its name.
-        noise_sigma: Å, of the control with noise augmentation.
+        noise_sigmas: Å, of the control with noise augmentation; of several the best on the validation frames.
         ablate: also train without each task.
         features: also measure the shift of features (needs scikit-learn).
-        repeats: seeds of the draws for the repeatability.
+        repeats: seeds of the draws for the repeatability. draws: that a frame's loss is averaged over where it is set
+            against its error.
         effect: smallest gain of interest.
     """
 
@@ -66,10 +83,11 @@ class Study:
     adaptation: AdaptSettings = field(default_factory=AdaptSettings)
     rates: tuple[float, ...] = RATES
     seeds: tuple[int, ...] = (0, 1, 2)
-    noise_sigma: float = 0.005
+    noise_sigmas: tuple[float, ...] = (0.005,)
     ablate: bool = False
     features: bool = False
     repeats: int = 3
+    draws: int = DRAWS
     effect: float = PUBLISHED
 
     def __post_init__(self) -> None:
@@ -77,14 +95,17 @@ class Study:
             raise SpecError("one seed or several different ones", where="seeds", found=list(self.seeds))
         if not self.rates or min(self.rates) <= 0:
             raise SpecError("adaptation steps above 0", where="rates", found=list(self.rates))
+        if not self.noise_sigmas or min(self.noise_sigmas) <= 0:
+            raise SpecError("widths above 0", where="noise_sigmas", found=list(self.noise_sigmas))
 
     def adapted_predictions(self, n_validation: int, n_tests: Sequence[int], n_train: int = 0) -> int:
-        """How many frames `measure` predicts after a step of their own, all seeds together."""
+        """How many frames `measure` predicts after a step of their own at most, all seeds together."""
         tasks = sum(weight > 0 for weight in self.options.weights.values())
-        alone = tasks if tasks > 1 else 0
-        # Adapted, at random, with each loss alone, potentials without a task, the scan, and other draws.
-        columns = 2 + alone + (alone if self.ablate else 0) + len(self.rates) + max(0, self.repeats - 1)
-        each = n_validation * len(self.rates) + columns * sum(n_tests)
+        alone = (tasks if tasks > 1 else 0) * (2 if self.ablate else 1)
+        # A scan of all losses, of each alone, of potentials without a task; on test frames the first of these, the
+        # main column once more, other draws, and at one or two steps at random and the others.
+        columns = len(self.rates) + self.repeats + 2 * (1 + alone)
+        each = n_validation * len(self.rates) * (1 + alone) + columns * sum(n_tests)
         return len(self.seeds) * each + (n_train if self.features else 0)
 
 
@@ -121,15 +142,19 @@ def evaluate_taip(
         if found is None:
             arms: dict[str, Arm] = {}
             for name in arm_names(study.options, study.ablate):
-                arm = train_arm(
-                    name, seed, make, train_frames, validation, settings, study.options, folder=place / name,
-                    noise_sigma=study.noise_sigma, sink=sink, control=control,
-                )  # fmt: skip
-                if arm is None:
+                sigmas = study.noise_sigmas if name == NOISE else study.noise_sigmas[:1]
+                trained = [
+                    train_arm(
+                        name, seed, make, train_frames, validation, settings, study.options, noise_sigma=sigma,
+                        folder=place / (name if len(sigmas) == 1 else f"{name}_{sigma:g}"), sink=sink, control=control,
+                    )
+                    for sigma in sigmas
+                ]  # fmt: skip
+                if None in trained:
                     return None
-                arms[name] = arm
+                arms[name] = min((one for one in trained if one is not None), key=partial(_score, validation))
             found = measure(
-                arms, validation, tests, study.adaptation, rates=study.rates, repeats=study.repeats,
+                arms, validation, tests, study.adaptation, rates=study.rates, repeats=study.repeats, draws=study.draws,
                 train_frames=train_frames if study.features and number == 0 else None,
             )  # fmt: skip
             keep(found, place)
@@ -146,15 +171,23 @@ def evaluate_taip(
     return record
 
 
+def _score(frames: FrameSet, arm: Arm) -> float:
+    """Its error on frames that choose."""
+    errors = frame_errors(predict(arm.potential, frames), frames)
+    return float(errors[leading(errors)].mean())
+
+
 def check_frames(
     study: Study, potential: Potential, train_frames: FrameSet, validation: FrameSet, tests: Mapping[str, FrameSet]
 ) -> None:
     """Refuse what would end the evaluation when everything has been trained; errors as in `evaluate_taip`."""
     if not tests:
         raise DataError("no test set", where="tests")
+    if not len(validation):
+        raise DataError("no frame", where="validation", hint="Split some off: they choose the adaptation step")
     for name, frames in {"validation": validation, **tests}.items():
         has = {label: int(frames.has(label).sum()) for label in ("energy", "forces")}
-        if len(frames) and not any(has.values()):
+        if not any(has.values()):
             kind = "validation frames" if frames is validation else "a test set"
             raise DataError(f"{kind} without labels", where=name, expected="energy or forces")
         for label, found in has.items():
@@ -176,8 +209,25 @@ def check_frames(
                 "too few frames to measure a shift of features", where=name, expected="2 of test, 4 of training",
                 found=f"{len(frames)} and {len(train_frames)}", hint="More frames, or features: false",
             )  # fmt: skip
+    check_apart(train_frames, validation, tests)
     if study.features:
         require("sklearn.linear_model", "analysis", "measuring a shift of features")
+
+
+def check_apart(train_frames: FrameSet, validation: FrameSet, tests: Mapping[str, FrameSet]) -> None:
+    """Refuse frames that judge, or choose, and are learned from as well: errors there say nothing of others."""
+    used = {"training": train_frames.structure_hashes}
+    for name, frames in {"validation": validation, **tests}.items():
+        for other, hashes in used.items():
+            doubles = np.isin(frames.structure_hashes, hashes)
+            if doubles.any():
+                raise DataError(
+                    f"{int(doubles.sum())} of {len(frames)} frames are among the {other} frames", where=name,
+                    expected="frames of their own", found=frames.uid(int(doubles.argmax())),
+                    hint="Name others, or split the data anew",
+                )  # fmt: skip
+        if frames is validation:
+            used["validation"] = validation.structure_hashes
 
 
 def _identity(
@@ -192,7 +242,7 @@ def _identity(
         del trained[name]
     made = potential.describe()
     known = {
-        **asked, "training": trained,
+        "measured": MEASURED, **asked, "training": trained,
         "potential": {name: made[name] for name in ("encoder", "options", "head", "dtype")},
         "training frames": train_frames.hash, "validation frames": validation.hash,
         "tests": {name: frames.hash for name, frames in tests.items()},
@@ -220,45 +270,33 @@ def judged(study: Study, measured: Sequence[Measured], shifted: Sequence[str]) -
     """The record of a study from the errors of its seeds."""
     found = verdicts(measured, study.effect)
     columns = [column for column in next(iter(measured[0].errors.values())) if column != BASELINE]
-    shifts = _shifts(measured[0].features) if study.features else {}
+    shifts = _shifts(measured[0]) if study.features else {}
     return {
         "sentence": first_sentence(found, shifted),
         "shifted": list(shifted),
         "verdicts": found,
         "ratios": [row for column in columns for row in ratios(measured, column)],
-        "seeds": [_facts(one) for one in measured],
+        "seeds": [facts_of(one) for one in measured],
         "shifts": shifts.pop(ALL, {}),
         "shifts_of": shifts,
     }
 
 
-def _facts(one: Measured) -> dict[str, Any]:
-    names = ("correlation", "repeat", "change", "seconds", "training_s", "steps")
-    return {
-        "seed": one.seed, "rate": one.rate, "scan": _numbers(one.scan),
-        "scan_tests": {test: _numbers(found) for test, found in one.scan_tests.items()},
-        **{name: _numbers(getattr(one, name)) for name in names},
-    }  # fmt: skip
-
-
-def _numbers(found: Mapping[Any, float]) -> dict[str, float | None]:
-    """JSON-ready; what is no number, such as the rank of one frame, is none."""
-    return {
-        key if isinstance(key, str) else f"{key:g}": value if np.isfinite(value) else None
-        for key, value in found.items()
-    }
-
-
-def _shifts(features: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]) -> dict[str, Any]:
+def _shifts(one: Measured) -> dict[str, Any]:
+    """Frames of one simulation are alike and go together, where there are enough simulations; else each by itself."""
     from mlipkit.analysis.feature_shift import feature_shifts
 
     found: dict[str, Any] = {}
-    for atoms, tests in features.items():
-        train = tests.get("train", {})
+    for atoms, tests in one.features.items():
+        train, groups = tests.get("train", {}), one.feature_groups[atoms]
         for test, kinds in tests.items():
-            if test == "train" or min(map(len, kinds.values())) < 2 or min(map(len, train.values()), default=0) < 4:
+            if test == "train" or len(groups[test]) < 2 or len(groups.get("train", ())) < 4:
                 continue
-            measured = feature_shifts({kind: (train[kind], rows) for kind, rows in kinds.items()})
+            some = len(np.unique(groups["train"])) >= 4 and len(np.unique(groups[test])) >= 2
+            measured = feature_shifts(
+                {kind: (train[kind], rows) for kind, rows in kinds.items()},
+                train_groups=groups["train"] if some else None, test_groups=groups[test] if some else None,
+            )  # fmt: skip
             found.setdefault(atoms, {})[test] = {kind: asdict(one) for kind, one in measured.items()}
     return found
 
@@ -266,58 +304,8 @@ def _shifts(features: Mapping[str, Mapping[str, Mapping[str, np.ndarray]]]) -> d
 def _said(one: Measured) -> str:
     parts = []
     for test, columns in one.errors.items():
-        quantity = "forces" if "forces" in columns[OFF] else "energy"
+        quantity = leading(columns[OFF])
         figures = (f"{name} {columns[name][quantity].mean():.4g}" for name in (BASELINE, NOISE, OFF, ADAPTED, RANDOM))
         parts.append(f"{test}: {quantity} {', '.join(figures)}")
-    return f"Seed {one.seed}, adaptation step {one.rate:g}. {'; '.join(parts)}"
-
-
-def keep(found: Measured, folder: Path) -> None:
-    """Write the errors of a seed."""
-    arrays: dict[str, np.ndarray] = {}
-    for test, columns in found.errors.items():
-        arrays[f"uid/{test}"] = np.asarray(found.uids[test], np.uint64)
-        for column, quantities in columns.items():
-            for quantity, values in quantities.items():
-                arrays[f"error/{test}/{column}/{quantity}"] = values
-    for atoms, tests in found.features.items():
-        for test, sets in tests.items():
-            arrays |= {f"feature/{atoms}/{test}/{name}": values for name, values in sets.items()}
-    partial = folder / f".{ARRAYS}.part.npz"
-    folder.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
-    partial.replace(folder / ARRAYS)
-    # Last: where it stands, the arrays do too.
-    write_whole(folder / RECORD, json.dumps(_facts(found)).encode())
-
-
-def recall(folder: Path) -> Measured | None:
-    """The errors of a seed, None where they are not all there."""
-    if not (folder / RECORD).is_file() or not (folder / ARRAYS).is_file():
-        return None
-    facts = json.loads((folder / RECORD).read_text(encoding="utf-8"))
-    errors: dict[str, dict[str, dict[str, np.ndarray]]] = {}
-    uids: dict[str, list[int]] = {}
-    features: dict[str, dict[str, dict[str, np.ndarray]]] = {}
-    with np.load(folder / ARRAYS, allow_pickle=False) as arrays:
-        for key in arrays.files:
-            kind, *rest = key.split("/")
-            if kind == "error":
-                test, column, quantity = rest
-                errors.setdefault(test, {}).setdefault(column, {})[quantity] = arrays[key]
-            elif kind == "uid":
-                uids[rest[0]] = arrays[key].tolist()
-            else:
-                atoms, test, name = rest
-                features.setdefault(atoms, {}).setdefault(test, {})[name] = arrays[key]
-
-    def known(found: Mapping[str, float | None]) -> dict[str, float]:
-        return {name: np.nan if value is None else value for name, value in found.items()}
-
-    numbers = {name: {float(rate): error for rate, error in known(scan).items()} for name, scan in
-               {"": facts["scan"], **facts["scan_tests"]}.items()}  # fmt: skip
-    correlation, repeat, change = (known(facts[name]) for name in ("correlation", "repeat", "change"))
-    return Measured(
-        facts["seed"], facts["rate"], numbers.pop(""), errors, uids, numbers, correlation, repeat, change,
-        known(facts["seconds"]), known(facts["training_s"]), facts["steps"], features,
-    )  # fmt: skip
+    steps = ", ".join(f"{rate:g} for {name}" for name, rate in one.rates[ADAPTED].items() if name in one.scan)
+    return f"Seed {one.seed}, adaptation step {steps}. {'; '.join(parts)}"

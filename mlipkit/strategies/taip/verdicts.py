@@ -40,7 +40,8 @@ def errors_of(seeds: Sequence[Measured], test: str, column: str, quantity: str) 
     rows = [one.errors[test].get(column, {}).get(quantity) for one in seeds]
     if any(row is None for row in rows):
         return None
-    return Errors.table(np.stack(rows), [one.seed for one in seeds], seeds[0].uids[test])  # type: ignore[arg-type]
+    labels = seeds[0].uids[test], seeds[0].groups[test]
+    return Errors.table(np.stack(rows), [one.seed for one in seeds], *labels)  # type: ignore[arg-type]
 
 
 def verdicts(seeds: Sequence[Measured], effect: float = PUBLISHED) -> list[dict[str, Any]]:
