@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mlipkit.errors import MlipkitError, SpecError
 from mlipkit.events import Control, EventSink, Finished, Message
 from mlipkit.runs.building_forces import device_of, source_of
 from mlipkit.runs.building_train import split_frames
 from mlipkit.runs.folder import RunFolder, write_text
-from mlipkit.runs.places import factory_of, load_factory, run_of
+from mlipkit.runs.places import absolute, factory_of, load_factory, run_of
 from mlipkit.runs.spec_ipip import IPIPSpec, StudentTrainingSpec
 
 if TYPE_CHECKING:
@@ -50,6 +53,7 @@ def tools_of(spec: IPIPSpec, base: Path, sink: EventSink | None = None, files: R
         SpecError, DataError, ModelError: something that it names is not there or does not fit.
     """
     from mlipkit.strategies.ipip import LoopTools
+    from mlipkit.strategies.ipip.tools import CONTENT
 
     parts = split_frames(spec.reading, base, sink)
     if files is not None:
@@ -59,7 +63,6 @@ def tools_of(spec: IPIPSpec, base: Path, sink: EventSink | None = None, files: R
     if sink is not None and precision != spec.dtype:
         sink(Message(f"The teacher {spec.teacher} computes in {precision}, the students in {spec.dtype}"))
     tuning = spec.teacher_tuning
-    record = spec.model_dump(mode="json")
     return LoopTools(
         teacher=teacher, train=parts.train, validation=parts.validation, test=parts.test, encoder=spec.model.encoder,
         options=spec.model.encoder_options, head=spec.model.head, device=device_of(spec.device),
@@ -68,18 +71,47 @@ def tools_of(spec: IPIPSpec, base: Path, sink: EventSink | None = None, files: R
             spec, spec.finetuning, batch_size=tuning.batch_size, learning_rate=tuning.learning_rate,
             points_per_epoch=tuning.batch_size * spec.finetuning.look_every,
         ),
-        words={name: record[name] for name in ("teacher", "dtype")},
+        words={"teacher": spec.teacher, "dtype": spec.dtype, CONTENT: content_of(spec.teacher, base, teacher)},
     )  # fmt: skip
 
 
 def teacher_of(spec: IPIPSpec, base: Path) -> BasePotential:
-    """The teacher: a potential by its place, or what a factory makes; calculators are wrapped."""
+    """The teacher: a potential by its place, or what a factory makes; calculators are wrapped.
+
+    Raises:
+        SpecError: the factory raises.
+    """
     from mlipkit.models import BasePotential, CalculatorPotential, load
 
     if factory_of(spec.teacher) is None:
         return load(source_of(spec.teacher, base)).to(device_of(spec.device)).eval()
-    made: Any = load_factory(spec.teacher, base)()
+    try:
+        made: Any = load_factory(spec.teacher, base)()
+    except MlipkitError:
+        raise
+    except Exception as error:  # code of the user
+        raise SpecError(
+            f"the factory raises {type(error).__name__}: {error}", where=("teacher", spec.teacher),
+            expected="a function without arguments that gives a potential or an ASE calculator",
+        ) from error  # fmt: skip
     return made.to(device_of(spec.device)).eval() if isinstance(made, BasePotential) else CalculatorPotential(made)
+
+
+def content_of(text: str, base: Path, teacher: BasePotential) -> str:
+    """What tells a teacher from another of the same name: its weights, the version of its package, its code."""
+    from mlipkit.models import UniversalPotential
+    from mlipkit.strategies.finetuning.record import digest
+
+    factory = factory_of(text)
+    if factory is not None:
+        home = factory[0]
+        path = base / Path(home).expanduser() if home.endswith(".py") else Path(sys.modules[home].__file__ or "")
+        return hashlib.blake2b(path.read_bytes() if path.is_file() else b"", digest_size=16).hexdigest()
+    if isinstance(teacher, UniversalPotential):
+        told = teacher.describe()
+        packaged = absolute(text, base) is None
+        return f"{told['package']} {told['version']}" + ("" if packaged else f" {digest(teacher)}")
+    return digest(teacher)
 
 
 def training_settings(spec: IPIPSpec, one: StudentTrainingSpec, **changes: Any) -> TrainSettings:

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import mlipkit as mk
 from mlipkit.cli import app
-from mlipkit.errors import SpecError
+from mlipkit.errors import RunError, SpecError
 from mlipkit.runs import IPIPSpec, estimate, load_spec, parse_spec
 from mlipkit.runs.applying_potential import model_of
 from mlipkit.strategies.applies import Frames, Model, Room, Situation
@@ -128,6 +128,45 @@ def test_a_run_from_launch_to_report(toy):
     from mlipkit.strategies.ipip.comparing import compare
 
     assert compare([run, other]).sentence
+
+
+def test_another_teacher_of_the_same_name_is_noticed(toy):
+    from mlipkit.runs.building_ipip import tools_of
+    from mlipkit.strategies.ipip import run_ipip
+    from mlipkit.strategies.ipip.comparing import compare
+
+    def tools(name: str = "toy.py:teacher"):
+        return tools_of(IPIPSpec(**{**FIELDS, "teacher": name}), toy)  # type: ignore[arg-type]
+
+    one = IPIPSpec(**{**FIELDS, "arm": "scratch", "stability": {"runs": 0}}).plan  # type: ignore[arg-type]
+    assert run_ipip(one, toy / "a", tools()).state == "completed"
+    (toy / "toy.py").write_text(TOYS.replace("return soft()", "return reference()"))
+    with pytest.raises(RunError, match="other tools"):
+        run_ipip(one, toy / "a", tools())
+    assert run_ipip(one, toy / "b", tools()).state == "completed"
+    with pytest.raises(RunError, match="found other teacher_content"):
+        compare([toy / "a", toy / "b"])
+    # A folder from before this was told goes on.
+    record = json.loads((toy / "a" / "plan.json").read_text())
+    assert record["tools"].pop("teacher_content")
+    (toy / "a" / "plan.json").write_text(json.dumps(record))
+    assert run_ipip(one, toy / "a", tools()).state == "completed"
+    assert len(tools("universal:chgnet").words["teacher_content"].split()) == 2
+    contents = set()
+    for seed in (0, 1):
+        mk.models.save(mk.models.Potential(mk.models.build_encoder("painn", seed=seed, features=8, layers=1),
+                                           atomic_energies={1: 0.0, 8: 0.0}), toy / "own.safetensors")  # fmt: skip
+        contents.add(tools("own.safetensors").words["teacher_content"])
+    assert len(contents) == 2
+
+
+@pytest.mark.parametrize("body", ["def teacher(weights):\n    return soft()\n", "def teacher():\n    return 1 / 0\n"])
+def test_errors_of_a_factory_name_the_field(toy, body):
+    from mlipkit.runs.building_ipip import teacher_of
+
+    (toy / "toy.py").write_text(TOYS + body)
+    with pytest.raises(SpecError, match=r"teacher: toy.py:teacher: the factory raises .* without arguments"):
+        teacher_of(IPIPSpec(**FIELDS), toy)  # type: ignore[arg-type]
 
 
 def test_an_estimate_counts_every_deed(toy):

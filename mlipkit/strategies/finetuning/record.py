@@ -69,7 +69,7 @@ def identity(
     """What must be the same when a fine-tuning goes on."""
     described = start.describe()
     return {
-        "potential": described.get("name", described.get("kind", "")), "weights": _digest(start),
+        "potential": described.get("name", described.get("kind", "")), "weights": digest(start),
         **{name: "" if part is None or not len(part) else part.hash for name, part in sets.items()},
         "recipe": json.loads(json.dumps(recipe.to_json())),
         "isolated atoms": {str(z): float(energy) for z, energy in sorted((isolated or {}).items())},
@@ -78,7 +78,8 @@ def identity(
     }  # fmt: skip
 
 
-def _digest(potential: BasePotential) -> str:
+def digest(potential: BasePotential) -> str:
+    """Of all weights, by name."""
     import hashlib
 
     found = hashlib.blake2b(digest_size=16)

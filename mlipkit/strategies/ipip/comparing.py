@@ -22,6 +22,7 @@ from mlipkit.strategies.ipip.evaluated import Evaluated, check_seeds
 from mlipkit.strategies.ipip.plan import ARMS, LOOPS, equal_steps
 from mlipkit.strategies.ipip.species_record import sentence, together
 from mlipkit.strategies.ipip.timeline import timeline
+from mlipkit.strategies.ipip.tools import as_told
 
 if TYPE_CHECKING:
     from mlipkit.analysis.cures import CureVerdict, Errors
@@ -110,9 +111,12 @@ def compare(folders: Sequence[Path | str | Any], *, effect: float = EFFECT, n_dr
     if not found:
         raise RunError("nothing is evaluated yet", where="compare", hint="Let an arm run to its end, or resume it")
     for one in found[1:]:
-        if one.record["uids"] != found[0].record["uids"] or one.words != found[0].words:
+        theirs, mine = as_told(found[0].words, one.words), as_told(one.words, found[0].words)
+        if one.record["uids"] != found[0].record["uids"] or mine != theirs:
             raise RunError("arms that differ in more than their method", where=str(one.folder),
-                           expected=f"the test frames and tools of {found[0].folder.name}")  # fmt: skip
+                           expected=f"the test frames and tools of {found[0].folder.name}",
+                           found=", ".join(f"other {name}" for name in theirs if theirs[name] != mine.get(name))
+                           or "other test frames")  # fmt: skip
     arms = {arm: mine for arm in ARMS if (mine := [one for one in found if one.plan.arm == arm])}
     for mine in arms.values():
         check_seeds(mine)

@@ -19,6 +19,7 @@ reaction     the same at a temperature of its own; species always
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -42,7 +43,7 @@ from mlipkit.strategies.ipip.sampling import ended, run_md, runs_of
 from mlipkit.strategies.ipip.settings import Instability
 from mlipkit.strategies.ipip.spread import spread
 from mlipkit.strategies.ipip.tolerant import Tolerant
-from mlipkit.strategies.ipip.tools import LoopTools, structures
+from mlipkit.strategies.ipip.tools import LoopTools, as_told, structures
 from mlipkit.strategies.workflows.plan import Stage
 from mlipkit.strategies.workflows.work import Work
 
@@ -60,6 +61,13 @@ class LoopWork(Work):
 
     plan: LoopPlan
     tools: LoopTools
+
+    def claim(self) -> None:
+        """As `Work.claim`; folders from before it was told what is in a teacher go on."""
+        path = self.folder / "plan.json"
+        if path.is_file():
+            self.words = as_told(self.words, json.loads(path.read_text(encoding="utf-8")).get("tools"))
+        super().claim()
 
     def note(self, stage: Stage) -> None:
         """Everything that is told of the whole is in the facts of its stages."""

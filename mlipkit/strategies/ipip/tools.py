@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 WHERE_AND_WHEN = ("device", "num_processes", "checkpoint_s", "checkpoint_steps", "evaluation_batch_size", *SEEDS)
 ENDLESS = 1_000_000
 """Epochs: trainings end by their steps."""
+CONTENT = "teacher_content"
+"""What a teacher is, beside its name; folders from before it was told lack it."""
 MOST = 300
 """Characters that are told of an error: some engines print pages."""
 
@@ -50,7 +52,7 @@ class LoopTools:
         encoder, options, head: of the students.
         pretraining, finetuning: settings; steps and seeds come from the plan.
         teacher_tuning: settings of the fine-tuned teacher; None: as `finetuning`.
-        words: what else tells these tools from others (name of the teacher).
+        words: what else tells these tools from others (name of the teacher, and under `CONTENT` what is in it).
         skin: Å, of neighbour lists in MD.
         batch_size: frames at a time in predictions.
         device: of students.
@@ -167,6 +169,11 @@ class LoopTools:
 
     def close(self) -> None:
         """Nothing is kept between calls."""
+
+
+def as_told(words: Mapping[str, Any] | None, others: Mapping[str, Any] | None) -> dict[str, Any]:
+    """What tools say of themselves, as far as others do: whether both are the same."""
+    return {name: value for name, value in (words or {}).items() if name != CONTENT or CONTENT in (others or {})}
 
 
 def told(error: Exception) -> str:
