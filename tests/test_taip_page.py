@@ -182,19 +182,22 @@ def test_simulations(page):
     ends = [(10000.0, "", np.inf)] * 3 + [(2000.0, "max force", np.inf)]
     curve = taip_survival.curve_of(ends)
     row = taip_survival.summary(curve, 10000.0, {"baseline": curve})
+    row["without_energy"] = {**row, "failed": 0, "mean_ps": 10.0}
     found = {"half_fail_at_K": 800.0, "temperatures": {"300": {"nonsaving": row}, "800": {"baseline": row}}}
     never = {"half_fail_at_K": None, "temperatures": {}}
     record = json.loads(json.dumps({"encoders": {"painn": found, "schnet": never}}))
     told, _, table = page.places({"taip_survival.json": record})["survival"].partition("\n\n")
     assert told.startswith("painn: half of the simulations of the potential without tasks fail from 800 K on. ")
     assert (
-        "*Not measured yet for painn at 800 K: never adapts, nonsaving, save_every, save_every_k, threshold.*" in told
+        "*Not measured yet for painn at 800 K: never adapts, nonsaving, save_every, save_every_k, threshold, "
+        "trained without tasks, other velocities.*" in told
     )
     assert "at 300 K: trained without tasks, never adapts, save_every, " in told
     assert "at no temperature of the ladder" in told
     rows = lines(table)
     assert rows[0][:4] == ["painn", "300", "nonsaving", "1 of 4"]
-    assert rows[0][5:] == ["8.00", "not reached", "1.000", "", "max force 1"]
+    assert rows[0][5:10] == ["8.00", "not reached", "1.000", "", "max force 1"]
+    assert rows[0][10:] == ["0 of 4", "10.00", "1.000", ""]
     assert rows[1][2] == "trained without tasks"
 
 
@@ -211,10 +214,15 @@ def test_profiles_and_cost(page):
          "strategy": strategy, "times_plain": times}
         for strategy, times in (("none", 1.0), ("nonsaving", 99.0), ("nonsaving", 7.5), ("nonsaving, hold 5", 2.25))
     ]  # fmt: skip
+    together = [
+        {"what": "at_once", "encoder": "painn", "features": 64, "layers": 2, "structures": size, "times_loop": times}
+        for size, times in ((8, 9.0), (8, 3.25), (32, 5.5))
+    ]
     hold = {"encoder": "schnet", "rms_force_deviation_meV_per_A": {"plain": 3.8, "hold_5": 4.8},
             "times_plain": {"plain": 1.0, "hold_5": 2.8, "every": 8.1}}  # fmt: skip
     found = page.places({
-        "taip_profiles.json": record, "taip_cost.jsonl": [*steps, {"what": "products"}], "taip_hold.jsonl": [hold],
+        "taip_profiles.json": record, "taip_cost.jsonl": [*steps, {"what": "products"}, *together],
+        "taip_hold.jsonl": [hold],
     })  # fmt: skip
     assert lines(found["profiles"]) == [
         ["proton transfer", "painn", "adapted", "500 (450 to 550)", "500", "0 (-50 to 50)", "17 (17 to 17)"]
@@ -223,6 +231,7 @@ def test_profiles_and_cost(page):
         "| encoder | features, layers | system | replicas | nonsaving | hold 5 |"
     )
     assert lines(found["simulation cost"]) == [["painn", "64, 2", "water", "1", "7.5", "2.2"]], "the last line counts"
+    assert lines(found["at once"]) == [["painn", "64, 2", "3.2", "5.5"]]
     assert lines(found["held"])[1] == ["schnet", "held for 5 steps", "4.80", "2.8"]
 
 

@@ -41,6 +41,8 @@ def test_the_earlier_end_counts(script):
     runs = [(10000.0, "", np.inf), (3000.0, "max force", np.inf), (3000.0, "max force", 2000.0), (10000.0, "", 500.0)]
     assert study.fates(runs) == ([10000.0, 3000.0, 2000.0, 500.0], ["", "max force", "energy", "energy"])
     assert study.fates([(800.0, "overlap", 800.0)]) == ([800.0], ["overlap"])
+    # A simulation that ends for another reason, or holds, does so where the energy does not count.
+    assert study.fates(runs, energy=False) == ([10000.0, 3000.0, 3000.0, 10000.0], ["", "max force", "max force", ""])
     row = study.summary(study.curve_of(runs), 10000.0, {"baseline": study.curve_of(runs)})
     assert (row["simulations"], row["failed"], row["held"]) == (4, 3, 0.25)
     assert row["held_interval"][0] < 0.25 < row["held_interval"][1]
@@ -96,16 +98,18 @@ def test_arms_of_survival_differ_in_their_tasks_alone(script, plan):
     assert {key for key in plain if plain[key] != taip[key]} == {"name", "taip"}
 
 
-def test_six_arms_start_alike(script, monkeypatch):
+def test_arms_start_alike(script, monkeypatch):
     module = script("taip_survival")
     study = module.Study("taip_survival.yaml", "schnet")
     monkeypatch.setattr(study, "starts", lambda: ["sample:water_liquid@170", "sample:water_liquid@180"])
     specs = {arm: study.simulation(arm, 300.0).model_dump() for arm in module.ARMS}
-    assert len(specs) == 6
+    assert len(specs) == 7
+    again = specs.pop("baseline_again")
+    assert {key for key in again if again[key] != specs["baseline"][key]} == {"name", "seed"}
     for arm, spec in specs.items():
         differing = {key for key in spec if spec[key] != specs["none"][key]}
         assert differing <= ({"name", "potential"} if arm == "baseline" else {"name", "adaptation"}), arm
-    assert {spec["adaptation"]["strategy"] for spec in specs.values()} == {*module.ARMS} - {"baseline"}
+    assert {spec["adaptation"]["strategy"] for spec in specs.values()} == {*specs} - {"baseline"}
 
 
 @pytest.mark.parametrize("plan", ["taip_survival.yaml", "taip_survival_paper.yaml"])

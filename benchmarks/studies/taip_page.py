@@ -54,6 +54,7 @@ OTHERS = {
     "profiles": ("taip_profiles.json", runs.profiles),
     "survival": ("taip_survival.json", runs.survival),
     "simulation cost": ("taip_cost.jsonl", runs.simulation_cost),
+    "at once": ("taip_cost.jsonl", runs.at_once),
     "held": ("taip_hold.jsonl", runs.held),
 }
 """Place -> the file that it needs, and its table."""

@@ -9,8 +9,9 @@
 A baseline without tasks, and a potential with them that never adapts, adapts at every step and forgets (nonsaving) or
 keeps (save_every), every k-th step, or where its loss exceeds what validation frames have (threshold). All six begin
 from the same structures and velocities, at 300 K and at the lowest temperature of a ladder at which half of the
-baseline's simulations fail. It can be killed at any moment and called again: runs lie under ``build/studies/NAME``.
-Survival with intervals, by encoder, goes to ``results/NAME.json``. Simulations that hold to the end are censored.
+baseline's simulations fail; the baseline once more from other velocities, as that choice is made by its own. It can be
+killed at any moment and called again: runs lie under ``build/studies/NAME``. Survival with intervals, by encoder, goes
+to ``results/NAME.json``. Simulations that hold to the end are censored.
 """
 
 from __future__ import annotations
@@ -38,7 +39,8 @@ from mlipkit.runs.folder import write_text
 
 HERE = Path(__file__).resolve().parent
 BASELINE, TRAINED = "baseline", "taip"
-ARMS = (BASELINE, "none", "nonsaving", "save_every", "save_every_k", "threshold")
+AGAIN = "baseline_again"
+ARMS = (BASELINE, "none", "nonsaving", "save_every", "save_every_k", "threshold", AGAIN)
 PS, DEVIATIONS = 1000.0, 10.0
 
 
@@ -60,12 +62,16 @@ def energy_collapse(times: np.ndarray, energies: np.ndarray, window: float = PS)
     return np.inf
 
 
-def fates(runs: Sequence[tuple[float, str, float]]) -> tuple[list[float], list[str]]:
-    """Times, fs, and reasons ("" where it held) of simulations given as (time, reason, time of energy collapse)."""
+def fates(runs: Sequence[tuple[float, str, float]], energy: bool = True) -> tuple[list[float], list[str]]:
+    """Times, fs, and reasons ("" where it held) of simulations given as (time, reason, time of energy collapse).
+
+    Args:
+        energy: whether such a collapse counts. Steps of adaptation move energies too, so it is not the same for all.
+    """
     times, reasons = [], []
     for ended, reason, leaves in runs:
-        early = leaves < ended or (leaves <= ended and not reason)
-        times.append(min(ended, leaves))
+        early = energy and (leaves < ended or (leaves <= ended and not reason))
+        times.append(min(ended, leaves) if energy else ended)
         reasons.append("energy" if early else reason)
     return times, reasons
 
@@ -86,9 +92,9 @@ def next_rung(ladder: Sequence[float], begin: float, failed: Mapping[float, Sequ
     return below[-1] if below and half == min(failed) else None
 
 
-def curve_of(runs: Sequence[tuple[float, str, float]]) -> Survival:
-    """The estimate of survival of an arm."""
-    times, reasons = fates(runs)
+def curve_of(runs: Sequence[tuple[float, str, float]], energy: bool = True) -> Survival:
+    """The estimate of survival of an arm; see `fates`."""
+    times, reasons = fates(runs, energy)
     return kaplan_meier(times, [bool(reason) for reason in reasons], reasons=reasons)
 
 
@@ -108,6 +114,15 @@ def summary(curve: Survival, until: float, others: Mapping[str, Survival]) -> di
         "ended_ps": [number(t / PS) for t in curve.ended],
         **{f"p_against_{name}": number(log_rank(curve, other)) for name, other in others.items()},
     }  # fmt: skip
+
+
+def summaries(curves: Mapping[str, Survival], until: float) -> dict[str, dict[str, Any]]:
+    """Of every arm, against the potential without tasks and against the one that never adapts."""
+    controls = {name: curves[name] for name in (BASELINE, "none") if name in curves}
+    return {
+        arm: summary(curve, until, {name: one for name, one in controls.items() if name != arm})
+        for arm, curve in curves.items()
+    }
 
 
 class Study:
@@ -134,13 +149,15 @@ class Study:
 
     def simulation(self, arm: str, kelvin: float) -> mk.MDSpec:
         adaptation: dict[str, Any] = {}
-        if arm not in (BASELINE, "none"):
+        if arm not in (BASELINE, AGAIN, "none"):
             adaptation = {"strategy": arm, "rate": self.plan["rate"]}
         if arm == "save_every_k":
             adaptation["every"] = self.plan["every"]
+        settings = dict(self.plan["simulation"])
+        settings["seed"] += arm == AGAIN
         return mk.MDSpec(
-            **self.plan["simulation"], name=f"{arm}_{kelvin:g}K", temperature=kelvin, start=self.starts(),
-            potential=str(self.root / (BASELINE if arm == BASELINE else TRAINED)), adaptation=adaptation,
+            **settings, name=f"{arm}_{kelvin:g}K", temperature=kelvin, start=self.starts(),
+            potential=str(self.root / (BASELINE if arm in (BASELINE, AGAIN) else TRAINED)), adaptation=adaptation,
         )  # fmt: skip
 
     def finish(self, spec: mk.TrainSpec | mk.MDSpec) -> None:
@@ -196,12 +213,12 @@ class Study:
         found: dict[str, Any] = {}
         for kelvin in self.temperatures():
             runs = {arm: self.ends(arm, kelvin) for arm in ARMS}
-            curves = {arm: curve_of(each) for arm, each in runs.items() if each is not None}
-            controls = {name: curves[name] for name in (BASELINE, "none") if name in curves}
-            rows = {
-                arm: summary(curve, until, {name: one for name, one in controls.items() if name != arm})
-                for arm, curve in curves.items()
-            }
+            rows, others = (
+                summaries({arm: curve_of(each, energy) for arm, each in runs.items() if each is not None}, until)
+                for energy in (True, False)
+            )
+            for arm, row in rows.items():
+                row["without_energy"] = others[arm]
             if rows:
                 found[f"{kelvin:g}"] = rows
             for arm, row in rows.items():

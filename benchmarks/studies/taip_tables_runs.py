@@ -16,6 +16,7 @@ Record = Mapping[str, Any]
 STRATEGIES = {
     "baseline": "trained without tasks", "none": "never adapts", "nonsaving": "nonsaving", "save_every": "save_every",
     "save_every_k": "save_every_k", "threshold": "threshold",
+    "baseline_again": "trained without tasks, other velocities",
 }  # fmt: skip
 
 
@@ -34,6 +35,23 @@ def simulation_cost(rows: Sequence[Record]) -> str:
             (encoder, f"{features}, {layers}", system, replicas,
              *(f"{mine[name]:.1f}" if name in mine else "" for name in names))
             for (encoder, features, layers, system, replicas), mine in sorted(found.items())
+        ],
+    )  # fmt: skip
+
+
+def at_once(rows: Sequence[Record]) -> str:
+    """Structures per second that are adapted together, over those one after the other; the last line of each counts."""
+    found: dict[tuple, dict[int, float]] = {}
+    for row in rows:
+        if row["what"] == "at_once":
+            key = (row["encoder"], row["features"], row["layers"])
+            found.setdefault(key, {})[row["structures"]] = row["times_loop"]
+    sizes = sorted({size for mine in found.values() for size in mine})
+    return markdown(
+        ("encoder", "features, layers", *(f"{size} at once" for size in sizes)),
+        [
+            (encoder, f"{features}, {layers}", *(f"{mine[size]:.1f}" if size in mine else "" for size in sizes))
+            for (encoder, features, layers), mine in sorted(found.items())
         ],
     )  # fmt: skip
 
@@ -74,6 +92,12 @@ def survival(record: Record) -> str:
     def number(value: float | None, digits: int = 2) -> str:
         return "" if value is None else f"{value:.{digits}f}"
 
+    def without_energy(row: Record | None) -> tuple[str, ...]:
+        if row is None:
+            return ("",) * 4
+        ps = (number(row.get(f"p_against_{control}"), 3) for control in ("baseline", "none"))
+        return f"{row['failed']} of {row['simulations']}", number(row["mean_ps"]), *ps
+
     told, lines = [], []
     for encoder, found in record["encoders"].items():
         half = found["half_fail_at_K"]
@@ -90,9 +114,11 @@ def survival(record: Record) -> str:
                     number(row["median_ps"]) or "not reached",
                     *(number(row.get(f"p_against_{control}"), 3) for control in ("baseline", "none")),
                     ", ".join(f"{name} {count}" for name, count in row["reasons"].items()),
+                    *without_energy(row.get("without_energy")),
                 ))  # fmt: skip
     rows = markdown(
         ("encoder", "K", "strategy", "failed", "share that holds (95 %)", "mean, ps", "median, ps",
-         "p against the baseline", "p against never adapting", "reasons"), lines,
+         "p against the baseline", "p against never adapting", "reasons", "failed, energy not counted", "mean, ps",
+         "p against the baseline", "p against never adapting"), lines,
     )  # fmt: skip
     return "\n\n".join([" ".join(told), rows])
