@@ -102,10 +102,26 @@ def test_no_pretrain_really_turns_energies_on(toy, monkeypatch):
     rows = timeline(run.folder)
     assert rows[0]["pretraining"] is None
     assert "energy_mae" in rows[0]["finetuning"]
-    stage = next((run.folder / "stages").glob("*finetune_0"))
-    columns = json.loads((stage / "series" / "training" / "header.json").read_text()) if (
-        stage / "series" / "training" / "header.json").is_file() else {}  # fmt: skip
-    assert not columns or "loss_energy" in json.dumps(columns)
+    assert "loss_energy" in columns_of(run.folder, "finetune_0")
+
+
+def columns_of(folder: Path, stage: str) -> list[str]:
+    """Names of what a training of a stage writes down step by step."""
+    path = next((folder / "stages").glob(f"*{stage}")) / "series" / "training" / "series.json"
+    return json.loads(path.read_text())["columns"]
+
+
+def test_without_their_weight_energies_are_not_learned(toy):
+    from mlipkit.runs.building_ipip import tools_of
+    from mlipkit.strategies.ipip import run_ipip
+
+    for weight, learned in ((0.0, False), (4.0, True)):
+        fields = {**FIELDS, "arm": "one_shot", "loop": {"iterations": 0}, "stability": {"runs": 0}}
+        fields["finetuning"] = {**FIELDS["finetuning"], "loss": {"energy": weight}}
+        spec = IPIPSpec(**fields)  # type: ignore[arg-type]
+        assert run_ipip(spec.plan, toy / str(weight), tools_of(spec, toy)).state == "completed"
+        assert ("loss_energy" in columns_of(toy / str(weight), "finetune_0")) == learned
+        assert "loss_energy" not in columns_of(toy / str(weight), "pretrain_0")
 
 
 def test_a_run_from_launch_to_report(toy):

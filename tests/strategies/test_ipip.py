@@ -166,7 +166,8 @@ def test_pretraining_leaves_energies_out_and_fine_tuning_takes_them(done):
 
 
 def test_two_atoms_at_a_third_of_an_angstrom_fail_at_step_0_and_harmonic_water_never(tmp_path):
-    options = {"steps": 40, "timestep": 0.5, "stride": 4, "temperature": 300.0, "ensemble": "langevin",
+    # Long enough for every window of every check to fill.
+    options = {"steps": 240, "timestep": 0.5, "stride": 24, "temperature": 300.0, "ensemble": "langevin",
                "friction": 0.02, "instability": dataclasses.asdict(LIMITS)}  # fmt: skip
     broken = water(1, 0)[0]
     broken.positions[2] = broken.positions[1] + [0.3, 0, 0]
@@ -176,6 +177,11 @@ def test_two_atoms_at_a_third_of_an_angstrom_fail_at_step_0_and_harmonic_water_n
     assert (found[0].step, found[0].reason) == (0, "overlap")
     runs = runs_of(tmp_path, [dataclasses.asdict(one) for one in found], LIMITS)
     assert [len(run.stored) for run in runs] == [0, 10, 10, 10]
+    # The checks do look: with a limit at the temperature of the thermostat the same runs are too hot.
+    options["instability"] |= {"hot": 1.001}
+    hot = run_md(soft(), water(3, 5), options, seeds, 1000.0, tmp_path / "hot", lambda _: None, lambda: "run")
+    assert {one.reason for one in hot if one.failed} == {"mean_temperature"}
+    assert all(one.time >= LIMITS.hot_fs for one in hot if one.failed)
 
 
 def free_atoms(spoil: str, at: int = 5) -> type:
