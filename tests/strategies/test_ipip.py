@@ -83,8 +83,13 @@ def test_no_frame_is_in_both_test_and_pool(tmp_path):
     assert len(again) == len(pool) - 3
     assert facts(tmp_path / "again", one, "pool_0")["dropped"]["among test or validation frames"] == 3
     assert not set(again.frames.structure_hashes) & set(tools.test.structure_hashes)
-    with pytest.raises(DataError, match="also trained on"):
-        toys(test=toys().train)
+    train, validation = toys().train, toys().validation
+    for wrong, said in (
+        ({"test": train}, "8 test frames"), ({"test": validation}, "4 test frames"),
+        ({"validation": FrameSet.concat([validation, train[:3]])}, "3 validation frames"),
+    ):  # fmt: skip
+        with pytest.raises(DataError, match=f"{said} are also trained on"):
+            toys(**wrong)
 
 
 def test_starts_are_training_frames(done):

@@ -80,10 +80,14 @@ class LoopTools:
                 raise DataError("DFT frames have energies and forces", where=name, expected="at least one such frame",
                                 found=f"{len(frames)} frames")  # fmt: skip
             self.teacher.check_elements(list(frames.elements), f"teacher, {name}")
-        used = np.union1d(self.train.structure_hashes, self.validation.structure_hashes)
-        doubles = np.isin(self.test.structure_hashes, used)
-        if doubles.any():
-            raise DataError(f"{int(doubles.sum())} test frames are also trained on", where="test")
+        used = self.train.structure_hashes
+        for name in ("validation", "test"):
+            mine = getattr(self, name).structure_hashes
+            doubles = int(np.isin(mine, used).sum())
+            if doubles:
+                raise DataError(f"{doubles} {name} frames are also trained on or chosen by", where=name,
+                                hint="Leave doubles out, or split by trajectory")  # fmt: skip
+            used = np.union1d(used, mine)
 
     @property
     def held_out(self) -> FrameSet:
