@@ -48,7 +48,8 @@ class InstabilitySpec(Part):
     """When a run is unstable, and which of its frames are candidates."""
 
     force_cap: float | None = Field(
-        default=50.0, gt=0, description="largest force on an atom; empty: ten times the 99.9th percentile of the pool",
+        default=50.0, gt=0, description="largest force on an atom; empty: ten times the 99.9th percentile of the pool, "
+        "in the teacher's MD and in the tests of all arms 50",
         json_schema_extra=unit("eV/Å"),
     )  # fmt: skip
     hot: float = Field(default=3.0, gt=1, description="mean temperature over 50 fs, as a multiple of the target")

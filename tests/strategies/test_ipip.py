@@ -17,6 +17,7 @@ from mlipkit.data import FrameSet, collate
 from mlipkit.data.graph import graph_of
 from mlipkit.data.neighbours import NeighbourCache
 from mlipkit.errors import DataError, RunError, SpecError
+from mlipkit.md import endings
 from mlipkit.models import CalculatorPotential, Potential, build_encoder, load
 from mlipkit.strategies.ipip import ARMS, LoopTools, Pool, Stability, equal_steps, objectives, plan, run_ipip, timeline
 from mlipkit.strategies.ipip.choosing import by_preference, choose, spread_out
@@ -521,6 +522,21 @@ def test_where_the_teacher_raises_in_md_this_run_fails_and_the_others_go_on(tmp_
                for event in heard)  # fmt: skip
     with pytest.raises(RunError, match="no run of the teacher reached its end; found Sulk: no convergence"):
         run_ipip(one, tmp_path / "all", toys(teacher=moody(), train=elsewhere(tools.train)))
+
+
+def test_speed_counts_what_this_attempt_did(tmp_path, monkeypatch):
+    one = plan("one_shot", dataclasses.replace(TINY, iterations=0), 0)
+    asked = iter(["run"] * 40 + ["stop"] * 10)
+    stopped = run_ipip(one, tmp_path, toys(), control=lambda: next(asked))
+    assert (stopped.state, stopped.stage) == ("stopped", "md_0")
+    clock = iter(np.arange(1e5) * 0.5)
+    monkeypatch.setattr("mlipkit.strategies.ipip.stages.time", type("Clock", (), {"monotonic": lambda: next(clock)}))
+    done = sum(one.step for one in endings(tmp_path / one.folder("md_0")))
+    assert 0 < done < 180
+    assert run_ipip(one, tmp_path, toys()).state == "completed"
+    found = facts(tmp_path, one, "md_0")
+    assert found["spent"] == {"teacher_md": 180}
+    assert found["steps_per_s"] == (180 - done) / 0.5
 
 
 class Tired(LoopTools):

@@ -43,7 +43,8 @@ class Instability:
     """When a run is unstable, and which of its frames are worth having (`mlipkit.strategies.ipip.instability`).
 
     Attributes:
-        force_cap: eV/Å, of the largest force on an atom; None: ten times the 99.9th percentile in the first pool.
+        force_cap: eV/Å, of the largest force on an atom; None: ten times the 99.9th percentile in the first pool, and
+            50 where none is at hand that all arms have: in the teacher's own MD and in the tests of every arm.
         hot: multiple of the target temperature, averaged over `hot_fs`.
         overlap, closest: pairs below this share of the sum of covalent radii, or below this distance (Å).
         stretch: multiple of its length at the start that a bond may have for `stretch_fs`; None: bonds may break, as

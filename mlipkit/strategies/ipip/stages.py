@@ -5,7 +5,7 @@ deed         facts, beside "sentence" and "spent" (parts of `plan.Budget`)
 ===========  ======================================================================================================
 starts       rows (of the DFT training frames)
 sample       runs [{start, step, failed, reason}], failed, fraction, interval (Wilson, 95 %), reasons {check: n},
-             force_cap eV/Å, steps_per_s (of all runs together), seconds, teacher_error (the first, where it raised)
+             force_cap eV/Å, steps_per_s (all runs, this attempt), seconds, teacher_error (the first, where it raised)
 pool, renew  composition (`Pool.composition`), dropped; renew: forgotten, relabelled, refused (by the gate), new,
              student_vs_teacher (force MAE eV/Å of the student on frames that the teacher had labelled), label_change
 choose       asked, chosen, unstable, labelled, probed, dropped {reason: n}, teacher_error (the first, where it raised)
@@ -111,18 +111,21 @@ def starts(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
 
 
 def sample(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
+    from mlipkit.md import endings
+
     teacher = stage.inputs["model"][0] == TEACHER_MODEL
     cap = work.cap(stage.options["instability"], stage)
     potential, errors = work.potential(stage.inputs["model"][0]), folder / "teacher_error.txt"
     if teacher:
         potential = Tolerant(potential, lambda text: _keep_first(errors, text))
-    begin = time.monotonic()
+    before, begin = sum(one.step for one in endings(folder)), time.monotonic()
     found = run_md(potential, work.starts(stage.inputs["starts"][0]), stage.options, stage.seeds, cap, folder,
                    work.heard, work.control, work.tools.skin)  # fmt: skip
     seconds, made = time.monotonic() - begin, sum(one.step for one in found)
     facts = ended(found)
     facts |= {
-        "force_cap": cap, "seconds": round(seconds, 3), "steps_per_s": round(made / seconds, 3) if seconds else None,
+        "force_cap": cap, "seconds": round(seconds, 3),
+        "steps_per_s": round((made - before) / seconds, 3) if made > before else None,
         "model": stage.inputs["model"][0], "spent": {"teacher_md" if teacher else "student_md": made},
     }  # fmt: skip
     if errors.is_file():
