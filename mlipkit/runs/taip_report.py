@@ -28,7 +28,19 @@ MILLI = 1000.0
 def taip_record(run: Run) -> Mapping[str, Any]:
     """What the evaluation wrote at its end; empty before."""
     path = run.folder / NAME
-    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return upgraded(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+
+
+def upgraded(record: dict[str, Any]) -> Mapping[str, Any]:
+    """A record as it is written now; before, forces (or energies, without them) chose one step for both."""
+    led = {one["test"]: one["quantity"] for one in reversed(record["verdicts"])}
+    for seed in (one for one in record["seeds"] if "rate" in one):
+        rate = seed.pop("rate")
+        seed["rates"] = {"adapted": {"forces": rate, "energy": rate}}
+        seed["scan"] = {next(iter(led.values()), "forces"): seed["scan"]}
+        seed["scan_tests"] = {test: {led.get(test, "forces"): scan} for test, scan in seed["scan_tests"].items()}
+        seed["correlation"] = {test: {"all": None, "one draw": rank} for test, rank in seed["correlation"].items()}
+    return record
 
 
 def taip_maps(run: Run) -> dict[str, dict[str, tuple[np.ndarray, np.ndarray]]]:

@@ -249,3 +249,17 @@ def test_the_strategy_answers_for_itself():
     found = mk.what_applies("sample:ethanol_300K", measure=False)["taip"]
     assert found.state == "ready", found.sentence
     assert parse_spec(found.spec).kind == "taip"
+
+
+def test_records_of_one_step_for_both_quantities_are_still_read():
+    from mlipkit.runs.taip_report import _scan, cost_of, upgraded
+
+    seed = {"seed": 0, "rate": 1e-5, "scan": {"0": 1.0, "1e-05": 0.9}, "scan_tests": {"hot": {"0": 2.0, "1e-05": 1.9}},
+            "correlation": {"hot": 0.3}, "repeat": {"hot": 0.01}, "change": {"hot": 1e-3},
+            "seconds": {"off": 1.0, "adapted": 8.0}, "training_s": {}}  # fmt: skip
+    verdicts = [{"test": "hot", "quantity": quantity} for quantity in ("forces", "energy")]
+    found = upgraded({"verdicts": verdicts, "seeds": [seed]})["seeds"]
+    rows, _ = _scan(found)
+    assert rows[0][1:] == ["validation", "forces", "1", "0.9 ← chosen"]
+    assert rows[1][2:] == ["forces", "2", "1.9"]
+    assert "–" in cost_of(found)[0][0]
