@@ -92,13 +92,14 @@ def run(key: str, spec: mk.TaipSpec, root: Path, name: str) -> None:
 
 
 def table(specs: dict[str, mk.TaipSpec], root: Path, name: str) -> None:
-    """Ratios and verdicts of what is finished, printed and kept."""
-    record: dict[str, Any] = {"command": command(), "published_ratio": PUBLISHED, "cases": {}}
+    """Ratios and verdicts of what is finished, printed and kept; what was finished elsewhere stays."""
+    path = RESULTS / f"{name}.json"
+    before = json.loads(path.read_text(encoding="utf-8"))["cases"] if path.is_file() else {}
+    record: dict[str, Any] = {"command": command(), "published_ratio": PUBLISHED, "cases": before}
     for key, spec in specs.items():
-        path = root / spec.name / NAME
-        if not path.is_file():
+        if not (root / spec.name / NAME).is_file():
             continue
-        found = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads((root / spec.name / NAME).read_text(encoding="utf-8"))
         record["cases"][key] = found
         print(f"\n{key}: {found['sentence']}")
         rates = ", ".join("/".join(f"{rate:g}" for rate in one["rates"]["adapted"].values()) for one in found["seeds"])
@@ -114,7 +115,7 @@ def table(specs: dict[str, mk.TaipSpec], root: Path, name: str) -> None:
             )
     if not record["cases"]:
         raise RunError("nothing is finished yet", where=str(root))
-    write_text(RESULTS / f"{name}.json", json.dumps(rounded(record), indent=1) + "\n")
+    write_text(path, json.dumps(rounded(record), indent=1) + "\n")
 
 
 def main() -> None:

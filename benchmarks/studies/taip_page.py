@@ -21,6 +21,7 @@ from pages import filled
 from records import RESULTS
 
 from mlipkit.data.whole import write_whole
+from mlipkit.runs.taip_report import upgraded
 
 HERE = Path(__file__).resolve().parent
 PAGE = HERE.parents[1] / "docs" / "taip_case.md"
@@ -96,7 +97,7 @@ def places(found: Mapping[str, Any]) -> dict[str, str]:
     Args:
         found: file of results -> its content.
     """
-    cases = found.get("taip.json", {}).get("cases", {})
+    cases = {key: upgraded(record) for key, record in found.get("taip.json", {}).get("cases", {}).items()}
     filling = {"state": state(cases, planned("taip_small.yaml"))}
     for name, table in STUDY.items():
         filling[name] = table(cases) if cases else not_yet(COMMANDS["taip.json"])

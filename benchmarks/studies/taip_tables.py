@@ -1,6 +1,7 @@
 """Tables of ``docs/taip_case.md`` about evaluations: records in, Markdown out, put in their places by `taip_page.py`.
 
 A record is what `mlipkit.strategies.taip.study` writes; `cases` are those of ``results/taip.json`` by ``case:encoder``.
+Records of before there was a step for each quantity lack the scan of energies and correlations of mean losses.
 """
 
 from __future__ import annotations
@@ -222,7 +223,10 @@ def steps_on_tests(cases: Mapping[str, Record]) -> str:
     lines, steps = [], step_names(cases)
     for case, encoder, record in each(cases):
         for test, quantity in ratio_rows(record):
-            found = over_off([one["scan_tests"][test][quantity] for one in record["seeds"]])
+            scans = [one["scan_tests"][test].get(quantity) for one in record["seeds"]]
+            if None in scans:
+                continue
+            found = over_off([one for one in scans if one is not None])
             lines.append((
                 CASES[case], encoder, TESTS[test], quantity,
                 *(f"{found[step]:.4f}" if step in found else "" for step in steps),
@@ -256,15 +260,19 @@ def signals(cases: Mapping[str, Record]) -> str:
     for case, encoder, record in each(cases):
         seeds = record["seeds"]
         for test in tests_of(record):
-            ranks = [[one["correlation"][test][name] for one in seeds] for name in SIGNALS]
             lines.append((
                 CASES[case], encoder, TESTS[test],
-                *(f"{np.mean(rank):.2f} ({min(rank):.2f} to {max(rank):.2f})" for rank in ranks),
+                *(_over_seeds([one["correlation"][test].get(name) for one in seeds]) for name in SIGNALS),
                 f"{100 * np.mean([one['repeat'][test] for one in seeds]):.2g} %",
                 f"{np.mean([one['change'][test] for one in seeds]):.2g}",
             ))  # fmt: skip
     head = ("trained on", "encoder", "test frames", *SIGNALS.values(), "spread over draws", "length of step")
     return markdown(head, lines)
+
+
+def _over_seeds(ranks: Sequence[float | None]) -> str:
+    known = [rank for rank in ranks if rank is not None]
+    return f"{np.mean(known):.2f} ({min(known):.2f} to {max(known):.2f})" if known else ""
 
 
 def cost(cases: Mapping[str, Record]) -> str:

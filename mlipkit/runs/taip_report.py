@@ -37,7 +37,7 @@ def upgraded(record: dict[str, Any]) -> Mapping[str, Any]:
     for seed in (one for one in record["seeds"] if "rate" in one):
         rate = seed.pop("rate")
         seed["rates"] = {"adapted": {"forces": rate, "energy": rate}}
-        seed["scan"] = {next(iter(led.values()), "forces"): seed["scan"]}
+        seed["scan"] = {"forces" if "forces" in led.values() else "energy": seed["scan"]}
         seed["scan_tests"] = {test: {led.get(test, "forces"): scan} for test, scan in seed["scan_tests"].items()}
         seed["correlation"] = {test: {"all": None, "one draw": rank} for test, rank in seed["correlation"].items()}
     return record

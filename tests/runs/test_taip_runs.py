@@ -257,7 +257,8 @@ def test_records_of_one_step_for_both_quantities_are_still_read():
     seed = {"seed": 0, "rate": 1e-5, "scan": {"0": 1.0, "1e-05": 0.9}, "scan_tests": {"hot": {"0": 2.0, "1e-05": 1.9}},
             "correlation": {"hot": 0.3}, "repeat": {"hot": 0.01}, "change": {"hot": 1e-3},
             "seconds": {"off": 1.0, "adapted": 8.0}, "training_s": {}}  # fmt: skip
-    verdicts = [{"test": "hot", "quantity": quantity} for quantity in ("forces", "energy")]
+    told = (("hot", "forces"), ("hot", "energy"), ("profile", "energy"))
+    verdicts = [{"test": test, "quantity": quantity} for test, quantity in told]
     found = upgraded({"verdicts": verdicts, "seeds": [seed]})["seeds"]
     rows, _ = _scan(found)
     assert rows[0][1:] == ["validation", "forces", "1", "0.9 ← chosen"]
