@@ -31,7 +31,7 @@ from mlipkit.runs.places import (
 )
 from mlipkit.runs.queue import reserve
 from mlipkit.runs.run import ACTIVE, Run, spec_in
-from mlipkit.runs.spec import KINDS, AnySpec, BaseSpec, FittingSpec, MDSpec, load_spec, parse_spec
+from mlipkit.runs.spec import KINDS, AnySpec, BaseSpec, MDSpec, ReadingSpec, load_spec, parse_spec
 from mlipkit.runs.spec_label import LabelSpec, check_engine
 from mlipkit.runs.spec_workflow import WorkflowSpec
 
@@ -179,7 +179,7 @@ def check_places(spec: AnySpec, base: Path) -> dict[str, str]:
     labelling = spec if isinstance(spec, LabelSpec) else spec.labelling if isinstance(spec, WorkflowSpec) else None
     if labelling is not None and not spec.python:
         check_engine(labelling)
-    if isinstance(spec, FittingSpec):
+    if isinstance(spec, ReadingSpec):
         places = spec.frame_places
         # What is in a public set shows once it is fetched, which is the worker's business.
         if not any(text.startswith("public:") for text in places):

@@ -43,6 +43,7 @@ from mlipkit.runs.spec_train import FittingSpec as FittingSpec
 from mlipkit.runs.spec_train import LossSpec as LossSpec
 from mlipkit.runs.spec_train import ModelSpec as ModelSpec
 from mlipkit.runs.spec_train import OptimiserSpec as OptimiserSpec
+from mlipkit.runs.spec_train import ReadingSpec as ReadingSpec
 from mlipkit.runs.spec_train import SplitSpec as SplitSpec
 from mlipkit.runs.spec_train import TasksSpec as TasksSpec
 from mlipkit.runs.spec_train import TrainSpec

@@ -10,8 +10,7 @@ from pydantic import Field, field_validator, model_validator
 
 from mlipkit.errors import MlipkitError, nearest
 from mlipkit.runs.part import Part, refuse_idle, unit
-from mlipkit.runs.spec_base import BaseSpec
-from mlipkit.runs.spec_train import LossSpec, ModelSpec, OptimiserSpec, SplitSpec, TrainSpec, places_in
+from mlipkit.runs.spec_train import LossSpec, ModelSpec, OptimiserSpec, ReadingSpec, TrainSpec
 
 if TYPE_CHECKING:
     from mlipkit.strategies.ipip import LoopPlan, Settings
@@ -201,7 +200,7 @@ class ReactionSpec(StabilitySpec):
         return self
 
 
-class IPIPSpec(BaseSpec):
+class IPIPSpec(ReadingSpec):
     """Pretrain a small student on frames of a universal teacher, fine-tune it on DFT frames, and let both improve."""
 
     kind: Literal["ipip"] = "ipip"
@@ -216,10 +215,6 @@ class IPIPSpec(BaseSpec):
     teacher: str = Field(
         default="universal:so3lr", description="universal:so3lr, universal:chgnet, a .safetensors file, a factory"
     )
-    data: str | list[str] = Field(description="DFT frames with energies and forces: sample, file, folder, glob, list")
-    validation: str | list[str] | None = Field(default=None, description="separate validation frames; empty: split off")
-    test: str | list[str] | None = Field(default=None, description="separate test frames; empty: split off from data")
-    split: SplitSpec = SplitSpec()
     n_train: int | None = Field(
         default=None, ge=2, description="DFT frames to train on; empty: all of the training part"
     )
@@ -278,8 +273,8 @@ class IPIPSpec(BaseSpec):
     @property
     def reading(self) -> TrainSpec:
         """The DFT frames as a training run would name them."""
-        return TrainSpec(data=self.data, validation=self.validation, test=self.test, split=self.split,
-                         n_train=self.n_train, model=self.model, seed=self.seed, dtype=self.dtype)  # fmt: skip
+        shared = {name: getattr(self, name) for name in ReadingSpec.model_fields}
+        return TrainSpec(**shared, n_train=self.n_train, model=self.model)
 
     @model_validator(mode="after")
     def _parts_fit(self):
@@ -292,11 +287,6 @@ class IPIPSpec(BaseSpec):
         except MlipkitError as error:
             raise ValueError(str(error)) from None
         return self
-
-    @property
-    def frame_places(self) -> list[str]:
-        """Places of DFT frames."""
-        return [text for value in (self.data, self.validation, self.test) for text in places_in(value)]
 
     @property
     def default_name(self) -> str:

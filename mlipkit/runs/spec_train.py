@@ -198,8 +198,8 @@ def places_in(value: str | list[str] | None) -> list[str]:
     return [] if not value else [value] if isinstance(value, str) else list(value)
 
 
-class FittingSpec(BaseSpec):
-    """What every run that fits weights to labelled frames has: frames, their parts, loss, optimiser, ends."""
+class ReadingSpec(BaseSpec):
+    """Labelled frames, their parts, and how their labels are found in the files."""
 
     data: str | list[str] = Field(description="labelled frames: sample, file, folder, glob, or a list of them")
     validation: str | list[str] | None = Field(
@@ -222,16 +222,6 @@ class FittingSpec(BaseSpec):
     unconverged: Literal["keep", "drop", "error"] = Field(
         default="keep", description="frames whose electronic structure did not converge (VASP)"
     )
-    n_train: int | None = Field(
-        default=None, ge=1, description="train on this many frames of the training part; empty: all"
-    )
-    optimiser: OptimiserSpec = OptimiserSpec()
-    batch_size: int = Field(default=10, ge=1, description="frames per step")
-    max_epochs: int = Field(default=200, ge=1, description="passes over the training frames at most")
-    max_steps: int | None = Field(default=None, ge=1, description="steps at most; empty: no bound")
-    time_limit_s: float | None = Field(
-        default=None, gt=0, description="training time at most; empty: no bound", json_schema_extra=unit("s")
-    )
 
     @model_validator(mode="after")
     def _labels_exist(self):
@@ -244,12 +234,28 @@ class FittingSpec(BaseSpec):
         return self
 
     PLACES: ClassVar[tuple[str, ...]] = ("data", "validation", "test")
-    CHANGEABLE: ClassVar = ("max_epochs", "max_steps", "time_limit_s", "threads")
 
     @property
     def frame_places(self) -> list[str]:
         """Places whose frames are read with the options `keys`, `units` and `unconverged`."""
         return [text for value in (self.data, self.validation, self.test) for text in places_in(value)]
+
+
+class FittingSpec(ReadingSpec):
+    """What every run that fits weights to labelled frames has: frames, their parts, loss, optimiser, ends."""
+
+    n_train: int | None = Field(
+        default=None, ge=1, description="train on this many frames of the training part; empty: all"
+    )
+    optimiser: OptimiserSpec = OptimiserSpec()
+    batch_size: int = Field(default=10, ge=1, description="frames per step")
+    max_epochs: int = Field(default=200, ge=1, description="passes over the training frames at most")
+    max_steps: int | None = Field(default=None, ge=1, description="steps at most; empty: no bound")
+    time_limit_s: float | None = Field(
+        default=None, gt=0, description="training time at most; empty: no bound", json_schema_extra=unit("s")
+    )
+
+    CHANGEABLE: ClassVar = ("max_epochs", "max_steps", "time_limit_s", "threads")
 
 
 class TrainSpec(FittingSpec):

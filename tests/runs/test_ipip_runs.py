@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 import mlipkit as mk
 from mlipkit.cli import app
-from mlipkit.errors import RunError, SpecError
+from mlipkit.errors import DataError, RunError, SpecError
 from mlipkit.runs import IPIPSpec, estimate, load_spec, parse_spec
 from mlipkit.runs.applying_potential import model_of
 from mlipkit.strategies.applies import Frames, Model, Room, Situation
@@ -183,6 +183,29 @@ def test_errors_of_a_factory_name_the_field(toy, body):
     (toy / "toy.py").write_text(TOYS + body)
     with pytest.raises(SpecError, match=r"teacher: toy.py:teacher: the factory raises .* without arguments"):
         teacher_of(IPIPSpec(**FIELDS), toy)  # type: ignore[arg-type]
+
+
+def test_labels_under_other_names_and_units_are_found(toy):
+    import numpy as np
+
+    from mlipkit.runs.building_ipip import tools_of
+
+    frames = mk.read("dft.extxyz")
+    kcal = 23.060548
+    positions, forces = (np.asarray(one).reshape(-1, 3, 3) for one in (frames.positions, frames.forces))
+    np.savez("kcal.npz", z=frames.numbers[:3], R=positions, E_dft=np.asarray(frames.energy) * kcal, F_dft=forces * kcal)
+    fields = {**FIELDS, "data": "kcal.npz", "keys": {"energy": "E_dft", "forces": "F_dft"}}
+    fields["units"] = {"energy": "kcal/mol"}
+    spec = IPIPSpec(**fields)  # type: ignore[arg-type]
+    assert parse_spec(spec.model_dump(mode="json")) == spec
+    found, plain = tools_of(spec, toy), tools_of(IPIPSpec(**FIELDS), toy)  # type: ignore[arg-type]
+    assert np.allclose(found.train.energy, plain.train.energy, rtol=1e-6)
+    assert np.allclose(found.train.forces, plain.train.forces, rtol=1e-5, atol=1e-7)
+    with pytest.raises(SpecError, match="keys"):
+        IPIPSpec(**{**FIELDS, "keys": {"energies": "E"}})  # type: ignore[arg-type]
+    mk.write("bare.extxyz", frames.without_labels().with_labels(energy=frames.energy))
+    with pytest.raises(DataError, match=r"train: .*found of 8 frames 8 without forces.*keys"):
+        tools_of(IPIPSpec(**{**FIELDS, "data": "bare.extxyz"}), toy)  # type: ignore[arg-type]
 
 
 def test_an_estimate_counts_every_deed(toy):

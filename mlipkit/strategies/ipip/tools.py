@@ -76,9 +76,14 @@ class LoopTools:
     def __post_init__(self) -> None:
         for name in ("train", "validation", "test"):
             frames = getattr(self, name)
-            if not len(frames) or not (frames.has("energy") & frames.has("forces")).all():
-                raise DataError("DFT frames have energies and forces", where=name, expected="at least one such frame",
-                                found=f"{len(frames)} frames")  # fmt: skip
+            lacks = {label: len(frames) - int(frames.has(label).sum()) for label in ("energy", "forces")}
+            if not len(frames) or any(lacks.values()):
+                found = " and ".join(f"{n} without {label}" for label, n in lacks.items() if n)
+                raise DataError(
+                    "DFT frames have energies and forces", where=name, expected="at least one frame, and both in all",
+                    found=f"of {len(frames)} frames {found}" if found else "no frame",
+                    hint="Labels under other names are found with the field keys" if found else None,
+                )  # fmt: skip
             self.teacher.check_elements(list(frames.elements), f"teacher, {name}")
         used = self.train.structure_hashes
         for name in ("validation", "test"):
