@@ -16,6 +16,7 @@ from mlipkit.errors import ModelError, RunError, SpecError
 from mlipkit.md import PotentialForces, maxwell_boltzmann, simulate, simulate_batches, state_from_atoms
 from mlipkit.strategies.taip import AdaptedForces, Adapter, AdaptSettings, MDAdaptation
 from mlipkit.strategies.taip.forces import COLUMNS, MEMBERS
+from mlipkit.strategies.taip.stacked import Stacked
 
 STEPS = 8
 OFF = {"max_force": False, "temperature": False, "overlap": False}
@@ -267,6 +268,38 @@ def test_however_a_simulation_ends_every_step_has_its_row(tmp_path, strategy, at
     for name in ("md", "adaptation"):
         steps = [Series(folder / "series" / name).read("step")["step"].tolist() for folder in folders]
         assert steps == [[*range(count)] for count in rows], name
+
+
+@pytest.mark.parametrize(
+    ("n", "optimiser"), [(1, "adam_fresh"), (2, "adam_fresh"), (1, "adam_kept"), (2, "adam_kept")]
+)
+def test_a_step_that_is_asked_for_again_adapts_once(monkeypatch, n, optimiser):
+    """Where a prediction raises, weights and moments are those of the step before."""
+    provider, calm = forces("save_every", optimiser=optimiser), forces("save_every", optimiser=optimiser)
+    state, predict, where = start(n), provider.potential.evaluate, Stacked.predict
+    left = []
+
+    def sometimes(*args, **more):
+        left.append(0)
+        if len(left) == n:  # of the last replica
+            raise MemoryError("no room")
+        return predict(*args, **more)
+
+    def never(*args):
+        raise MemoryError("no room")
+
+    for step in range(3):
+        state.step = step
+        if step == 1:
+            monkeypatch.setattr(provider.potential, "evaluate", sometimes)
+            monkeypatch.setattr(Stacked, "predict", never)
+            with pytest.raises(MemoryError):
+                provider(state)
+            monkeypatch.setattr(provider.potential, "evaluate", predict)
+            monkeypatch.setattr(Stacked, "predict", where)
+        assert torch.equal(provider(state).forces, calm(state).forces), step
+        assert np.array_equal(provider.last, calm.last, equal_nan=True)
+    assert (provider.last[:, list(COLUMNS).index("drift")] > 0).all()
 
 
 def test_wrong_strategies_are_refused():

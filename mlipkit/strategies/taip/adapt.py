@@ -301,11 +301,13 @@ class Adapter:
             return stack.predict(graph)
 
     def move_each(
-        self, stack: Stacked, graph: Graph, keys: Sequence[int], threshold: float | None = None
-    ) -> tuple[Found, np.ndarray]:
+        self, stack: Stacked, graph: Graph, keys: Sequence[int], threshold: float | None = None,
+        room: Tensor | None = None,
+    ) -> tuple[Found, np.ndarray]:  # fmt: skip
         """Take every structure's step in the stack's weights; with a threshold only where the loss exceeds it.
 
-        A stack whose weights were shared gets room that the next call takes again; others move where they are.
+        Args:
+            room: where the stack's new weights [S,P] go; None: into room that the next such call takes again.
 
         Returns:
             What was seen, and whether each structure moved, 0 or 1 [S].
@@ -322,9 +324,11 @@ class Adapter:
                     self.found(given, [zero[0]], [zero[0]]), gradient=zero, change=zero
                 ), moving.cpu().numpy()
             kept = stack.tape.collect(total.sum())
-        rule, room = self._rule(keys, moving), self._room if stack.flat.ndim == 1 else stack.flat
-        if room is None or room.shape != (graph.n_systems, stack.flat.shape[-1]):
-            room = self._room = stack.flat.new_empty((graph.n_systems, stack.flat.shape[-1]))
+        if room is None:
+            room, shape = self._room, (graph.n_systems, stack.flat.shape[-1])
+            if room is None or room.shape != shape:
+                room = self._room = stack.flat.new_empty(shape)
+        rule = self._rule(keys, moving)
         stack.flat, gradient, change = step_of(kept, stack.flat, stack.sizes, graph.n_systems, rule, room)
         return replace(self.found(given, [zero[0]], [zero[0]]), gradient=gradient, change=change), moving.cpu().numpy()
 

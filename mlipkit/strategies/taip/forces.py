@@ -123,6 +123,7 @@ class AdaptedForces(PotentialForces):
         self.last: np.ndarray | None = None
         """[S, columns] of `COLUMNS` at the last call."""
         self._flat: Tensor | None = None
+        self._next: Tensor | None = None  # room of the weights of a step until it is predicted
         self._moments: list[Any] = []
         self._rows: list[np.ndarray] = []
         self._written: int | None = None
@@ -160,7 +161,7 @@ class AdaptedForces(PotentialForces):
         return step % {"save_every_k": how.every, "nonsaving": how.hold}.get(how.strategy, 1) == 0
 
     def _one_by_one(self, graph: Graph, keys: Sequence[int], step: int) -> tuple[Tensor, Tensor, Tensor | None]:
-        how, adapter, answers, rows = self.adaptation, self.adapter, [], []
+        how, adapter, answers, rows, moments = self.adaptation, self.adapter, [], [], []
         with adapter.restored():
             for index, one in enumerate(parts(graph)):
                 self._take(index, step)
@@ -172,7 +173,11 @@ class AdaptedForces(PotentialForces):
                 prediction = self.potential(one, forces=True, stress=self.stress)
                 answers.append(prediction)
                 self._leave(index)
+                moments.append(adapter.moments)
                 rows.append((found, moved))
+        self._keep(self._next)
+        if self._moments:
+            self._moments = moments
         self._record_each(step, rows)
         return (
             torch.cat([one.energy for one in answers]), torch.cat([one.forces for one in answers]),
@@ -203,12 +208,14 @@ class AdaptedForces(PotentialForces):
             self.adapter.moments = self._moments[index]
 
     def _leave(self, index: int) -> None:
-        """And back, where they are kept."""
-        if self._own is not None:
-            for own, parameter in zip(self._own, self.adapter.parameters, strict=True):
-                own[index].copy_(parameter.detach())
-        if self._moments:
-            self._moments[index] = self.adapter.moments
+        """And back, where they are kept, beside those that they came from."""
+        if self._next is not None:
+            self._next[index] = flattened(self.adapter.parameters)
+
+    def _keep(self, weights: Tensor | None) -> None:
+        """Let these [S,P] be the replicas' own. Only once a step is predicted: it may raise, and be asked for again."""
+        if self._flat is not None and weights is not self._flat:
+            self._flat, self._next = weights, self._flat
 
     def _at_once(self, graph: Graph, keys: Sequence[int], step: int) -> tuple[Tensor, Tensor, None]:
         how, adapter = self.adaptation, self.adapter
@@ -216,12 +223,11 @@ class AdaptedForces(PotentialForces):
         stack = Stacked(self.potential, graph, flat)  # type: ignore[arg-type]
         found, moved = None, np.zeros(graph.n_systems)
         if how.strategy == "threshold":
-            found, moved = adapter.move_each(stack, graph, keys, how.threshold)
+            found, moved = adapter.move_each(stack, graph, keys, how.threshold, self._next)
         elif self._due(step):
-            found, moved = adapter.move_each(stack, graph, keys)
+            found, moved = adapter.move_each(stack, graph, keys, room=self._next)
         prediction = adapter.predict_stack(stack, graph)
-        if self._flat is not None:
-            self._flat = stack.flat
+        self._keep(stack.flat)
         self._record(step, found, moved)
         assert prediction.forces is not None
         return prediction.energy, prediction.forces, None
@@ -282,10 +288,11 @@ class AdaptedForces(PotentialForces):
     def _start(self, state: MDState) -> None:
         super()._start(state)
         self.members = list(range(state.n_systems) if self.replicas is None else self.replicas)
-        self._flat, self._moments = None, []
+        self._flat, self._next, self._moments = None, None, []
         self._writers, self._rows, self._written = {}, [], None
         if self.adaptation.saving:
             self._flat = flattened(self.trained).expand(state.n_systems, -1).clone()
+            self._next = torch.empty_like(self._flat)
             if self.adaptation.settings.optimiser == "adam_kept":
                 self._moments = [None] * state.n_systems
 
@@ -302,7 +309,8 @@ class AdaptedForces(PotentialForces):
         chosen = list(replicas)
         self.members = [self.members[index] for index in chosen]
         if self._flat is not None:
-            self._flat = self._flat[chosen].clone()
+            self._flat = self._flat[chosen]
+            self._next = torch.empty_like(self._flat)
         if self._moments:
             self._moments = [self._moments[index] for index in chosen]
 
