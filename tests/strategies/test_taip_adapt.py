@@ -338,6 +338,22 @@ def test_what_is_put_back_may_be_asked_for_again_on_the_way():
     assert same(potential, before)
 
 
+def test_what_is_put_back_has_the_numbers_of_today():
+    """A potential that was float32 when its adapter was made."""
+    potential = toy("schnet").float()
+    adapter, (graph, _) = Adapter(potential, AdaptSettings(RATE)), batch(potential, ethanol(2))
+    adapter.predict_each(graph, [0, 1])
+    with torch.no_grad():
+        for parameter in potential.double().parameters():
+            parameter /= 3
+    before, fresh = state(potential), Adapter(potential, AdaptSettings(RATE))
+    for n in (1, 2):
+        graph, _ = batch(potential, ethanol(n))
+        one, other = ((each.predict if n == 1 else each.predict_each)(graph, range(n))[0] for each in (adapter, fresh))
+        assert same(potential, before)
+        assert torch.equal(one.forces, other.forces)
+
+
 def test_no_frames_and_no_draws_are_said_in_a_line():
     potential, none = toy("schnet"), ethanol(2).select([])
     with pytest.raises(DataError, match="no frame"):

@@ -270,9 +270,7 @@ def test_however_a_simulation_ends_every_step_has_its_row(tmp_path, strategy, at
         assert steps == [[*range(count)] for count in rows], name
 
 
-@pytest.mark.parametrize(
-    ("n", "optimiser"), [(1, "adam_fresh"), (2, "adam_fresh"), (1, "adam_kept"), (2, "adam_kept")]
-)
+@pytest.mark.parametrize(("n", "optimiser"), [(1, "adam_fresh"), (2, "adam_fresh"), (1, "adam_kept"), (2, "adam_kept")])
 def test_a_step_that_is_asked_for_again_adapts_once(monkeypatch, n, optimiser):
     """Where a prediction raises, weights and moments are those of the step before."""
     provider, calm = forces("save_every", optimiser=optimiser), forces("save_every", optimiser=optimiser)
@@ -300,6 +298,19 @@ def test_a_step_that_is_asked_for_again_adapts_once(monkeypatch, n, optimiser):
         assert torch.equal(provider(state).forces, calm(state).forces), step
         assert np.array_equal(provider.last, calm.last, equal_nan=True)
     assert (provider.last[:, list(COLUMNS).index("drift")] > 0).all()
+
+
+@pytest.mark.parametrize("n", [1, 2])
+@pytest.mark.parametrize("strategy", ["nonsaving", "save_every", "none"])
+def test_trained_weights_are_those_that_the_potential_has(n, strategy):
+    """Also where they change after the forces were made of it."""
+    changed = forces(strategy, toy("schnet").float())
+    changed.potential.load_state_dict(toy("schnet", seed=1).state_dict())
+    fresh, state = forces(strategy, toy("schnet", seed=1).float()), start(n)
+    for _ in range(2):
+        assert torch.equal(changed(state).forces, fresh(state).forces)
+        assert np.array_equal(changed.last, fresh.last, equal_nan=True)
+        state.step += 1
 
 
 def test_wrong_strategies_are_refused():

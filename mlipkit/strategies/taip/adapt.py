@@ -132,8 +132,6 @@ class Adapter:
         self.parameters = list(self.potential.encoder_parameters().values())
         self.masked = [id(p) in tables for p in self.parameters]
         self.moments: tuple[list[Tensor], list[Tensor], int] | None = None
-        self._saved = [p.detach().clone() for p in self.parameters]
-        self._in_use = False
         self._room: Tensor | None = None
 
     # ---- one step for all that is given
@@ -242,20 +240,14 @@ class Adapter:
             yield self.move(graph, keys)
 
     @contextmanager
-    def restored(self) -> Iterator[None]:
-        """Whatever happens inside to the adapted weights is undone, bit for bit; their storage stays."""
-        # One inside another keeps what it began with in room of its own.
-        inner = self._in_use
-        saved = [torch.empty_like(p) for p in self._saved] if inner else self._saved
-        with torch.no_grad():
-            _all._foreach_copy_(saved, self.parameters)
-        self._in_use = True
+    def restored(self) -> Iterator[list[Tensor]]:
+        """Whatever happens inside to the adapted weights is undone, bit for bit; their storage stays. Gives a copy."""
+        saved = [p.detach().clone() for p in self.parameters]
         try:
-            yield
+            yield saved
         finally:
             with torch.no_grad():
                 _all._foreach_copy_(self.parameters, saved)
-            self._in_use = inner
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
@@ -326,7 +318,11 @@ class Adapter:
             kept = stack.tape.collect(total.sum())
         if room is None:
             room, shape = self._room, (graph.n_systems, stack.flat.shape[-1])
-            if room is None or room.shape != shape:
+            if (
+                room is None
+                or room.shape != shape
+                or (room.dtype, room.device) != (stack.flat.dtype, stack.flat.device)
+            ):
                 room = self._room = stack.flat.new_empty(shape)
         rule = self._rule(keys, moving)
         stack.flat, gradient, change = step_of(kept, stack.flat, stack.sizes, graph.n_systems, rule, room)

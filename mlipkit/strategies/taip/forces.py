@@ -99,7 +99,8 @@ class AdaptedForces(PotentialForces):
     """Energy and forces of a state from a potential that adapts.
 
     Args:
-        potential: with self-supervised heads; its own weights are put back after every call.
+        potential: with self-supervised heads. Its own weights, as every call finds them, are the trained ones; they
+            are put back. Strategies that keep weights begin with those of the first call.
         adaptation: how.
         skin, stress: as in `PotentialForces`.
         folders: of all replicas of the run, for the series ``adaptation``; None: no series.
@@ -116,7 +117,6 @@ class AdaptedForces(PotentialForces):
         super().__init__(potential, skin=skin, stress=stress)
         self.adaptation = adaptation or MDAdaptation()
         self.adapter = Adapter(potential, self.adaptation.settings)
-        self.trained = [p.detach().clone() for p in self.adapter.parameters]
         self.folders = None if folders is None else [Path(folder) for folder in folders]
         self.replicas = None if replicas is None else list(replicas)
         self.members: list[int] = []
@@ -132,7 +132,7 @@ class AdaptedForces(PotentialForces):
     @property
     def _own(self) -> list[Tensor] | None:
         """Weights [S,...] of the replicas, where they are kept."""
-        return None if self._flat is None else views(self._flat, [p.shape for p in self.trained])
+        return None if self._flat is None else views(self._flat, [p.shape for p in self.adapter.parameters])
 
     # ---- every step
 
@@ -162,9 +162,9 @@ class AdaptedForces(PotentialForces):
 
     def _one_by_one(self, graph: Graph, keys: Sequence[int], step: int) -> tuple[Tensor, Tensor, Tensor | None]:
         how, adapter, answers, rows, moments = self.adaptation, self.adapter, [], [], []
-        with adapter.restored():
+        with adapter.restored() as trained:
             for index, one in enumerate(parts(graph)):
-                self._take(index, step)
+                self._take(index, step, trained)
                 found, moved = None, False
                 if how.strategy == "threshold":
                     found, moved = self._above(one, keys[index])
@@ -197,11 +197,11 @@ class AdaptedForces(PotentialForces):
         """Whether this step begins at the trained weights, whatever the last one left."""
         return self.adaptation.strategy == "nonsaving" and self._due(step)
 
-    def _take(self, index: int, step: int) -> None:
+    def _take(self, index: int, step: int, trained: Sequence[Tensor]) -> None:
         """A replica's weights into the potential."""
         with torch.no_grad():
             own = None if self._fresh(step) else self._own
-            source = self.trained if own is None else [each[index] for each in own]
+            source = trained if own is None else [each[index] for each in own]
             for parameter, value in zip(self.adapter.parameters, source, strict=True):
                 parameter.copy_(value)
         if self._moments:
@@ -267,7 +267,7 @@ class AdaptedForces(PotentialForces):
 
     def _drift(self) -> np.ndarray:
         assert self._flat is not None
-        return (self._flat - flattened(self.trained)).norm(dim=1).cpu().numpy()
+        return (self._flat - flattened(self.adapter.parameters)).norm(dim=1).cpu().numpy()
 
     def flush(self) -> None:
         """Rows that wait go to the series."""
@@ -291,7 +291,7 @@ class AdaptedForces(PotentialForces):
         self._flat, self._next, self._moments = None, None, []
         self._writers, self._rows, self._written = {}, [], None
         if self.adaptation.saving:
-            self._flat = flattened(self.trained).expand(state.n_systems, -1).clone()
+            self._flat = flattened(self.adapter.parameters).expand(state.n_systems, -1).clone()
             self._next = torch.empty_like(self._flat)
             if self.adaptation.settings.optimiser == "adam_kept":
                 self._moments = [None] * state.n_systems
