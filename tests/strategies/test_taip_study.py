@@ -88,9 +88,14 @@ def test_a_planted_shift_is_found_and_a_random_step_is_none():
 
 
 def test_the_same_pipeline_on_a_random_step_reports_nothing():
+    """Against no step alone: the control with random signs is here, to the bit, the cure itself."""
     measured = planted(direction="random")
     for quantity in ("forces", "energy"):
-        assert answer(measured, "shifted", quantity, "adaptation").answer != "works"
+        for one in measured:
+            adapted, random, off = (one.errors["shifted"][name][quantity] for name in ("adapted", "random", "off"))
+            assert np.array_equal(adapted, random)
+            assert random.mean() > 0.9 * off.mean()
+        assert answer(measured, "shifted", quantity, "placebo").answer != "works"
 
 
 def test_every_column_is_of_its_own_potential_and_step():

@@ -315,6 +315,30 @@ def test_the_code_takes_the_graph_feature_and_labels_with_noise():
     assert not torch.allclose(one, other)
 
 
+def test_losses_of_pseudo_forces_by_hand():
+    """Paper: hidden forces are the token, the label their true value. Authors: input and label are the noisy force."""
+    for mode in ("paper", "authors"):
+        potential = toy(options=TaipOptions(mf_mode=mode, force_rate=0.4))
+        heads, (graph, _) = heads_of(potential), batch(potential, ethanol(2))
+        torch.nn.init.normal_(heads.forces.token)
+        drawn = draws_of(potential, graph)
+        assert drawn.hidden.view(2, 9).sum(1).tolist() == [4, 4]
+        positions = graph.positions.clone().requires_grad_()
+        moved, numbers = graph.moved(positions, graph.cell), torch.where(drawn.masked, 0, graph.numbers)
+        shown = pseudo_forces(potential, heads, moved, potential.encode(moved, numbers)).detach()
+        label = shown.clone()
+        for atom in drawn.hidden.nonzero().squeeze(1).tolist():
+            noisy = shown[atom] + drawn.force_noise[atom]
+            shown[atom] = heads.forces.token if mode == "paper" else noisy
+            label[atom] = label[atom] if mode == "paper" else noisy
+        said = heads.forces(shown, drawn.hidden, graph.edge_index, graph.edge_vectors())
+        lost = [
+            (said - label).abs()[9 * one : 9 * one + 9][drawn.hidden[9 * one : 9 * one + 9]].mean() for one in (0, 1)
+        ]
+        found = self_supervised(potential, graph, draws=drawn, tasks=["pseudo_forces"]).by_task["pseudo_forces"]
+        assert torch.allclose(found, torch.stack(lost), rtol=1e-10), mode
+
+
 def test_the_code_cuts_distances_to_whole_angstroms(monkeypatch):
     monkeypatch.setattr("mlipkit.models.self_supervised.cosine_cutoff", lambda d, cutoff: torch.ones_like(d))
     ends, forces = torch.tensor([[0, 1], [1, 0]]), torch.ones(2, 3, dtype=torch.float64)

@@ -288,7 +288,9 @@ class Adapter:
         return self.predict_stack(stack, graph), found
 
     def predict_stack(self, stack: Stacked, graph: Graph) -> Prediction:
-        """Energies and forces of the structures of a stack with its weights."""
+        """Energies and forces of the structures of a stack with its weights; to the bit the plain ones at η = 0."""
+        if not self.settings.rate:
+            return self.potential(graph, forces=True, features=True)
         with self._asking():
             return stack.predict(graph)
 
