@@ -136,10 +136,11 @@ class TypesHead(AuxiliaryHead):
 class ForcesHead(AuxiliaryHead):
     """Forces of hidden atoms from those of visible neighbours, by one continuous-filter layer.
 
-    "filter" (published): `h_j = W F̃_j`, `h_i + MLP(Σ_j P h_j ∘ W_ij)`, `MLP_[H,H,3]`, shifted softplus; it reads x, y
-    and z as three numbers and does not turn with the structure. "equivariant" (ours): `v_j = F̃_j ⊗ w`,
-    `s_j = MLP([|F̃_j|, hidden_j])`, `v_i + Σ_j v_j ∘ W¹_ij + u_ij ⊗ (a(s_j) ∘ W²_ij)`, gated by the scalar sums; a
-    hidden atom has zero force and says so in s.
+    "filter" (published): `h_j = W F̃_j`, `h'_i = h_i + MLP(Σ_j P h_j ∘ W_ij)`, `MLP_[H,H,3](ssp(h'_i))`, with shifted
+    softplus; the one on h' is ours. It reads x, y and z as three numbers and does not turn with the structure.
+
+    "equivariant" (ours): `v_j = F̃_j ⊗ w`, `s_j = MLP([|F̃_j|, hidden_j])`, `v_i + Σ_j v_j ∘ W¹_ij + u_ij ⊗ (a(s_j) ∘
+    W²_ij)`, gated by the scalar sums; a hidden atom has zero force and says so in s.
 
     Args:
         width: D of the encoder; sizes the decoder.

@@ -339,6 +339,40 @@ def test_losses_of_pseudo_forces_by_hand():
         assert torch.allclose(found, torch.stack(lost), rtol=1e-10), mode
 
 
+def test_the_published_decoder_by_hand():
+    """In NumPy, of three atoms in a row whose ends do not see each other."""
+    torch.manual_seed(0)
+    head = ForcesHead(4, 3.0, hidden=6, filters=5, n_radial=7).double()
+    for parameter in head.parameters():
+        torch.nn.init.normal_(parameter)
+    weight = {name: value.detach().numpy() for name, value in head.named_parameters()}
+    positions = np.array([[0.0, 0.0, 0.0], [1.1, 0.2, 0.0], [3.3, 0.0, 0.5]])
+    shown = np.random.default_rng(0).normal(size=(3, 3))
+
+    def ssp(x):
+        return np.log(0.5 * np.exp(x) + 0.5)
+
+    def layer(name, x):
+        return x @ weight[f"{name}.weight"].T + weight.get(f"{name}.bias", 0.0)
+
+    def two(name, x):
+        return layer(f"{name}.2", ssp(layer(f"{name}.0", x)))
+
+    centres = np.linspace(0.0, 3.0, 7)
+    entered, pairs = layer("enter", shown), [(0, 1), (1, 0), (1, 2), (2, 1)]
+    gathered = np.zeros((3, 5))
+    for sender, receiver in pairs:
+        d = np.linalg.norm(positions[sender] - positions[receiver])
+        basis = np.exp(-((d - centres) ** 2) / (2 * centres[1] ** 2))
+        filters = two("filter", basis) * 0.5 * (np.cos(np.pi * d / 3.0) + 1)
+        gathered[receiver] += layer("project", entered[sender]) * filters
+    expected = two("leave", ssp(entered + two("update", gathered)))
+    ends = torch.tensor(pairs).T
+    vectors = torch.from_numpy(positions[ends[0]] - positions[ends[1]])
+    found = head(torch.from_numpy(shown), torch.zeros(3, dtype=torch.bool), ends, vectors)
+    assert np.allclose(found.detach(), expected, rtol=1e-10)
+
+
 def test_the_code_cuts_distances_to_whole_angstroms(monkeypatch):
     monkeypatch.setattr("mlipkit.models.self_supervised.cosine_cutoff", lambda d, cutoff: torch.ones_like(d))
     ends, forces = torch.tensor([[0, 1], [1, 0]]), torch.ones(2, 3, dtype=torch.float64)
