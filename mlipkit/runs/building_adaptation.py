@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from mlipkit.errors import MlipkitError, SpecError
 from mlipkit.events import EventSink, Message
 from mlipkit.runs.folder import RunFolder, write_text
-from mlipkit.runs.places import run_of
+from mlipkit.runs.places import absolute, factory_of, run_of, universal_of
 from mlipkit.runs.run import spec_in
 from mlipkit.runs.spec import FittingSpec, MDSpec
 
@@ -56,16 +56,19 @@ def _threshold(
 
 
 def _validation_frames(place: str, base: Path) -> FrameSet:
-    """Those of the training run that a place names."""
+    """Those of the training run that a place names or lies in, as potentials of an evaluation do (`seed_0/taip`)."""
     from mlipkit.runs.building_train import split_frames
 
-    folder = run_of(place, base)
+    path = None if factory_of(place) or universal_of(place) else absolute(place, base)
+    above = path.parents if path is not None else ()
+    folder = run_of(place, base) or next((one for one in above if (one / "split.json").is_file()), None)
     trained = spec_in(RunFolder(folder)) if folder is not None else None
     if folder is None or not isinstance(trained, FittingSpec):
         raise SpecError(
             "no training run, whose validation frames would give a threshold", where="adaptation.threshold",
             expected="a number, or the folder of a training run as potential", found=place,
-            hint="mlipkit.strategies.taip.loss_threshold(potential, frames, settings) gives a number",
+            hint="adaptation: {strategy: threshold, threshold: NUMBER}, in Python from "
+            "mlipkit.strategies.taip.loss_threshold(potential, frames, settings)",
         )  # fmt: skip
     try:
         return split_frames(trained, RunFolder(folder).base).validation

@@ -16,14 +16,26 @@ What runs with TAIP write beside the usual, for whoever looks at it:
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from mlipkit.runs.part import Part, several, unit
 from mlipkit.runs.spec_train import FittingSpec, LossSpec, ModelSpec, OptimiserSpec, TasksSpec, places_in
 
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+def _each_once(values: list[Any]) -> list[Any]:
+    if len(set(values)) < len(values):
+        raise ValueError("each once")
+    return values
+
+
+def _unless_said(block: Any) -> Any:
+    """A block of tasks that does not say whether they are on is one of tasks that are."""
+    return {"enabled": True, **block} if isinstance(block, Mapping) else block
 
 
 class AdaptationStudySpec(Part):
@@ -33,7 +45,7 @@ class AdaptationStudySpec(Part):
         default="adam_fresh",
         description="a new Adam for every structure, plain gradient, or one Adam that goes from structure to structure",
     )
-    rates: Annotated[list[Rate], Field(min_length=1), BeforeValidator(several)] = Field(
+    rates: Annotated[list[Rate], Field(min_length=1), BeforeValidator(several), AfterValidator(_each_once)] = Field(
         default=[1e-7, 1e-6, 1e-5, 1e-4, 1e-3], description="adaptation steps that are tried on the validation frames"
     )
     together: int = Field(
@@ -74,9 +86,9 @@ class TaipSpec(FittingSpec):
     model: ModelSpec = ModelSpec()
     loss: TaipLossSpec = TaipLossSpec()
     optimiser: TaipOptimiserSpec = TaipOptimiserSpec()
-    taip: TasksSpec = TasksSpec(enabled=True)
+    taip: Annotated[TasksSpec, BeforeValidator(_unless_said)] = TasksSpec(enabled=True)
     adaptation: AdaptationStudySpec = AdaptationStudySpec()
-    seeds: Annotated[list[int], Field(min_length=1), BeforeValidator(several)] = Field(
+    seeds: Annotated[list[int], Field(min_length=1), BeforeValidator(several), AfterValidator(_each_once)] = Field(
         default=[0, 1, 2], description="seeds of the trainings; fewer than three say little"
     )
     noise_sigma: Annotated[list[Rate], Field(min_length=1), BeforeValidator(several)] = Field(
@@ -103,6 +115,8 @@ class TaipSpec(FittingSpec):
     def _parts_fit(self):
         if not self.taip.enabled:
             raise ValueError("taip.enabled: an evaluation of the tasks needs them")
-        if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError("seeds: each once")
+        for name in ("test", "shifted"):
+            places = places_in(getattr(self, name))
+            if len(set(places)) < len(places):
+                raise ValueError(f"{name}: each once")
         return self

@@ -55,6 +55,10 @@ def test_specifications_are_their_yaml_and_their_code():
         assert parse_spec(yaml.safe_load(spec.to_yaml())) == spec
         assert eval(spec.code().partition("mk.launch(")[2].rpartition(")\nrun.wait")[0], {"mk": mk}) == spec
     assert mk.TaipSpec(**QUICK).default_name == "taip_schnet"
+    # A block that does not say so is on, as no block is.
+    for block in ({}, {"sigma_max": 1.0}, mk.runs.TasksSpec(enabled=True, sigma_max=1.0)):
+        asked = mk.TaipSpec(**QUICK, taip=block).taip
+        assert (asked.enabled, asked.sigma_max) == (True, 1.0 if block else 10.0)
     assert mk.TaipSpec(**QUICK, adaptation={"rates": "1e-5, 1e-4"}).adaptation.rates == [1e-5, 1e-4]
 
 
@@ -85,7 +89,11 @@ def test_the_evaluation_trains_by_the_published_loss():
         ),
         ("TrainSpec", {"data": "x", "taip": {"enabled": True, "sigma_min": 20}}, "larger"),
         ("TaipSpec", {"data": "x", "taip": {"enabled": False}}, "needs them"),
-        ("TaipSpec", {"data": "x", "seeds": [1, 1]}, "each once"),
+        ("TaipSpec", {"data": "x", "taip": {"enabled": False, "gamma": 2.0}}, "no effect unless enabled"),
+        ("TaipSpec", {"data": "x", "seeds": [1, 1]}, "seeds: each once"),
+        ("TaipSpec", {"data": "x", "adaptation": {"rates": "1e-5, 1e-05"}}, "rates.*each once"),
+        ("TaipSpec", {"data": "x", "shifted": ["a.xyz", "b.xyz", "a.xyz"]}, "shifted: each once"),
+        ("TaipSpec", {"data": "x", "test": ["a.xyz", "a.xyz"]}, "test: each once"),
         ("MDSpec", {"adaptation": {"rate": 1e-3}}, "no effect"),
         ("MDSpec", {"adaptation": {"strategy": "threshold", "threshold": float("nan")}}, "threshold.*number"),
         ("MDSpec", {"adaptation": {"strategy": "nonsaving", "rate": float("inf")}}, "rate.*finite"),
@@ -157,7 +165,7 @@ def test_a_threshold_that_is_left_open_is_that_of_the_validation_frames(trained,
     # Weights alone tell nothing of validation frames.
     (weights,) = trained.rglob("best*.safetensors")
     (tmp_path / "alone.safetensors").write_bytes(weights.read_bytes())
-    with pytest.raises(SpecError, match=r"adaptation.threshold.*training run"):
+    with pytest.raises(SpecError, match=r"(?s)adaptation.threshold.*training run.*threshold: NUMBER"):
         build_forces(mk.MDSpec(**fields, potential=str(tmp_path / "alone.safetensors")), tmp_path)
 
 
@@ -182,6 +190,12 @@ def test_the_evaluation_is_one_specification_with_its_verdict_first(tmp_path):
     assert set(found.facts["tests"]) == {"in distribution", "ethanol_600K"}
     run = Run(tmp_path / "taip")
     from mlipkit.runs.taip_report import taip_html
+
+    # Its potentials know their validation frames.
+    place = tmp_path / "taip" / "seed_1" / "taip"
+    how = mk.MDSpec(potential=str(place), device="cpu", adaptation={"strategy": "threshold", "rate": 1e-4})
+    expected = loss_threshold(mk.load(place), split_frames(spec, tmp_path).validation, AdaptSettings(1e-4))
+    assert build_forces(how, tmp_path).adaptation.threshold == pytest.approx(expected)
 
     page = taip_html(run)
     assert page.index("Adaptation: ") < page.index("Errors over those of the baseline") < page.index("random step")
