@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -54,17 +54,25 @@ def run_taip(spec: TaipSpec, files: RunFolder, base: Path, sink: EventSink, cont
     if record is None:
         return Finished("stopped", "stopped by the user", {})
     sink(Saved(str(files.path / NAME), "errors, controls and verdicts"))
-    # Those out of distribution first, as in the sentence.
-    asked = [v for test in (*shifted, *tests) for v in record["verdicts"] if v["test"] == test]
-    one = next(v for v in asked if v["question"] == "adaptation")
+    for test, quantity in _unmeasured(record):
+        sink(Message(f"{test}: no arm has an error of {quantity}: nothing was measured there", "warning"))
+    # Out of distribution first, as in the sentence.
+    first = next(iter((*shifted, *tests)))
+    asked = (v["answer"] for v in record["verdicts"] if (v["test"], v["question"]) == (first, "adaptation"))
     facts: dict[str, Any] = {
-        "sentence": record["sentence"], "answer": one["answer"], "test": one["test"],
+        "sentence": record["sentence"], "answer": next(asked, "undecided"), "test": first,
         "rates": {str(seed["seed"]): seed["rates"]["adapted"] for seed in record["seeds"]},
         "seconds_per_frame": record["seeds"][0]["seconds"], "training_s": record["seeds"][0]["training_s"],
         "frames": {"train": len(parts.train), "validation": len(parts.validation)},
         "tests": {name: len(frames) for name, frames in tests.items()},
     }  # fmt: skip
     return Finished("completed", record["sentence"], facts)
+
+
+def _unmeasured(record: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Test sets and quantities that were predicted, and have no verdict."""
+    told = [{(one["test"], one["quantity"]): None for one in record[part]} for part in ("ratios", "verdicts")]
+    return [each for each in told[0] if each not in told[1]]
 
 
 def as_training(spec: TaipSpec) -> TrainSpec:

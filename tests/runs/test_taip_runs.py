@@ -19,7 +19,7 @@ from mlipkit.events import Message
 from mlipkit.runs import parse_spec
 from mlipkit.runs.build import execute
 from mlipkit.runs.building_forces import build_forces
-from mlipkit.runs.building_taip import judging_frames
+from mlipkit.runs.building_taip import judging_frames, run_taip
 from mlipkit.runs.building_train import split_frames
 from mlipkit.runs.folder import RunFolder
 from mlipkit.runs.run import Run
@@ -224,6 +224,29 @@ def test_the_evaluation_needs_frames_to_judge_by(tmp_path):
     spec = mk.TaipSpec(**QUICK, split={"test": 0.0, "validation": 0.2})
     with pytest.raises(SpecError, match="to judge by"):
         work(spec, tmp_path / "none")
+
+
+def test_what_was_not_measured_is_said(tmp_path, monkeypatch):
+    rows = [{"test": "in distribution", "quantity": name, "question": "adaptation", "answer": "does not"}
+            for name in ("forces", "energy")]  # fmt: skip
+    record = {
+        "ratios": rows,
+        "sentence": "",
+        "seeds": [{"seed": 0, "rates": {"adapted": {}}, "seconds": {}, "training_s": {}}],
+    }
+    for kept, answer in ((rows[1:], "does not"), ([], "undecided")):
+        monkeypatch.setattr(
+            "mlipkit.strategies.taip.study.evaluate_taip", lambda *_, kept=kept, **__: {**record, "verdicts": kept}
+        )
+        said, files = [], RunFolder(tmp_path)
+        found = run_taip(mk.TaipSpec(**QUICK), files, tmp_path, said.append, lambda: "run")
+        warned = [
+            one.text.partition(": nothing")[0] for one in said if isinstance(one, Message) and one.level == "warning"
+        ]
+        assert warned == [
+            f"in distribution: no arm has an error of {row['quantity']}" for row in rows if row not in kept
+        ]
+        assert (found.facts["answer"], found.facts["test"]) == (answer, "in distribution")
 
 
 def test_test_sets_have_names_of_their_own(tmp_path):

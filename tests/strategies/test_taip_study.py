@@ -29,9 +29,17 @@ from mlipkit.strategies.taip import (
 from mlipkit.strategies.taip.arms import Arm, arm_names, train_arm
 from mlipkit.strategies.taip.frames import keys_of, losses_of
 from mlipkit.strategies.taip.kept import recall
-from mlipkit.strategies.taip.measuring import Measured, best_rate, best_rates, frame_errors, groups_of, measure
+from mlipkit.strategies.taip.measuring import (
+    SMALLEST,
+    Measured,
+    best_rate,
+    best_rates,
+    frame_errors,
+    groups_of,
+    measure,
+)
 from mlipkit.strategies.taip.study import NAME, Study, evaluate_taip, judged
-from mlipkit.strategies.taip.verdicts import answer
+from mlipkit.strategies.taip.verdicts import answer, first_sentence, verdicts
 from mlipkit.training import EnergyForcesStress, TrainSettings
 
 RATE = 1e-2
@@ -96,6 +104,20 @@ def test_the_same_pipeline_on_a_random_step_reports_nothing():
             assert np.array_equal(adapted, random)
             assert random.mean() > 0.9 * off.mean()
         assert answer(measured, "shifted", quantity, "placebo").answer != "works"
+
+
+def test_errors_that_are_all_zero_judge_nothing():
+    """Forces of lone atoms: every arm predicts them exactly, and a ratio of floors is no answer."""
+    rng, names = np.random.default_rng(0), ("baseline", "noise", "off", "adapted", "random")
+    measured, four = [], {"atoms": [0, 1, 2, 3]}
+    for seed in range(3):
+        errors = {name: {"forces": np.full(4, SMALLEST), "energy": rng.random(4)} for name in names}
+        measured.append(Measured(seed, {}, {}, {"atoms": errors}, four, four))
+    found = verdicts(measured)
+    assert {one["quantity"] for one in found} == {"energy"}
+    assert "energy error" in first_sentence(found, ["atoms"])
+    measured[0].errors["atoms"]["noise"]["forces"][2] = 1e-6
+    assert answer(measured, "atoms", "forces", "adaptation") is not None
 
 
 def test_every_column_is_of_its_own_potential_and_step():

@@ -21,7 +21,7 @@ import numpy as np
 
 from mlipkit.analysis.cures import CureVerdict, Errors, judge_cure
 from mlipkit.strategies.taip.arms import BASELINE, NOISE
-from mlipkit.strategies.taip.measuring import ADAPTED, OFF, QUANTITIES, RANDOM, Measured
+from mlipkit.strategies.taip.measuring import ADAPTED, OFF, QUANTITIES, RANDOM, SMALLEST, Measured
 
 QUESTIONS: dict[str, tuple[str, tuple[str, ...]]] = {
     "adaptation": (ADAPTED, (BASELINE, NOISE, OFF, RANDOM)),
@@ -60,12 +60,14 @@ def verdicts(seeds: Sequence[Measured], effect: float = PUBLISHED) -> list[dict[
 def answer(
     seeds: Sequence[Measured], test: str, quantity: str, question: str, effect: float = PUBLISHED
 ) -> CureVerdict | None:
-    """The verdict on one question; None where the frames have no such label."""
+    """The verdict on one question; None where the frames have no such label, or no arm has an error there."""
     cure, controls = QUESTIONS[question]
     tables = {name: errors_of(seeds, test, name, quantity) for name in (cure, *controls)}
     if any(one is None for one in tables.values()):
         return None
     known = {name: one for name, one in tables.items() if one is not None}
+    if all(np.max(one.values) <= SMALLEST for one in known.values()):
+        return None
     return judge_cure(known.pop(cure), known, quantity=f"{TITLES[quantity]} on '{test}'", effect=effect, n_draws=1000)
 
 
@@ -103,4 +105,4 @@ def first_sentence(found: Sequence[Mapping[str, Any]], shifted: Sequence[str]) -
             if one is not None:
                 said.append(f"{WORDS[question]}: {one['sentence']}")
                 break
-    return " ".join(said) if said else "Undecided: no test set has labels."
+    return " ".join(said) if said else "Undecided: no error to measure."
