@@ -59,6 +59,7 @@ def tools_of(spec: IPIPSpec, base: Path, sink: EventSink | None = None, files: R
     if files is not None:
         write_text(files.path / "split.json", json.dumps(parts.to_json()))
     teacher = teacher_of(spec, base)
+    _check_fit(spec, teacher, {*parts.train.elements, *parts.validation.elements, *parts.test.elements})
     precision = str(teacher.dtype).removeprefix("torch.")
     if sink is not None and precision != spec.dtype:
         sink(Message(f"The teacher {spec.teacher} computes in {precision}, the students in {spec.dtype}"))
@@ -73,6 +74,22 @@ def tools_of(spec: IPIPSpec, base: Path, sink: EventSink | None = None, files: R
         ),
         words={"teacher": spec.teacher, "dtype": spec.dtype, CONTENT: content_of(spec.teacher, base, teacher)},
     )  # fmt: skip
+
+
+def _check_fit(spec: IPIPSpec, teacher: BasePotential, elements: set[int]) -> None:
+    """Refuse before any simulation what would show hours later."""
+    from ase.data import atomic_numbers, chemical_symbols
+
+    from mlipkit.models import CalculatorPotential
+
+    lacking = {"n2n": "features", "a2a": "energies of atoms"}.get(spec.method)
+    if lacking and isinstance(teacher, CalculatorPotential):
+        raise SpecError(f"a teacher that is a calculator has no {lacking}", where=("arm", spec.method),
+                        hint="hessian, distillation and the loop take its energies and forces alone")  # fmt: skip
+    for name, test in (("stability", spec.stability), ("reaction", spec.reaction)):
+        if test.runs and test.track and atomic_numbers[test.track] not in elements:
+            raise SpecError("no such atom in the data", where=(name, "track"), found=test.track,
+                            expected=" or ".join(chemical_symbols[z] for z in sorted(elements)))  # fmt: skip
 
 
 def teacher_of(spec: IPIPSpec, base: Path) -> BasePotential:

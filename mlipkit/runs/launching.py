@@ -171,6 +171,8 @@ def check_places(spec: AnySpec, base: Path) -> dict[str, str]:
             continue
         if run_of(text, base) is not None:
             continue
+        if field == "reuse":
+            raise SpecError("no such run", where=(field, text), hint=_near(path))
         if any(sign in path.name for sign in "*?[") and list(path.parent.glob(path.name)):
             continue
         if not path.exists():

@@ -51,13 +51,27 @@ class InstabilitySpec(Part):
         "in the teacher's MD and in the tests of all arms 50",
         json_schema_extra=unit("eV/Å"),
     )  # fmt: skip
-    hot: float = Field(default=3.0, gt=1, description="mean temperature over 50 fs, as a multiple of the target")
+    hot: float = Field(default=3.0, gt=1, description="mean temperature, as a multiple of the target")
+    hot_fs: float = Field(default=50.0, gt=0, description="time of that mean", json_schema_extra=unit("fs"))
     overlap: float = Field(default=0.6, gt=0, description="nearest pair, as a share of the covalent radii")
+    closest: float = Field(default=0.4, gt=0, description="nearest pair of any elements", json_schema_extra=unit("Å"))
     stretch: float | None = Field(
         default=1.6, gt=1, description="bond, as a multiple of its length at the start; empty: bonds may break"
     )
+    stretch_fs: float = Field(
+        default=20.0, ge=0, description="how long it is stretched before that counts", json_schema_extra=unit("fs")
+    )
     window: int = Field(default=200, ge=1, description="last frames before a failure that are candidates")
     every: int = Field(default=5, ge=1, description="steps between two of them")
+    skip: float = Field(
+        default=0.02, ge=0, lt=1, description="share of the window's steps, next to the failure, without candidates"
+    )
+
+    @model_validator(mode="after")
+    def _every_option_acts(self):
+        if self.stretch is None and self.stretch_fs != type(self).model_fields["stretch_fs"].default:
+            raise ValueError("stretch_fs has no effect without stretch: bonds may break")
+        return self
 
 
 class LoopSpec(Part):
@@ -89,6 +103,7 @@ class LoopSpec(Part):
 
     @model_validator(mode="after")
     def _every_option_acts(self):
+        refuse_idle(self, "relabel", {"gate": ("all", "student_origin")})
         return refuse_idle(self, "pool", {"new_share": ("grow",)})
 
 
@@ -160,6 +175,13 @@ class StabilitySpec(Part):
     relax_steps: int = Field(default=500, ge=0, description="minimisation before, steps at most; 0: none")
     track: str = Field(default="", description="element whose clusters are followed, such as Mo; empty: none")
     stride: int = Field(default=100, ge=1, description="steps between stored frames")
+
+    @model_validator(mode="after")
+    def _stores_frames(self):
+        followed = self.track or isinstance(self, ReactionSpec)
+        if self.runs and followed and self.stride > self.steps:
+            raise ValueError(f"stride: {self.stride} is more than {self.steps} steps, no frame shows the species")
+        return self
 
     @field_validator("track")
     @classmethod
@@ -253,7 +275,7 @@ class IPIPSpec(ReadingSpec):
         loop, signals = self.loop, self.signals
         return Settings(
             iterations=loop.iterations, sampling=Sampling(**self.sampling.model_dump()),
-            instability=dataclasses.replace(Instability(), **self.instability.model_dump()),
+            instability=Instability(**self.instability.model_dump()),
             stability=dataclasses.replace(Stability(), **self.stability.model_dump()),
             reaction=dataclasses.replace(Reaction(), **self.reaction.model_dump()),
             forget=loop.forget, pool=loop.pool, new_share=loop.new_share, relabel=loop.relabel, gate=loop.gate,
@@ -282,11 +304,26 @@ class IPIPSpec(ReadingSpec):
             raise ValueError(f"pretrain: false is the arm scratch, and contradicts arm '{self.arm}'")
         if self.arm == "n2n" and self.loop.init != "fresh":
             raise ValueError("loop.init: only the loop starts from earlier weights")
+        if self.model.seed is not None:
+            raise ValueError("model.seed: has no effect, new weights begin from the seed of the run")
+        if self.method == "a2a" and self.model.head.startswith("pooled"):
+            raise ValueError(f"model.head: '{self.model.head}' has no energies of atoms, which a2a learns")
+        self._check_pretraining()
         try:
             _ = self.plan
         except MlipkitError as error:
             raise ValueError(str(error)) from None
         return self
+
+    def _check_pretraining(self) -> None:
+        loss = self.pretraining.loss
+        energies = self.method == "distillation" or self.loop.pretrain_energy == "refit"
+        for name in ("stress",) if energies else ("stress", "energy", "energy_unit"):
+            if getattr(loss, name) != type(loss).model_fields[name].default:
+                what = "energies and forces" if energies else "forces alone, unless loop.pretrain_energy is 'refit'"
+                raise ValueError(f"pretraining.loss.{name}: has no effect, pretraining takes {what}")
+        if not loss.forces and not (energies and loss.energy):
+            raise ValueError("pretraining.loss.forces: without it nothing is learned")
 
     @property
     def default_name(self) -> str:

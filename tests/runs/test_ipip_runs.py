@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from mlipkit.runs import IPIPSpec, estimate, load_spec, parse_spec
 from mlipkit.runs.applying_potential import model_of
 from mlipkit.strategies.applies import Frames, Model, Room, Situation
 from mlipkit.strategies.applies.pretraining import pretraining
-from mlipkit.strategies.ipip import timeline
+from mlipkit.strategies.ipip import Instability, timeline
 
 TOYS = """
 from pathlib import Path
@@ -78,11 +79,45 @@ def test_a_specification_is_yaml_code_and_options():
         ({"sampling": {"relaxation_time": 5.0}}, "no effect with ensemble"),
         ({"finetuning": {"optimiser": {"patience": 3}}}, "end by their steps"),
         ({"sampling": {"steps": 10, "stride": 9}}, "two frames"),
+        ({"model": {"seed": 1}}, "model.seed: has no effect"),
+        ({"model": {"head": "pooled"}, "arm": "a2a"}, "no energies of atoms"),
+        ({"loop": {"relabel": "off", "gate": "noise"}}, "gate has no effect with relabel 'off'"),
+        ({"pretraining": {"loss": {"energy": 1.0}}}, "pretraining.loss.energy: has no effect"),
+        ({"pretraining": {"loss": {"energy_unit": "per_atom"}}}, "pretraining.loss.energy_unit: has no effect"),
+        ({"pretraining": {"loss": {"stress": 1.0}}, "arm": "distillation"}, "pretraining.loss.stress: has no effect"),
+        ({"pretraining": {"loss": {"forces": 0.0}}}, "nothing is learned"),
+        ({"stability": {"steps": 50, "track": "O"}}, "stride: 100 is more than 50 steps"),
+        ({"reaction": {"runs": 1, "steps": 10}}, "stride: 20 is more than 10 steps"),
+        ({"instability": {"stretch": None, "stretch_fs": 5.0}}, "no effect without stretch"),
     ],
 )
 def test_what_cannot_be_is_refused(fields, said):
     with pytest.raises(SpecError, match=said):
         IPIPSpec(data="x", **fields)  # type: ignore[arg-type]
+
+
+def test_what_was_said_is_heard():
+    spec = IPIPSpec(data="x", pretraining={"loss": {"energy": 1.0, "forces": 0.0}}, arm="distillation")  # type: ignore[arg-type]
+    assert parse_spec(spec.model_dump(mode="json")) == spec
+    limits = {"closest": 0.5, "hot_fs": 20.0, "stretch_fs": 5.0, "skip": 0.1}
+    heard = dataclasses.asdict(IPIPSpec(data="x", instability=limits).settings.instability)  # type: ignore[arg-type]
+    assert {name: heard[name] for name in limits} == limits
+    # What nobody says is what the strategy itself takes.
+    assert IPIPSpec(data="x").settings.instability == Instability()
+
+
+def test_what_cannot_work_is_refused_before_any_simulation(toy):
+    from mlipkit.runs.building_ipip import tools_of
+
+    with pytest.raises(SpecError, match=r"stability: track: no such atom in the data; expected H or O; found Mo"):
+        tools_of(IPIPSpec(**{**FIELDS, "stability": {**FIELDS["stability"], "track": "Mo"}}), toy)  # type: ignore[arg-type]
+    (toy / "toy.py").write_text("from ase.calculators.lj import LennardJones as teacher\n")
+    with pytest.raises(SpecError, match="arm: n2n: a teacher that is a calculator has no features"):
+        tools_of(IPIPSpec(**FIELDS, arm="n2n"), toy)  # type: ignore[arg-type]
+    (toy / "notes").mkdir()
+    for place in ("runs/nothing", "notes"):
+        with pytest.raises(SpecError, match=f"reuse: {place}: no such run"):
+            mk.launch(IPIPSpec(**FIELDS, reuse=[place]))  # type: ignore[arg-type]
 
 
 def test_no_pretrain_really_turns_energies_on(toy, monkeypatch):
