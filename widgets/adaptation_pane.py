@@ -131,9 +131,10 @@ class AdaptationPane(w.VBox):
         """Test sets out of distribution first, forces first; the first verdict is that of the report."""
         if not self.record:
             return
-        known = {one["test"]: None for one in self.record["verdicts"]}
+        # A set without any error has ratios and no verdict.
+        known = {one["test"]: None for one in self.record["ratios"]}
         tests = [*self.record["shifted"], *(name for name in known if name not in self.record["shifted"])]
-        quantities = list(dict.fromkeys(one["quantity"] for one in self.record["verdicts"]))
+        quantities = list(dict.fromkeys(one["quantity"] for one in self.record["ratios"]))
         self._moving = True
         try:
             self.test_set.options = [name for name in tests if name in known] or ["-"]

@@ -489,7 +489,7 @@ def test_a_stopped_study_says_so(tmp_path):
 
 
 def test_wrong_studies_are_refused(tmp_path):
-    for wrong in ({"seeds": ()}, {"seeds": (1, 1)}, {"rates": (0.0,)}, {"noise_sigmas": ()}):
+    for wrong in ({"seeds": ()}, {"seeds": (1, 1)}, {"rates": (0.0,)}, {"rates": (1e-5, 1e-5)}, {"noise_sigmas": ()}):
         with pytest.raises(SpecError):
             Study(**wrong)
     frames = ethanol(10, "ethanol_600K")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -141,6 +142,16 @@ def test_maps_before_and_after_come_with_the_numbers_that_may_be_compared(tmp_pa
     page = taip_html(made.run)
     assert page.count("<td>H</td>") == 9
     assert "Zn" not in page
+    view.close()
+
+
+def test_frames_without_any_error_are_shown_without_a_verdict(made: RecordedEvaluation) -> None:
+    made.finish()
+    path = made.files.path / "taip.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "verdicts": []}))
+    view = AdaptationView(made.run)
+    assert "hot" in view.pane.test_set.options
+    assert view.pane.verdict.value == ""
     view.close()
 
 

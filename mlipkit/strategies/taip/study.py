@@ -93,10 +93,10 @@ class Study:
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise SpecError("one seed or several different ones", where="seeds", found=list(self.seeds))
-        if not self.rates or min(self.rates) <= 0:
-            raise SpecError("adaptation steps above 0", where="rates", found=list(self.rates))
-        if not self.noise_sigmas or min(self.noise_sigmas) <= 0:
-            raise SpecError("widths above 0", where="noise_sigmas", found=list(self.noise_sigmas))
+        for name in ("rates", "noise_sigmas"):
+            given = getattr(self, name)
+            if not given or min(given) <= 0 or len(set(given)) < len(given):
+                raise SpecError("one number above 0 or several different ones", where=name, found=list(given))
 
     def adapted_predictions(self, n_validation: int, n_tests: Sequence[int], n_train: int = 0) -> int:
         """How many frames `measure` predicts after a step of their own at most, all seeds together."""
