@@ -414,6 +414,16 @@ def test_labels_that_only_rank_new_frames_are_in_the_budget():
     assert plan("ipip", few, 0).budget.teacher_labels == 16 + forgotten(16, 0.1) + 4
 
 
+def test_rows_of_the_hessian_are_labels_that_are_told(tmp_path):
+    one = plan("hessian", dataclasses.replace(TINY, hessian_rows=3), 0)
+    # 60 frames of its MD, then each with three coordinates moved forth and back.
+    assert one.budget.teacher_labels == 60 + 2 * 3 * 60
+    assert "one_shot 60, hessian 420 (360 of them force calls for rows of the Hessian)" in equal_steps(
+        [plan("one_shot", TINY, 0), one]
+    )
+    assert run_ipip(one, tmp_path, toys()).facts["teacher_labels"] == 420
+
+
 def test_without_fresh_weights_each_pretraining_goes_on_from_the_student_before():
     fresh, going_on = plan("ipip", TINY, 0), plan("no_fresh_weights", TINY, 0)
     for k in range(1, TINY.iterations + 1):

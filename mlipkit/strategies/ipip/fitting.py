@@ -17,6 +17,7 @@ from mlipkit.data.whole import write_whole
 from mlipkit.errors import DataError
 from mlipkit.events import Control, EventSink
 from mlipkit.strategies.ipip import objectives
+from mlipkit.strategies.ipip.plan import force_calls
 from mlipkit.strategies.ipip.pools import Pool
 from mlipkit.strategies.ipip.signals import SignalSource, part, signals
 from mlipkit.strategies.ipip.tools import LoopTools
@@ -92,7 +93,10 @@ def pretrain(
     if isinstance(student, Potential) and objectives.MAP in student.auxiliary:
         del student.auxiliary[objectives.MAP]
     best = save(student, folder / PRETRAINED, {"objective": objective, "pool": pool.hash})
-    return {**_said(result), "best": str(best.relative_to(folder)), "pool": pool.hash, "frames": len(rows),
+    said = _said(result)
+    if objective == "hessian":
+        said["spent"]["teacher_labels"] = force_calls(options["rows"], len(frames))
+    return {**said, "best": str(best.relative_to(folder)), "pool": pool.hash, "frames": len(rows),
             "sentence": f"{result.step} steps on {len(rows)} frames ({objective.replace('_', ' ')}), "
             f"{_errors(result.metrics.get('validation', {}))}"}  # fmt: skip
 

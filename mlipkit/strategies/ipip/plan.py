@@ -52,7 +52,8 @@ class Budget:
     Attributes:
         steps: gradient steps of all trainings.
         teacher_labels: frames that the teacher labels, those of its own MD and those that only rank new frames
-            included; planned as if no run failed. What it labels and a limit then drops comes on top.
+            included, and its force calls for rows of the Hessian; planned as if no run failed. What it labels and a
+            limit then drops comes on top.
         teacher_md, student_md: MD steps times runs.
     """
 
@@ -103,11 +104,21 @@ class LoopPlan(Plan):
                 spent[who] += stage.options["steps"] * self.frames_of(stage.inputs["starts"][0])
             elif stage.does in ("pretrain", "finetune"):
                 spent["steps"] += stage.options["steps"]
+                spent["teacher_labels"] += self._calls(stage)
             elif stage.does in ("pool", "choose"):
                 spent["teacher_labels"] += stage.options["count"]
                 if stage.options.get("prefer_unstable") and stage.options["count"]:
                     spent["teacher_labels"] += self._probed(self[stage.inputs["runs"][0]])
         return Budget(**spent)
+
+    @property
+    def hessian_calls(self) -> int:
+        """Labels of the teacher that are force calls for rows of its Hessian."""
+        return sum(self._calls(stage) for stage in self.stages if stage.does == "pretrain")
+
+    def _calls(self, stage: Stage) -> int:
+        rows = stage.options.get("rows", 0)
+        return force_calls(rows, self.frames_of(stage.inputs["pool"][0])) if rows else 0
 
     def _probed(self, md: Stage) -> int:
         """Frames that are labelled to rank those of simulations of which none fails."""
@@ -141,6 +152,11 @@ class LoopPlan(Plan):
             who = f" of {options['track']}" if options["track"] else ""
             return f"{options['runs']} runs at {options['temperature']:g} K, species{who}"
         return stage.does
+
+
+def force_calls(rows: int, frames: int) -> int:
+    """Of central differences for so many rows of the Hessian of each frame: one on either side."""
+    return 2 * rows * frames
 
 
 def plan(arm: str, settings: Settings | None = None, seed: int = 0) -> LoopPlan:
@@ -320,7 +336,9 @@ def equal_steps(plans: Iterable[LoopPlan]) -> str:
                 "unequal budgets, a comparison would say nothing", where=f"{students[0].arm} and {other.arm}",
                 expected=f"{students[0].budget.steps} gradient steps", found=other.budget.steps,
             )  # fmt: skip
-    labels = {one.arm: one.budget.teacher_labels for one in chosen}
+    labels = {one.arm: f"{one.budget.teacher_labels}" for one in chosen}
+    labels |= {one.arm: f"{labels[one.arm]} ({one.hessian_calls} of them force calls for rows of the Hessian)"
+               for one in chosen if one.hessian_calls}  # fmt: skip
     text = f"Equal budgets: {students[0].budget.steps} gradient steps in every student's arm" if students else ""
     teachers = sorted({one.budget.steps for one in chosen if one.arm == "teacher"})
     text += f", {'/'.join(map(str, teachers))} of the (far dearer) teacher" if teachers else ""
