@@ -50,6 +50,7 @@ class Study:
         self.name = name
         self.template = merged(record["template"], own.get("template", {}))
         self.encoders: dict[str, Any] = own.get("encoders", record["encoders"])
+        self.settings: dict[str, Any] = record.get("settings", {})
         self.seeds, self.arms = own.get("seeds", record["seeds"]), own.get("arms", record["arms"])
         self.root = ROOT / Path(plan).stem / name
 
@@ -63,14 +64,15 @@ class Study:
 
     def spec(self, encoder: str, arm: str, seed: int) -> IPIPSpec:
         model = {"model": {"encoder": encoder, **self.encoders[encoder]}}
-        record = merged(self.template, model, {"kind": "ipip", "arm": arm, "seed": seed, "name": f"{arm}_{seed}"})
+        own = [self.settings.get(key, {}) for key in (encoder, f"{encoder}:{arm}")]
+        record = merged(self.template, *own, model, {"kind": "ipip", "arm": arm, "seed": seed, "name": f"{arm}_{seed}"})
         made, _, name = record["data"].partition("/")
         folder = ROOT / "data" if made == MADE else Path(os.environ["MLIPKIT_DATA"]) / made
         record["data"] = str(folder / name)
         # The first arm that was begun has the teacher's MD and the first pool.
         others = [self.folder(*one) for one in self.arms_and_seeds() if one[0] == encoder]
-        own = self.folder(encoder, arm, seed)
-        record["reuse"] = [str(one) for one in others if one != own and (one / "spec.yaml").is_file()]
+        here = self.folder(encoder, arm, seed)
+        record["reuse"] = [str(one) for one in others if one != here and (one / "spec.yaml").is_file()]
         spec = parse_spec(record)
         assert isinstance(spec, IPIPSpec)
         return spec

@@ -2,11 +2,13 @@
 
     python benchmarks/studies/mo_s_o.py                    # all frames; killed and called again it goes on
     python benchmarks/studies/mo_s_o.py --frames 6 --steps 60 --root /somewhere/else
+    python benchmarks/studies/mo_s_o.py --sulfur 72 --cell 55 --frames 2000    # the published size, for `ipip_paper.yaml`
 
 Packings from their own seeds are relaxed a little and simulated with the sampler (a universal potential for all these
 elements) at two temperatures, hot enough for molecules to react; frames of every simulation are taken evenly, so that
 they come from before and after what happens, and labelled. A frame on which the electrons do not converge costs itself
-and is counted. They are written to `build/studies/ipip/data/mo_s_o.extxyz`, with a trajectory number for the split.
+and is counted. They are written to `build/studies/ipip/data/mo_s_o.extxyz` (`mo_s_o_72.extxyz` with 72 S2), with a trajectory number
+for the split.
 """
 
 from __future__ import annotations
@@ -45,27 +47,27 @@ def ring() -> Atoms:
     return Atoms(numbers, places)
 
 
-def packing(seed: int) -> Atoms:
+def packing(seed: int, cell: float = CELL, sulfur: int = SULFUR) -> Atoms:
     """The ring in the middle of the cell, S2 around it where there is room, all turned at random."""
     rng = np.random.default_rng(seed)
     made = ring()
-    made.positions = made.positions @ np.linalg.qr(rng.normal(size=(3, 3)))[0] + CELL / 2
-    made.cell, made.pbc = np.eye(3) * CELL, True
-    while len(made) < 12 + 2 * SULFUR:
+    made.positions = made.positions @ np.linalg.qr(rng.normal(size=(3, 3)))[0] + cell / 2
+    made.cell, made.pbc = np.eye(3) * cell, True
+    while len(made) < 12 + 2 * sulfur:
         axis = rng.normal(size=3)
-        pair = rng.uniform(0, CELL, 3) + np.outer([0.5, -0.5], BOND * axis / np.linalg.norm(axis))
+        pair = rng.uniform(0, cell, 3) + np.outer([0.5, -0.5], BOND * axis / np.linalg.norm(axis))
         apart = pair[:, None] - made.positions
-        if np.linalg.norm(apart - CELL * np.round(apart / CELL), axis=-1).min() >= NEAREST:
+        if np.linalg.norm(apart - cell * np.round(apart / cell), axis=-1).min() >= NEAREST:
             made += Atoms("S2", pair)
     return made
 
 
-def sampled(root: Path, sampler: str, steps: int, count: int) -> FrameSet:
+def sampled(root: Path, sampler: str, steps: int, count: int, cell: float, sulfur: int) -> FrameSet:
     """Frames of all simulations, evenly from each, a trajectory number for each simulation."""
     starts = root / "starts.extxyz"
     starts.parent.mkdir(parents=True, exist_ok=True)
     if not starts.is_file():
-        write_atoms(starts, [packing(seed) for seed in range(STARTS)])
+        write_atoms(starts, [packing(seed, cell, sulfur) for seed in range(STARTS)])
     relaxed = [
         launch(RelaxSpec(start=f"{starts}@{k}", potential=sampler, fmax=0.5, steps=100, name=f"relax_{k}"), root=root)
         for k in range(STARTS)
@@ -95,15 +97,18 @@ def main() -> None:
     parser.add_argument("--sampler", default="universal:chgnet")
     parser.add_argument("--frames", type=int, default=FRAMES)
     parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--sulfur", type=int, default=SULFUR, help="S2 molecules")
+    parser.add_argument("--cell", type=float, default=CELL, help="Å")
     parser.add_argument("--root", type=Path, default=DATA)
     given = parser.parse_args()
-    work = given.root / "mo_s_o"
-    frames = sampled(work, given.sampler, given.steps, given.frames)
+    name = "mo_s_o" if given.sulfur == SULFUR else f"mo_s_o_{given.sulfur}"
+    work = given.root / name
+    frames = sampled(work, given.sampler, given.steps, given.frames, given.cell, given.sulfur)
     # A frame takes seconds; on a machine that is busy, or while this is held, the clock says nothing of it.
     found = label_frames(frames, label_maker("gfn1-xtb"), work / "labels", timeout=3600.0, retries=1)
     for one in found.failed:
         print(f"no label: {one.reason}")
-    place = given.root / "mo_s_o.extxyz"
+    place = given.root / f"{name}.extxyz"
     write_frames(place, found.frames)
     largest = float(np.linalg.norm(found.frames.forces, axis=1).max())
     print(json.dumps({"asked": len(frames), "labelled": len(found.frames), "failed": len(found.failed),

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import yaml
 from typer.testing import CliRunner
 
 import mlipkit as mk
@@ -18,7 +19,7 @@ from mlipkit.runs import IPIPSpec, estimate, load_spec, parse_spec
 from mlipkit.runs.applying_potential import model_of
 from mlipkit.strategies.applies import Frames, Model, Room, Situation
 from mlipkit.strategies.applies.pretraining import pretraining
-from mlipkit.strategies.ipip import Instability, timeline
+from mlipkit.strategies.ipip import Instability, equal_steps, timeline
 
 TOYS = """
 from pathlib import Path
@@ -241,6 +242,20 @@ def test_labels_under_other_names_and_units_are_found(toy):
     mk.write("bare.extxyz", frames.without_labels().with_labels(energy=frames.energy))
     with pytest.raises(DataError, match=r"train: .*found of 8 frames 8 without forces.*keys"):
         tools_of(IPIPSpec(**{**FIELDS, "data": "bare.extxyz"}), toy)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("plan", ["ipip_small.yaml", "ipip_paper.yaml"])
+def test_recorded_plans_are_valid_and_give_every_arm_the_same_steps(plan, study_script, monkeypatch):
+    monkeypatch.setenv("MLIPKIT_DATA", "data")
+    ipip = study_script("ipip")
+    for name in yaml.safe_load((ipip.HERE / plan).read_text())["studies"]:
+        study = ipip.Study(plan, name)
+        specs = {one: study.spec(*one) for one in study.arms_and_seeds()}
+        assert equal_steps([spec.plan for spec in specs.values()])
+        for (encoder, arm, _), spec in specs.items():
+            if plan == "ipip_paper.yaml" and encoder == "visnet":
+                assert (spec.pretraining.batch_size, spec.finetuning.loss.kind) == (4, "l2")
+                assert spec.pretraining.loss.energy == (0.05 if arm == "distillation" else 4.0)
 
 
 def test_an_estimate_counts_every_deed(toy):
