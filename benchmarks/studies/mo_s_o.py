@@ -2,13 +2,13 @@
 
     python benchmarks/studies/mo_s_o.py                    # all frames; killed and called again it goes on
     python benchmarks/studies/mo_s_o.py --frames 6 --steps 60 --root /somewhere/else
-    python benchmarks/studies/mo_s_o.py --sulfur 72 --cell 55 --frames 2000    # the published size, for `ipip_paper.yaml`
+    python benchmarks/studies/mo_s_o.py --sulfur 72 --cell 55 --frames 2000    # as published, for `ipip_paper.yaml`
 
 Packings from their own seeds are relaxed a little and simulated with the sampler (a universal potential for all these
 elements) at two temperatures, hot enough for molecules to react; frames of every simulation are taken evenly, so that
-they come from before and after what happens, and labelled. A frame on which the electrons do not converge costs itself
-and is counted. They are written to `build/studies/ipip/data/mo_s_o.extxyz` (`mo_s_o_72.extxyz` with 72 S2), with a trajectory number
-for the split.
+they come from before and after what happens, and labelled. A frame on which the electrons do not converge costs
+itself and is counted. They are written to `build/studies/ipip/data/mo_s_o.extxyz` (`mo_s_o_72.extxyz` with 72 S2), with
+a trajectory number for the split.
 """
 
 from __future__ import annotations
