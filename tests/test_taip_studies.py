@@ -103,9 +103,10 @@ def test_arms_start_alike(script, monkeypatch):
     study = module.Study("taip_survival.yaml", "schnet")
     monkeypatch.setattr(study, "starts", lambda: ["sample:water_liquid@170", "sample:water_liquid@180"])
     specs = {arm: study.simulation(arm, 300.0).model_dump() for arm in module.ARMS}
-    assert len(specs) == 7
-    again = specs.pop("baseline_again")
-    assert {key for key in again if again[key] != specs["baseline"][key]} == {"name", "seed"}
+    assert len(specs) == 9
+    for name in ("baseline", "none", "nonsaving"):
+        again = specs.pop(f"{name}_again")
+        assert {key for key in again if again[key] != specs[name][key]} == {"name", "seed"}
     for arm, spec in specs.items():
         differing = {key for key in spec if spec[key] != specs["none"][key]}
         assert differing <= ({"name", "potential"} if arm == "baseline" else {"name", "adaptation"}), arm
@@ -173,3 +174,17 @@ def test_the_trial_halves_its_rate_as_often_as_published(script, monkeypatch):
 def test_results_of_a_plan_carry_its_name(script):
     study = script("taip")
     assert [study.recorded(plan) for plan in ("taip_small.yaml", "taip_trial.yaml")] == ["taip", "taip_trial"]
+
+
+def test_arms_are_held_against_those_from_the_same_velocities(script):
+    study = script("taip_survival")
+    held, early = [(10000.0, "", np.inf)] * 5, [(1000.0, "overlap", np.inf)] * 5
+    runs = {"none": held, "nonsaving": held, "none_again": early, "nonsaving_again": held,
+            "none_both": held + early, "nonsaving_both": held + held}  # fmt: skip
+    rows = study.summaries(runs, 10000.0)
+    assert rows["nonsaving"]["p_against_none"] is None or rows["nonsaving"]["p_against_none"] == 1.0
+    assert rows["nonsaving_again"]["p_against_none"] < 0.01
+    assert rows["nonsaving_again"]["p_against_none"] < rows["nonsaving_both"]["p_against_none"] < 0.1
+    assert rows["nonsaving_both"]["simulations"] == 10
+    assert "p_against_none" not in rows["none_again"]
+    assert rows["none_again"]["without_energy"]["failed"] == 5

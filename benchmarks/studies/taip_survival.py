@@ -9,9 +9,10 @@
 A baseline without tasks, and a potential with them that never adapts, adapts at every step and forgets (nonsaving) or
 keeps (save_every), every k-th step, or where its loss exceeds what validation frames have (threshold). All six begin
 from the same structures and velocities, at 300 K and at the lowest temperature of a ladder at which half of the
-baseline's simulations fail; the baseline once more from other velocities, as that choice is made by its own. It can be
-killed at any moment and called again: runs lie under ``build/studies/NAME``. Survival with intervals, by encoder, goes
-to ``results/NAME.json``. Simulations that hold to the end are censored.
+baseline's simulations fail; baseline, never and nonsaving once more from other velocities, as that choice is made by
+the baseline's own runs and ten simulations tell little apart. It can be killed at any moment and called again: runs lie
+under ``build/studies/NAME``. Survival with intervals, by encoder, goes to ``results/NAME.json``. Simulations that hold
+to the end are censored.
 """
 
 from __future__ import annotations
@@ -39,8 +40,10 @@ from mlipkit.runs.folder import write_text
 
 HERE = Path(__file__).resolve().parent
 BASELINE, TRAINED = "baseline", "taip"
-AGAIN = "baseline_again"
-ARMS = (BASELINE, "none", "nonsaving", "save_every", "save_every_k", "threshold", AGAIN)
+STRATEGIES = (BASELINE, "none", "nonsaving", "save_every", "save_every_k", "threshold")
+AGAIN, BOTH = "_again", "_both"
+"""Behind a strategy: from other velocities, and both together."""
+ARMS = (*STRATEGIES, *(f"{name}{AGAIN}" for name in STRATEGIES[:3]))
 PS, DEVIATIONS = 1000.0, 10.0
 
 
@@ -116,13 +119,20 @@ def summary(curve: Survival, until: float, others: Mapping[str, Survival]) -> di
     }  # fmt: skip
 
 
-def summaries(curves: Mapping[str, Survival], until: float) -> dict[str, dict[str, Any]]:
-    """Of every arm, against the potential without tasks and against the one that never adapts."""
-    controls = {name: curves[name] for name in (BASELINE, "none") if name in curves}
-    return {
-        arm: summary(curve, until, {name: one for name, one in controls.items() if name != arm})
-        for arm, curve in curves.items()
-    }
+def summaries(runs: Mapping[str, Sequence[tuple[float, str, float]]], until: float) -> dict[str, dict[str, Any]]:
+    """Of every arm, against the potential without tasks and the one that never adapts, from the same velocities."""
+    rows: dict[str, dict[str, Any]] = {}
+    for energy in (True, False):
+        curves = {arm: curve_of(each, energy) for arm, each in runs.items()}
+        for arm, curve in curves.items():
+            behind = next((one for one in (AGAIN, BOTH) if arm.endswith(one)), "")
+            controls = {name: curves[name + behind] for name in (BASELINE, "none") if name + behind in curves}
+            row = summary(curve, until, {name: one for name, one in controls.items() if name + behind != arm})
+            if energy:
+                rows[arm] = row
+            else:
+                rows[arm]["without_energy"] = row
+    return rows
 
 
 class Study:
@@ -148,16 +158,17 @@ class Study:
         return [f"{self.plan['data']}@{rows[index]}" for index in take]
 
     def simulation(self, arm: str, kelvin: float) -> mk.MDSpec:
+        strategy = arm.removesuffix(AGAIN)
         adaptation: dict[str, Any] = {}
-        if arm not in (BASELINE, AGAIN, "none"):
-            adaptation = {"strategy": arm, "rate": self.plan["rate"]}
-        if arm == "save_every_k":
+        if strategy not in (BASELINE, "none"):
+            adaptation = {"strategy": strategy, "rate": self.plan["rate"]}
+        if strategy == "save_every_k":
             adaptation["every"] = self.plan["every"]
         settings = dict(self.plan["simulation"])
-        settings["seed"] += arm == AGAIN
+        settings["seed"] += arm != strategy
         return mk.MDSpec(
             **settings, name=f"{arm}_{kelvin:g}K", temperature=kelvin, start=self.starts(),
-            potential=str(self.root / (BASELINE if arm in (BASELINE, AGAIN) else TRAINED)), adaptation=adaptation,
+            potential=str(self.root / (BASELINE if strategy == BASELINE else TRAINED)), adaptation=adaptation,
         )  # fmt: skip
 
     def finish(self, spec: mk.TrainSpec | mk.MDSpec) -> None:
@@ -212,19 +223,18 @@ class Study:
         until = 1e3 * self.plan["simulation"]["time_ps"]
         found: dict[str, Any] = {}
         for kelvin in self.temperatures():
-            runs = {arm: self.ends(arm, kelvin) for arm in ARMS}
-            rows, others = (
-                summaries({arm: curve_of(each, energy) for arm, each in runs.items() if each is not None}, until)
-                for energy in (True, False)
-            )
-            for arm, row in rows.items():
-                row["without_energy"] = others[arm]
+            runs = {arm: each for arm in ARMS if (each := self.ends(arm, kelvin)) is not None}
+            runs |= {
+                arm.replace(AGAIN, BOTH): runs[arm.removesuffix(AGAIN)] + again
+                for arm, again in runs.items() if arm.endswith(AGAIN) and arm.removesuffix(AGAIN) in runs
+            }  # fmt: skip
+            rows = summaries(runs, until)
             if rows:
                 found[f"{kelvin:g}"] = rows
             for arm, row in rows.items():
                 low, high = row["held_interval"]
                 print(
-                    f"{self.encoder} {kelvin:6g} K {arm:13} failed {row['failed']} of {row['simulations']}, "
+                    f"{self.encoder} {kelvin:6g} K {arm:16} failed {row['failed']} of {row['simulations']}, "
                     f"held {row['held']} ({low} to {high}), mean {row['mean_ps']} ps  {row['reasons'] or ''}"
                 )
         return {"half_fail_at_K": hot_enough(self.seen()), "temperatures": found} if found else {}

@@ -10,14 +10,23 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pages import markdown
+from taip_survival import AGAIN, BOTH
+from taip_survival import ARMS as SIMULATED
 from taip_tables import ARMS
 
 Record = Mapping[str, Any]
 STRATEGIES = {
     "baseline": "trained without tasks", "none": "never adapts", "nonsaving": "nonsaving", "save_every": "save_every",
     "save_every_k": "save_every_k", "threshold": "threshold",
-    "baseline_again": "trained without tasks, other velocities",
 }  # fmt: skip
+
+
+def titled(arm: str) -> str:
+    """Name of an arm of the study of survival on the page."""
+    for behind, words in {AGAIN: ", other velocities", BOTH: ", both"}.items():
+        if arm.endswith(behind):
+            return STRATEGIES[arm.removesuffix(behind)] + words
+    return STRATEGIES[arm]
 
 
 def simulation_cost(rows: Sequence[Record]) -> str:
@@ -104,12 +113,12 @@ def survival(record: Record) -> str:
         where = "at no temperature of the ladder; the hottest stands" if half is None else f"from {half:g} K on"
         told.append(f"{encoder}: half of the simulations of the potential without tasks fail {where}.")
         for kelvin, arms in found["temperatures"].items():
-            if lacking := [name for arm, name in STRATEGIES.items() if arm not in arms]:
+            if lacking := [titled(arm) for arm in SIMULATED if arm not in arms]:
                 told.append(f"*Not measured yet for {encoder} at {kelvin} K: {', '.join(lacking)}.*")
             for arm, row in arms.items():
                 low, high = row["held_interval"]
                 lines.append((
-                    encoder, kelvin, STRATEGIES[arm], f"{row['failed']} of {row['simulations']}",
+                    encoder, kelvin, titled(arm), f"{row['failed']} of {row['simulations']}",
                     f"{number(row['held'])} ({number(low)} to {number(high)})", number(row["mean_ps"]),
                     number(row["median_ps"]) or "not reached",
                     *(number(row.get(f"p_against_{control}"), 3) for control in ("baseline", "none")),
