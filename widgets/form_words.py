@@ -203,6 +203,7 @@ TAIP = {
     "adaptation.rates": "adaptation steps to try",
     "adaptation.together": "frames that share a step",
     "adaptation.seed": "seed of noise and hidden atoms",
+    "adaptation.draws": "draws that a frame's loss is averaged over",
     "adaptation.repeats": "noise seeds for repeatability",
     "seeds": "seeds of the trainings",
     "noise_sigma": "control: displacements",
