@@ -142,6 +142,26 @@ def split(
     return Split(**sets, how=how, seed=seed, by=by, gap=int(gap), moved=moved, dropped=dropped)
 
 
+def check_apart(train: FrameSet, validation: FrameSet, tests: Mapping[str, FrameSet]) -> None:
+    """Refuse structures that judge, or choose, and are learned from as well: errors there say nothing of others.
+
+    Raises:
+        DataError: a validation frame among the training frames, a test frame among either.
+    """
+    used = {"training": train.structure_hashes}
+    for name, frames in {"validation": validation, **tests}.items():
+        for other, hashes in used.items():
+            doubles = np.isin(frames.structure_hashes, hashes)
+            if doubles.any():
+                raise DataError(
+                    f"{int(doubles.sum())} of {len(frames)} frames are among the {other} frames", where=name,
+                    expected="frames of their own", found=frames.uid(int(doubles.argmax())),
+                    hint="Name others, or split the data anew",
+                )  # fmt: skip
+        if frames is validation:
+            used["validation"] = validation.structure_hashes
+
+
 def _count(size: Any, n_frames: int, name: str) -> int:
     if not isinstance(size, bool | np.bool_):
         if isinstance(size, int | np.integer) and size >= 0:

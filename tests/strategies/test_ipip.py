@@ -86,10 +86,11 @@ def test_no_frame_is_in_both_test_and_pool(tmp_path):
     assert not set(again.frames.structure_hashes) & set(tools.test.structure_hashes)
     train, validation = toys().train, toys().validation
     for wrong, said in (
-        ({"test": train}, "8 test frames"), ({"test": validation}, "4 test frames"),
-        ({"validation": FrameSet.concat([validation, train[:3]])}, "3 validation frames"),
-    ):  # fmt: skip
-        with pytest.raises(DataError, match=f"{said} are also trained on"):
+        ({"test": train}, "test: 8 of 8 frames are among the training frames"),
+        ({"test": validation}, "test: 4 of 4 frames are among the validation frames"),
+        ({"validation": FrameSet.concat([validation, train[:3]])}, "validation: 3 of 7 frames"),
+    ):
+        with pytest.raises(DataError, match=said):
             toys(**wrong)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlipkit.data.splits import check_apart
 from mlipkit.errors import DataError
 from mlipkit.strategies.workflows.tools import SEEDS, Model
 
@@ -85,14 +86,7 @@ class LoopTools:
                     hint="Labels under other names are found with the field keys" if found else None,
                 )  # fmt: skip
             self.teacher.check_elements(list(frames.elements), f"teacher, {name}")
-        used = self.train.structure_hashes
-        for name in ("validation", "test"):
-            mine = getattr(self, name).structure_hashes
-            doubles = int(np.isin(mine, used).sum())
-            if doubles:
-                raise DataError(f"{doubles} {name} frames are also trained on or chosen by", where=name,
-                                hint="Leave doubles out, or split by trajectory")  # fmt: skip
-            used = np.union1d(used, mine)
+        check_apart(self.train, self.validation, {"test": self.test})
 
     @property
     def held_out(self) -> FrameSet:

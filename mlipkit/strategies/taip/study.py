@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlipkit.data.splits import check_apart
 from mlipkit.data.whole import write_whole
 from mlipkit.errors import DataError, LabelError, MissingPackageError, RunError, SpecError, require
 from mlipkit.events import Control, EventSink, Message, always_run, ignore
@@ -212,22 +213,6 @@ def check_frames(
     check_apart(train_frames, validation, tests)
     if study.features:
         require("sklearn.linear_model", "analysis", "measuring a shift of features")
-
-
-def check_apart(train_frames: FrameSet, validation: FrameSet, tests: Mapping[str, FrameSet]) -> None:
-    """Refuse frames that judge, or choose, and are learned from as well: errors there say nothing of others."""
-    used = {"training": train_frames.structure_hashes}
-    for name, frames in {"validation": validation, **tests}.items():
-        for other, hashes in used.items():
-            doubles = np.isin(frames.structure_hashes, hashes)
-            if doubles.any():
-                raise DataError(
-                    f"{int(doubles.sum())} of {len(frames)} frames are among the {other} frames", where=name,
-                    expected="frames of their own", found=frames.uid(int(doubles.argmax())),
-                    hint="Name others, or split the data anew",
-                )  # fmt: skip
-        if frames is validation:
-            used["validation"] = validation.structure_hashes
 
 
 def _identity(
