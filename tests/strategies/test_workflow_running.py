@@ -14,6 +14,7 @@ from workflow_toys import TINY, toys
 
 from mlipkit.data import read
 from mlipkit.errors import RunError
+from mlipkit.events import Message
 from mlipkit.strategies.workflows import ARMS, Evaluation, approve, plan, provenance, run_workflow, waiting
 from mlipkit.strategies.workflows.work import read_record
 
@@ -257,6 +258,18 @@ def test_equal_stages_of_another_workflow_are_taken_over(done, tmp_path):
     reused = read_record(tmp_path / other.folder("test_md_0"))
     assert reused is not None
     assert reused["reused"]
+
+
+def test_it_is_told_why_nothing_comes_from_another_folder(done, tmp_path):
+    heard, empty = [], tmp_path / "empty"
+    other = toys(words={"model": "another"})
+    outcome = run_workflow(plan("naive", TINY, 1), tmp_path / "mine", other, heard.append, reuse=[done, empty])
+    assert outcome.state == "completed"
+    told = [one.text for one in heard if isinstance(one, Message) and one.text.startswith("reuse")]
+    assert told == [
+        f"reuse: nothing is taken from {done}: it differs in model",
+        f"reuse: nothing is taken from {empty}: it has no plan yet",
+    ]
 
 
 def test_the_offset_control_stands_beside_every_fine_tuned_model(done):

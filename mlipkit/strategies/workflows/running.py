@@ -18,7 +18,7 @@ import errno
 import json
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -84,9 +84,7 @@ def carry_out(
     """
     try:
         work.claim()
-        kind = type(work.plan)
-        others = [other for other in (_Other.at(Path(one), kind) for one in reuse) if other is not None]
-        return _go(work, do, others, what)
+        return _go(work, do, list(_others(work, reuse)), what)
     except BaseException as error:
         full = disk_full(error)
         if full is None:
@@ -145,27 +143,34 @@ def _go(work: Work, do: Mapping[str, Deed], others: Sequence[_Other], what: str)
     return Outcome("completed", f"all {total} stages done", "", work.figures())
 
 
+def _others(work: Work, reuse: Sequence[Path | str]) -> Iterator[_Other]:
+    """Those with equal tools; of each other one it is told why nothing comes from there."""
+    mine = json.loads(json.dumps(work.words))
+    for folder in map(Path, reuse):
+        path = folder / "plan.json"
+        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        if not record:
+            why = "it has no plan yet"
+        elif (theirs := tools_told(record)) != mine:
+            both = isinstance(theirs, dict) and isinstance(mine, dict)
+            other = [key for key in theirs | mine if theirs.get(key) != mine.get(key)] if both else []
+            why = f"it differs in {', '.join(other) or 'tools'}"
+        else:
+            yield _Other(folder, type(work.plan).from_json(record))
+            continue
+        work.sink(Message(f"reuse: nothing is taken from {folder}: {why}", "warning"))
+
+
 @dataclass(frozen=True)
 class _Other:
     """Another workflow whose stages may be taken over."""
 
     folder: Path
     plan: Plan
-    words: Mapping[str, Any]
-
-    @classmethod
-    def at(cls, folder: Path, kind: type[Plan]) -> _Other | None:
-        path = folder / "plan.json"
-        if not path.is_file():
-            return None
-        record = json.loads(path.read_text(encoding="utf-8"))
-        return cls(folder, kind.from_json(record), tools_told(record))
 
     def give(self, work: Work, stage: Stage) -> bool:
         """Copy the equal stage of this workflow into another, if there is one."""
-        if self.words != json.loads(json.dumps(work.words)) or stage.does == "evaluate":
-            return False
-        if stage.name in work.plan.by_hand:
+        if stage.does == "evaluate" or stage.name in work.plan.by_hand:
             return False
         key = work.plan.key(stage.name)
         for mine in self.plan.stages:
