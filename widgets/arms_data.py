@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlipkit.errors import MlipkitError, SpecError
+from mlipkit.errors import SpecError
 from mlipkit.plots.workflows import PANELS, ModelErrors, OwnRun, Rounds
 from mlipkit.strategies.workflows import ARMS, UNTOUCHED, Comparison, compare_arms, equal_budgets
 from mlipkit.strategies.workflows.comparing import SELF_MD
 from mlipkit.strategies.workflows.evaluating import INDEPENDENT, OFFSET
 
 from .own_runs import OwnRuns
+from .staged_arms import StagedArms
 from .workflow_folder import WorkflowFolder
 
 if TYPE_CHECKING:
@@ -45,41 +46,18 @@ class Bonds:
     test: dict[str, dict[str, np.ndarray]]
 
 
-class ArmsData:
+class ArmsData(StagedArms[WorkflowFolder]):
     """What several workflows give to draw. Reads folders only; whatever takes longer is a method of its own."""
 
-    def __init__(self, workflows: Sequence[WorkflowFolder]) -> None:
-        self.workflows = list(workflows)
-        self._own = OwnRuns()
-        self.problem = ""
+    ORDER = tuple(ARMS)
 
-    @property
-    def arms(self) -> dict[str, list[WorkflowFolder]]:
-        """Arm -> its workflows by seed; naive first, so that arms keep their colours whatever the order of folders."""
-        found: dict[str, list[WorkflowFolder]] = {}
-        for one in sorted(self.workflows, key=lambda one: (_place(one.arm), one.name)):
-            found.setdefault(one.arm, []).append(one)
-        return found
+    def __init__(self, workflows: Sequence[WorkflowFolder]) -> None:
+        super().__init__(workflows)
+        self._own = OwnRuns()
 
     @property
     def n_rounds(self) -> int:
         return max((one.n_rounds for one in self.workflows), default=0)
-
-    def label(self, one: WorkflowFolder) -> str:
-        """Arm and seed; with the folder where another workflow has the same."""
-        alone = sum(other.name == one.name for other in self.workflows) == 1
-        return one.name if alone else f"{one.name} ({one.folder.name})"
-
-    def refresh(self) -> bool:
-        """Read what is new in all folders; True when something was. `problem` names those that cannot be read."""
-        news, problems = False, []
-        for one in self.workflows:
-            try:
-                news = one.refresh() or news
-            except (OSError, ValueError, MlipkitError) as error:
-                problems.append(problem_of(error))
-        self.problem = " · ".join(problems)
-        return news
 
     # Quick
 
@@ -316,15 +294,6 @@ class ArmsData:
             if missing:
                 found.append(f"Not in the verdict, as not evaluated yet: {', '.join(missing)}.")
         return found
-
-
-def _place(arm: str) -> int:
-    return list(ARMS).index(arm) if arm in ARMS else len(ARMS)
-
-
-def problem_of(error: BaseException) -> str:
-    """What went wrong, for people."""
-    return str(error) if isinstance(error, MlipkitError) else f"{type(error).__name__}: {error}"
 
 
 def _belongs(row: Mapping[str, Any], test_set: str) -> bool:

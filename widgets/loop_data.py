@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from mlipkit.errors import MlipkitError, SpecError
+from mlipkit.errors import SpecError
 from mlipkit.strategies.ipip import ARMS, LOOPS, equal_steps
 from mlipkit.strategies.ipip.comparing import Comparison, compare
 from mlipkit.strategies.ipip.evaluating import selected_row
 
-from .arms_data import problem_of
 from .loop_folder import LoopFolder
+from .staged_arms import StagedArms
 
 LOOP = LOOPS[0]
 TEACHER = "teacher, zero-shot"
@@ -29,41 +28,14 @@ BUDGETS = {
 }  # fmt: skip
 
 
-class LoopData:
+class LoopData(StagedArms[LoopFolder]):
     """What several runs of iterative pretraining give to draw. Reads folders only; `compare` takes a moment."""
 
-    def __init__(self, workflows: Sequence[LoopFolder]) -> None:
-        self.workflows = list(workflows)
-        self.problem = ""
-
-    @property
-    def arms(self) -> dict[str, list[LoopFolder]]:
-        """Arm -> its runs by seed, the loop first, whatever the order of folders."""
-        order = list(ARMS)
-        found: dict[str, list[LoopFolder]] = {}
-        for one in sorted(self.workflows, key=lambda one: (order.index(one.arm) if one.arm in order else 99, one.name)):
-            found.setdefault(one.arm, []).append(one)
-        return found
+    ORDER = tuple(ARMS)
 
     @property
     def sorted(self) -> list[LoopFolder]:
         return [one for some in self.arms.values() for one in some]
-
-    def label(self, one: LoopFolder) -> str:
-        """Arm and seed; with the folder where another run has the same."""
-        alone = sum(other.name == one.name for other in self.workflows) == 1
-        return one.name if alone else f"{one.name} ({one.folder.name})"
-
-    def refresh(self) -> bool:
-        """Read what is new in all folders; True when something was. `problem` names those that cannot be read."""
-        news, problems = False, []
-        for one in self.workflows:
-            try:
-                news = one.refresh() or news
-            except (OSError, ValueError, MlipkitError) as error:
-                problems.append(problem_of(error))
-        self.problem = " · ".join(problems)
-        return news
 
     def unequal(self) -> str:
         """How gradient steps differ, "" when they are equal."""

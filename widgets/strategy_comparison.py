@@ -17,7 +17,7 @@ from mlipkit.runs import Run
 from mlipkit.runs.places import short_place
 
 from .adaptation_pane import is_evaluation
-from .arms_data import ArmsData, problem_of
+from .arms_data import ArmsData
 from .arms_pane import ArmsPane
 from .base import HIDDEN_S, IDLE_S, LIVE_S, listing
 from .evaluations import Evaluations, sorted_out
@@ -26,6 +26,7 @@ from .loop_data import LoopData
 from .loop_folder import LoopFolder
 from .loop_pane import LoopPane
 from .parts import close_all, show
+from .staged_arms import problem_of
 from .staged_folder import kind_of
 from .standing import counted
 from .states import look
