@@ -181,7 +181,7 @@ def test_simulations(page):
 
     ends = [(10000.0, "", np.inf)] * 3 + [(2000.0, "max force", np.inf)]
     curve = taip_survival.curve_of(ends)
-    row = taip_survival.summary(curve, 10000.0, {"baseline": curve})
+    row = taip_survival.summary(curve, 10000.0, {"baseline": curve, "nonsaving_random": curve})
     row["without_energy"] = {**row, "failed": 0, "mean_ps": 10.0}
     found = {"half_fail_at_K": 800.0, "temperatures": {"300": {"nonsaving": row}, "800": {"baseline": row}}}
     never = {"half_fail_at_K": None, "temperatures": {}}
@@ -190,14 +190,15 @@ def test_simulations(page):
     assert told.startswith("painn: half of the simulations of the potential without tasks fail from 800 K on. ")
     assert (
         "*Not measured yet for painn at 800 K: never adapts, nonsaving, save_every, save_every_k, threshold, "
-        "trained without tasks, other velocities, never adapts, other velocities, nonsaving, other velocities.*" in told
+        "trained without tasks, other velocities, never adapts, other velocities, nonsaving, other velocities, "
+        "nonsaving with random steps, nonsaving with random steps, other velocities.*" in told
     )
     assert "at 300 K: trained without tasks, never adapts, save_every, " in told
     assert "at no temperature of the ladder" in told
     rows = lines(table)
     assert rows[0][:4] == ["painn", "300", "nonsaving", "1 of 4"]
-    assert rows[0][5:10] == ["8.00", "not reached", "1.000", "", "max force 1"]
-    assert rows[0][10:] == ["0 of 4", "10.00", "1.000", ""]
+    assert rows[0][5:11] == ["8.00", "not reached", "1.000", "", "1.000", "max force 1"]
+    assert rows[0][11:] == ["0 of 4", "10.00", "", "1.000"]
     assert rows[1][2] == "trained without tasks"
 
 

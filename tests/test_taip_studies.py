@@ -103,10 +103,13 @@ def test_arms_start_alike(script, monkeypatch):
     study = module.Study("taip_survival.yaml", "schnet")
     monkeypatch.setattr(study, "starts", lambda: ["sample:water_liquid@170", "sample:water_liquid@180"])
     specs = {arm: study.simulation(arm, 300.0).model_dump() for arm in module.ARMS}
-    assert len(specs) == 9
-    for name in ("baseline", "none", "nonsaving"):
+    assert len(specs) == 11
+    for name in ("baseline", "none", "nonsaving", "nonsaving_random"):
         again = specs.pop(f"{name}_again")
         assert {key for key in again if again[key] != specs[name][key]} == {"name", "seed"}
+    control = specs.pop("nonsaving_random")
+    assert control["adaptation"] == {**specs["nonsaving"]["adaptation"], "direction": "random"}
+    assert {key for key in control if control[key] != specs["nonsaving"][key]} == {"name", "adaptation"}
     for arm, spec in specs.items():
         differing = {key for key in spec if spec[key] != specs["none"][key]}
         assert differing <= ({"name", "potential"} if arm == "baseline" else {"name", "adaptation"}), arm

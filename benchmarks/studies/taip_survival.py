@@ -7,10 +7,11 @@
     python benchmarks/studies/taip_survival.py --plan taip_survival_paper.yaml
 
 A baseline without tasks, and a potential with them that never adapts, adapts at every step and forgets (nonsaving) or
-keeps (save_every), every k-th step, or where its loss exceeds what validation frames have (threshold). All six begin
-from the same structures and velocities, at 300 K and at the lowest temperature of a ladder at which half of the
-baseline's simulations fail; baseline, never and nonsaving once more from other velocities, as that choice is made by
-the baseline's own runs and ten simulations tell little apart. It can be killed at any moment and called again: runs lie
+keeps (save_every), every k-th step, or where its loss exceeds what validation frames have (threshold); and, as a
+control, nonsaving with steps of equal length and random signs. All begin from the same structures and velocities, at
+300 K and at the lowest temperature of a ladder at which half of the baseline's simulations fail; baseline, never,
+nonsaving and its control once more from other velocities, as that choice is made by the baseline's own runs and ten
+simulations tell little apart. It can be killed at any moment and called again: runs lie
 under ``build/studies/NAME``. Survival with intervals, by encoder, goes to ``results/NAME.json``. Simulations that hold
 to the end are censored.
 """
@@ -41,9 +42,12 @@ from mlipkit.runs.folder import write_text
 HERE = Path(__file__).resolve().parent
 BASELINE, TRAINED = "baseline", "taip"
 STRATEGIES = (BASELINE, "none", "nonsaving", "save_every", "save_every_k", "threshold")
+RANDOM = "_random"
+"""Behind a strategy: the control that steps as far with random signs."""
 AGAIN, BOTH = "_again", "_both"
-"""Behind a strategy: from other velocities, and both together."""
-ARMS = (*STRATEGIES, *(f"{name}{AGAIN}" for name in STRATEGIES[:3]))
+"""Behind an arm: from other velocities, and both together."""
+CONTROL = f"nonsaving{RANDOM}"
+ARMS = (*STRATEGIES, *(f"{name}{AGAIN}" for name in STRATEGIES[:3]), CONTROL, f"{CONTROL}{AGAIN}")
 PS, DEVIATIONS = 1000.0, 10.0
 
 
@@ -120,13 +124,14 @@ def summary(curve: Survival, until: float, others: Mapping[str, Survival]) -> di
 
 
 def summaries(runs: Mapping[str, Sequence[tuple[float, str, float]]], until: float) -> dict[str, dict[str, Any]]:
-    """Of every arm, against the potential without tasks and the one that never adapts, from the same velocities."""
+    """Of every arm, against the potential without tasks, the one that never adapts, and that of random steps; those of
+    the same velocities."""
     rows: dict[str, dict[str, Any]] = {}
     for energy in (True, False):
         curves = {arm: curve_of(each, energy) for arm, each in runs.items()}
         for arm, curve in curves.items():
             behind = next((one for one in (AGAIN, BOTH) if arm.endswith(one)), "")
-            controls = {name: curves[name + behind] for name in (BASELINE, "none") if name + behind in curves}
+            controls = {name: curves[name + behind] for name in (BASELINE, "none", CONTROL) if name + behind in curves}
             row = summary(curve, until, {name: one for name, one in controls.items() if name + behind != arm})
             if energy:
                 rows[arm] = row
@@ -158,14 +163,16 @@ class Study:
         return [f"{self.plan['data']}@{rows[index]}" for index in take]
 
     def simulation(self, arm: str, kelvin: float) -> mk.MDSpec:
-        strategy = arm.removesuffix(AGAIN)
+        strategy = arm.removesuffix(AGAIN).removesuffix(RANDOM)
         adaptation: dict[str, Any] = {}
         if strategy not in (BASELINE, "none"):
             adaptation = {"strategy": strategy, "rate": self.plan["rate"]}
+        if RANDOM in arm:
+            adaptation["direction"] = "random"
         if strategy == "save_every_k":
             adaptation["every"] = self.plan["every"]
         settings = dict(self.plan["simulation"])
-        settings["seed"] += arm != strategy
+        settings["seed"] += arm.endswith(AGAIN)
         return mk.MDSpec(
             **settings, name=f"{arm}_{kelvin:g}K", temperature=kelvin, start=self.starts(),
             potential=str(self.root / (BASELINE if strategy == BASELINE else TRAINED)), adaptation=adaptation,

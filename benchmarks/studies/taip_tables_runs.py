@@ -10,14 +10,14 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from pages import markdown
-from taip_survival import AGAIN, BOTH
+from taip_survival import AGAIN, BOTH, CONTROL
 from taip_survival import ARMS as SIMULATED
 from taip_tables import ARMS
 
 Record = Mapping[str, Any]
 STRATEGIES = {
     "baseline": "trained without tasks", "none": "never adapts", "nonsaving": "nonsaving", "save_every": "save_every",
-    "save_every_k": "save_every_k", "threshold": "threshold",
+    "save_every_k": "save_every_k", "threshold": "threshold", "nonsaving_random": "nonsaving with random steps",
 }  # fmt: skip
 
 
@@ -104,8 +104,10 @@ def survival(record: Record) -> str:
     def without_energy(row: Record | None) -> tuple[str, ...]:
         if row is None:
             return ("",) * 4
-        ps = (number(row.get(f"p_against_{control}"), 3) for control in ("baseline", "none"))
-        return f"{row['failed']} of {row['simulations']}", number(row["mean_ps"]), *ps
+        return f"{row['failed']} of {row['simulations']}", number(row["mean_ps"]), *against(row, "none", CONTROL)
+
+    def against(row: Record, *controls: str) -> tuple[str, ...]:
+        return tuple(number(row.get(f"p_against_{control}"), 3) for control in controls)
 
     told, lines = [], []
     for encoder, found in record["encoders"].items():
@@ -121,13 +123,13 @@ def survival(record: Record) -> str:
                     encoder, kelvin, titled(arm), f"{row['failed']} of {row['simulations']}",
                     f"{number(row['held'])} ({number(low)} to {number(high)})", number(row["mean_ps"]),
                     number(row["median_ps"]) or "not reached",
-                    *(number(row.get(f"p_against_{control}"), 3) for control in ("baseline", "none")),
+                    *against(row, "baseline", "none", CONTROL),
                     ", ".join(f"{name} {count}" for name, count in row["reasons"].items()),
                     *without_energy(row.get("without_energy")),
                 ))  # fmt: skip
     rows = markdown(
         ("encoder", "K", "strategy", "failed", "share that holds (95 %)", "mean, ps", "median, ps",
-         "p against the baseline", "p against never adapting", "reasons", "failed, energy not counted", "mean, ps",
-         "p against the baseline", "p against never adapting"), lines,
+         "p against the baseline", "p against never adapting", "p against random steps", "reasons",
+         "failed, energy not counted", "mean, ps", "p against never adapting", "p against random steps"), lines,
     )  # fmt: skip
     return "\n\n".join([" ".join(told), rows])
