@@ -131,6 +131,16 @@ def test_all_six_criteria_of_collapse_are_watched(script, monkeypatch, plan):
     assert (module.DEVIATIONS, module.PS) == (10.0, 1000.0)
 
 
+def test_profiles_find_the_noise_that_was_chosen(script, tmp_path):
+    trained = script("taip_profiles").trained
+    for name in ("one/baseline", "one/noise", "several/baseline", "several/noise_0.005", "several/noise_0.02"):
+        (tmp_path / name).mkdir(parents=True)
+    one, several = tmp_path / "one", tmp_path / "several"
+    assert trained(one, "noise", 0.02) == one / "noise"
+    assert trained(several, "noise", 0.02) == several / "noise_0.02"
+    assert trained(several, "baseline", 0.02) == several / "baseline"
+
+
 def test_a_barrier_is_read_where_the_labels_have_it(script):
     figures = script("taip_profiles").profile_figures
     reference = np.array([0.0, 0.1, 0.5, 0.1, 0.05])

@@ -32,7 +32,7 @@ from mlipkit.errors import RunError
 from mlipkit.models import Potential, load, predict
 from mlipkit.runs.folder import write_text
 from mlipkit.strategies.taip import AdaptSettings, predict_adapted
-from mlipkit.strategies.taip.arms import BASELINE, NOISE, TAIP
+from mlipkit.strategies.taip.arms import BASELINE, NOISE, TAIP, arm_folder
 from mlipkit.strategies.taip.kept import recall
 from mlipkit.strategies.taip.measuring import ADAPTED, OFF, RANDOM
 
@@ -68,11 +68,20 @@ def over_seeds(each: Sequence[Mapping[str, float]]) -> dict[str, dict[str, float
     }  # fmt: skip
 
 
-def energies(place: Path, rate: float, frames: FrameSet) -> dict[str, np.ndarray]:
-    """Energies [F], eV, of every arm of one seed."""
+def trained(place: Path, arm: str, sigma: float | None) -> Path:
+    """Folder of a training, of several widths of noise that of the width in Å."""
+    return next(one for one in (arm_folder(place, arm), arm_folder(place, arm, sigma)) if one.is_dir())
+
+
+def energies(place: Path, rate: float, sigma: float | None, frames: FrameSet) -> dict[str, np.ndarray]:
+    """Energies [F], eV, of every arm of one seed.
+
+    Args:
+        rate: step that validation chose. sigma: Å, the width of the noise that it chose.
+    """
 
     def saved(arm: str) -> Potential:
-        found = load(place / arm / "checkpoints" / "best.safetensors")
+        found = load(trained(place, arm, sigma) / "checkpoints" / "best.safetensors")
         assert isinstance(found, Potential)
         return found.eval()
 
@@ -88,13 +97,15 @@ def measured(folder: Path, seeds: Sequence[int], tests: Mapping[str, FrameSet]) 
     """Profiles of one encoder; None where no seed is finished."""
     done = {seed: recall(folder / f"seed_{seed}") for seed in seeds}
     # Profiles are of energies, and so is the step that was chosen for them.
-    rates = {seed: one.rates[ADAPTED]["energy"] for seed, one in done.items() if one is not None}
-    if not rates:
+    chosen = {
+        seed: (one.rates[ADAPTED]["energy"], one.noise_sigma) for seed, one in done.items() if one is not None
+    }  # fmt: skip
+    if not chosen:
         return None
-    record: dict[str, Any] = {"seeds": list(rates), "missing": [s for s in seeds if s not in rates], "profiles": {}}
+    record: dict[str, Any] = {"seeds": list(chosen), "missing": [s for s in seeds if s not in chosen], "profiles": {}}
     for name, frames in tests.items():
         reference = np.asarray(frames.energy)
-        found = [energies(folder / f"seed_{seed}", rate, frames) for seed, rate in rates.items()]
+        found = [energies(folder / f"seed_{seed}", *each, frames) for seed, each in chosen.items()]
         record["profiles"][name] = {
             "frames": len(frames), "barrier_of_labels": round(MEV * float(np.ptp(reference)), 3),
             "arms": {

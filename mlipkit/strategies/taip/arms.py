@@ -88,6 +88,15 @@ def train_arm(
     return Arm(name, seed, found.eval(), result.seconds, result.step, result.best_epoch, sigma)
 
 
+def arm_folder(seed: Path, name: str, sigma: float | None = None) -> Path:
+    """Where the training of an arm lies.
+
+    Args:
+        seed: folder of its seed. sigma: Å, where several widths of noise were tried.
+    """
+    return seed / (name if sigma is None else f"{name}_{sigma:g}")
+
+
 def arm_names(options: TaipOptions, ablate: bool) -> list[str]:
     """Arms of a study, the cure last but for its ablations."""
     active: Iterable[str] = (f"without_{task}" for task in TASKS if options.weights[task])

@@ -34,7 +34,7 @@ from mlipkit.errors import DataError, LabelError, MissingPackageError, RunError,
 from mlipkit.events import Control, EventSink, Message, always_run, ignore
 from mlipkit.models import predict
 from mlipkit.strategies.taip.adapt import AdaptSettings
-from mlipkit.strategies.taip.arms import BASELINE, NOISE, Arm, arm_names, train_arm
+from mlipkit.strategies.taip.arms import BASELINE, NOISE, Arm, arm_folder, arm_names, train_arm
 from mlipkit.strategies.taip.frames import ALL
 from mlipkit.strategies.taip.kept import facts_of, keep, recall
 from mlipkit.strategies.taip.maps import feature_maps, keep_maps
@@ -147,7 +147,7 @@ def evaluate_taip(
                 trained = [
                     train_arm(
                         name, seed, make, train_frames, validation, settings, study.options, noise_sigma=sigma,
-                        folder=place / (name if len(sigmas) == 1 else f"{name}_{sigma:g}"), sink=sink, control=control,
+                        folder=arm_folder(place, name, sigma if len(sigmas) > 1 else None), sink=sink, control=control,
                     )
                     for sigma in sigmas
                 ]  # fmt: skip
