@@ -117,6 +117,12 @@ def test_tables_of_an_evaluation(page):
     assert lines(found["energies"])[0][3:5] == ["4", "0.900 (0.900 to 0.900)"]
     assert lines(found["energies"])[1][8] == "0.07"
 
+    adapting, training = found["counted"].splitlines()
+    assert adapting == (
+        "- *Adaptation* beats the best of its controls in 6 of 6 comparisons. A gain of 10 % is excluded in 0 of 3 for "
+        "forces and in 0 of 3 for energy; in 0 the best control is certainly better."
+    )
+    assert training.startswith("- *Training with the tasks* beats the best of its controls in ")
     summary = {(row[0], row[1], row[2]): row[3:] for row in lines(found["summary"])}
     assert summary["adaptation", "out of distribution", "forces"][:3] == ["1", "0", "0"]
     assert summary["adaptation", "in distribution", "forces"] == ["2", "0", "0", "0.556 to 0.556", "0 of 2"]

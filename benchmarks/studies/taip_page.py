@@ -35,6 +35,7 @@ COMMANDS = {
 }
 """File of results -> the command that makes it."""
 STUDY = {
+    "counted": tables.counted,
     "summary": tables.summary,
     "forces": lambda cases: tables.against_baseline(cases, "forces"),
     "energies": lambda cases: tables.against_baseline(cases, "energy"),

@@ -141,6 +141,25 @@ def summary(cases: Mapping[str, Record]) -> str:
     return markdown(head, lines)
 
 
+def counted(cases: Mapping[str, Record]) -> str:
+    """The answer in numbers: a line for adapting, one for training with the tasks."""
+    every = [one for _, _, record in each(cases) for one in record["verdicts"]]
+    lines = []
+    for question in ("adaptation", "joint_training"):
+        mine = [one for one in every if one["question"] == question]
+        excluded = {
+            kind: [one["lower"] > 0.9 for one in mine if one["quantity"] == kind] for kind in UNITS
+        }  # fmt: skip
+        works = sum(one["answer"] == "works" for one in mine)
+        share = " and in ".join(f"{sum(some)} of {len(some)} for {kind}" for kind, some in excluded.items())
+        lines.append(
+            f"- *{QUESTIONS[question].capitalize()}* beats the best of its controls in {works} of {len(mine)} "
+            f"comparisons. A gain of 10 % is excluded in {share}; in {sum(one['lower'] > 1 for one in mine)} the best "
+            "control is certainly better."
+        )
+    return "\n".join(lines)
+
+
 def against_baseline(cases: Mapping[str, Record], quantity: str) -> str:
     """Error of every arm over that of the baseline."""
     unit, scale = UNITS[quantity]
