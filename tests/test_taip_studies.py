@@ -52,6 +52,22 @@ def test_the_earlier_end_counts(script):
     assert (safe["held"], safe["held_interval"][1], safe["median_ps"]) == (1.0, 1.0, None)
 
 
+def test_groups_are_compared_each_within_itself(script):
+    study, held = script("taip_survival"), (10000.0, "", np.inf)
+    short, long = [(1000.0, "overlap", np.inf)] * 4, [held] * 4
+    groups = [{"nonsaving": long, "none": short}, {"nonsaving": long, "none": short, "baseline": long}]
+    found = study.together(groups, "nonsaving")
+    assert set(found) == {"none", "baseline"}, "no simulation of the control with random steps"
+    assert (found["none"]["groups"], found["baseline"]["groups"]) == (2, 1)
+    assert (found["none"]["failed"], found["none"]["simulations"]) == ([0, 8], [8, 8])
+    assert found["none"]["p"] < 0.01 < found["baseline"]["p"] == 1.0
+    opposite = [groups[0], {"nonsaving": short, "none": long}]
+    assert study.together(opposite, "nonsaving")["none"]["p"] == 1.0
+    early = [{"nonsaving": [(10000.0, "", 500.0)] * 4, "none": long}]
+    counted = study.together(early, "nonsaving")["none"]
+    assert counted["p"] < 0.01 < counted["p_without_energy"] == 1.0
+
+
 def test_the_lowest_temperature_at_which_half_fail(script):
     study = script("taip_survival")
     assert study.hot_enough({400.0: [False] * 3, 600.0: [True, False], 800.0: [True, True]}) == 600.0

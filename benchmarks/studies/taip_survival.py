@@ -33,7 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from records import RESULTS, command
 
 import mlipkit as mk
-from mlipkit.analysis.survival import Survival, kaplan_meier, log_rank, restricted_mean
+from mlipkit.analysis.survival import Survival, kaplan_meier, log_rank, restricted_mean, stratified_log_rank
 from mlipkit.data import read_source
 from mlipkit.data.series import Series
 from mlipkit.errors import RunError, SpecError
@@ -140,6 +140,27 @@ def summaries(runs: Mapping[str, Sequence[tuple[float, str, float]]], until: flo
     return rows
 
 
+def together(groups: Sequence[Mapping[str, Sequence[tuple[float, str, float]]]], arm: str) -> dict[str, Any]:
+    """An arm against each of its controls in all groups that have both.
+
+    Args:
+        groups: arm -> simulations; of an encoder at a temperature, from the same velocities.
+    """
+    found = {}
+    for name in (BASELINE, "none", CONTROL):
+        both = [group for group in groups if {arm, name} <= {*group}]
+        if not both:
+            continue
+        pairs, physical = ([[curve_of(group[one], energy) for one in (arm, name)] for group in both]
+                           for energy in (True, False))  # fmt: skip
+        found[name] = {
+            "groups": len(both), "simulations": [sum(len(pair[k].ended) for pair in pairs) for k in (0, 1)],
+            "failed": [sum(int(pair[k].failed.sum()) for pair in pairs) for k in (0, 1)],
+            "p": round(stratified_log_rank(pairs), 4), "p_without_energy": round(stratified_log_rank(physical), 4),
+        }  # fmt: skip
+    return found
+
+
 class Study:
     """A plan with one of its encoders, and their folder."""
 
@@ -225,6 +246,15 @@ class Study:
                 if self.ends(arm, kelvin) is None:
                     self.finish(self.simulation(arm, kelvin))
 
+    def groups(self) -> list[dict[str, list[tuple[float, str, float]]]]:
+        """Simulations of every strategy where half of the baselines fail, by set of velocities; empty without any."""
+        kelvin = hot_enough(self.seen())
+        if kelvin is None:
+            return []
+        runs = {arm: each for arm in ARMS if (each := self.ends(arm, kelvin)) is not None}
+        first = {arm: each for arm, each in runs.items() if not arm.endswith(AGAIN)}
+        return [first, {arm.removesuffix(AGAIN): each for arm, each in runs.items() if arm.endswith(AGAIN)}]
+
     def judge(self) -> dict[str, Any]:
         """Survival of what is finished, printed; empty where nothing is."""
         until = 1e3 * self.plan["simulation"]["time_ps"]
@@ -272,7 +302,11 @@ def main() -> None:
     path = RESULTS / f"{Path(given.plan).stem}.json"
     # Encoders that were studied elsewhere stay.
     before = json.loads(path.read_text())["encoders"] if path.is_file() else {}
-    write_text(path, json.dumps({"command": command(), "encoders": {**before, **found}}, indent=1) + "\n")
+    record = {
+        "command": command(), "encoders": {**before, **found},
+        "nonsaving_together": together([one for study in studies for one in study.groups()], "nonsaving"),
+    }  # fmt: skip
+    write_text(path, json.dumps(record, indent=1) + "\n")
 
 
 if __name__ == "__main__":

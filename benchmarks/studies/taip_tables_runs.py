@@ -127,6 +127,12 @@ def survival(record: Record) -> str:
                     ", ".join(f"{name} {count}" for name, count in row["reasons"].items()),
                     *without_energy(row.get("without_energy")),
                 ))  # fmt: skip
+    for name, row in record.get("nonsaving_together", {}).items():
+        mine, theirs = (f"{a} of {n}" for a, n in zip(row["failed"], row["simulations"], strict=True))
+        told.append(
+            f"**Of nonsaving {mine} failed, of {titled(name)} {theirs}** ({row['groups']} groups of encoder and "
+            f"velocities, stratified log-rank test, p = {row['p']:.3f}; energy not counted: {row['p_without_energy']:.3f})."
+        )
     rows = markdown(
         ("encoder", "K", "strategy", "failed", "share that holds (95 %)", "mean, ps", "median, ps",
          "p against the baseline", "p against never adapting", "p against random steps", "reasons",

@@ -24,7 +24,7 @@ log-rank test.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -210,14 +210,23 @@ def log_rank(one: Survival, other: Survival) -> float:
 
     Source: N. Mantel, Cancer Chemother. Rep. 50, 163 (1966): hypergeometric variance, ties as they are.
     """
-    observed = expected = variance = 0.0
-    for time in np.union1d(one.times, other.times):
-        n1, n2 = (int((group.ended >= time).sum()) for group in (one, other))
-        d1, d2 = (int(((group.ended == time) & group.failed).sum()) for group in (one, other))
-        n, d = n1 + n2, d1 + d2
-        observed, expected = observed + d1, expected + d * n1 / n
-        if n > 1:
-            variance += d * (n1 / n) * (n2 / n) * (n - d) / (n - 1)
+    return stratified_log_rank([(one, other)])
+
+
+def stratified_log_rank(pairs: Iterable[Sequence[Survival]]) -> float:
+    """`log_rank` of pairs of groups together: each is compared within itself, so that pairs may differ in hazard.
+
+    Source: as `log_rank`; deviations from what is expected and variances are summed over the pairs.
+    """
+    deviation = variance = 0.0
+    for one, other in pairs:
+        for time in np.union1d(one.times, other.times):
+            n1, n2 = (int((group.ended >= time).sum()) for group in (one, other))
+            d1, d2 = (int(((group.ended == time) & group.failed).sum()) for group in (one, other))
+            n, d = n1 + n2, d1 + d2
+            deviation += d1 - d * n1 / n
+            if n > 1:
+                variance += d * (n1 / n) * (n2 / n) * (n - d) / (n - 1)
     if variance == 0:
         return 1.0
-    return float(erfc(np.sqrt((observed - expected) ** 2 / variance / 2)))
+    return float(erfc(np.sqrt(deviation**2 / variance / 2)))

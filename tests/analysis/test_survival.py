@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy.stats import chi2
 
-from mlipkit.analysis.survival import clopper_pearson, kaplan_meier
+from mlipkit.analysis.survival import clopper_pearson, kaplan_meier, log_rank, stratified_log_rank
 from mlipkit.errors import DataError
 
 # E. J. Freireich et al., Blood 21, 699 (1963): weeks of remission of leukaemia; the case of D. R. Cox, D. Oakes,
@@ -34,6 +35,17 @@ def test_by_hand() -> None:
     assert found.at(2)[0] == found.at(3.99)[0] == pytest.approx(0.8)
     assert np.isnan(found.at(5.1)).all(), "nothing is known beyond the longest simulation"
     assert found.number_at_risk([0, 2, 2.5, 3, 5, 6]).tolist() == [5, 5, 4, 4, 2, 0]
+
+
+def test_log_rank_of_two_arms_and_of_several_pairs() -> None:
+    """Published: χ² = 16.79. Of equal pairs deviations and variances add up; of opposite ones nothing is left."""
+    treated, placebo = kaplan_meier(TREATED, RELAPSED), kaplan_meier(PLACEBO, [True] * len(PLACEBO))
+    assert log_rank(treated, placebo) == pytest.approx(chi2.sf(16.793, 1), rel=1e-3)
+    assert log_rank(placebo, treated) == pytest.approx(log_rank(treated, placebo))
+    assert stratified_log_rank([(treated, placebo)] * 2) == pytest.approx(chi2.sf(2 * 16.793, 1), rel=2e-3)
+    assert stratified_log_rank([(treated, placebo), (placebo, treated)]) == pytest.approx(1.0)
+    held = kaplan_meier([5, 5], [False, False])
+    assert stratified_log_rank([(held, held)]) == stratified_log_rank([]) == 1.0
 
 
 def test_freireich_treated_arm() -> None:
