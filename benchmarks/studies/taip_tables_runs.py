@@ -130,8 +130,8 @@ def survival(record: Record) -> str:
     for name, row in record.get("nonsaving_together", {}).items():
         mine, theirs = (f"{a} of {n}" for a, n in zip(row["failed"], row["simulations"], strict=True))
         told.append(
-            f"**Of nonsaving {mine} failed, of {titled(name)} {theirs}** ({row['groups']} groups of encoder and "
-            f"velocities, stratified log-rank test, p = {row['p']:.3f}; energy not counted: {row['p_without_energy']:.3f})."
+            f"**Of nonsaving {mine} failed, of {titled(name)} {theirs}** (stratified log-rank test, {row['groups']} "
+            f"groups of encoder and velocities: p = {row['p']:.3f}; energy not counted: {row['p_without_energy']:.3f})."
         )
     rows = markdown(
         ("encoder", "K", "strategy", "failed", "share that holds (95 %)", "mean, ps", "median, ps",
