@@ -107,7 +107,8 @@ def survival(record: Record) -> str:
         return f"{row['failed']} of {row['simulations']}", number(row["mean_ps"]), *against(row, "none", CONTROL)
 
     def against(row: Record, *controls: str) -> tuple[str, ...]:
-        return tuple(number(row.get(f"p_against_{control}"), 3) for control in controls)
+        each = (row.get(f"p_against_{control}") for control in controls)
+        return tuple("< 0.001" if p is not None and p < 0.001 else number(p, 3) for p in each)
 
     told, lines = [], []
     for encoder, found in record["encoders"].items():
