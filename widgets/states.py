@@ -66,11 +66,11 @@ def look(state: str) -> Look:
 def state_of(run: Run) -> str:
     """State of a run; "review" where a workflow has ended its work for now because the user has to look at frames."""
     state = run.state
-    if run.kind == "workflow":
-        from .workflow_folder import wants_review
+    if run.kind != "workflow" or state in ("running", "queued", "paused", "crashed"):
+        return state
+    from mlipkit.strategies.workflows.review import waiting
 
-        return "review" if wants_review(run, state) else state
-    return state
+    return "review" if (run.folder / "candidates").is_dir() and waiting(run.folder) else state
 
 
 def sentence_case(sentence: str) -> str:

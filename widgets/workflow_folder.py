@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlipkit.runs import Run
 from mlipkit.runs.frames import LAST_STEPS, STORED
 from mlipkit.runs.places import short_place
 from mlipkit.strategies.workflows import provenance
@@ -208,10 +207,3 @@ class WorkflowFolder(StagedFolder):
 def is_workflow(folder: Path) -> bool:
     """Whether a folder holds a workflow, also one that has not begun."""
     return kind_of(folder) == "workflow"
-
-
-def wants_review(run: Run, state: str) -> bool:
-    """Whether a run has ended its work for now because the user has to look at candidate frames."""
-    if run.kind != "workflow" or state in ("running", "queued", "paused", "crashed"):
-        return False
-    return (run.folder / "candidates").is_dir() and bool(waiting(run.folder))
