@@ -46,7 +46,7 @@ def embedding_maps(panels: Mapping[str, Panel]) -> go.Figure:
     if not panels:
         raise DataError("nothing to draw", where="embedding_maps")
     titles = [
-        f"<b>{name}</b><br>{'   '.join(f'{key} {value}' for key, value in panel.measures.items())}"
+        "<br>".join([f"<b>{name}</b>", *(f"{key} {value}" for key, value in panel.measures.items())])
         for name, panel in panels.items()
     ]
     figure = make_subplots(rows=1, cols=len(panels), subplot_titles=titles, horizontal_spacing=0.03)
@@ -70,11 +70,12 @@ def embedding_maps(panels: Mapping[str, Panel]) -> go.Figure:
     figure.update_yaxes(showticklabels=False, showgrid=False)
     figure.update_annotations(font_size=12)
     figure.add_annotation(
-        text="t-SNE: which points are neighbours can be read, distances and axes cannot; compare the numbers",
+        text="t-SNE: which points are neighbours can be read,<br>distances and axes cannot; compare the numbers",
+        align="left",
         xref="paper", yref="paper", x=0, y=-0.06, xanchor="left", yanchor="top", showarrow=False, font={"size": 11},
     )  # fmt: skip
     figure.update_layout(
-        hovermode="closest", margin={"t": 90, "l": 20}, legend={"y": -0.12, "yanchor": "top", "itemsizing": "constant"}
+        hovermode="closest", margin={"t": 90, "l": 20}, legend={"y": -0.17, "yanchor": "top", "itemsizing": "constant"}
     )
     return figure
 

@@ -153,7 +153,7 @@ def test_embeddings_side_by_side_with_their_numbers() -> None:
     assert len(figure.data) == 4
     assert (
         figure.layout.annotations[0].text
-        == "<b>before adaptation</b><br>MMD² 0.139 (p = 0.002)   Fréchet 3.28   AUC 0.84"
+        == "<b>before adaptation</b><br>MMD² 0.139 (p = 0.002)<br>Fréchet 3.28<br>AUC 0.84"
     )
     assert figure.layout.xaxis.showticklabels is False, "its axes mean nothing"
     assert [trace.name for trace in figure.data if trace.showlegend] == ["test", "training"]
