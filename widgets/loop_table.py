@@ -46,7 +46,7 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
         "" if row["forgotten"] is None else f"{row['forgotten']}, {row['relabelled']}", new,
         _failed(row["md_failed"], row["md_runs"], row["md_interval"], row["md_reasons"], sampler_of(row["md_by"])),
         "" if error is None else f"{MILLI * error:.3g}", "" if tested is None else f"{tested:.3g}",
-        "" if better is None else _whole(f"{better} of {row['n_frames']}"),
+        "" if better is None else _whole(f"{better} of {row['compared']}"),
         _failed(test.get("failed"), test.get("n"), test.get("interval"), test.get("reasons")),
         _species(row.get("reaction") or {}),
     ]  # fmt: skip

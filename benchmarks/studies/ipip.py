@@ -107,10 +107,12 @@ def kept(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         facts: of its run, with wall_s and cpu_s of the process that ended it.
     """
+    from mlipkit.strategies.ipip.evaluating import compared
+
     record, rounds = json.loads((folder / "evaluation.json").read_text()), timeline(folder)
     stability, reaction = ([row[name] for row in rounds if row[name]] for name in TESTS)
     return {
-        "n_test": record["n_frames"], "selected": record["selected"],
+        "n_test": compared(record), "selected": record["selected"],
         "rows": [{key: row.get(key) for key in KEPT} for row in record["rows"]],
         "rounds": [{key: row[key] for key in ROUND if row[key] is not None} for row in rounds],
         "stability": [{key: one[key] for key in STABLE} for one in stability],

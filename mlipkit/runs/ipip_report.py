@@ -20,7 +20,7 @@ ALONE = (
 def ipip_html(run: Run) -> str:
     """Test errors beside the teacher's, the iterations, simulations, budget and plan, as pieces of the page."""
     from mlipkit.strategies.ipip import LoopPlan, timeline
-    from mlipkit.strategies.ipip.evaluating import selected_row
+    from mlipkit.strategies.ipip.evaluating import compared, selected_row
     from mlipkit.strategies.ipip.timeline import when
 
     record = run.files.read("plan.json")
@@ -31,7 +31,7 @@ def ipip_html(run: Run) -> str:
     if found:
         teacher, row = found["rows"][0], selected_row(found)
         if plan.arm != "teacher":
-            better, n = row["better_than_teacher"], found["n_frames"]
+            better, n = row["better_than_teacher"], compared(found)
             said = (
                 f"Test forces {row['forces_mae']:.3g} meV/Å against {teacher['forces_mae']:.3g} of the zero-shot "
                 f"teacher; smaller on {better} of {n} frames, larger on {n - better}: every frame is counted."

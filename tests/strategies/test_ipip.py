@@ -21,6 +21,7 @@ from mlipkit.md import endings
 from mlipkit.models import CalculatorPotential, Potential, build_encoder, load
 from mlipkit.strategies.ipip import ARMS, LoopTools, Pool, Stability, equal_steps, objectives, plan, run_ipip, timeline
 from mlipkit.strategies.ipip.choosing import by_preference, choose, spread_out
+from mlipkit.strategies.ipip.comparing import compare
 from mlipkit.strategies.ipip.evaluating import frame_errors
 from mlipkit.strategies.ipip.instability import force_cap, largest_forces, too_close
 from mlipkit.strategies.ipip.pools import ORIGINS, TEACHER, forgotten
@@ -533,6 +534,38 @@ def test_where_the_teacher_raises_in_md_this_run_fails_and_the_others_go_on(tmp_
                for event in heard)  # fmt: skip
     with pytest.raises(RunError, match="no run of the teacher reached its end; found Sulk: no convergence"):
         run_ipip(one, tmp_path / "all", toys(teacher=moody(), train=elsewhere(tools.train)))
+
+
+def test_frames_for_which_the_teacher_has_no_answer_are_told_and_students_are_compared_on_the_others(tmp_path):
+    one, heard = plan("scratch", dataclasses.replace(TINY, iterations=0), 0), []
+    test = FrameSet.concat([dft(7, 300), elsewhere(dft(3, 400))])
+    assert run_ipip(one, tmp_path, toys(teacher=moody(), test=test), heard.append).state == "completed"
+    found = json.loads((tmp_path / "evaluation.json").read_text())
+    assert (found["n_frames"], found["compared"], timeline(tmp_path)[0]["compared"]) == (10, 7, 7)
+    with np.load(tmp_path / "errors.npz") as arrays:
+        teacher, student = (arrays[f"{name}/forces"] for name in ("teacher", found["selected"]))
+    assert np.isfinite(student).all()
+    assert np.isnan(teacher).tolist() == [False] * 7 + [True] * 3
+    row = found["rows"][1]
+    assert row["better_than_teacher"] == (student[:7] < teacher[:7]).sum()
+    assert row["ratio_to_teacher"] == pytest.approx(student[:7].mean() / teacher[:7].mean())
+    assert row["forces_mae"] == pytest.approx(1000 * student.mean())
+    text = "no answer for 3 of 10 test frames (Sulk: no convergence); it is compared on the others"
+    assert any(text in getattr(event, "text", "") for event in heard)
+    both = [run_to(tmp_path / f"{arm}_{seed}", arm, seed, test) for arm in ("ipip", "scratch") for seed in (0, 1)]
+    verdict = compare(both)
+    assert verdict.verdicts["teacher", "forces"].n_units == 7
+    assert verdict.verdicts["controls", "forces"].n_units == 10
+    assert any("no answer for 3 further frames" in note for note in verdict.notes)
+    with pytest.raises(RunError, match="evaluate: the teacher has no answer for any of 10 test frames; found Sulk"):
+        run_ipip(one, tmp_path / "none", toys(teacher=moody(), test=elsewhere(dft(10, 300))))
+
+
+def run_to(folder, arm: str, seed: int, test: FrameSet):
+    """An arm without rounds, with a teacher that has no answer for some test frames."""
+    run_ipip(plan(arm, dataclasses.replace(TINY, iterations=0, instability=FREE), seed), folder,
+             toys(teacher=moody(), test=test))  # fmt: skip
+    return folder
 
 
 def test_speed_counts_what_this_attempt_did(tmp_path, monkeypatch):

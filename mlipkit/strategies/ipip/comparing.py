@@ -19,6 +19,7 @@ import numpy as np
 
 from mlipkit.errors import RunError
 from mlipkit.strategies.ipip.evaluated import Evaluated, check_seeds
+from mlipkit.strategies.ipip.evaluating import compared
 from mlipkit.strategies.ipip.plan import ARMS, LOOPS, equal_steps
 from mlipkit.strategies.ipip.species_record import sentence, together
 from mlipkit.strategies.ipip.timeline import timeline
@@ -44,7 +45,7 @@ class Comparison:
         sentence: the answer in one sentence.
         rows: per arm: arm, seeds, students (the round of each seed's), figures as [mean over seeds, least, most]
             (forces_mae, energy_mae, forces_norm in meV), to_scratch (ratio), better (frames, than the zero-shot
-            teacher) of n_frames, steps, teacher_labels.
+            teacher, where it has an answer) of compared, n_frames, steps, teacher_labels.
         rounds: per round of the loop: the same of every student of it, over seeds.
         verdicts: question -> verdict; questions are "controls", "teacher" and the ablations, each for "forces" and
             "energy": ``("controls", "forces")``.
@@ -82,7 +83,7 @@ class Comparison:
         for row in self.rows:
             shown = [_shown(row.get(name)) for name in ("forces_mae", "energy_mae")]
             test, ratio = self.stability.get(row["arm"]), row.get("to_scratch")
-            better = "" if row.get("better") is None else f"{row['better']} of {row['n_frames']}"
+            better = "" if row.get("better") is None else f"{row['better']} of {row['compared']}"
             lines.append((
                 row["arm"], str(row["seeds"]), *shown, "" if ratio is None else f"{ratio:.3g}", better,
                 "" if test is None else f"{test['failed']} of {test['runs']}", str(row["teacher_labels"]),
@@ -130,15 +131,23 @@ def compare(folders: Sequence[Path | str | Any], *, effect: float = EFFECT, n_dr
     )  # fmt: skip
 
 
-def _errors(mine: Sequence[Evaluated], quantity: str, model: str = "") -> Errors:
-    """Of every seed and frame; the zero-shot teacher is the same for every seed."""
+def _errors(mine: Sequence[Evaluated], quantity: str, model: str = "", teachers: bool = False) -> Errors:
+    """Of every seed and frame; the zero-shot teacher is the same for every seed.
+
+    Args:
+        teachers: of frames for which the teacher has an answer alone.
+    """
     from mlipkit.analysis.cures import Errors
 
     tables = np.stack([one.errors(model or one.student["model"], quantity) for one in mine])
+    rows = np.flatnonzero(np.isfinite(mine[0].errors("teacher", quantity)) if teachers else np.ones(tables.shape[1]))
+    uids, groups = mine[0].record["uids"], mine[0].trajectories()
     # Errors are positive for the statistics; a perfect frame is one to rounding.
-    tables = np.maximum(tables, 1e-12)
-    made = Errors.table(tables, [one.plan.seed for one in mine], mine[0].record["uids"], mine[0].trajectories())
-    weights = mine[0].weights() if quantity == "forces" else np.ones(tables.shape[1])
+    made = Errors.table(
+        np.maximum(tables[:, rows], 1e-12), [one.plan.seed for one in mine], [uids[k] for k in rows],
+        None if groups is None else [groups[k] for k in rows],
+    )  # fmt: skip
+    weights = mine[0].weights()[rows] if quantity == "forces" else np.ones(len(rows))
     return dataclasses.replace(made, weights=np.tile(weights, len(mine)))
 
 
@@ -153,19 +162,19 @@ def _verdicts(
     for quantity, words in QUANTITIES.items():
         cure = _errors(arms[LOOP], quantity)
         others = {arm: _errors(mine, quantity) for arm, mine in arms.items() if arm not in (*LOOPS, "teacher")}
-        teachers = {ZERO_SHOT: _errors(arms[LOOP], quantity, "teacher")}
+        teachers = {ZERO_SHOT: _errors(arms[LOOP], quantity, "teacher", teachers=True)}
         if "teacher" in arms:
-            teachers["teacher, fine-tuned"] = _errors(arms["teacher"], quantity)
-        questions: dict[str, tuple[dict[str, Errors], float]] = {
-            "controls": (others, effect),
-            "teacher": (teachers, 0.8),
+            teachers["teacher, fine-tuned"] = _errors(arms["teacher"], quantity, teachers=True)
+        questions: dict[str, tuple[Errors, dict[str, Errors], float]] = {
+            "controls": (cure, others, effect),
+            "teacher": (_errors(arms[LOOP], quantity, teachers=True), teachers, 0.8),
         }
         for arm in LOOPS[1:]:
             if arm in arms:
-                questions[arm] = ({arm: _errors(arms[arm], quantity)}, 0.05)
-        for question, (controls, least) in questions.items():
-            if controls and len(np.unique(np.asarray(cure.frames))) > 1:
-                found[question, quantity] = judge_cure(cure, controls, quantity=words, effect=least, n_draws=n_draws)
+                questions[arm] = (cure, {arm: _errors(arms[arm], quantity)}, 0.05)
+        for question, (loop, controls, least) in questions.items():
+            if controls and len(np.unique(np.asarray(loop.frames))) > 1:
+                found[question, quantity] = judge_cure(loop, controls, quantity=words, effect=least, n_draws=n_draws)
     return found
 
 
@@ -185,7 +194,8 @@ def _row(arm: str, mine: Sequence[Evaluated], scratch: float | None) -> dict[str
         **{name: over(name) for name in ("forces_mae", "energy_mae", "forces_norm")},
         "to_scratch": None if not scratch else _mean(mine, "forces_mae") / scratch,
         "better": None if None in better else round(float(np.mean(better))),  # type: ignore[arg-type]
-        "n_frames": mine[0].record["n_frames"], "steps": spent[0].steps, "teacher_labels": spent[0].teacher_labels,
+        "n_frames": mine[0].record["n_frames"], "compared": compared(mine[0].record),
+        "steps": spent[0].steps, "teacher_labels": spent[0].teacher_labels,
     }  # fmt: skip
 
 
@@ -273,13 +283,15 @@ def _notes(arms: Mapping[str, Sequence[Evaluated]]) -> list[str]:
     notes = []
     loops = arms.get(LOOP, [])
     for one in loops:
-        n, row = one.record["n_frames"], one.student
+        n, row = compared(one.record), one.student
         wins = row.get("better_than_teacher")
         if wins is not None:
             notes.append(
                 f"Seed {one.plan.seed}: the student's force error is smaller than the zero-shot teacher's on {wins} of "
                 f"{n} frames and larger on {n - wins}; {row['ratio_to_teacher']:.3g} times it over all."
             )
+            if lost := one.record["n_frames"] - n:
+                notes.append(f"The teacher has no answer for {lost} further frames: there students stand alone.")
     if loops and "teacher" not in arms:
         notes.append("The teacher was not fine-tuned on the same frames: much of its error may be its level of theory.")
     for mine in arms.values():

@@ -1,10 +1,11 @@
 """Errors of every student of an arm, and of the teacher, on the same test frames: all of them, none left out.
 
-``evaluation.json``: {"rows": [...], "n_frames", "uids", "selected"}; a row per model: model, kind (student, teacher),
-round, energy_mae (meV/atom, after the teacher's constant), forces_mae, forces_rmse (meV/Å, components), forces_norm
-(meV/Å, mean length of the error of an atom), validation (the same of the DFT validation frames), better_than_teacher
-(frames on which the mean force error is smaller, of n_frames), ratio_to_teacher. ``errors.npz``: per model, [F], eV;
-n_atoms, and trajectory of each frame (`trajectories`).
+``evaluation.json``: {"rows": [...], "n_frames", "compared", "uids", "selected"}; a row per model: model, kind (student,
+teacher), round, energy_mae (meV/atom, after the teacher's constant), forces_mae, forces_rmse (meV/Å, components),
+forces_norm (meV/Å, mean length of the error of an atom), validation (the same of the DFT validation frames),
+better_than_teacher (frames on which the mean force error is smaller), ratio_to_teacher; these two over the frames that
+are compared: those for which the teacher has an answer. ``errors.npz``: per model, [F], eV, NaN where the teacher has
+none; n_atoms, and trajectory of each frame (`trajectories`).
 ``checkpoints/chosen.safetensors``: the student that is selected, for whoever simulates with the run.
 """
 
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlipkit.data.whole import write_whole
+from mlipkit.errors import RunError
+from mlipkit.events import Message
 from mlipkit.strategies.ipip.plan import TEACHER_MODEL
 from mlipkit.strategies.workflows.plan import Stage
 
@@ -46,13 +49,19 @@ def frame_errors(said: FrameSet, true: FrameSet) -> dict[str, np.ndarray]:
 
 
 def figures(errors: dict[str, np.ndarray], n_atoms: np.ndarray) -> dict[str, float]:
-    """Figures over all frames: energies weighted alike, forces by atoms."""
-    share = n_atoms / n_atoms.sum()
+    """Figures over all frames that have errors: energies weighted alike, forces by atoms."""
+    known = answered(errors)
+    share = n_atoms[known] / n_atoms[known].sum()
+    energy, forces, squares, norms = (errors[name][known] for name in ("energy", "forces", "squares", "norms"))
     return {
-        "energy_mae": 1000 * float(errors["energy"].mean()), "forces_mae": 1000 * float(errors["forces"] @ share),
-        "forces_rmse": 1000 * float(np.sqrt(errors["squares"] @ share)),
-        "forces_norm": 1000 * float(errors["norms"] @ share),
+        "energy_mae": 1000 * float(energy.mean()), "forces_mae": 1000 * float(forces @ share),
+        "forces_rmse": 1000 * float(np.sqrt(squares @ share)), "forces_norm": 1000 * float(norms @ share),
     }  # fmt: skip
+
+
+def answered(errors: Mapping[str, np.ndarray]) -> np.ndarray:
+    """bool [F]: frames for which there is an answer."""
+    return np.isfinite(errors["energy"]) & np.isfinite(errors["forces"])
 
 
 def trajectories(frames: FrameSet) -> np.ndarray:
@@ -69,13 +78,16 @@ def evaluate(work: Any, stage: Stage, folder: Path) -> dict[str, Any]:
     test, validation, tools = work.tools.test, work.tools.validation, work.tools
     n_atoms, rows, arrays = np.asarray(test.n_atoms), [], {}
     base: dict[str, np.ndarray] | None = None
+    known = np.ones(len(test), bool)
     for name in stage.inputs["models"]:
-        potential, teacher = work.potential(name), name == TEACHER_MODEL
-        said, held = tools.predict(potential, test), tools.predict(potential, validation)
+        teacher = name == TEACHER_MODEL
         if teacher:
-            own = tools.predict(potential, tools.train)
+            own, held, said = _teachers(work, stage)
             shifts = fit_atomic_energies(tools.train.with_labels(energy=tools.train.energy - own.energy))
             said, held = moved(said, shifts), moved(held, shifts)
+        else:
+            potential = work.potential(name)
+            said, held = tools.predict(potential, test), tools.predict(potential, validation)
         errors = frame_errors(said, test)
         row: dict[str, Any] = {
             "model": "teacher" if teacher else name, "kind": "teacher" if teacher else "student",
@@ -83,18 +95,21 @@ def evaluate(work: Any, stage: Stage, folder: Path) -> dict[str, Any]:
             "validation": figures(frame_errors(held, validation), np.asarray(validation.n_atoms)),
         }  # fmt: skip
         if teacher:
-            base = errors
+            base, known = errors, answered(errors)
         elif base is not None:
-            row["better_than_teacher"] = int((errors["forces"] < base["forces"]).sum())
+            row["better_than_teacher"] = int((errors["forces"] < base["forces"])[known].sum())
+            both = figures({key: value[known] for key, value in errors.items()}, n_atoms[known])
             least = rows[0]["forces_mae"]
-            row["ratio_to_teacher"] = row["forces_mae"] / least if least else None
+            row["ratio_to_teacher"] = both["forces_mae"] / least if least else None
         rows.append(row)
         arrays |= {f"{row['model']}/{key}": value for key, value in errors.items()}
     partial = work.folder / f".{ERRORS}.part.npz"
     np.savez_compressed(partial, n_atoms=n_atoms, trajectory=trajectories(test), **arrays)
     os.replace(partial, work.folder / ERRORS)
     uids = [test.uid(i) for i in range(len(test))]
-    record = {"rows": rows, "n_frames": len(test), "uids": uids, "selected": selected(rows)}
+    record = {
+        "rows": rows, "n_frames": len(test), "compared": int(known.sum()), "uids": uids, "selected": selected(rows),
+    }  # fmt: skip
     write_whole(work.folder / NAME, json.dumps(record, indent=1).encode())
     _hand_out(work.weights(record["selected"]), work.folder / "checkpoints")
     row = selected_row(record)
@@ -102,9 +117,35 @@ def evaluate(work: Any, stage: Stage, folder: Path) -> dict[str, Any]:
     if base is not None:
         text += (
             f"; smaller force error than the zero-shot teacher ({rows[0]['forces_mae']:.3g} meV/Å) on "
-            f"{row['better_than_teacher']} of {len(test)} frames"
+            f"{row['better_than_teacher']} of {record['compared']} frames"
         )
     return {"sentence": text, "rows": rows, "selected": record["selected"]}
+
+
+def _teachers(work: Any, stage: Stage) -> list[FrameSet]:
+    """What the teacher says of training, validation and test frames; NaN, and told, where it has no answer."""
+    tools, found = work.tools, []
+    for name in ("train", "validation", "test"):
+        frames: FrameSet = getattr(tools, name)
+        errors: list[str] = []
+        said = tools.label(frames, errors)
+        lost = int((~(said.has("energy") & said.has("forces"))).sum())
+        why = errors[0] if errors else "energies or forces that are not finite numbers"
+        if lost == len(frames):
+            raise RunError(
+                f"the teacher has no answer for any of {lost} {name} frames", where=stage.name, found=why,
+                hint="Try it on one of them (mlipkit label), set right what it lacks, and resume",
+            )  # fmt: skip
+        if lost:
+            text = f"{stage.name}: the teacher has no answer for {lost} of {len(frames)} {name} frames ({why})"
+            work.sink(Message(f"{text}; it is compared on the others", "warning"))
+        found.append(said)
+    return found
+
+
+def compared(record: Mapping[str, Any]) -> int:
+    """Test frames on which students and teacher are compared; all of them in records from before it was told."""
+    return record.get("compared", record["n_frames"])
 
 
 def _hand_out(best: Path, folder: Path) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mlipkit.strategies.ipip.evaluating import NAME
+from mlipkit.strategies.ipip.evaluating import NAME, compared
 from mlipkit.strategies.ipip.plan import TEACHER_MODEL, LoopPlan
 from mlipkit.strategies.workflows.work import read_record
 
@@ -18,8 +18,8 @@ def timeline(folder: Path | str) -> list[dict[str, Any]]:
     Keys: round; pool (size, teacher_share, labellers, origins, unstable, iterations, hash), forgotten, relabelled,
     refused, new, new_unstable; md_failed, md_runs, md_fraction, md_interval, md_reasons, md_steps_per_s (of the model
     that sampled for this pool: the teacher in round 0); student_vs_teacher (eV/Å), pretraining and finetuning (steps,
-    seconds, validation figures), forces_mae, energy_mae, forces_norm (test, meV), better_than_teacher, n_frames;
-    stability, reaction (facts of the tests of this round's student).
+    seconds, validation figures), forces_mae, energy_mae, forces_norm (test, meV), better_than_teacher (of so many
+    frames that are compared); stability, reaction (facts of the tests of this round's student).
     """
     folder = Path(folder)
     try:
@@ -32,11 +32,11 @@ def timeline(folder: Path | str) -> list[dict[str, Any]]:
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"rows": [], "n_frames": None}
     tested = {row["round"]: row for row in found["rows"] if row["kind"] == "student"}
     rounds = sorted({stage.round for stage in plan.stages if stage.does == "finetune"})
-    return [_row(k, plan, records, tested.get(k, {}), found["n_frames"]) for k in rounds]
+    return [_row(k, plan, records, tested.get(k, {}), compared(found)) for k in rounds]
 
 
 def _row(
-    k: int, plan: LoopPlan, records: Mapping[str, Mapping[str, Any]], tested: Mapping[str, Any], n_frames: int | None
+    k: int, plan: LoopPlan, records: Mapping[str, Mapping[str, Any]], tested: Mapping[str, Any], n_compared: int | None
 ) -> dict[str, Any]:
     pool, md, chosen = (records.get(f"{name}_{k}", {}) for name in ("pool", "md", "choose"))
 
@@ -55,7 +55,7 @@ def _row(
         "md_by": None if not md else "teacher" if md["model"] == TEACHER_MODEL else md["model"],
         "pretraining": trained("pretrain"), "finetuning": trained("finetune"),
         **{name: tested.get(name) for name in ("forces_mae", "energy_mae", "forces_norm", "better_than_teacher")},
-        "n_frames": n_frames if tested else None,
+        "compared": n_compared if tested else None,
         **{name: _test(name, k, plan, records) for name in ("stability", "reaction")},
     }  # fmt: skip
 
