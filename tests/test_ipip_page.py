@@ -140,18 +140,18 @@ def test_the_page_has_a_place_for_every_table_and_a_name_for_everything_planned(
 
 def test_before_anything_is_run_the_page_says_so_and_answers_nothing(page, tmp_path):
     found = filled(page, tmp_path)
-    assert found["state"].startswith("**The studies are not run yet:** none of 102 arms and seeds is finished")
+    assert found["state"].startswith("**The studies are not run yet:** none of 114 arms and seeds is finished")
     idle = (
-        "*Not run yet: ethanol, painn; ethanol, 500 frames, painn; aspirin, painn; aspirin, visnet; "
+        "*Not run yet: ethanol, painn; ethanol, four times the steps, painn; ethanol, 500 frames, painn; aspirin, painn; aspirin, visnet; "
         "acetylacetone, painn; CH4O2 fragments, painn; "
     )
     for name in ("verdicts", "claims", "errors", "rounds", "stability", "budget", "speed in the loops"):
         assert found[name].startswith(idle), name
-        assert "a_ethanol a_ethanol_500 a_aspirin b_acac c_combustion c_mo_s_o`" in found[name]
+        assert "a_ethanol a_ethanol_long a_ethanol_500 a_aspirin b_acac c_combustion c_mo_s_o`" in found[name]
     for name in ("species", "species over time", "checkpoints", "reaction failures"):
         assert found[name] == "*Not run yet: Mo3O9 in sulfur, painn:* `python benchmarks/studies/ipip.py c_mo_s_o`"
-    parts = "*Not run yet: ethanol, painn; ethanol, 500 frames, painn:*"
-    assert found["parts"] == f"{parts} `python benchmarks/studies/ipip.py a_ethanol a_ethanol_500`"
+    parts = "*Not run yet: ethanol, painn; ethanol, four times the steps, painn; ethanol, 500 frames, painn:*"
+    assert found["parts"] == f"{parts} `python benchmarks/studies/ipip.py a_ethanol a_ethanol_long a_ethanol_500`"
     assert not [name for name, text in found.items() if table(text) and name not in ("method", "published")]
 
 
@@ -161,8 +161,8 @@ def test_what_is_not_finished_is_stated_below_its_tables(page, tmp_path):
     said = "*ethanol, painn: 3 of 42 arms and seeds are finished; none yet of: one-shot, denoising, "
     for name in ("state", "errors", "rounds", "stability", "budget", "verdicts", "parts", "claims"):
         assert said in found[name], name
-    assert "*Not run yet: ethanol, 500 frames, painn; aspirin, painn; " in found["errors"]
-    assert found["state"].startswith("3 of 102 arms and seeds are finished. What is said below is said of these alone.")
+    assert "*Not run yet: ethanol, four times the steps, painn; ethanol, 500 frames, painn; aspirin, painn; " in found["errors"]
+    assert found["state"].startswith("3 of 114 arms and seeds are finished. What is said below is said of these alone.")
     for name in ("state", "verdicts", "parts", "claims"):
         stale = (
             "*ethanol, painn: verdicts rest on 0 arms and seeds, finished are 3:* `python benchmarks/studies/ipip.py "

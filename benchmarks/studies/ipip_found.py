@@ -28,6 +28,7 @@ PLAN = "ipip_small.yaml"
 COMMAND = "python benchmarks/studies/ipip.py"
 STUDIES = {
     "a_ethanol": "ethanol",
+    "a_ethanol_long": "ethanol, four times the steps",
     "a_ethanol_500": "ethanol, 500 frames",
     "a_aspirin": "aspirin",
     "b_acac": "acetylacetone",

@@ -260,6 +260,7 @@ def dft(case: Case) -> str:
 
 SYSTEMS = {
     "a_ethanol": "9 atoms, MD17, DFT",
+    "a_ethanol_long": "9 atoms, MD17, DFT",
     "a_ethanol_500": "9 atoms, MD17, DFT",
     "a_aspirin": "21 atoms, rMD17, DFT",
     "b_acac": "15 atoms, 300 K, DFT",
