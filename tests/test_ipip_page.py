@@ -142,8 +142,8 @@ def test_before_anything_is_run_the_page_says_so_and_answers_nothing(page, tmp_p
     found = filled(page, tmp_path)
     assert found["state"].startswith("**The studies are not run yet:** none of 114 arms and seeds is finished")
     idle = (
-        "*Not run yet: ethanol, painn; ethanol, four times the steps, painn; ethanol, 500 frames, painn; aspirin, painn; aspirin, visnet; "
-        "acetylacetone, painn; CH4O2 fragments, painn; "
+        "*Not run yet: ethanol, painn; ethanol, four times the steps, painn; ethanol, 500 frames, painn; "
+        "aspirin, painn; aspirin, visnet; acetylacetone, painn; CH4O2 fragments, painn; "
     )
     for name in ("verdicts", "claims", "errors", "rounds", "stability", "budget", "speed in the loops"):
         assert found[name].startswith(idle), name
@@ -161,7 +161,8 @@ def test_what_is_not_finished_is_stated_below_its_tables(page, tmp_path):
     said = "*ethanol, painn: 3 of 42 arms and seeds are finished; none yet of: one-shot, denoising, "
     for name in ("state", "errors", "rounds", "stability", "budget", "verdicts", "parts", "claims"):
         assert said in found[name], name
-    assert "*Not run yet: ethanol, four times the steps, painn; ethanol, 500 frames, painn; aspirin, painn; " in found["errors"]
+    others = "*Not run yet: ethanol, four times the steps, painn; ethanol, 500 frames, painn; aspirin, painn; "
+    assert others in found["errors"]
     assert found["state"].startswith("3 of 114 arms and seeds are finished. What is said below is said of these alone.")
     for name in ("state", "verdicts", "parts", "claims"):
         stale = (
