@@ -4,11 +4,11 @@
     python benchmarks/student_speed.py --teacher universal:chgnet --data FILE@0
     python benchmarks/student_speed.py --batch 20 --seconds 10 --device cuda
 
-Both go through the same engine (`mlipkit.md`, Langevin, checks on, frames stored every 20th step), in the precision in
-which each computes. Rates are steps of all systems together per second of CPU time of this process (on a GPU: of wall
-time), the median of three stretches; the load of the machine (mean of a minute) is kept beside them. A line per
-potential goes to `results/student_speed.jsonl`. Students have new weights: speed does not depend on them, but errors
-do, so a ratio counts only beside the errors of the same students.
+Both go through the same engine (`mlipkit.md`, Langevin, numbers checked alone, frames stored every 20th step), in the
+precision in which each computes. Rates are steps of all systems together per second of CPU time of this process (on a
+GPU: of wall time), the median of three stretches; the load of the machine (mean of a minute) is kept beside them. A
+line per potential goes to `results/student_speed.jsonl`. Students have new weights: speed does not depend on them, but
+errors do, so a ratio counts only beside the errors of the same students.
 """
 
 from __future__ import annotations

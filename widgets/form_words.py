@@ -135,6 +135,7 @@ IPIP = {
     "instability.window": "last frames before a failure",
     "instability.every": "steps between two of them",
     "instability.skip": "share left out next to the failure",
+    "instability.look_every": "steps between two looks",
     "pretraining.steps": "gradient steps of a pretraining",
     "pretraining.look_every": "steps between validations",
     "pretraining.optimiser.patience": "patience, not used here",
@@ -165,6 +166,7 @@ IPIP = {
     "reaction.lifetime": "a change must last",
     "pretrain": "pretrain at all",
     "reuse": "take equal stages from",
+    "accept_teacher": "the teacher may have changed",
     "threads": "CPU threads",
     "python": "another Python",
 }

@@ -31,6 +31,8 @@ SILENT_S = 60.0
 PLANS: dict[str, type[Plan]] = {"workflow": Plan, "ipip": LoopPlan}
 """Kind of run -> its plan."""
 WORDS = {"workflow": "a workflow", "ipip": "an iterative pretraining"}
+DAMAGED = "damaged"
+"""Kind of a folder whose plan cannot be read."""
 
 
 class StagedFolder:
@@ -56,7 +58,8 @@ class StagedFolder:
         if self.run is None and (self.folder / "spec.yaml").is_file():
             self.run = Run(self.folder)
         what = WORDS[self.KIND]
-        if self.run is None and kind_of(self.folder) != self.KIND:
+        # What is wrong with a damaged one is told when it is read.
+        if self.run is None and kind_of(self.folder) not in (self.KIND, DAMAGED):
             raise RunError(
                 f"holds no {what.partition(' ')[2]}" if self.folder.is_dir() else "no such folder", where=str(place),
                 expected=f"the run of {what}, or a folder with its {PLAN}",
@@ -199,7 +202,7 @@ class StagedFolder:
 
 
 def kind_of(folder: Path) -> str:
-    """Kind of what a folder holds, also of what has not begun: a key of `PLANS`, or "" for anything else."""
+    """Kind of what a folder holds, also of what has not begun: a key of `PLANS`, `DAMAGED`, "" for anything else."""
     if (folder / "spec.yaml").is_file():
         with contextlib.suppress(OSError, MlipkitError):
             kind = Run(folder).kind
@@ -209,6 +212,22 @@ def kind_of(folder: Path) -> str:
     try:
         arm = json.loads((folder / PLAN).read_text(encoding="utf-8")).get("arm")
     except (OSError, ValueError, AttributeError):
-        # What is wrong with it is told when it is opened.
-        return "workflow"
+        return DAMAGED
     return "ipip" if arm in LOOP_ARMS else "workflow"
+
+
+def kind_at(place: Run | str | os.PathLike[str]) -> str:
+    """As `kind_of`, of a place that a user names.
+
+    Raises:
+        RunError: there is nothing of the kind.
+    """
+    folder = Path(place.folder if isinstance(place, Run) else place).expanduser()
+    kind = kind_of(folder)
+    if not kind:
+        found = None
+        with contextlib.suppress(OSError, MlipkitError):
+            found = f"a run of kind '{Run(folder).kind}'"
+        what = f"holds neither {' nor '.join(WORDS.values())}" if folder.is_dir() else "no such folder"
+        raise RunError(what, where=str(folder), expected=f"such a run, or a folder with its {PLAN}", found=found)
+    return kind

@@ -27,7 +27,7 @@ from .loop_folder import LoopFolder
 from .loop_pane import LoopPane
 from .parts import close_all, show
 from .staged_arms import problem_of
-from .staged_folder import kind_of
+from .staged_folder import DAMAGED, kind_at, kind_of
 from .standing import counted
 from .states import look
 from .workflow_folder import WorkflowFolder
@@ -85,6 +85,7 @@ class StrategyComparison(PanelView):
         self._known: tuple[int, ...] | None = None
         self.workflows: list[Any] = []
         self._unread: list[str] = []
+        self._wanted: list[Place] = []
         self._root: Path | None = None
         self._begin(
             self.header, self.empty, self.problem, self.evaluations, self.pane_box, self.panel_buttons, self.panel
@@ -109,16 +110,14 @@ class StrategyComparison(PanelView):
         elif runs is not None:
             places = list(runs)
         evaluations, places = sorted_out(places)
-        kinds = {
-            kind_of(Path(one.folder if isinstance(one, Run) else one).expanduser()) or "workflow" for one in places
-        }
+        kinds = {kind_at(one) for one in places} - {DAMAGED}
         if len(kinds) > 1:
             raise RunError("runs of several strategies are not set side by side", where="StrategyComparison",
                            found=" and ".join(sorted(kinds)), hint="One comparison for each")  # fmt: skip
         self._kind = kinds.pop() if kinds else "workflow"
-        self.workflows = [FOLDERS[self._kind](one) for one in places]
         self.evaluations.watch(evaluations)
-        self._root, self._unread = root, []
+        self._root, self._unread, self._wanted = root, [], list(places)
+        self.workflows = [FOLDERS[self._kind](self._wanted.pop())] if len(places) == 1 else []
         self._look_for_more()
         self._open()
         self.refresh()
@@ -155,26 +154,34 @@ class StrategyComparison(PanelView):
         return tuple(one.revision for one in self.workflows)
 
     def _look_for_more(self) -> bool:
-        if self._root is None:
-            return False
-        more = self.evaluations.look_in(self._root)
-        known = {one.folder for one in self.workflows}
-        found = sorted(self._root.glob("*/")) if self._root.is_dir() else []
-        kinds = {folder: kind for folder in found if (kind := kind_of(folder))}
+        """Open what was asked for and is not open yet; True when something came."""
         self._unread, before = [], len(self.workflows)
-        if not known and kinds:
-            # Of a folder with both the kind of the first is shown.
-            self._kind = next(iter(kinds.values()))
-        if others := sum(kind != self._kind for kind in kinds.values()):
-            self._unread.append(f"{others} of another strategy not shown")
-        for folder, kind in kinds.items():
-            if folder.resolve() in known or kind != self._kind:
-                continue
+        wanted, more = self._wanted, False
+        if self._root is not None:
+            more = self.evaluations.look_in(self._root)
+            known = {one.folder for one in self.workflows}
+            if not self._root.is_dir():
+                self._unread.append(f"there is no folder {self._root} yet")
+            found = sorted(self._root.glob("*/"))
+            kinds = {folder: kind for folder in found if (kind := kind_of(folder))}
+            sound = [kind for kind in kinds.values() if kind != DAMAGED]
+            if not known and sound:
+                # Of a folder with both the kind of the first is shown.
+                self._kind = sound[0]
+            if others := sum(kind != self._kind for kind in sound):
+                self._unread.append(f"{others} of another strategy not shown")
+            wanted = [one for one, kind in kinds.items()
+                      if kind in (self._kind, DAMAGED) and one.resolve() not in known]  # fmt: skip
+        left = []
+        for place in wanted:
             try:
-                self.workflows = [*self.workflows, FOLDERS[kind](folder)]
+                self.workflows = [*self.workflows, FOLDERS[self._kind](place)]
             except (OSError, ValueError, MlipkitError) as error:
                 # One that is broken does not hide the others, and is tried again.
                 self._unread.append(problem_of(error))
+                left.append(place)
+        if self._root is None:
+            self._wanted = left
         return more or len(self.workflows) > before
 
     def _open(self) -> None:

@@ -13,7 +13,7 @@ from mlipkit.strategies.workflows.review import decisions, waiting
 from mlipkit.strategies.workflows.work import FRAMES, LABELLED
 
 from .staged_folder import PLAN as PLAN
-from .staged_folder import UNDONE, StagedFolder, kind_of
+from .staged_folder import UNDONE, StagedFolder
 
 if TYPE_CHECKING:
     from mlipkit.data import FrameSet
@@ -202,8 +202,3 @@ class WorkflowFolder(StagedFolder):
         assert self.plan is not None
         path = self.folder / self.plan.folder(stage) / (LABELLED if self.plan[stage].does == "label" else FRAMES)
         return read(path) if path.is_file() else None
-
-
-def is_workflow(folder: Path) -> bool:
-    """Whether a folder holds a workflow, also one that has not begun."""
-    return kind_of(folder) == "workflow"

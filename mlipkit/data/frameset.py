@@ -151,11 +151,15 @@ class FrameSet(Sequence[Atoms]):
         return cls.from_arrays(**arrays_from_atoms([atoms] if isinstance(atoms, Atoms) else list(atoms), source, keys))
 
     @staticmethod
-    def open(folder: str | Path, mmap: bool = True) -> FrameSet:
-        """Open a folder written by `save`; with `mmap` the columns are read from disk as they are touched."""
+    def open(folder: str | Path, mmap: bool = True, verify: bool = False) -> FrameSet:
+        """Open a folder written by `save`; with `mmap` the columns are read from disk as they are touched.
+
+        Args:
+            verify: read them once, and refuse them where they no longer hold what was saved.
+        """
         from mlipkit.data.store import open_frames
 
-        return open_frames(folder, mmap=mmap)
+        return open_frames(folder, mmap=mmap, verify=verify)
 
     def save(self, folder: str | Path) -> Path:
         """Write the set to a folder, atomically; columns that are there already are not written again."""

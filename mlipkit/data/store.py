@@ -82,11 +82,15 @@ def _holds_only_leftovers(folder: Path) -> bool:
     return folder.is_dir() and all(path.is_file() and OURS.fullmatch(path.name) for path in folder.iterdir())
 
 
-def open_frames(folder: str | Path, mmap: bool = True) -> FrameSet:
+def open_frames(folder: str | Path, mmap: bool = True, verify: bool = False) -> FrameSet:
     """Open a saved set. With `mmap` (default) only the table is read; columns come from disk as they are touched.
 
+    Args:
+        verify: read the columns once and compare them with their hashes.
+
     Raises:
-        DataError: no set there, an unknown format version, a column file that is missing or cut short.
+        DataError: no set there, an unknown format version, a column file that is missing or cut short, or, with
+            `verify`, one with other content than was saved.
     """
     folder = Path(folder)
     try:
@@ -115,7 +119,11 @@ def open_frames(folder: str | Path, mmap: bool = True) -> FrameSet:
                 values = _read_column(folder, entries[name]["file"], shape, kind.dtype, mmap)
                 columns[name] = Column(values, layout)
         frames = FrameSet(columns, sources, tags)
-        frames._hashes.update({name: entries[name]["hash"] for name in columns})
+        told = {name: entries[name]["hash"] for name in columns}
+        if verify and (changed := [name for name, value in frames.hashes().items() if value != told[name]]):
+            raise DataError("is damaged", where=str(folder), found=f"other {', '.join(changed)} than were saved",
+                            hint="Delete this folder and have it made again")  # fmt: skip
+        frames._hashes.update(told)
     except (KeyError, TypeError, ValueError) as problem:
         raise DataError(f"is damaged ({problem!r})", where=(str(folder), TABLE)) from None
     return frames

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import json
 import sys
@@ -72,6 +73,7 @@ def tools_of(spec: IPIPSpec, base: Path, sink: EventSink | None = None, files: R
             spec, spec.finetuning, batch_size=tuning.batch_size, learning_rate=tuning.learning_rate,
             points_per_epoch=tuning.batch_size * spec.finetuning.look_every,
         ),
+        accept_teacher=spec.accept_teacher,
         words={"teacher": spec.teacher, "dtype": spec.dtype, CONTENT: content_of(spec.teacher, base, teacher)},
     )  # fmt: skip
 
@@ -86,6 +88,9 @@ def _check_fit(spec: IPIPSpec, teacher: BasePotential, elements: set[int]) -> No
     if lacking and isinstance(teacher, CalculatorPotential):
         raise SpecError(f"a teacher that is a calculator has no {lacking}", where=("arm", spec.method),
                         hint="hessian, distillation and the loop take its energies and forces alone")  # fmt: skip
+    if spec.method == "teacher" and isinstance(teacher, CalculatorPotential):
+        raise SpecError("a teacher that is a calculator has no weights to fine-tune", where=("arm", spec.method),
+                        hint="Leave this arm out: zero-shot it stands in every other arm's evaluation")  # fmt: skip
     for name, test in (("stability", spec.stability), ("reaction", spec.reaction)):
         if test.runs and test.track and atomic_numbers[test.track] not in elements:
             raise SpecError("no such atom in the data", where=(name, "track"), found=test.track,
@@ -123,7 +128,9 @@ def content_of(text: str, base: Path, teacher: BasePotential) -> str:
     if factory is not None:
         home = factory[0]
         path = base / Path(home).expanduser() if home.endswith(".py") else Path(sys.modules[home].__file__ or "")
-        return hashlib.blake2b(path.read_bytes() if path.is_file() else b"", digest_size=16).hexdigest()
+        # What it does, not how it is written: a comment is no other teacher.
+        code = ast.dump(ast.parse(path.read_bytes())) if path.suffix == ".py" and path.is_file() else ""
+        return hashlib.blake2b(code.encode(), digest_size=16).hexdigest()
     if isinstance(teacher, UniversalPotential):
         told = teacher.describe()
         packaged = absolute(text, base) is None

@@ -66,6 +66,9 @@ class InstabilitySpec(Part):
     skip: float = Field(
         default=0.02, ge=0, lt=1, description="share of the window's steps, next to the failure, without candidates"
     )
+    look_every: int = Field(
+        default=1, ge=1, description="steps between two looks at temperature, pairs and bonds (forces: every step)"
+    )
 
     @model_validator(mode="after")
     def _every_option_acts(self):
@@ -254,8 +257,12 @@ class IPIPSpec(ReadingSpec):
         default=[], description="other arms and seeds, whose equal stages (such as the teacher's MD) are taken over"
     )
 
+    accept_teacher: bool = Field(
+        default=False, description="go on, and take stages over, although the teacher's weights or code have changed"
+    )
+
     PLACES: ClassVar = ("teacher", "data", "validation", "test")
-    CHANGEABLE: ClassVar = ("threads",)
+    CHANGEABLE: ClassVar = ("threads", "accept_teacher")
 
     def places(self) -> Iterator[tuple[str, str]]:
         yield from super().places()

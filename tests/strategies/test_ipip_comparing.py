@@ -191,8 +191,24 @@ def test_frames_of_one_trajectory_are_not_independent(folders, tmp_path):
 
 
 def test_arms_must_be_comparable(folders, tmp_path):
-    with pytest.raises(RunError, match="nothing is evaluated"):
-        compare([tmp_path])
+    for place, said in ((tmp_path, "holds no run of iterative"), (tmp_path / "typo", "typo: no such folder")):
+        with pytest.raises(RunError, match=said):
+            compare([folders["ipip", 0], place])
+    begun = tmp_path / "ipip_7"
+    assert run_ipip(plan("ipip", SETTINGS, 7), begun, toys(), control=lambda: "stop").state == "stopped"
+    for given in ([begun], begun, str(begun)):
+        with pytest.raises(RunError, match="nothing is evaluated"):
+            compare(given)
+    some = compare([folders["ipip", 0], folders["scratch", 0], folders["scratch", 1], begun])
+    assert "Not in the verdict, as not evaluated yet: ipip_7." in some.notes
+    ipip, scratch = (selected_row(json.loads((folders[arm, 0] / "evaluation.json").read_text()))["forces_mae"]
+                     for arm in ("ipip", "scratch"))  # fmt: skip
+    assert some.rows[1]["to_scratch"] == pytest.approx(ipip / scratch), "over the seed that both have"
+    hotter = dataclasses.replace(SETTINGS, stability=dataclasses.replace(SETTINGS.stability, temperature=900.0))
+    assert run_ipip(plan("scratch", hotter, 0), tmp_path / "hotter", toys()).state == "completed"
+    text = r"simulations that count failures; expected temperature 300\.0; found temperature 900\.0"
+    with pytest.raises(RunError, match=text):
+        compare([folders["ipip", 0], tmp_path / "hotter"])
     other = toys(test=toys().test.select(range(9)))
     assert run_ipip(plan("scratch", SETTINGS, 0), tmp_path / "other", other).state == "completed"
     with pytest.raises(RunError, match="more than their method"):

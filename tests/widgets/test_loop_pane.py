@@ -216,3 +216,26 @@ def test_a_run_has_a_view_of_its_own_beside_others(ended, tmp_path):
     empty = PretrainingView()
     assert "Launcher(&#x27;ipip&#x27;)" in empty.empty.value
     empty.close()
+
+
+def test_places_where_nothing_is_are_named_and_a_damaged_one_hides_nobody(ended, tmp_path):
+    shutil.copytree(ended[0], tmp_path / "ipip_0")
+    shutil.copytree(ended[2], tmp_path / "one_shot_0")
+    (tmp_path / "foreign").mkdir()
+    for place, what in (("no_such", "no such folder"), ("foreign", "holds neither a workflow nor an iterative")):
+        with pytest.raises(RunError, match=f"{place}: {what}"):
+            StrategyComparison([tmp_path / "ipip_0", tmp_path / place])
+    whole = (tmp_path / "one_shot_0" / "plan.json").read_text()
+    (tmp_path / "one_shot_0" / "plan.json").write_text(whole[:100])
+    with pytest.raises(RunError, match=r"one_shot_0.* cannot be read"):
+        StrategyComparison([tmp_path / "one_shot_0"])
+    view = StrategyComparison([tmp_path / "ipip_0", tmp_path / "one_shot_0"])
+    assert view.header.detail == "1 arm, 1 run"
+    assert "cannot be read" in view.problem.value
+    (tmp_path / "one_shot_0" / "plan.json").write_text(whole)
+    view.refresh()
+    assert view.header.detail == "2 arms, 2 runs"
+    assert "cannot be read" not in view.problem.value
+    view.watch(tmp_path / "later")
+    assert f"there is no folder {tmp_path / 'later'} yet" in view.problem.value
+    view.close()

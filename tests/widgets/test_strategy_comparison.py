@@ -142,7 +142,7 @@ def test_one_arm_alone_and_one_that_has_hardly_begun(ended, tmp_path):
     assert view.pane.no_errors.layout.display is None
     assert view.pane.no_frames.layout.display is None
     view.close()
-    with pytest.raises(RunError, match="no workflow"):
+    with pytest.raises(RunError, match="holds neither a workflow"):
         StrategyComparison([tmp_path])
 
 

@@ -31,7 +31,7 @@ def test_what_is_no_workflow_is_refused_by_name(tmp_path):
     md = tmp_path / "runs" / "md"
     md.mkdir(parents=True)
     (md / "spec.yaml").write_text(MDSpec().to_yaml())
-    with pytest.raises(RunError, match=r"not a workflow.*'md'"):
+    with pytest.raises(RunError, match=r"holds neither a workflow nor .*; found a run of kind 'md'"):
         StrategyComparison([md])
     with pytest.raises(RunError, match="no such folder"):
         StrategyComparison([tmp_path / "nowhere"])

@@ -10,7 +10,8 @@ without one of its parts.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mlipkit.errors import RunError
-from mlipkit.strategies.ipip.evaluated import Evaluated, check_seeds
+from mlipkit.strategies.ipip.evaluated import Evaluated, check_seeds, check_simulations
 from mlipkit.strategies.ipip.evaluating import compared
 from mlipkit.strategies.ipip.plan import ARMS, LOOPS, equal_steps
 from mlipkit.strategies.ipip.species_record import sentence, together
@@ -32,6 +33,7 @@ LOOP = "ipip"
 TESTS = ("stability", "reaction")
 ZERO_SHOT = "teacher, zero-shot"
 Quantity = Literal["forces", "energy"]
+Place = Path | str | Any
 QUANTITIES: dict[str, str] = {"forces": "force MAE", "energy": "energy MAE"}
 EFFECT = 0.2
 """Gain that the paper claims against other pretraining: a fifth off the error."""
@@ -96,19 +98,22 @@ class Comparison:
         return "\n".join([self.sentence, "", *text, "", *said, *seen, self.budgets, *self.notes])
 
 
-def compare(folders: Sequence[Path | str | Any], *, effect: float = EFFECT, n_draws: int = 2000) -> Comparison:
-    """Set arms side by side that have been evaluated.
+def compare(folders: Iterable[Place] | Place, *, effect: float = EFFECT, n_draws: int = 2000) -> Comparison:
+    """Set arms side by side that have been evaluated; those that are not yet are named in the notes.
 
     Args:
         folders: of arms and seeds, or runs (whatever has a `folder`).
         effect: smallest gain worth having, see `judge_cure`.
 
     Raises:
-        RunError: none is evaluated, arms with other tools or test frames, seeds of an arm with other settings, a seed
-            given twice.
+        RunError: a folder that is not there or holds something else, none is evaluated, arms with other tools, test
+            frames or simulations, seeds of an arm with other settings, a seed given twice.
         SpecError: unequal gradient steps.
     """
-    found = [one for folder in folders if (one := Evaluated.read(Path(getattr(folder, "folder", folder)))) is not None]
+    several: Any = [folders] if isinstance(folders, str | os.PathLike) or hasattr(folders, "folder") else folders
+    given = [Path(getattr(one, "folder", one)).expanduser() for one in several]
+    read = {folder: Evaluated.read(folder) for folder in given}
+    found = [one for one in (read[folder] for folder in given) if one is not None]
     if not found:
         raise RunError("nothing is evaluated yet", where="compare", hint="Let an arm run to its end, or resume it")
     for one in found[1:]:
@@ -118,16 +123,16 @@ def compare(folders: Sequence[Path | str | Any], *, effect: float = EFFECT, n_dr
                            expected=f"the test frames and tools of {found[0].folder.name}",
                            found=", ".join(f"other {name}" for name in theirs if theirs[name] != mine.get(name))
                            or "other test frames")  # fmt: skip
+    check_simulations(found)
     arms = {arm: mine for arm in ARMS if (mine := [one for one in found if one.plan.arm == arm])}
     for mine in arms.values():
         check_seeds(mine)
     verdicts = _verdicts(arms, effect, n_draws)
-    scratch = _mean(arms["scratch"], "forces_mae") if "scratch" in arms else None
-    rows = [_row(arm, mine, scratch) for arm, mine in arms.items()]
+    rows = [_row(arm, mine, arms.get("scratch", [])) for arm, mine in arms.items()]
     rows.insert(0, _zero_shot(found[0]))
     return Comparison(
         _sentence(arms, verdicts), rows, _rounds(arms.get(LOOP, [])), verdicts, _tests(arms, TESTS[0]),
-        equal_steps([one.plan for one in found]), _notes(arms), _tests(arms, TESTS[1]),
+        equal_steps([one.plan for one in found]), [*_notes(arms), *_left_out(read)], _tests(arms, TESTS[1]),
     )  # fmt: skip
 
 
@@ -178,11 +183,19 @@ def _verdicts(
     return found
 
 
-def _mean(mine: Sequence[Evaluated], name: str) -> float:
-    return float(np.mean([one.student[name] for one in mine]))
+def _ratio(mine: Sequence[Evaluated], others: Sequence[Evaluated], name: str) -> float | None:
+    """Of means over the seeds that both have; None: there is none."""
+    both = {one.plan.seed for one in mine} & {one.plan.seed for one in others}
+    means = [np.mean([one.student[name] for one in some if one.plan.seed in both]) for some in (mine, others) if both]
+    return float(means[0] / means[1]) if both and means[1] else None
 
 
-def _row(arm: str, mine: Sequence[Evaluated], scratch: float | None) -> dict[str, Any]:
+def _left_out(read: Mapping[Path, Evaluated | None]) -> list[str]:
+    names = [folder.name for folder, one in read.items() if one is None]
+    return [f"Not in the verdict, as not evaluated yet: {', '.join(names)}."] if names else []
+
+
+def _row(arm: str, mine: Sequence[Evaluated], scratch: Sequence[Evaluated]) -> dict[str, Any]:
     def over(name: str) -> list[float]:
         values = [one.student[name] for one in mine]
         return [float(np.mean(values)), float(min(values)), float(max(values))]
@@ -192,7 +205,7 @@ def _row(arm: str, mine: Sequence[Evaluated], scratch: float | None) -> dict[str
     return {
         "arm": arm, "seeds": len(mine), "students": [one.student["round"] for one in mine],
         **{name: over(name) for name in ("forces_mae", "energy_mae", "forces_norm")},
-        "to_scratch": None if not scratch else _mean(mine, "forces_mae") / scratch,
+        "to_scratch": _ratio(mine, scratch, "forces_mae"),
         "better": None if None in better else round(float(np.mean(better))),  # type: ignore[arg-type]
         "n_frames": mine[0].record["n_frames"], "compared": compared(mine[0].record),
         "steps": spent[0].steps, "teacher_labels": spent[0].teacher_labels,

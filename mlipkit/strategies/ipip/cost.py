@@ -49,9 +49,9 @@ class Rates:
                 teacher = stage.inputs.get("model", ("",))[0] == TEACHER_MODEL
                 step = self.teacher_step if teacher and self.teacher_step is not None else self.finetune
                 total += stage.options["steps"] * step
-            elif stage.does == "choose":
-                total += stage.options["count"] * self.label
-        return total
+        # Frames of the first pool have the labels of the simulation that they come from.
+        with_md = sum(stage.options["count"] for stage in plan.of("pool"))
+        return total + (plan.budget.teacher_labels - with_md) * self.label
 
 
 def measure(tools: LoopTools, plan: LoopPlan) -> Rates:

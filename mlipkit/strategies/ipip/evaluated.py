@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +14,8 @@ from mlipkit.errors import RunError
 from mlipkit.strategies.ipip.evaluating import ERRORS, NAME, selected_row
 from mlipkit.strategies.ipip.plan import LoopPlan
 from mlipkit.strategies.ipip.timeline import timeline
-from mlipkit.strategies.workflows.work import read_record
+from mlipkit.strategies.workflows.differences import differing, told
+from mlipkit.strategies.workflows.work import read_json, read_record
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,19 @@ class Evaluated:
 
     @classmethod
     def read(cls, folder: Path) -> Evaluated | None:
-        """None before its evaluation."""
+        """None before its evaluation.
+
+        Raises:
+            RunError: there is no such folder, or something else in it.
+        """
+        if not any((folder / name).is_file() for name in ("plan.json", "spec.yaml")):
+            what = "holds no run of iterative pretraining" if folder.is_dir() else "no such folder"
+            raise RunError(what, where=str(folder))
         if not (folder / NAME).is_file() or not (folder / "plan.json").is_file():
             return None
-        plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
+        plan = read_json(folder / "plan.json")
         made: Any = LoopPlan.from_json(plan)
-        return cls(folder, made, json.loads((folder / NAME).read_text(encoding="utf-8")), plan.get("tools"))
+        return cls(folder, made, read_json(folder / NAME), plan.get("tools"))
 
     @property
     def student(self) -> Mapping[str, Any]:
@@ -83,19 +90,39 @@ def check_seeds(mine: Sequence[Evaluated]) -> None:
         if one.plan.seed in seeds:
             raise RunError(f"arm {one.plan.arm}, seed {one.plan.seed} is given twice", where=both)
         seeds[one.plan.seed] = one
-        told, here = (_flat(dataclasses.asdict(each.plan.loop)) for each in (first, one))
-        other = [name for name in told if told[name] != here[name]]
+        theirs, here = (dataclasses.asdict(each.plan.loop) for each in (first, one))
+        other = differing(theirs, here)
         if other:
             raise RunError(
-                f"two experiments, not two seeds of arm {one.plan.arm}", where=both,
-                expected=", ".join(f"{name} {told[name]}" for name in other),
-                found=", ".join(f"{name} {here[name]}" for name in other), hint="Compare those with equal settings",
+                f"two experiments, not two seeds of arm {one.plan.arm}", where=both, expected=told(theirs, other),
+                found=told(here, other), hint="Compare those with equal settings",
             )  # fmt: skip
 
 
-def _flat(record: Mapping[str, Any], before: str = "") -> dict[str, Any]:
-    """Settings by their full names, such as sampling.steps."""
-    found: dict[str, Any] = {}
-    for name, value in record.items():
-        found |= _flat(value, f"{before}{name}.") if isinstance(value, Mapping) else {before + name: value}
-    return found
+def check_simulations(found: Sequence[Evaluated]) -> None:
+    """Refuse arms whose pools or failures come from simulations of another kind: their difference would not be one of
+    methods.
+
+    Raises:
+        RunError: other lengths, temperatures, limits or numbers of simulations.
+    """
+    first: dict[str, tuple[Evaluated, Mapping[str, Any]]] = {}
+    for one in found:
+        for stage in one.plan.stages:
+            if stage.does not in SIMULATIONS or (stage.does == "sample" and stage.round):
+                continue
+            other, theirs = first.setdefault(stage.does, (one, stage.options))
+            names = differing(theirs, stage.options)
+            if names:
+                raise RunError(
+                    f"arms that differ in more than their method: {SIMULATIONS[stage.does]}",
+                    where=f"{other.folder} and {one.folder}", expected=told(theirs, names),
+                    found=told(stage.options, names), hint="Compare arms that were simulated alike",
+                )  # fmt: skip
+
+
+SIMULATIONS = {
+    "sample": "MD of the first pool", "stability": "simulations that count failures",
+    "reaction": "simulations that follow species",
+}  # fmt: skip
+"""Deed -> what it is, for people."""

@@ -164,4 +164,5 @@ def selected_row(record: Mapping[str, Any]) -> dict[str, Any]:
 def selected(rows: list[dict[str, Any]]) -> str:
     """The student with the smallest force error on the DFT validation frames."""
     students = [row for row in rows if row["kind"] == "student"]
-    return min(students, key=lambda row: row["validation"]["forces_mae"])["model"]
+    # A figure that is no number is the smallest of all to `min`.
+    return min(students, key=lambda row: np.nan_to_num(row["validation"]["forces_mae"], nan=np.inf))["model"]

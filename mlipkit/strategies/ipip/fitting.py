@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mlipkit.data.whole import write_whole
-from mlipkit.errors import DataError
-from mlipkit.events import Control, EventSink
+from mlipkit.errors import DataError, RunError
+from mlipkit.events import Control, EventSink, Message
 from mlipkit.strategies.ipip import objectives
 from mlipkit.strategies.ipip.plan import force_calls
 from mlipkit.strategies.ipip.pools import Pool
@@ -66,13 +67,15 @@ def pretrain(
     if objective.startswith("denoising"):
         clean = frames.select(rows)
         if objective == "denoising_fractional":
+            if still := int(clean.pbc.any(1).sum()):
+                sink(Message(f"{still} of {len(clean)} frames are periodic: no torsion of them is turned", "warning"))
             clean = conformations(clean, options["copies"], options["torsion"], seeds["noise"])
         points = FrameSource(clean, student.cutoff + objectives.SKIN, dtype)
         terms = [objectives.Denoise(options["noise"])]
         validate = objectives.NoiseError(validation, options["noise"], seeds["noise"])
         settings = _changed(settings, monitor="noise_mae")
     elif objective in SIGNAL:
-        arrays = _stored_signals(tools, frames, objective, options, seeds, folder)
+        arrays = _stored_signals(tools, frames, objective, options, seeds, folder, sink)
         mine = part(arrays, frames, np.asarray(rows))
         points = SignalSource(frames.select(rows), student.cutoff, dtype, mine)
         if objective == "n2n":
@@ -173,18 +176,32 @@ def divided(n: int, share: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _stored_signals(
     tools: LoopTools, frames: FrameSet, objective: str, options: Mapping[str, Any], seeds: Mapping[str, int],
-    folder: Path,
+    folder: Path, sink: EventSink,
 ) -> dict[str, np.ndarray]:  # fmt: skip
-    """Computed once, and kept beside the training that takes them."""
+    """Computed once, and kept beside the training that takes them.
+
+    Raises:
+        RunError: the teacher can tell them of no frame.
+    """
     path, mark = folder / SIGNALS, folder / "signals.json"
     key = {"frames": frames.hash, "kind": SIGNAL[objective]}
     if path.is_file() and mark.is_file() and json.loads(mark.read_text(encoding="utf-8")) == key:
         with np.load(path) as arrays:
             return {name: arrays[name] for name in arrays.files}
-    found = signals(tools.teacher, frames, SIGNAL[objective], options.get("rows", 2), seeds["noise"])  # type: ignore[arg-type]
-    partial = path.with_name(f".{SIGNALS}.part.npz")
-    np.savez(partial, **found)  # type: ignore[arg-type]
-    partial.replace(path)
+    errors: list[str] = []
+    found = signals(tools.teacher, frames, SIGNAL[objective], options.get("rows", 2), seeds["noise"],  # type: ignore[arg-type]
+                    partial(tools.label, errors=errors))  # fmt: skip
+    lacks = ~np.isfinite(found["values"]).reshape(len(found["values"]), -1).all(1)
+    lost = int(np.logical_or.reduceat(lacks, frames.offsets[:-1]).sum())
+    if lost:
+        why = errors[0] if errors else "forces that are not finite numbers"
+        text = f"the teacher has no answer for {lost} of {len(frames)} frames with an atom displaced"
+        if lost == len(frames):
+            raise RunError(text, where=objective, found=why, hint="Another arm, or a teacher that answers for them")
+        sink(Message(f"{text} ({why}); their rows are left out", "warning"))
+    unfinished = path.with_name(f".{SIGNALS}.part.npz")
+    np.savez(unfinished, **found)  # type: ignore[arg-type]
+    unfinished.replace(path)
     write_whole(mark, json.dumps(key).encode())
     return found
 

@@ -2,8 +2,9 @@
 
 A run is unstable at the first step with a number that is not finite, a force above the cap, a temperature above three
 times the target on average over 50 fs, a pair nearer than 0.6 times the sum of covalent radii (H-H 0.4 Å), or, where
-bonds are not meant to break, a bond of the start stretched beyond 1.6 times its length for 20 fs. A run that reaches
-its last step is stable. The rules are ours: the paper (arXiv 2507.20118) speaks of instabilities, its code has none.
+bonds are not meant to break, a bond of the start stretched beyond 1.6 times its length for 20 fs; with
+`Instability.look_every` the last three are looked at less often. A run that reaches its last step is stable. The rules
+are ours: the paper (arXiv 2507.20118) speaks of instabilities, its code has none.
 """
 
 from __future__ import annotations
@@ -137,11 +138,12 @@ def checks(limits: Instability, force_cap: float) -> dict[str, Any]:
     """Limits as `mlipkit.md.simulate` takes them."""
     found: dict[str, Any] = dict.fromkeys(OTHERS, False)
     found["max_force"] = {"warn": None, "fail": force_cap}
-    found["overlap"] = {"warn": None, "fail": limits.overlap, "least": limits.closest, "every": 5}
-    hot = MeanTemperatureCheck(fail=limits.hot, window=limits.hot_fs)
+    found["overlap"] = {"warn": None, "fail": limits.overlap, "least": limits.closest,
+                        "every": limits.look_every}  # fmt: skip
+    hot = MeanTemperatureCheck(fail=limits.hot, window=limits.hot_fs, every=limits.look_every)
     found[hot.name] = hot
     if limits.stretch is not None:
-        stretched = StretchedBondsCheck(fail=limits.stretch, during=limits.stretch_fs)
+        stretched = StretchedBondsCheck(fail=limits.stretch, during=limits.stretch_fs, every=limits.look_every)
         found[stretched.name] = stretched
     return found
 

@@ -207,8 +207,11 @@ class HessianRows:
         taught: Signals = state.extra
         assert taught.coordinates is not None
         rows = hessian_rows(state.potential, graph, taught.coordinates)
-        residual = rows - taught.values.to(rows.dtype)
-        total = state.total(torch.tensor(float(residual.numel()), dtype=torch.float64))
+        wanted = taught.values.to(rows.dtype)
+        # Rows that the teacher could not tell are left out.
+        known = torch.isfinite(wanted)
+        residual = torch.where(known, rows - wanted.nan_to_num(), 0.0)
+        total = state.total(known.sum().to(torch.float64).clamp(min=1.0))
         error = residual.abs().sum() / total
         return self.weight * error, {"loss_hessian": self.weight * error.detach(), "hessian_mae": error.detach()}
 

@@ -163,7 +163,7 @@ def plan(arm: str, settings: Settings | None = None, seed: int = 0) -> LoopPlan:
     """The plan of an arm.
 
     Raises:
-        SpecError: unknown arm.
+        SpecError: unknown arm; one that leaves out what the loop does not have.
     """
     if arm not in ARMS:
         raise SpecError(f"unknown arm '{arm}'", where="ipip", hint=nearest(arm, ARMS))
@@ -181,7 +181,19 @@ def plan(arm: str, settings: Settings | None = None, seed: int = 0) -> LoopPlan:
         made = draft.pretrain(pool, arm, rounds * draft.settings.pretrain_steps, 0)
         draft.finetune(made, rounds * draft.settings.finetune_steps, 0)
     draft.evaluation(arm)
-    return LoopPlan(arm, seed, tuple(draft.stages), draft.settings.to_json())
+    made = LoopPlan(arm, seed, tuple(draft.stages), draft.settings.to_json())
+    if arm in LOOPS and draft.settings.iterations and draft.settings.forget and draft.settings.pool == "replace":
+        pool = draft.settings.pool_frames
+        if not forgotten(pool, draft.settings.forget):
+            raise SpecError("no iteration would forget or add a frame", where="loop.forget",
+                            found=f"{draft.settings.forget:g} of {pool} frames",
+                            expected=f"0, or at least {0.5 / pool:.2g}")  # fmt: skip
+    if arm in LOOPS[1:] and made.stages == plan(LOOPS[0], settings, seed).stages:
+        raise SpecError(
+            "the loop lacks this part already, so that nothing is left out", where=("arm", arm),
+            hint="Compare it with a loop that has the part",
+        )  # fmt: skip
+    return made
 
 
 def _without(arm: str, settings: Settings) -> Settings:
@@ -231,7 +243,7 @@ class _Draft:
         one = dataclasses.asdict(self.settings.sampling)
         one.pop("starts")
         batch = one.pop("batch")
-        options = {**one, "instability": dataclasses.asdict(self.settings.instability)}
+        options = {**one, "instability": self.settings.instability.to_json()}
         if batch is not None:
             options["batch"] = batch
         seeds = {name: self.seed_of(name, base=self.settings.pool_seed) for name in ("velocities", "thermostat")}
@@ -280,7 +292,7 @@ class _Draft:
             count = lost if one.pool == "replace" else forgotten(one.pool_frames, one.new_share)
             self.add(f"choose_{k}", "choose", inputs={"runs": md, "pool": pool}, round=k,
                      options={"count": count, "prefer_unstable": one.prefer_unstable, "grow": one.pool == "grow",
-                              "forget": one.forget, "instability": dataclasses.asdict(one.instability)},
+                              "forget": one.forget, "instability": one.instability.to_json()},
                      seeds={"choose": self.seed_of("choose", str(k))})  # fmt: skip
             pool = self.add(
                 f"pool_{k}", "renew", round=k,
@@ -310,7 +322,7 @@ class _Draft:
         models = options.pop("models")
         seeds = {name: self.seed_of(deed, name, base=self.settings.pool_seed)
                  for name in ("velocities", "thermostat")}  # fmt: skip
-        options |= {"instability": dataclasses.asdict(self.settings.instability)}
+        options |= {"instability": self.settings.instability.to_json()}
         if models == "selected" and len(self.students) > 1:
             self.add(deed, deed, purpose="evaluation", seeds=seeds, round=len(self.students) - 1, options=options,
                      inputs={"models": self.students, "evaluation": "evaluate", "starts": "starts"})  # fmt: skip

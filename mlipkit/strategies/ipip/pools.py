@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
+from zipfile import BadZipFile
 
 import numpy as np
 
@@ -39,7 +40,7 @@ COLUMNS: Final = {
 }  # fmt: skip
 """Columns of the table and their types; see `Pool`."""
 Relabel = Literal["all", "student_origin", "off"]
-FRAMES, TABLE = "frames", "pool.npz"
+FRAMES, TABLE, COMPOSITION = "frames", "pool.npz", "composition.json"
 
 
 @dataclass(frozen=True, eq=False)
@@ -185,22 +186,26 @@ class Pool:
         arrays: Any = {name: self.table[name] for name in COLUMNS}
         np.savez_compressed(partial, **arrays)
         os.replace(partial, folder / TABLE)
-        write_whole(folder / "composition.json", json.dumps(self.composition(), indent=1).encode())
+        write_whole(folder / COMPOSITION, json.dumps(self.composition(), indent=1).encode())
         return folder
 
     @classmethod
     def open(cls, folder: Path) -> Pool:
-        """Read what `save` wrote.
+        """Read what `save` wrote, and see that it still is that.
 
         Raises:
-            DataError: no pool there.
+            DataError: no pool there, or files that have changed since.
         """
         try:
             with np.load(folder / TABLE) as arrays:
                 table = {name: arrays[name] for name in COLUMNS}
-        except (OSError, KeyError, ValueError) as error:
-            raise DataError(f"no pool ({error})", where=str(folder)) from None
-        return cls(FrameSet.open(folder / FRAMES), _table(table))
+        except (OSError, KeyError, ValueError, EOFError, BadZipFile) as error:
+            raise DataError(f"no pool ({error})", where=str(folder / TABLE)) from None
+        made = cls(FrameSet.open(folder / FRAMES, verify=True), _table(table))
+        if (told := _told(folder)) != made.hash:
+            raise DataError("is damaged", where=str(folder / TABLE), expected=f"the pool {told}", found=made.hash,
+                            hint="Delete this folder and have it made again")  # fmt: skip
+        return made
 
 
 def forgotten(n: int, share: float) -> int:
@@ -238,6 +243,14 @@ def gate(
     largest = np.maximum.reduceat(np.linalg.norm(forces, axis=1), starts) if len(n_atoms) else np.zeros(0)
     limit = np.percentile(spread, percentile) if len(spread) else 0.0
     return np.isfinite(largest) & (largest <= cap) & (spread < limit)
+
+
+def _told(folder: Path) -> str:
+    """Hash of a saved pool as it was saved."""
+    try:
+        return json.loads((folder / COMPOSITION).read_text(encoding="utf-8"))["hash"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"no pool ({error!r})", where=str(folder / COMPOSITION)) from None
 
 
 def _table(columns: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

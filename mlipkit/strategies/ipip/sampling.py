@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from ase.io.ulm import InvalidULMFileError
 
 from mlipkit.data import FrameSet
+from mlipkit.errors import RunError
 from mlipkit.events import Control, Ending, EventSink
 from mlipkit.strategies.ipip.instability import checks
 from mlipkit.strategies.ipip.settings import Instability
@@ -66,7 +68,7 @@ def run_md(
     """
     from mlipkit.md import PotentialForces, maxwell_boltzmann, simulate_batches, state_from_atoms
 
-    limits = Instability(**options["instability"])
+    limits = Instability.from_json(options["instability"])
     state = state_from_atoms(list(starts), seed=seeds["thermostat"], device=potential.device)
     maxwell_boltzmann(state, options["temperature"], seeds["velocities"], zero_momentum=False, zero_rotation=False)
     ensemble = options.get("ensemble", "langevin")
@@ -106,17 +108,12 @@ def runs_of(folder: Path, found: Sequence[Mapping[str, Any]], limits: Instabilit
 
 def _frames(path: Path, before: int | None, every: int, start: bool = False) -> tuple[FrameSet, np.ndarray]:
     """Frames of a trajectory with their steps, the start only if asked for; before a step, counted back from it."""
-    from ase.io.trajectory import TrajectoryReader
-
     images, steps = [], []
-    if path.is_file():
-        with TrajectoryReader(str(path)) as trajectory:
-            for row in range(len(trajectory)):
-                atoms: Any = trajectory[row]
-                step = int(atoms.info["step"])
-                if (start or step > 0) and (before is None or step < before) and np.isfinite(atoms.positions).all():
-                    images.append(atoms)
-                    steps.append(step)
+    for atoms in _read(path):
+        step = int(atoms.info["step"])
+        if (start or step > 0) and (before is None or step < before) and np.isfinite(atoms.positions).all():
+            images.append(atoms)
+            steps.append(step)
     images, steps = images[::-1][::every][::-1], steps[::-1][::every][::-1]
     sane = [k for k, atoms in enumerate(images) if _finite(atoms)]
     images, steps = [images[k] for k in sane], [steps[k] for k in sane]
@@ -126,6 +123,24 @@ def _frames(path: Path, before: int | None, every: int, start: bool = False) -> 
     if not images:
         return EMPTY, np.zeros(0, np.int64)
     return FrameSet.from_atoms(images, source=path.stem).with_table(trajectory=-1), np.array(steps, np.int64)
+
+
+def _read(path: Path) -> list[Any]:
+    """All frames of a trajectory.
+
+    Raises:
+        RunError: it is not there, or damaged.
+    """
+    from ase.io.trajectory import TrajectoryReader
+
+    try:
+        with TrajectoryReader(str(path)) as trajectory:
+            return [trajectory[row] for row in range(len(trajectory))]
+    except (OSError, ValueError, KeyError, IndexError, InvalidULMFileError) as error:
+        raise RunError(
+            f"a simulation cannot be read: {type(error).__name__}: {error}", where=str(path),
+            hint="Delete the folder of its stage, and those of later ones, and resume: it is simulated again",
+        ) from None  # fmt: skip
 
 
 def _finite(atoms: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -11,6 +12,8 @@ from mlipkit.errors import SpecError, check_choice
 
 Init = Literal["fresh", "previous_pretrained", "previous_finetuned"]
 Gate = Literal["off", "noise", "committee"]
+LOOKED_EVERY = 5
+"""Steps between two looks in records that do not tell."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,9 @@ class Instability:
         window, every: last frames before a failure that are candidates, and steps between two of them.
         skip: share of the steps of the window (or of the run, where it failed before) that lie next to the failure and
             from which none is taken. Our reading: of a whole long run it would be more than the window.
+        look_every: steps between two looks at temperature, pairs and bonds; forces are looked at in every step. Hot
+            atoms can meet and part within five steps. Every look costs: one in each step about a seventh of the MD of
+            small molecules.
     """
 
     force_cap: float | None = 50.0
@@ -64,6 +70,7 @@ class Instability:
     window: int = 200
     every: int = 5
     skip: float = 0.02
+    look_every: int = 1
 
     @property
     def kept(self) -> int:
@@ -76,6 +83,17 @@ class Instability:
 
     def _skipped(self, steps: int) -> int:
         return math.ceil(self.skip * steps)
+
+    def to_json(self) -> dict[str, Any]:
+        record = dataclasses.asdict(self)
+        if self.look_every == LOOKED_EVERY:
+            # As plans were written before it could be chosen: their folders go on.
+            del record["look_every"]
+        return record
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> Instability:
+        return cls(**{"look_every": LOOKED_EVERY, **record})
 
 
 @dataclass(frozen=True)
@@ -132,7 +150,7 @@ class Settings:
         pool: "replace": as many new frames as were forgotten; "grow": `new_share` of the first pool come new.
         relabel: which frames a student labels anew: all, those that a student made, none ("off").
         gate: a student labels only where its forces are below the cap and its spread (under noise, or of all students
-            so far) is below the 80th percentile; "off": everywhere.
+            so far, under noise as long as there is one alone) is below the 80th percentile; "off": everywhere.
         prefer_unstable: new frames come from unstable runs first; else uniformly from all runs.
         init: weights that a pretraining starts from.
         pretrain_energy: "off": forces alone; "refit": energies as well, less a constant per element of each labeller.
@@ -190,6 +208,15 @@ class Settings:
             if not 0 <= getattr(self, name) < 1:
                 raise SpecError("out of range", where=name, expected="a share, 0 <= share < 1",
                                 found=getattr(self, name))  # fmt: skip
+        for name in _POSITIVE:
+            part, _, last = name.rpartition(".")
+            value = getattr(getattr(self, part) if part else self, last)
+            if not 0 < value < math.inf:
+                raise SpecError("out of range", where=name, expected="above 0", found=value)
+        for name in ("stability", "reaction"):
+            if getattr(self, name).runs < 0:
+                raise SpecError("out of range", where=f"{name}.runs", expected="0 or more",
+                                found=getattr(self, name).runs)  # fmt: skip
         one = self.sampling
         if one.stride < 1 or one.steps // one.stride < 2 or one.starts < 1:
             raise SpecError("a run gives at least two frames", where="sampling", found=f"{one.steps} steps, every "
@@ -206,7 +233,7 @@ class Settings:
         return self.sampling.starts * (self.sampling.steps // self.sampling.stride)
 
     def to_json(self) -> dict[str, Any]:
-        record = dataclasses.asdict(self)
+        record = {**dataclasses.asdict(self), "instability": self.instability.to_json()}
         if not self.reaction.runs:
             # As plans were written before there was such a test: their folders go on.
             del record["reaction"]
@@ -214,10 +241,17 @@ class Settings:
 
     @classmethod
     def from_json(cls, record: dict[str, Any]) -> Settings:
-        parts = {"sampling": Sampling, "instability": Instability, "stability": Stability, "reaction": Reaction}
-        return cls(**{name: parts[name](**value) if name in parts else value for name, value in record.items()})
+        parts: dict[str, Callable[..., Any]] = {"sampling": Sampling, "stability": Stability, "reaction": Reaction}
+        made = {name: parts[name](**value) for name, value in record.items() if name in parts}
+        return cls(**{**record, **made, "instability": Instability.from_json(record["instability"])})
 
 
+_POSITIVE = (
+    "noise", "torsion",
+    *(f"sampling.{name}" for name in ("timestep", "temperature", "relaxation_time")),
+    *(f"instability.{name}" for name in ("hot", "hot_fs", "overlap", "closest", "window", "every", "look_every")),
+    *(f"{one}.{name}" for one in ("stability", "reaction") for name in ("steps", "timestep", "temperature", "stride")),
+)  # fmt: skip
 _CHOICES: dict[str, tuple[str, ...]] = {
     "pool": ("replace", "grow"), "relabel": ("all", "student_origin", "off"), "gate": get_args(Gate),
     "init": get_args(Init), "pretrain_energy": ("off", "refit"),

@@ -7,13 +7,14 @@ signal      array
 ==========  =================================================================================================
 features    [N,D] scalar features of each atom
 energies    [N] eV, energy of each atom
-hessian     [N,R,3] eV/Å²: ∂F_j/∂x of R random coordinates x of each frame (-H), and coordinates int [F,R], 3 i + axis
+hessian     [N,R,3] eV/Å²: ∂F_j/∂x of R random coordinates x of each frame (-H), and coordinates int [F,R], 3 i + axis;
+            NaN where the teacher has no answer for a displaced frame
 ==========  =================================================================================================
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -52,17 +53,23 @@ class Signals:
 
 
 def signals(
-    teacher: BasePotential, frames: FrameSet, kind: Kind, rows: int = 2, seed: int = 0
-) -> dict[str, np.ndarray]:
+    teacher: BasePotential, frames: FrameSet, kind: Kind, rows: int = 2, seed: int = 0,
+    label: Callable[[FrameSet], FrameSet] | None = None,
+) -> dict[str, np.ndarray]:  # fmt: skip
     """Arrays of a signal for all frames.
 
     Args:
         rows, seed: hessian: random coordinates of each frame.
+        label: hessian: the teacher's labels of frames, NaN where it has none; None: whatever it raises is raised.
 
     Raises:
         ModelError: the teacher has no such thing.
     """
-    return _hessian(teacher, frames, rows, seed) if kind == "hessian" else _per_atom(teacher, frames, kind)
+    from mlipkit.models import predict
+
+    if kind != "hessian":
+        return _per_atom(teacher, frames, kind)
+    return _hessian(label or (lambda some: predict(teacher, some, AT_ONCE)), frames, rows, seed)
 
 
 def _batches(teacher: BasePotential, frames: FrameSet) -> Iterator[tuple[np.ndarray, np.ndarray, object]]:
@@ -90,9 +97,7 @@ def _per_atom(teacher: BasePotential, frames: FrameSet, kind: Kind) -> dict[str,
     return {"values": found}
 
 
-def _hessian(teacher: BasePotential, frames: FrameSet, rows: int, seed: int) -> dict[str, np.ndarray]:
-    from mlipkit.models import predict
-
+def _hessian(label: Callable[[FrameSet], FrameSet], frames: FrameSet, rows: int, seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     sizes = 3 * np.asarray(frames.n_atoms)
     chosen = np.stack([rng.choice(size, rows, replace=size < rows) for size in sizes.tolist()])
@@ -105,7 +110,7 @@ def _hessian(teacher: BasePotential, frames: FrameSet, rows: int, seed: int) -> 
         for sign in (1, -1):
             moved = np.array(frames.positions)
             moved[atoms, axes] += sign * DISPLACEMENT
-            ends.append(np.asarray(predict(teacher, _placed(bare, moved), AT_ONCE).forces))
+            ends.append(np.asarray(label(_placed(bare, moved)).forces))
         values[:, row] = (ends[0] - ends[1]) / (2 * DISPLACEMENT)
     return {"values": values, "coordinates": chosen}
 

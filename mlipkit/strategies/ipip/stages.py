@@ -19,9 +19,8 @@ reaction     the same at a temperature of its own; species always
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,9 +42,9 @@ from mlipkit.strategies.ipip.sampling import ended, run_md, runs_of
 from mlipkit.strategies.ipip.settings import Instability
 from mlipkit.strategies.ipip.spread import spread
 from mlipkit.strategies.ipip.tolerant import Tolerant
-from mlipkit.strategies.ipip.tools import LoopTools, as_told, structures
+from mlipkit.strategies.ipip.tools import CONTENT, LoopTools, as_told, structures
 from mlipkit.strategies.workflows.plan import Stage
-from mlipkit.strategies.workflows.work import Work
+from mlipkit.strategies.workflows.work import Work, read_json
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -63,11 +62,27 @@ class LoopWork(Work):
     tools: LoopTools
 
     def claim(self) -> None:
-        """As `Work.claim`; folders from before it was told what is in a teacher go on."""
+        """As `Work.claim`; folders from before it was told what is in a teacher go on, and, where it is accepted, those
+        of which the teacher has changed."""
         path = self.folder / "plan.json"
         if path.is_file():
-            self.words = as_told(self.words, json.loads(path.read_text(encoding="utf-8")).get("tools"))
+            theirs = read_json(path).get("tools") or {}
+            self.words = as_told(self.words, theirs)
+            if self.tools.accept_teacher and theirs.get(CONTENT) != self.words.get(CONTENT):
+                self.sink(Message("The teacher has changed since this run began: its labels are of both", "warning"))
+                self.words = {**self.words, CONTENT: theirs[CONTENT]}
         super().claim()
+
+    def otherwise(self, names: Sequence[str]) -> str:
+        if list(names) != [CONTENT]:
+            return super().otherwise(names)
+        return (
+            "The teacher's weights or code have changed since. Bring back the former ones, or, where its labels stay "
+            "valid (it answers for more frames now), go on with accept_teacher: true"
+        )
+
+    def unlike(self, theirs: Any) -> list[str]:
+        return [name for name in super().unlike(theirs) if not (self.tools.accept_teacher and name == CONTENT)]
 
     def note(self, stage: Stage) -> None:
         """Everything that is told of the whole is in the facts of its stages."""
@@ -147,7 +162,7 @@ def _keep_first(path: Path, text: str) -> None:
 def pool(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
     """The first pool: stored frames of the teacher's runs with its own labels; runs that failed are left out."""
     source = stage.inputs["runs"][0]
-    limits = Instability(**work.plan[source].options["instability"])
+    limits = Instability.from_json(work.plan[source].options["instability"])
     runs = [run for run in runs_of(work.folder_of(source), work.records[source]["runs"], limits) if run.failed is None]
     parts = [
         Pool.of(run.stored, labeller=TEACHER, origin="teacher_md", iteration=0, start=run.start, step=run.steps)
@@ -174,7 +189,7 @@ def pool(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
 def choose(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
     source, before = stage.inputs["runs"][0], stage.inputs["pool"][0]
     options = stage.options
-    limits = Instability(**options["instability"])
+    limits = Instability.from_json(options["instability"])
     runs = runs_of(work.folder_of(source), work.records[source]["runs"], limits)
     # What is replaced is what will be forgotten of the pool as it is.
     size = work.records[before]["composition"]["size"]

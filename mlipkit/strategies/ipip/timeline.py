@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlipkit.errors import RunError
 from mlipkit.strategies.ipip.evaluating import NAME, compared
 from mlipkit.strategies.ipip.plan import TEACHER_MODEL, LoopPlan
-from mlipkit.strategies.workflows.work import read_record
+from mlipkit.strategies.workflows.work import read_json, read_record
 
 
 def timeline(folder: Path | str) -> list[dict[str, Any]]:
@@ -23,13 +23,15 @@ def timeline(folder: Path | str) -> list[dict[str, Any]]:
     """
     folder = Path(folder)
     try:
-        plan: Any = LoopPlan.from_json(json.loads((folder / "plan.json").read_text(encoding="utf-8")))
+        plan: Any = LoopPlan.from_json(read_json(folder / "plan.json"))
     except FileNotFoundError:
+        if not folder.is_dir():
+            raise RunError("no such folder", where=str(folder)) from None
         return []
     records = {stage.name: record["facts"] for stage in plan.stages
                if (record := read_record(folder / plan.folder(stage.name))) is not None}  # fmt: skip
     path = folder / NAME
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"rows": [], "n_frames": None}
+    found = read_json(path) if path.is_file() else {"rows": [], "n_frames": None}
     tested = {row["round"]: row for row in found["rows"] if row["kind"] == "student"}
     rounds = sorted({stage.round for stage in plan.stages if stage.does == "finetune"})
     return [_row(k, plan, records, tested.get(k, {}), compared(found)) for k in rounds]

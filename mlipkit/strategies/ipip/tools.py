@@ -57,6 +57,7 @@ class LoopTools:
         skin: Å, of neighbour lists in MD.
         batch_size: frames at a time in predictions.
         device: of students.
+        accept_teacher: go on, and take stages over, although what is in the teacher has changed.
     """
 
     teacher: BasePotential
@@ -73,6 +74,7 @@ class LoopTools:
     skin: float = 0.5
     batch_size: int = 32
     device: str = "cpu"
+    accept_teacher: bool = False
 
     def __post_init__(self) -> None:
         for name in ("train", "validation", "test"):

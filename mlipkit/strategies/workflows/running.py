@@ -14,8 +14,6 @@ its checkpoint, labelling at the next frame, training from its last state.
 
 from __future__ import annotations
 
-import errno
-import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,11 +26,10 @@ from mlipkit.events import Control, EventSink, Message, Progress, Started, alway
 from mlipkit.strategies.workflows.plan import Plan, Stage
 from mlipkit.strategies.workflows.stages import DO
 from mlipkit.strategies.workflows.tools import Stopped, Tools
-from mlipkit.strategies.workflows.work import Flagged, Waits, Work, read_record, tools_told
+from mlipkit.strategies.workflows.work import FULL, Flagged, Waits, Work, read_json, read_record, tools_told
 
 Deed = Callable[[Any, Stage, Path], dict[str, Any]]
 PAUSE_S = 0.1
-FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
 @dataclass(frozen=True)
@@ -145,16 +142,13 @@ def _go(work: Work, do: Mapping[str, Deed], others: Sequence[_Other], what: str)
 
 def _others(work: Work, reuse: Sequence[Path | str]) -> Iterator[_Other]:
     """Those with equal tools; of each other one it is told why nothing comes from there."""
-    mine = json.loads(json.dumps(work.words))
     for folder in map(Path, reuse):
         path = folder / "plan.json"
-        record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        record = read_json(path) if path.is_file() else {}
         if not record:
             why = "it has no plan yet"
-        elif (theirs := tools_told(record)) != mine:
-            both = isinstance(theirs, dict) and isinstance(mine, dict)
-            other = [key for key in theirs | mine if theirs.get(key) != mine.get(key)] if both else []
-            why = f"it differs in {', '.join(other) or 'tools'}"
+        elif other := work.unlike(tools_told(record)):
+            why = f"it differs in {', '.join(filter(None, other)) or 'tools'}"
         else:
             yield _Other(folder, type(work.plan).from_json(record))
             continue

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from mlipkit.data.whole import write_whole
 from mlipkit.errors import DataError, RunError
 from mlipkit.events import Control, Event, EventSink, Judged, Message, Saved
 from mlipkit.strategies.workflows import provenance
+from mlipkit.strategies.workflows.differences import differing, told
 from mlipkit.strategies.workflows.picking import nested_draw
 from mlipkit.strategies.workflows.plan import UNTOUCHED, Plan, Stage
 from mlipkit.strategies.workflows.tools import SEEDS, Model
@@ -18,6 +20,7 @@ from mlipkit.strategies.workflows.tools import SEEDS, Model
 if TYPE_CHECKING:
     from mlipkit.data import FrameSet
 
+FULL = {errno.ENOSPC, errno.EDQUOT}
 FRAMES, LABELLED = "frames.extxyz", "labelled.extxyz"
 
 
@@ -46,25 +49,40 @@ class Work:
 
     def claim(self) -> None:
         """Write the plan into a new folder, or read what an earlier attempt has done."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+            raise RunError(f"no folder can be made here: {error.strerror}", where=str(self.folder)) from None
         path, mine = self.folder / "plan.json", {**self.plan.to_json(), "tools": self.words}
         mine = json.loads(json.dumps(mine))
         if not path.is_file():
             write_whole(path, json.dumps(mine, indent=1).encode())
             return
-        theirs = json.loads(path.read_text(encoding="utf-8"))
+        theirs = read_json(path)
         theirs["tools"] = tools_told(theirs)
         for part in ("arm", "seed", "settings", "stages", "tools"):
             if theirs.get(part) != mine[part]:
+                names = [] if part == "stages" else differing(theirs.get(part), mine[part])
                 raise RunError(
                     f"the folder holds a workflow with other {part}", where=str(self.folder),
-                    hint="Give this one a folder of its own",
+                    expected=told(theirs.get(part), names) or None, found=told(mine[part], names) or None,
+                    hint=self.otherwise(names),
                 )  # fmt: skip
         for stage in self.plan.stages:
             record = read_record(self.folder_of(stage.name))
             if record is not None:
                 self.records[stage.name] = record["facts"]
                 self.seconds[stage.name] = 0.0 if record["reused"] else record["seconds"]
+
+    def otherwise(self, names: Sequence[str]) -> str:
+        """What to do where settings or tools of these names are not those of the folder."""
+        return "Give this one a folder of its own"
+
+    def unlike(self, theirs: Any) -> list[str]:
+        """Names in which the tools of another workflow differ from these."""
+        return differing(theirs, json.loads(json.dumps(self.words)))
 
     def done(self, stage: Stage, facts: Mapping[str, Any], seconds: float, reused: str = "") -> None:
         """Note that a stage is done: from here on it stays as it is."""
@@ -129,12 +147,26 @@ class Work:
 def read_record(folder: Path) -> dict[str, Any] | None:
     """The record of a stage that is done, else None."""
     try:
-        record = json.loads((folder / "stage.json").read_text(encoding="utf-8"))
+        record = read_json(folder / "stage.json")
     except FileNotFoundError:
         return None
-    except ValueError as error:
-        raise RunError(f"cannot be read: {error}", where=str(folder / "stage.json")) from None
     return record if record.get("state") == "done" else None
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """What a record says.
+
+    Raises:
+        FileNotFoundError: there is none.
+        RunError: it is damaged.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise RunError(f"cannot be read: {error}", where=str(path)) from None
+    if not isinstance(found, dict):
+        raise RunError("cannot be read", where=str(path), expected="a record", found=type(found).__name__)
+    return found
 
 
 def tools_told(record: Mapping[str, Any]) -> Any:
