@@ -99,7 +99,7 @@ def test_unequal_terms_are_refused_by_name(folders, tmp_path):
         compare_arms([folders[0], tmp_path / "fewer"])
     assert "Unequal budgets" in compare_arms([folders[0], tmp_path / "fewer"], unequal=True).notes[0]
     run_workflow(plan("iterative", SMALL, 0), tmp_path / "other", toys(words={"model": "another"}))
-    with pytest.raises(RunError, match="differ in more than their frames: model"):
+    with pytest.raises(RunError, match="differ in more than their frames; expected model"):
         compare_arms([folders[0], tmp_path / "other"])
     with pytest.raises(RunError, match="not evaluated yet"):
         compare_arms([tmp_path])

@@ -7,7 +7,6 @@ against the untouched model, against its own offset control, and against the las
 from __future__ import annotations
 
 import itertools
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,9 +16,10 @@ import numpy as np
 
 from mlipkit.errors import RunError
 from mlipkit.strategies.workflows import provenance
+from mlipkit.strategies.workflows.differences import differing, told
 from mlipkit.strategies.workflows.evaluating import INDEPENDENT, OFFSET, Evaluated
 from mlipkit.strategies.workflows.plan import UNTOUCHED, Budget, equal_budgets
-from mlipkit.strategies.workflows.work import tools_told
+from mlipkit.strategies.workflows.work import read_json, tools_told
 
 if TYPE_CHECKING:
     from mlipkit.analysis.cures import CureVerdict, Errors
@@ -127,14 +127,12 @@ def _evaluated(one: Any) -> Evaluated:
 
 
 def _same_tools(found: Sequence[Evaluated]) -> None:
-    words = [tools_told(json.loads((one.folder / "plan.json").read_text(encoding="utf-8"))) for one in found]
+    words = [tools_told(read_json(one.folder / "plan.json")) for one in found]
     for one, said in zip(found, words, strict=True):
-        differ = [key for key in {*words[0], *said} if words[0].get(key) != said.get(key)]
-        if differ:
-            raise RunError(
-                f"arms that differ in more than their frames: {', '.join(sorted(differ))}", where=str(one.folder),
-                expected=words[0].get(differ[0]), found=said.get(differ[0]),
-            )  # fmt: skip
+        names = differing(words[0], said)
+        if names:
+            raise RunError("arms that differ in more than their frames", where=str(one.folder),
+                           expected=told(words[0], names), found=told(said, names))  # fmt: skip
 
 
 def _same_tests(found: Sequence[Evaluated]) -> None:

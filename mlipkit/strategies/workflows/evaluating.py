@@ -16,7 +16,7 @@ import numpy as np
 
 from mlipkit.data.whole import write_whole
 from mlipkit.strategies.workflows.plan import UNTOUCHED, Plan, Stage
-from mlipkit.strategies.workflows.work import LABELLED, Work, training_frames
+from mlipkit.strategies.workflows.work import LABELLED, Work, read_json, training_frames
 
 if TYPE_CHECKING:
     from mlipkit.analysis.residuals import Residuals
@@ -145,8 +145,7 @@ class Evaluated:
         folder = Path(folder)
         if not (folder / NAME).is_file():
             return None
-        plan = Plan.from_json(json.loads((folder / "plan.json").read_text(encoding="utf-8")))
-        return cls(folder, plan, json.loads((folder / NAME).read_text(encoding="utf-8")))
+        return cls(folder, Plan.from_json(read_json(folder / "plan.json")), read_json(folder / NAME))
 
     @property
     def rows(self) -> list[dict[str, Any]]:
