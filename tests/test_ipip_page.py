@@ -121,6 +121,28 @@ def ethanol(arms: Sequence[str], seeds: Sequence[int] = (0, 1, 2)) -> list[dict[
     return [line("a_ethanol", arm, seed) for seed in seeds for arm in arms]
 
 
+def test_labels_of_pools_are_pooled_over_loops(page, tmp_path):
+    case = next(one for one in page.cases(tmp_path) if one.study == "c_mo_s_o")
+    assert page.tables.labels([case], []) == (
+        "*Not measured yet: Mo3O9 in sulfur, painn:* `python benchmarks/studies/ipip_labels.py`"
+    )
+    write(tmp_path, "c_mo_s_o", [line("c_mo_s_o", "ipip", seed) for seed in (0, 1)])
+    (case,) = (one for one in page.cases(tmp_path) if one.study == "c_mo_s_o")
+    shared = {"study": "c_mo_s_o", "plan": "ipip_small", "encoder": "painn"}
+    labels = [
+        {**shared, "seed": 0, "round": 0, "teacher": {"each": [600.0, 800.0]}},
+        {**shared, "seed": 0, "round": 1, "teacher": {"each": [1.0]}, "student": {"each": [1.0]}},
+        # Measured again: the last counts.
+        {**shared, "seed": 0, "round": 1, "teacher": {"each": [900.0]}, "student": {"each": [200.0, 220.0]}},
+        {**shared, "seed": 1, "round": 1, "teacher": {"each": [700.0]}, "student": {"each": [240.0]}},
+        {**shared, "study": "a_ethanol", "seed": 1, "round": 1, "teacher": {"each": [7.0]}},
+    ]
+    text = page.tables.labels([case], labels)
+    assert of(text, "Mo3O9 in sulfur", "painn", "0") == ["1", "2", "700", "", "", ""]
+    assert of(text, "Mo3O9 in sulfur", "painn", "1") == ["2", "2", "800", "3", "220", "84 (80 to 88)"]
+    assert len(table(text)) == 2
+
+
 # ---- places and names
 
 

@@ -20,7 +20,7 @@ from records import RESULTS
 from mlipkit.data.whole import write_whole
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "ipip_case.md"
-SPEED = "student_speed.jsonl"
+SPEED, LABELS = "student_speed.jsonl", "ipip_labels.jsonl"
 
 
 def state(some: Sequence[Case]) -> str:
@@ -40,11 +40,11 @@ def state(some: Sequence[Case]) -> str:
     return "\n".join([told, "", *(f"- {text}" for text in points)]).strip()
 
 
-def places(some: Sequence[Case], speeds: Sequence[Record]) -> dict[str, str]:
+def places(some: Sequence[Case], speeds: Sequence[Record], labels: Sequence[Record] = ()) -> dict[str, str]:
     """Name of a place -> what stands there.
 
     Args:
-        speeds: lines of `student_speed.py`.
+        speeds: lines of `student_speed.py`. labels: of `ipip_labels.py`.
     """
     return {
         "state": state(some),
@@ -53,6 +53,7 @@ def places(some: Sequence[Case], speeds: Sequence[Record]) -> dict[str, str]:
         "published": tables.published(),
         "errors": tables.errors(some),
         "rounds": tables.rounds(some),
+        "labels": tables.labels(some, labels),
         "parts": tables.parts(some),
         "stability": runs.failures(some, "stability"),
         "reaction failures": runs.failures(some, "reaction"),
@@ -67,7 +68,7 @@ def places(some: Sequence[Case], speeds: Sequence[Record]) -> dict[str, str]:
 
 
 def main() -> None:
-    filling = places(cases(RESULTS), read_lines(RESULTS / SPEED))
+    filling = places(cases(RESULTS), read_lines(RESULTS / SPEED), read_lines(RESULTS / LABELS))
     write_whole(PAGE, filled(PAGE.read_text(encoding="utf-8"), filling, PAGE.name).encode())
 
 

@@ -131,6 +131,33 @@ def rounds(some: Sequence[Case]) -> str:
     return tabled(head, rows, some)
 
 
+def labels(some: Sequence[Case], lines: Sequence[Record]) -> str:
+    """How far the labels of the pools are from the target, of frames that the target labelled as well.
+
+    Args:
+        lines: of `ipip_labels.py`; the last of a pool counts.
+    """
+    rows, without = [], []
+    for case in some:
+        mine = {(one["seed"], one["round"]): one for one in lines
+                if (one["study"], one["encoder"]) == (case.study, case.encoder)}  # fmt: skip
+        if case.study in TARGETS and not mine:
+            without.append(case)
+        for k in sorted({round for _, round in mine}):
+            found = [one for (_, round), one in mine.items() if round == k]
+            cells = []
+            for who in ("teacher", "student"):
+                each = [error for one in found if who in one for error in one[who]["each"]]
+                cells += [len(each), figure(float(np.mean(each)))] if each else ["", ""]
+            tested = [row for line in case.of(LOOP) for row in line["rows"][1:] if row["round"] == k - 1]
+            own = ranged([row["forces_mae"] for row in tested]) if tested else ""
+            rows.append((*case.words, k, len(found), *cells, own))
+    head = ("study", "encoder", "round", "loops", "teacher's labels", "off by, meV/Å", "student's labels",
+            "off by, meV/Å", "that student on test frames, meV/Å")  # fmt: skip
+    told = [f"*Not measured yet: {'; '.join(case.title for case in without)}:* `{LABELS_COMMAND}`"] if without else []
+    return "\n\n".join([*([markdown(head, rows)] if rows else []), *told])
+
+
 def over(rows: Sequence[Record], name: str, scale: float = 1.0) -> str:
     """Over seeds; "" where no seed knows it."""
     values = [scale * row[name] for row in rows if row.get(name) is not None]
@@ -225,6 +252,9 @@ def published() -> str:
     return markdown(head, rows)
 
 
+TARGETS = ("c_mo_s_o",)
+"""Studies whose target is a method that runs here."""
+LABELS_COMMAND = "python benchmarks/studies/ipip_labels.py"
 DEEDS = {
     "training": ("pretrain", "finetune"),
     "pools: MD, labels": ("starts", "sample", "pool", "choose", "renew"),
