@@ -6,10 +6,12 @@ from collections.abc import Iterable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import ipywidgets as w
 import numpy as np
 
+from mlipkit.errors import MlipkitError
 from mlipkit.plots import adaptation as plots
 from mlipkit.plots.embedding import Panel, embedding_maps, measures_of
 from mlipkit.runs import Run
@@ -29,6 +31,7 @@ from mlipkit.runs.taip_report import (
 from .arms_training import ArmsTraining
 from .parts import row, show
 from .plot import Plot
+from .staged_arms import problem_of
 
 NO_VERDICT = "The verdict comes when every seed has been trained and measured."
 CONTROLS = ("off", "random", "noise", "baseline")
@@ -71,6 +74,7 @@ class AdaptationPane(w.VBox):
         self._maps: dict[str, dict[str, Any]] = {}
         self.verdict, self.answers, self.table, self.cost = (w.HTML() for _ in range(4))
         self.title = w.HTML()
+        self.problem = w.HTML()
         self.no_verdict = w.HTML(f'<div class="mk-empty">{escape(NO_VERDICT)}</div>')
         self.training = ArmsTraining()
         self.test_set = w.Dropdown(options=["-"], description="test frames", layout={"width": "340px"})
@@ -87,7 +91,7 @@ class AdaptationPane(w.VBox):
             self.verdict, row(self.test_set, self.quantity), self.answers, self.pictures, self.table, self.feature_box,
             self.cost,
         ])  # fmt: skip
-        super().__init__([self.title, self.no_verdict, self.training, self.found_box])
+        super().__init__([self.title, self.problem, self.no_verdict, self.training, self.found_box])
         for choice in (self.test_set, self.quantity):
             choice.observe(lambda _change: self._draw(), "value")
         self.watch(None)
@@ -98,6 +102,7 @@ class AdaptationPane(w.VBox):
         self.title.value = f"<b>{escape(title)}</b>" if title else ""
         show(self.title, bool(title))
         self.training.watch(run)
+        show(self.problem, False)
         show(self.no_verdict, run is not None)
         show(self.found_box, False)
         self.update()
@@ -108,11 +113,15 @@ class AdaptationPane(w.VBox):
             return
         stamp = _stamp(self.run)
         if stamp != self._stamp:
+            self.record, self._maps, self._stamp, problem = {}, {}, stamp, ""
             try:
-                self.record, self._maps = taip_record(self.run), taip_maps(self.run)
-            except (OSError, ValueError, KeyError):  # it is being written at this moment
-                return
-            self._stamp = stamp
+                self.record = taip_record(self.run)
+                self._maps = taip_maps(self.run)
+            except (OSError, ValueError, KeyError, EOFError, BadZipFile, MlipkitError) as error:
+                # A verdict stands without its maps.
+                problem = problem_of(error)
+            self.problem.value = f'<div class="mk-problem">{escape(problem)}</div>' if problem else ""
+            show(self.problem, bool(problem))
             self._offer()
         show(self.no_verdict, not self.record)
         show(self.found_box, bool(self.record))

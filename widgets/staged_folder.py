@@ -228,6 +228,7 @@ def kind_at(place: Run | str | os.PathLike[str]) -> str:
         found = None
         with contextlib.suppress(OSError, MlipkitError):
             found = f"a run of kind '{Run(folder).kind}'"
-        what = f"holds neither {' nor '.join(WORDS.values())}" if folder.is_dir() else "no such folder"
+        every = " nor ".join([*WORDS.values(), "an evaluation of test-time adaptation"])
+        what = f"holds neither {every}" if folder.is_dir() else "no such folder"
         raise RunError(what, where=str(folder), expected=f"such a run, or a folder with its {PLAN}", found=found)
     return kind

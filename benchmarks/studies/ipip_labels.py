@@ -23,11 +23,11 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from ipip import ROOT, Study
 from records import command, keep
 
+from mlipkit.data.whole import read_json
 from mlipkit.labelling import label_frames, label_maker
 from mlipkit.strategies.ipip import LoopPlan, Pool
 from mlipkit.strategies.ipip.evaluating import frame_errors
 from mlipkit.strategies.ipip.pools import TEACHER
-from mlipkit.strategies.workflows.work import read_json
 
 PLAN, LOOP = "ipip_small.yaml", "ipip"
 TARGETS = {"c_mo_s_o": "gfn1-xtb"}

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mlipkit.data import FrameSet
+from mlipkit.data.whole import read_json
 from mlipkit.errors import MlipkitError, SpecError
 from mlipkit.events import EventSink, Message
 from mlipkit.runs.folder import RunFolder, write_text
@@ -14,7 +16,6 @@ from mlipkit.runs.run import spec_in
 from mlipkit.runs.spec import FittingSpec, MDSpec
 
 if TYPE_CHECKING:
-    from mlipkit.data import FrameSet
     from mlipkit.models import Potential
     from mlipkit.strategies.taip import AdaptSettings, MDAdaptation
 
@@ -45,7 +46,7 @@ def _threshold(
 
     kept = None if folder is None else folder / KEPT
     if kept is not None and kept.is_file():
-        return float(json.loads(kept.read_text(encoding="utf-8"))["threshold"])
+        return float(read_json(kept)["threshold"])
     frames = _validation_frames(spec.potential, base)
     found = loss_threshold(potential, frames, settings)
     if kept is not None:
@@ -71,8 +72,11 @@ def _validation_frames(place: str, base: Path) -> FrameSet:
             "mlipkit.strategies.taip.loss_threshold(potential, frames, settings)",
         )  # fmt: skip
     try:
-        return split_frames(trained, RunFolder(folder).base).validation
-    except MlipkitError as error:
+        parts = split_frames(trained, RunFolder(folder).base)
+        # The data may have grown since: the frames are those that were split off then.
+        told = read_json(folder / "split.json")["uids"]["validation"]
+        return FrameSet.concat([parts.train, parts.validation, parts.test]).select_uids(told)
+    except (MlipkitError, OSError, KeyError) as error:
         raise SpecError(
             "validation frames, which would give a threshold, cannot be read", where="adaptation.threshold",
             expected="a number, or the data of the training run where they were", found=str(error),

@@ -88,10 +88,12 @@ class TaipSpec(FittingSpec):
     optimiser: TaipOptimiserSpec = TaipOptimiserSpec()
     taip: Annotated[TasksSpec, BeforeValidator(_unless_said)] = TasksSpec(enabled=True)
     adaptation: AdaptationStudySpec = AdaptationStudySpec()
-    seeds: Annotated[list[int], Field(min_length=1), BeforeValidator(several), AfterValidator(_each_once)] = Field(
-        default=[0, 1, 2], description="seeds of the trainings; fewer than three say little"
-    )
-    noise_sigma: Annotated[list[Rate], Field(min_length=1), BeforeValidator(several)] = Field(
+    seeds: Annotated[
+        list[Annotated[int, Field(ge=0)]], Field(min_length=1), BeforeValidator(several), AfterValidator(_each_once)
+    ] = Field(default=[0, 1, 2], description="seeds of the trainings; fewer than three say little")
+    noise_sigma: Annotated[
+        list[Rate], Field(min_length=1), BeforeValidator(several), AfterValidator(_each_once)
+    ] = Field(
         default=[0.005], json_schema_extra=unit("Å"),
         description="control: displacements of noise augmentation; of several the best on the validation frames",
     )  # fmt: skip
@@ -115,6 +117,11 @@ class TaipSpec(FittingSpec):
     def _parts_fit(self):
         if not self.taip.enabled:
             raise ValueError("taip.enabled: an evaluation of the tasks needs them")
+        if self.model.seed is not None:
+            raise ValueError("model.seed: every training begins from its own of the seeds")
+        for name, given in (("time_limit_s", self.time_limit_s), ("optimiser.patience", self.optimiser.patience)):
+            if given is not None:
+                raise ValueError(f"{name}: ends some trainings before others, and all arms need as many steps")
         for name in ("test", "shifted"):
             places = places_in(getattr(self, name))
             if len(set(places)) < len(places):

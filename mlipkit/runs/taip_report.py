@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import html
-import json
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlipkit.data.whole import read_json
+from mlipkit.errors import RunError
 from mlipkit.runs.page import table
 
 if TYPE_CHECKING:
@@ -25,10 +26,24 @@ QUESTIONS = {"adaptation": "Adaptation", "joint_training": "Training with the ta
 MILLI = 1000.0
 
 
+KEYS = ("sentence", "shifted", "verdicts", "ratios", "seeds")
+"""What every record of an evaluation has."""
+
+
 def taip_record(run: Run) -> Mapping[str, Any]:
-    """What the evaluation wrote at its end; empty before."""
+    """What the evaluation wrote at its end; empty before.
+
+    Raises:
+        RunError: it is damaged.
+    """
     path = run.folder / NAME
-    return upgraded(json.loads(path.read_text(encoding="utf-8"))) if path.is_file() else {}
+    if not path.is_file():
+        return {}
+    found = read_json(path)
+    if lacks := [key for key in KEYS if key not in found]:
+        raise RunError("cannot be read", where=str(path), found=f"no {', '.join(lacks)}",
+                       hint=f"Delete {NAME} and resume: what was trained and measured is judged again")  # fmt: skip
+    return upgraded(found)
 
 
 def upgraded(record: dict[str, Any]) -> Mapping[str, Any]:

@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
+from mlipkit.data.whole import read_json
 from mlipkit.errors import RunError
 from mlipkit.strategies.ipip.evaluating import ERRORS, NAME, selected_row
 from mlipkit.strategies.ipip.plan import LoopPlan
 from mlipkit.strategies.ipip.timeline import timeline
 from mlipkit.strategies.workflows.differences import differing, told
-from mlipkit.strategies.workflows.work import read_json, read_record
+from mlipkit.strategies.workflows.work import read_record
 
 
 @dataclass(frozen=True)

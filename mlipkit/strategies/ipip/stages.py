@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlipkit.data import FrameSet
-from mlipkit.data.whole import write_whole
+from mlipkit.data.whole import read_json, write_whole
 from mlipkit.errors import DataError, RunError
 from mlipkit.events import Message
 from mlipkit.strategies.ipip import fitting
@@ -44,7 +44,7 @@ from mlipkit.strategies.ipip.spread import spread
 from mlipkit.strategies.ipip.tolerant import Tolerant
 from mlipkit.strategies.ipip.tools import CONTENT, LoopTools, as_told, structures
 from mlipkit.strategies.workflows.plan import Stage
-from mlipkit.strategies.workflows.work import Work, read_json
+from mlipkit.strategies.workflows.work import Work
 
 if TYPE_CHECKING:
     from ase import Atoms

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from mlipkit.data.whole import read_json
 from mlipkit.errors import RunError
 from mlipkit.strategies.ipip.evaluating import NAME, compared
 from mlipkit.strategies.ipip.plan import TEACHER_MODEL, LoopPlan
-from mlipkit.strategies.workflows.work import read_json, read_record
+from mlipkit.strategies.workflows.work import read_record
 
 
 def timeline(folder: Path | str) -> list[dict[str, Any]]:

@@ -12,21 +12,29 @@ without X   as taip, without the task X (ablation in training)
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import json
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from mlipkit.data.whole import read_json, write_whole
+from mlipkit.errors import RunError
 from mlipkit.events import Control, EventSink, Message, always_run, ignore
 from mlipkit.models import Potential, load
 from mlipkit.strategies.taip.options import TASKS, TaipOptions, attach
 from mlipkit.strategies.taip.term import NoisyLabels, SelfSupervised
+from mlipkit.strategies.workflows.differences import differing, told
 from mlipkit.training import EnergyForcesStress, ObjectiveTerm, train
 
 if TYPE_CHECKING:
     from mlipkit.data import FrameSet
     from mlipkit.training import TrainSettings
 
+RECORD = "arm.json"
+"""What the training in a folder is."""
+ANYWHERE = ("device", "num_processes", "checkpoint_s", "checkpoint_steps", "evaluation_batch_size")
+"""Settings that a training may go on with otherwise."""
 BASELINE, NOISE, TAIP = "baseline", "noise", "taip"
 ABLATIONS = {f"without_{task}": task for task in TASKS}
 
@@ -78,14 +86,46 @@ def train_arm(
             options = replace(options, **{ABLATIONS[name]: 0.0})
         attach(potential, options, periodic=bool(frames.pbc.any()), seed=seed)
         terms.append(SelfSupervised(options))
+    sigma = noise_sigma if name == NOISE else None
+    _keep_to(folder, {"arm": name, "seed": seed, "noise_sigma": sigma, "settings": settings.to_json()})
     result = train(potential, frames, validation, settings, folder=folder, sink=sink, control=control, terms=terms)
     if result.state == "stopped":
         return None
     found = load(result.best, device=potential.device)
     assert isinstance(found, Potential)
     sink(Message(f"{name}, seed {seed}: trained in {result.seconds:.0f} s, {result.step} steps"))
-    sigma = noise_sigma if name == NOISE else None
     return Arm(name, seed, found.eval(), result.seconds, result.step, result.best_epoch, sigma)
+
+
+def _keep_to(folder: Path, known: Mapping[str, Any]) -> None:
+    """Write down what a folder trains; refuse one that trains something else.
+
+    Raises:
+        RunError: another arm, seed, width of noise or other settings.
+    """
+    path, mine = folder / RECORD, json.loads(json.dumps(known))
+    mine["settings"] = {name: value for name, value in mine["settings"].items() if name not in ANYWHERE}
+    if not path.is_file():
+        folder.mkdir(parents=True, exist_ok=True)
+        write_whole(path, (json.dumps(mine, indent=1) + "\n").encode())
+        return
+    before = read_json(path)
+    names = [name for name in differing(before, mine) if name.rpartition(".")[2] not in ANYWHERE]
+    if names:
+        raise RunError("this is the training of something else", where=str(path), expected=told(mine, names),
+                       found=told(before, names), hint="Delete this folder: it is trained again")  # fmt: skip
+
+
+def check_steps(arms: Mapping[str, Arm]) -> None:
+    """Refuse arms that were trained for different numbers of steps: the longer one would be compared, not the cure.
+
+    Raises:
+        RunError: names the steps.
+    """
+    if len({one.steps for one in arms.values()}) > 1:
+        found = ", ".join(f"{name} {one.steps}" for name, one in arms.items())
+        raise RunError("arms of unequal optimiser steps", where="training", found=found,
+                       hint="End trainings by max_epochs or max_steps, without patience or a time limit")  # fmt: skip
 
 
 def arm_folder(seed: Path, name: str, sigma: float | None = None) -> Path:

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from zipfile import BadZipFile
 
 import numpy as np
 
-from mlipkit.data.whole import write_whole
+from mlipkit.data.whole import read_json, write_whole
+from mlipkit.errors import RunError
 from mlipkit.strategies.taip.measuring import Measured
 
+if TYPE_CHECKING:
+    from mlipkit.data import FrameSet
+
 ARRAYS, RECORD = "measured.npz", "measured.json"
+OF = "evaluation"
+"""Key of the evaluation that figures belong to."""
 FIGURES = (
     "rates", "scan", "scan_tests", "correlation", "repeat", "change", "seconds", "training_s", "steps",
 )  # fmt: skip
@@ -32,8 +40,12 @@ def _numbers(found: Any) -> Any:
     return found if np.isfinite(found) else None
 
 
-def keep(found: Measured, folder: Path) -> None:
-    """Write the errors of a seed."""
+def keep(found: Measured, folder: Path, identity: Mapping[str, Any]) -> None:
+    """Write the errors of a seed.
+
+    Args:
+        identity: of the evaluation that they belong to, JSON-ready.
+    """
     arrays: dict[str, np.ndarray] = {}
     for test, columns in found.errors.items():
         arrays[f"uid/{test}"] = np.asarray(found.uids[test], np.uint64)
@@ -50,14 +62,50 @@ def keep(found: Measured, folder: Path) -> None:
     np.savez_compressed(partial, **arrays)  # type: ignore[arg-type]
     partial.replace(folder / ARRAYS)
     # Last: where it stands, the arrays do too.
-    write_whole(folder / RECORD, json.dumps(facts_of(found)).encode())
+    write_whole(folder / RECORD, json.dumps({**facts_of(found), OF: _digest(identity)}).encode())
 
 
 def recall(folder: Path) -> Measured | None:
-    """The errors of a seed, None where they are not all there."""
+    """The errors of a seed, None where they are not all there.
+
+    Raises:
+        RunError: they are damaged.
+    """
     if not (folder / RECORD).is_file() or not (folder / ARRAYS).is_file():
         return None
-    facts = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    try:
+        return _recalled(folder, read_json(folder / RECORD))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, BadZipFile) as error:
+        raise RunError(
+            f"what was measured cannot be read: {type(error).__name__}: {error}", where=str(folder),
+            hint=f"Delete {RECORD} there: it is measured again from the trained potentials",
+        ) from None  # fmt: skip
+
+
+def check_recalled(
+    found: Measured, folder: Path, seed: int, identity: Mapping[str, Any], tests: Mapping[str, FrameSet]
+) -> None:
+    """Refuse errors that are of another seed, evaluation or of other test frames.
+
+    Raises:
+        RunError: they are.
+    """
+    # Records from before it was told name no evaluation.
+    told = read_json(folder / RECORD).get(OF, _digest(identity))
+    frames = {name: [int(uid) for uid in one.uids] for name, one in tests.items()}
+    if told != _digest(identity) or found.seed != seed or found.uids != frames:
+        raise RunError(
+            "was measured for another evaluation or seed", where=str(folder / RECORD),
+            expected=f"seed {seed} on {', '.join(tests)}", found=f"seed {found.seed} on {', '.join(found.uids)}",
+            hint="Give this evaluation a folder of its own",
+        )  # fmt: skip
+
+
+def _digest(identity: Mapping[str, Any]) -> str:
+    return hashlib.blake2b(json.dumps(identity, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _recalled(folder: Path, facts: Mapping[str, Any]) -> Measured:
     errors: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     features: dict[str, dict[str, dict[str, np.ndarray]]] = {}
     feature_groups: dict[str, dict[str, np.ndarray]] = {}

@@ -29,14 +29,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlipkit.data.splits import check_apart
-from mlipkit.data.whole import write_whole
+from mlipkit.data.whole import read_json, write_whole
 from mlipkit.errors import DataError, LabelError, MissingPackageError, RunError, SpecError, require
 from mlipkit.events import Control, EventSink, Message, always_run, ignore
 from mlipkit.models import predict
 from mlipkit.strategies.taip.adapt import AdaptSettings
-from mlipkit.strategies.taip.arms import BASELINE, NOISE, Arm, arm_folder, arm_names, train_arm
+from mlipkit.strategies.taip.arms import BASELINE, NOISE, Arm, arm_folder, arm_names, check_steps, train_arm
 from mlipkit.strategies.taip.frames import ALL
-from mlipkit.strategies.taip.kept import facts_of, keep, recall
+from mlipkit.strategies.taip.kept import check_recalled, facts_of, keep, recall
 from mlipkit.strategies.taip.maps import feature_maps, keep_maps
 from mlipkit.strategies.taip.measuring import (
     ADAPTED,
@@ -94,10 +94,18 @@ class Study:
     def __post_init__(self) -> None:
         if not self.seeds or len(set(self.seeds)) < len(self.seeds):
             raise SpecError("one seed or several different ones", where="seeds", found=list(self.seeds))
+        if not all(isinstance(seed, int) and seed >= 0 for seed in self.seeds):
+            raise SpecError("out of range", where="seeds", expected="whole numbers, 0 or more", found=list(self.seeds))
         for name in ("rates", "noise_sigmas"):
             given = getattr(self, name)
-            if not given or min(given) <= 0 or len(set(given)) < len(given):
+            numbers = all(isinstance(one, int | float) and 0 < one < float("inf") for one in given)
+            if not given or not numbers or len(set(given)) < len(given):
                 raise SpecError("one number above 0 or several different ones", where=name, found=list(given))
+        for name, least in (("draws", 1), ("repeats", 2)):
+            if getattr(self, name) < least:
+                raise SpecError("out of range", where=name, expected=f"at least {least}", found=getattr(self, name))
+        if not 0 < self.effect < 1:
+            raise SpecError("out of range", where="effect", expected="between 0 and 1", found=self.effect)
 
     def adapted_predictions(self, n_validation: int, n_tests: Sequence[int], n_train: int = 0) -> int:
         """How many frames `measure` predicts after a step of their own at most, all seeds together."""
@@ -129,18 +137,23 @@ def evaluate_taip(
         DataError: a test set without a label, or none; too few frames.
         LabelError: a label that only some frames of a test set, or of the validation frames, have.
         ModelError: an element of these that the training frames do not have.
-        SpecError: a test set's name that files cannot bear.
+        SpecError: a test set's name that files cannot bear; a shifted one that is not there.
         MissingPackageError: features are asked for without scikit-learn.
-        RunError: the folder belongs to another evaluation.
+        RunError: the folder, or something in it, belongs to another evaluation or is damaged; arms of unequal steps.
     """
     folder, potential = Path(folder), make(study.seeds[0])
     check_frames(study, potential, train_frames, validation, tests)
-    _keep_to(folder, _identity(study, potential, settings, train_frames, validation, tests))
+    if unknown := [name for name in shifted if name not in tests]:
+        raise SpecError("no such test set", where="shifted", found=", ".join(unknown), expected=", ".join(tests))
+    identity = _identity(study, potential, settings, train_frames, validation, tests)
+    _keep_to(folder, identity)
     measured: list[Measured] = []
     for number, seed in enumerate(study.seeds):
         place = folder / f"seed_{seed}"
         found = recall(place)
-        if found is None:
+        if found is not None:
+            check_recalled(found, place, seed, identity, tests)
+        else:
             arms: dict[str, Arm] = {}
             for name in arm_names(study.options, study.ablate):
                 sigmas = study.noise_sigmas if name == NOISE else study.noise_sigmas[:1]
@@ -154,11 +167,12 @@ def evaluate_taip(
                 if None in trained:
                     return None
                 arms[name] = min((one for one in trained if one is not None), key=partial(_score, validation))
+            check_steps(arms)
             found = measure(
                 arms, validation, tests, study.adaptation, rates=study.rates, repeats=study.repeats, draws=study.draws,
                 train_frames=train_frames if study.features and number == 0 else None,
             )  # fmt: skip
-            keep(found, place)
+            keep(found, place, identity)
             sink(Message(_said(found)))
         measured.append(found)
     record = judged(study, measured, shifted)
@@ -242,7 +256,7 @@ def _keep_to(folder: Path, known: Mapping[str, Any]) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(path, (json.dumps(known, indent=1) + "\n").encode())
         return
-    before = json.loads(path.read_text(encoding="utf-8"))
+    before = read_json(path)
     other = [name for name in known if known[name] != before.get(name)]
     if other:
         raise RunError(

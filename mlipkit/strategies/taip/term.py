@@ -98,7 +98,7 @@ class NoisyLabels:
     """
 
     loss: EnergyForcesStress
-    sigma: float = 0.02
+    sigma: float = 0.005
 
     name = "noisy_labels"
 

@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from mlipkit.data.whole import read_json
 from mlipkit.errors import RunError
 from mlipkit.strategies.workflows import provenance
 from mlipkit.strategies.workflows.differences import differing, told
 from mlipkit.strategies.workflows.evaluating import INDEPENDENT, OFFSET, Evaluated
 from mlipkit.strategies.workflows.plan import UNTOUCHED, Budget, equal_budgets
-from mlipkit.strategies.workflows.work import read_json, tools_told
+from mlipkit.strategies.workflows.work import tools_told
 
 if TYPE_CHECKING:
     from mlipkit.analysis.cures import CureVerdict, Errors

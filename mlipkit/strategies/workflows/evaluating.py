@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlipkit.data.whole import write_whole
+from mlipkit.data.whole import read_json, write_whole
 from mlipkit.strategies.workflows.plan import UNTOUCHED, Plan, Stage
-from mlipkit.strategies.workflows.work import LABELLED, Work, read_json, training_frames
+from mlipkit.strategies.workflows.work import LABELLED, Work, training_frames
 
 if TYPE_CHECKING:
     from mlipkit.analysis.residuals import Residuals

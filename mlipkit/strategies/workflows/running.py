@@ -21,12 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from mlipkit.data.whole import read_json
 from mlipkit.errors import RunError
 from mlipkit.events import Control, EventSink, Message, Progress, Started, always_run, ignore
 from mlipkit.strategies.workflows.plan import Plan, Stage
 from mlipkit.strategies.workflows.stages import DO
 from mlipkit.strategies.workflows.tools import Stopped, Tools
-from mlipkit.strategies.workflows.work import FULL, Flagged, Waits, Work, read_json, read_record, tools_told
+from mlipkit.strategies.workflows.work import FULL, Flagged, Waits, Work, read_record, tools_told
 
 Deed = Callable[[Any, Stage, Path], dict[str, Any]]
 PAUSE_S = 0.1

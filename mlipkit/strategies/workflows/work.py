@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mlipkit.data.whole import write_whole
+from mlipkit.data.whole import read_json, write_whole
 from mlipkit.errors import DataError, RunError
 from mlipkit.events import Control, Event, EventSink, Judged, Message, Saved
 from mlipkit.strategies.workflows import provenance
@@ -151,22 +151,6 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     return record if record.get("state") == "done" else None
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """What a record says.
-
-    Raises:
-        FileNotFoundError: there is none.
-        RunError: it is damaged.
-    """
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise RunError(f"cannot be read: {error}", where=str(path)) from None
-    if not isinstance(found, dict):
-        raise RunError("cannot be read", where=str(path), expected="a record", found=type(found).__name__)
-    return found
 
 
 def tools_told(record: Mapping[str, Any]) -> Any:
