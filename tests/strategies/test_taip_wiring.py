@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 
+import numpy as np
 import pytest
 import torch
 from taip_toys import SMALL, batch, ethanol, toy
@@ -18,10 +19,11 @@ from mlipkit.runs.building_taip import run_taip, study_of
 from mlipkit.runs.building_train import tasks_of
 from mlipkit.runs.folder import RunFolder
 from mlipkit.runs.spec_train import TasksSpec
-from mlipkit.strategies.taip import TaipOptions, arms, study
+from mlipkit.strategies.taip import AdaptSettings, TaipOptions, arms, attach, measuring, study, tasks
+from mlipkit.strategies.taip.adapt import Adapter
 from mlipkit.strategies.taip.arms import Arm, arm_folder, check_steps, train_arm
 from mlipkit.strategies.taip.study import Study, evaluate_taip
-from mlipkit.strategies.taip.term import NoisyLabels, SelfSupervised
+from mlipkit.strategies.taip.term import NoisyLabels, SelfSupervised, published
 from mlipkit.training import EnergyForcesStress, TrainSettings
 from mlipkit.training.objective import StepState
 
@@ -289,3 +291,64 @@ def test_heads_begin_from_the_seed_and_know_whether_frames_are_periodic(tmp_path
         assert train_arm("taip", seed, *given, folder=tmp_path / str(seed)) is None
     assert [how["seed"] for how in seen] == [0, 3]
     assert [how["periodic"] for how in seen] == [False, True]
+
+
+# ---- steps, figures, published settings
+
+
+def test_a_step_of_several_structures_is_along_the_mean_of_their_slopes():
+    adapter = Adapter(toy(), AdaptSettings(rate=1e-3))
+    graph, _ = batch(adapter.potential, ethanol(3))
+    together, _ = adapter.gradient(graph, range(3))
+    alone = [adapter.gradient(batch(adapter.potential, ethanol(3), [k])[0], [k])[0] for k in range(3)]
+    for whole, *parts in zip(together, *alone, strict=True):
+        assert torch.allclose(whole, torch.stack(parts).mean(0), atol=1e-9)
+
+
+def test_steps_are_chosen_where_validation_frames_are_best_each_quantity_and_column_for_itself(monkeypatch):
+    frames = FRAMES.select(range(30))
+    validation, test = frames[15:20], frames[20:]
+    rates = (1e-5, 1e-3)
+
+    def fake(potential, some, settings, given):
+        """On validation frames energies like the short step and forces the long one; on test frames the reverse."""
+        best = {"energy": rates[0], "forces": rates[1]}
+        if some.hash != validation.hash:
+            best = {"energy": rates[1], "forces": rates[0]}
+        return {rate: {kind: np.full(len(some), 1.0 if best[kind] == rate else 2.0) for kind in best}
+                for rate in (0.0, *given)}  # fmt: skip
+
+    monkeypatch.setattr(measuring, "scan", fake)
+    trained = {name: Arm(name, 0, make(0), 1.0, 3, 1) for name in ("baseline", "noise")}
+    taip = Arm("taip", 0, attach(make(0), TaipOptions(), periodic=False, seed=0), 1.0, 3, 1)
+    found = measuring.measure({**trained, "taip": taip}, validation, {"test": test}, AdaptSettings(), rates=rates,
+                              repeats=2, draws=2)  # fmt: skip
+    assert {"adapted", "random", "only_noise", "only_types", "only_pseudo_forces"} == set(found.rates)
+    for column, chosen in found.rates.items():
+        assert chosen == {"energy": rates[0], "forces": rates[1]}, column
+    assert np.array_equal(found.errors["test"]["adapted"]["energy"], np.full(10, 2.0)), (
+        "what validation chose, not best"
+    )
+
+
+def test_a_recognised_level_is_the_one_that_was_drawn():
+    class Head:
+        def pooled(self, features, system, n_atoms):
+            return features
+
+        def __call__(self, clean, noisy):
+            return torch.eye(4)[:3] * 5
+
+    heads = type("Heads", (), {"noise": Head()})
+    level = torch.tensor([0, 2, 2])
+    graph = type("Graph", (), {"system": None, "n_atoms": None})
+    loss, hit = tasks._noise(heads, graph, torch.zeros(3), torch.zeros(3), level)  # type: ignore[arg-type]
+    assert hit.tolist() == [True, False, True]
+    assert float(loss[0]) < float(loss[1])
+
+
+def test_published_settings_halve_the_rate_every_150_epochs():
+    found = published(dataclasses.replace(SETTINGS, max_epochs=7))
+    assert (found.schedule, found.schedule_factor, found.schedule_epochs) == ("step", 0.5, 150)
+    assert (found.learning_rate, found.batch_size, found.loss, found.forces_weight) == (1e-4, 2, "l1", 1000.0)
+    assert (found.weight_decay, found.clip_norm, found.ema_decay, found.max_epochs) == (0.0, None, None, 7)
