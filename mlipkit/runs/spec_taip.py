@@ -5,8 +5,9 @@ What runs with TAIP write beside the usual, for whoever looks at it:
 - ``series/training`` of a training with tasks: loss_noise, loss_types, loss_pseudo_forces (mean over structures, before
   their weights), noise_recognised (share); the same as ``train_*`` in ``series/validation``.
 - ``series/adaptation`` of every simulation that adapts, a row per step: step, self_supervised (weighted sum),
-  loss_noise, loss_types, loss_pseudo_forces, gradient (norm), change (norm of the step, 0 where none was taken), drift
-  (norm of weights minus trained weights), adapted (1 where a step was taken: with "threshold" a crossing), threshold.
+  loss_noise, loss_types, loss_pseudo_forces, gradient (norm; 0 below the threshold), change (norm of the step, 0 where
+  none was taken), drift (norm of weights minus trained weights), adapted (1 where a step was taken: with "threshold" a
+  crossing), threshold. Losses and gradient of a step that is not due are NaN.
 - an evaluation's ``taip.json`` and ``taip_maps.npz``: see `mlipkit.strategies.taip.study`; its first sentence is the
   reason of `Finished`.
   Facts of `Finished`: sentence, answer, test (which the answer is of), rates (by seed and quantity), seconds_per_frame,

@@ -328,7 +328,8 @@ class Adapter:
                 room = self._room = stack.flat.new_empty(shape)
         rule = self._rule(keys, moving)
         stack.flat, gradient, change = step_of(kept, stack.flat, stack.sizes, graph.n_systems, rule, room)
-        return replace(self.found(given, [zero[0]], [zero[0]]), gradient=gradient, change=change), moving.cpu().numpy()
+        figures = {"gradient": gradient * moving, "change": change}  # of those that stay alone none is computed
+        return replace(self.found(given, [zero[0]], [zero[0]]), **figures), moving.cpu().numpy()
 
     def _rule(self, keys: Sequence[int], moving: Tensor) -> Rule:
         # The hidden type is no element; its row stays.
