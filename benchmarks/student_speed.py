@@ -2,13 +2,14 @@
 
     python benchmarks/student_speed.py                          # ethanol, SO3LR against PaiNN, ViSNet, SchNet, EGNN
     python benchmarks/student_speed.py --teacher universal:chgnet --data FILE@0
+    python benchmarks/student_speed.py --threads 2              # by wall time: on a quiet machine alone
     python benchmarks/student_speed.py --batch 20 --seconds 10 --device cuda
 
 Both go through the same engine (`mlipkit.md`, Langevin, numbers checked alone, frames stored every 20th step), in the
-precision in which each computes. Rates are steps of all systems together per second of CPU time of this process (on a
-GPU: of wall time), the median of three stretches; the load of the machine (mean of a minute) is kept beside them. A
-line per potential goes to `results/student_speed.jsonl`. Students have new weights: speed does not depend on them, but
-errors do, so a ratio counts only beside the errors of the same students.
+precision in which each computes. Rates are steps of all systems together per second of CPU time of this process (of
+wall time on a GPU and with several threads), the median of three stretches; the load of the machine (mean of a minute)
+is kept beside them. A line per potential goes to `results/student_speed.jsonl`. Students have new weights: speed does
+not depend on them, but errors do, so a ratio counts only beside the errors of the same students.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ STRETCHES = 3
 
 def rate(potential: Any, atoms: Any, batch: int, seconds: float) -> tuple[float, int]:
     """Steps of all systems per second, and steps made."""
-    clock = time.process_time if potential.device.type == "cpu" else time.perf_counter
+    own = potential.device.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if own else time.perf_counter
     state = state_from_atoms([atoms.copy() for _ in range(batch)], seed=1, device=potential.device)
     maxwell_boltzmann(state, 300.0, 2)
     # A student without training would not hold a molecule together.
@@ -69,8 +71,9 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=15.0, help="of each measurement")
     parser.add_argument("--cutoff", type=float, default=5.0)
     parser.add_argument("--device", default="cpu")
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
     given = parser.parse_args()
-    torch.set_num_threads(1)
+    torch.set_num_threads(given.threads)
     torch.set_flush_denormal(True)
     frames: FrameSet = read(given.data) if given.data else samples.load("ethanol_300K")
     atoms = frames.atoms(0)
@@ -91,7 +94,8 @@ def main() -> None:
             found[name][batch], steps = rate(potential, atoms, batch, given.seconds)
             keep("student_speed", {
                 "command": command(), "potential": name, "dtype": str(potential.dtype).removeprefix("torch."),
-                "device": given.device, "cpus": os.cpu_count(), "load": round(os.getloadavg()[0], 1),
+                "device": given.device, "threads": given.threads, "cpus": os.cpu_count(),
+                "load": round(os.getloadavg()[0], 1),
                 "atoms": len(atoms), "batch": batch, "steps": steps,
                 "system_steps_per_s": found[name][batch],
                 "times_the_teacher": found[name][batch] / found[given.teacher][batch],

@@ -431,17 +431,22 @@ def test_speed_beside_the_teacher_that_it_was_measured_with(page, tmp_path):
     speeds = [
         timed("universal:so3lr", 1, 1.0), timed("universal:so3lr", 20, 1.0), timed("painn", 1, 3.0),
         timed("painn", 1, 5.0, load=6.0), timed("painn", 20, 9.0), timed("visnet", 1, 3.0), timed("visnet", 20, 5.0),
-        timed("schnet", 1, 8.0), timed("my.safetensors", 1, 1.0, "b"), timed("painn", 1, 2.0, "b"),
+        timed("schnet", 1, 8.0),
+        *({**one, "threads": 2} for one in (timed("my.safetensors", 1, 1.0, "b"), timed("painn", 1, 2.0, "b"))),
     ]  # fmt: skip
     found = filled(page, tmp_path, speeds)
     row = of(found["speed"], "so3lr", "painn")
-    assert row == ["float32", "9", "cpu", "250", "5.0", "20", "450", "9.0", "2 to 6"], "the last line counts"
-    assert of(found["speed"], "my.safetensors", "painn")[4] == "2.0"
+    assert row == ["float32", "9", "cpu, 1 thread", "250", "5.0", "20", "450", "9.0", "2 to 6"], "the last line counts"
+    assert of(found["speed"], "my.safetensors", "painn")[2:5] == ["cpu, 2 threads", "100", "2.0"]
     lacking = "*Not measured yet, beside chgnet:* `python benchmarks/student_speed.py --teacher universal:chgnet`"
     assert found["speed"].endswith(lacking)
     claims = {row[2]: row[3:] for row in table(found["claims"])}
     assert set(claims) == {"painn", "visnet"}, "students of the studies, beside their teachers"
-    assert claims["painn"] == ["5.0 x (one system), 9.0 x (20 together)", "yes", "9 atoms, cpu, beside so3lr, load 6"]
+    assert claims["painn"] == [
+        "5.0 x (one system), 9.0 x (20 together)",
+        "yes",
+        "9 atoms, cpu, 1 thread, beside so3lr, load 6",
+    ]
     assert claims["visnet"][1] == "one system: no, 20 together: yes"
     assert filled(page, tmp_path)["speed"].startswith("*Not measured yet, beside so3lr:*")
 

@@ -165,7 +165,9 @@ def measured(lines: Sequence[Record]) -> dict[tuple[str, str, int, str], dict[st
     for line in lines:
         if line["times_the_teacher"] == 1.0:
             teacher = line["potential"]
-        key = teacher, line["device"], line["atoms"], line["command"]
+        threads = line.get("threads", 1)
+        device = f"cpu, {threads} thread{'s'[: threads > 1]}" if line["device"] == "cpu" else line["device"]
+        key = teacher, device, line["atoms"], line["command"]
         found.setdefault(key, {}).setdefault(line["potential"], {})[line["batch"]] = line
     return found
 
