@@ -22,7 +22,8 @@ from pathlib import Path
 from bench import jobs as catalogue
 from bench.engines import BUILT, ROOT, SERVERS, missing
 from bench.measure import Bench, Settings, wait_hint
-from bench.table import OURS, figure, force_errors, read_lines, render
+from bench.table import OURS, figure, force_errors, render
+from records import read_lines
 
 HERE = Path(__file__).resolve().parent
 RESULTS = HERE / "results" / "bench.jsonl"

@@ -1,4 +1,4 @@
-"""Where every measurement ends: its line is printed and appended to `results/NAME.jsonl`."""
+"""Where every measurement ends: its line is printed, appended to `results/NAME.jsonl`, and read from there."""
 
 from __future__ import annotations
 
@@ -22,6 +22,13 @@ def keep(name: str, line: Mapping[str, Any]) -> None:
     RESULTS.mkdir(exist_ok=True)
     with (RESULTS / f"{name}.jsonl").open("a") as file:
         file.write(text + "\n")
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """Lines that were kept; none where there is no such file."""
+    if not path.is_file():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
 
 
 def command() -> str:

@@ -48,7 +48,7 @@ def line(study: str, arm: str, seed: int, encoder: str = "painn", **more: Any) -
         rows.append({"model": f"finetune_{k}", "round": k, "forces_mae": 40 * part, "forces_norm": 80 * part,
                      "energy_mae": 4 * part, "better_than_teacher": 240, "ratio_to_teacher": 0.4 * part})  # fmt: skip
     first = {"round": 0, "pool": {"size": 2000, "teacher_share": 1.0}, "md_failed": 1, "md_runs": 20,
-             "md_steps_per_s": 50.0}  # fmt: skip
+             "md_steps_per_s": 50.0, "validation_before": 210.0 + seed, "validation_after": 90.0}  # fmt: skip
     later = [{"round": k, "pool": {"size": 2000, "teacher_share": 0.1}, "forgotten": 200, "relabelled": 1800,
               "new": 200, "new_unstable": 150 + seed, "md_failed": 4 - k, "md_runs": 20, "md_steps_per_s": 300.0,
               "student_vs_teacher": 0.02} for k in range(1, n_rounds)]  # fmt: skip
@@ -345,10 +345,12 @@ def test_round_by_round(page, tmp_path):
         "1 of 20",
         "100 %",
         "",
+        "211 (210 to 212)",
+        "90",
     ]
     assert rows[3][4] == "22 (20 to 24)", "the last student is that of the errors"
     assert rows[2][7:] == [
-        "200", "1800", "200", "151 (150 to 152)", "6 of 60", "10 %", "20",
+        "200", "1800", "200", "151 (150 to 152)", "6 of 60", "10 %", "20", "", "",
     ]  # fmt: skip
 
 

@@ -136,6 +136,7 @@ IPIP = {
     "instability.every": "steps between two of them",
     "instability.skip": "share left out next to the failure",
     "instability.look_every": "steps between two looks",
+    "instability.proton_transfer": "protons may change places",
     "pretraining.steps": "gradient steps of a pretraining",
     "pretraining.look_every": "steps between validations",
     "pretraining.optimiser.patience": "patience, not used here",

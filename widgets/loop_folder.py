@@ -103,7 +103,7 @@ def iteration_of(row: Mapping[str, Any], teacher_rate: float | None) -> Iteratio
         teacher_rate: MD steps per second of the teacher.
     """
     tuned, test, rate = row["finetuning"] or {}, row["stability"] or {}, row["md_steps_per_s"]
-    error = tuned.get("forces_mae")
+    error, before = tuned.get("forces_mae"), tuned.get("before")
     return Iteration(
         row["round"], parts_of(row), row["forgotten"] or 0,
         validation=None if error is None else MILLI * error, test=row["forces_mae"],
@@ -112,6 +112,7 @@ def iteration_of(row: Mapping[str, Any], teacher_rate: float | None) -> Iteratio
         tested=_share(test.get("fraction"), test.get("interval")), n_tested_failed=test.get("failed", 0),
         n_tested=test.get("n", 0), teacher_share=row["pool"]["teacher_share"] if row["pool"] else None,
         speed=rate / teacher_rate if rate and teacher_rate else None,
+        pretrained=None if before is None else MILLI * before,
     )  # fmt: skip
 
 

@@ -12,12 +12,13 @@ from .loop_folder import MILLI, LoopFolder, parts_of, sampler_of
 
 HEAD = (
     "iteration", "pool", "teacher's labels", "forgotten, relabelled", "new (before failures)",
-    "MD for it, failed", "validation F", "test F", "better than teacher", "test runs failed",
+    "MD for it, failed", "validation F, before", "validation F", "test F", "better than teacher", "test runs failed",
     "species at the end, failed",
 )  # fmt: skip
 CAPTION = (
-    "F: force MAE, meV/Å. In brackets behind failed runs: 95 % interval (Wilson). Better than teacher: test frames on "
-    "which the student's force error is smaller than the zero-shot teacher's; every frame is counted."
+    "F: force MAE, meV/Å; before: of the student that is pretrained and not yet fine-tuned. In brackets behind failed "
+    "runs: 95 % interval (Wilson). Better than teacher: test frames on which the student's force error is smaller than "
+    "the zero-shot teacher's; every frame is counted."
 )
 
 
@@ -39,13 +40,15 @@ def iterations_html(one: LoopFolder) -> str:
 def _cells(row: Mapping[str, Any]) -> list[str]:
     pool, parts, test = row["pool"], parts_of(row), row["stability"] or {}
     new = "" if row["new"] is None else f"{row['new']} ({parts['unstable']})"
-    error, tested = (row["finetuning"] or {}).get("forces_mae"), row["forces_mae"]
+    tuned, tested = row["finetuning"] or {}, row["forces_mae"]
+    error, before = tuned.get("forces_mae"), tuned.get("before")
     better = row["better_than_teacher"]
     return [
         str(row["round"]), str(pool["size"]) if pool else "", f"{pool['teacher_share']:.0%}" if pool else "",
         "" if row["forgotten"] is None else f"{row['forgotten']}, {row['relabelled']}", new,
         _failed(row["md_failed"], row["md_runs"], row["md_interval"], row["md_reasons"], sampler_of(row["md_by"])),
-        "" if error is None else f"{MILLI * error:.3g}", "" if tested is None else f"{tested:.3g}",
+        *("" if one is None else f"{MILLI * one:.3g}" for one in (before, error)),
+        "" if tested is None else f"{tested:.3g}",
         "" if better is None else _whole(f"{better} of {row['compared']}"),
         _failed(test.get("failed"), test.get("n"), test.get("interval"), test.get("reasons")),
         _species(row.get("reaction") or {}),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,12 +21,6 @@ Lines = list[dict[str, Any]]
 def quartiles(seconds: Iterable[float], per: int) -> list[float]:
     """First quartile, median, third quartile in ms per unit."""
     return [round(1e3 * float(q) / per, 6) for q in np.percentile(list(seconds), [25, 50, 75])]
-
-
-def read_lines(path: Path) -> Lines:
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text().splitlines() if line.strip()]
 
 
 def key(line: dict[str, Any]) -> tuple[str, int, str, str]:

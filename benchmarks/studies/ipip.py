@@ -4,6 +4,7 @@
     python benchmarks/studies/ipip.py --dry-run                    # studies, arms, budgets; starts nothing
     python benchmarks/studies/ipip.py a_ethanol --only painn:ipip:0
     python benchmarks/studies/ipip.py a_ethanol --table            # tables and verdicts of what is finished
+    python benchmarks/studies/ipip.py a_ethanol --renew            # lines of what is finished, from their folders
     python benchmarks/studies/ipip.py a_ethanol --plan ipip_paper.yaml
 
 SO3LR is the teacher, the DFT frames are those of the public sets. Every student's arm has the same DFT frames and as
@@ -28,12 +29,14 @@ import yaml
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from records import RESULTS, command, keep, merged, told
+from records import RESULTS, command, keep, merged, read_lines, told
 
 from mlipkit.errors import MlipkitError
 from mlipkit.events import always_run
 from mlipkit.runs import IPIPSpec, parse_spec
 from mlipkit.runs.folder import RunFolder, write_text
+from mlipkit.strategies.finetuning.outcome import UNTOUCHED
+from mlipkit.strategies.finetuning.record import RECORD as FINE_TUNED
 from mlipkit.strategies.ipip import LoopPlan, equal_steps, species_record, timeline
 
 HERE = Path(__file__).resolve().parent
@@ -114,11 +117,40 @@ def kept(folder: Path, facts: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "n_test": compared(record), "selected": record["selected"],
         "rows": [{key: row.get(key) for key in KEPT} for row in record["rows"]],
-        "rounds": [{key: row[key] for key in ROUND if row[key] is not None} for row in rounds],
+        "rounds": [{key: row[key] for key in ROUND if row[key] is not None}
+                   | validation(folder, row["round"], record) for row in rounds],
         "stability": [{key: one[key] for key in STABLE} for one in stability],
         "reaction": [{key: one[key] for key in (*STABLE, "species")} for one in reaction],
         "wall_s": facts["wall_s"], "cpu_s": facts["cpu_s"], "stage_wall_s": facts["stage_seconds"],
     }  # fmt: skip
+
+
+def validation(folder: Path, k: int, record: Mapping[str, Any]) -> dict[str, float]:
+    """Force MAE, meV/Å, of the student of a round on the validation frames, before fine-tuning and after it.
+
+    A student that had new weights before has no such figure.
+
+    Args:
+        record: the evaluation of the arm.
+    """
+    plan = LoopPlan.from_json(json.loads((folder / "plan.json").read_text()))
+    path = folder / plan.folder(f"finetune_{k}") / FINE_TUNED
+    (row,) = (row for row in record["rows"][1:] if row["round"] == k)
+    found = {"validation_after": row["validation"]["forces_mae"]}
+    if path.is_file():
+        start = json.loads(path.read_text())["metrics"][UNTOUCHED]["validation"]
+        found["validation_before"] = 1e3 * start["forces_mae"]
+    return found
+
+
+def renew(study: Study) -> None:
+    """The lines of a study from the folders of its arms: what is kept of an arm today, measured when it ran."""
+    path = RESULTS / f"ipip_{study.name}.jsonl"
+    lines = []
+    for line in read_lines(path):
+        folder = study.folder(line["encoder"], line["arm"], line["seed"])
+        lines.append({**line, **kept(folder, json.loads((folder / "facts.json").read_text()))})
+    write_text(path, "".join(json.dumps(line) + "\n" for line in lines))
 
 
 KEPT = ("model", "round", "forces_mae", "forces_norm", "energy_mae", "better_than_teacher", "ratio_to_teacher")
@@ -174,6 +206,7 @@ def main() -> None:
     parser.add_argument("--only", help="encoder:arm:seed, such as painn:ipip:0")
     parser.add_argument("--dry-run", action="store_true")
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--renew", action="store_true")
     given = parser.parse_args()
     names = given.studies or list(yaml.safe_load((HERE / given.plan).read_text())["studies"])
     for name in names:
@@ -183,6 +216,8 @@ def main() -> None:
             print(
                 f"{name}: {len(plans)} arms and seeds. {equal_steps([p for (_, _, s), p in plans.items() if s == 0])}"
             )
+        elif given.renew:
+            renew(study)
         elif given.table:
             compare(study)
         else:

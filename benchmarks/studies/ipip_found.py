@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from ipip import Study
 from pages import markdown
-from records import merged
+from records import merged, read_lines
 
 from mlipkit.runs import IPIPSpec, parse_spec
 from mlipkit.strategies.ipip.evaluating import selected_row
@@ -181,11 +181,6 @@ def cases(folder: Path, plan: str = PLAN) -> list[Case]:
             }  # fmt: skip
             found.append(Case(name, encoder, spec, study.seeds, planned, mine, compared.get(encoder)))
     return sorted(found, key=lambda one: list(STUDIES).index(one.study))
-
-
-def read_lines(path: Path) -> list[Record]:
-    """None where there is no such file."""
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
 def tabled(head: Sequence[str], rows: Sequence[Sequence[Any]], some: Sequence[Case], judged: bool = False) -> str:

@@ -13,9 +13,9 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import ipip_tables as tables
 import ipip_tables_runs as runs
-from ipip_found import COMMAND, Case, Record, cases, not_run, read_lines
+from ipip_found import COMMAND, Case, Record, cases, not_run
 from pages import filled
-from records import RESULTS
+from records import RESULTS, read_lines
 
 from mlipkit.data.whole import write_whole
 

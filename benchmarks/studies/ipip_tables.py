@@ -123,11 +123,13 @@ def rounds(some: Sequence[Case]) -> str:
                 *(over(mine, name) for name in ("forgotten", "relabelled", "new", "new_unstable")),
                 f"{sum(row['md_failed'] for row in sampled)} of {sum(row['md_runs'] for row in sampled)}",
                 f"{100 * np.mean([row['pool']['teacher_share'] for row in mine]):.0f} %",
-                over(mine, "student_vs_teacher", 1e3),
+                over(mine, "student_vs_teacher", 1e3), over(mine, "validation_before"),
+                over(mine, "validation_after"),
             ))  # fmt: skip
     head = ("study", "encoder", "round", "seeds", "forces, meV/Å", "energy, meV/atom", "pool", "forgotten",
             "relabelled", "new", "of them from before failures", "failed, of the runs it is from", "teacher's labels",
-            "student's labels against the teacher's, meV/Å")  # fmt: skip
+            "student's labels against the teacher's, meV/Å", "validation before fine-tuning, meV/Å",
+            "after, meV/Å")  # fmt: skip
     return tabled(head, rows, some)
 
 

@@ -44,6 +44,8 @@ class Iteration:
         pool: key of `POOL` -> frames, a partition of the pool; empty where there is none yet.
         forgotten: frames that were dropped to get there.
         validation, test: force MAE of its student, meV/Å.
+        pretrained: force MAE on the validation frames before they and the DFT frames had a say: of the student that is
+            pretrained and not yet fine-tuned, meV/Å.
         failed: failed fraction of the MD that this pool was made from, with its 95 % interval; n_failed of n_runs.
         sampler: who simulated: "teacher" or "student 0".
         tested: failed fraction of the test simulations of its student, likewise; n_tested_failed of n_tested.
@@ -65,6 +67,7 @@ class Iteration:
     n_tested: int = 0
     teacher_share: float | None = None
     speed: float | None = None
+    pretrained: float | None = None
 
 
 def loop_timeline(
@@ -216,6 +219,7 @@ def _errors(
     for name, values, tone, symbol in (
         ("test", [one.test for one in iterations], COLOURS[0], "circle"),
         ("validation", [one.validation for one in iterations], COLOURS[3], "square-open"),
+        ("validation, before fine-tuning", [one.pretrained for one in iterations], COLOURS[4], "triangle-down-open"),
     ):
         if any(value is not None for value in values):
             figure.add_trace(

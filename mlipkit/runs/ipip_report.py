@@ -63,7 +63,7 @@ ERRORS = {
 }  # fmt: skip
 ITERATION = (
     "round", "pool", "labels of the teacher", "forgotten", "relabelled", "new (unstable)", "MD by", "failed",
-    "student vs teacher, meV/Å", "test F MAE",
+    "student vs teacher, meV/Å", "validation F MAE, before and after fine-tuning", "test F MAE",
 )  # fmt: skip
 
 
@@ -73,12 +73,13 @@ def _iteration(row: Mapping[str, Any]) -> list[str]:
     if row["md_interval"] and row["md_failed"] is not None:
         low, high = row["md_interval"]
         failed += f" ({low:.0%} to {high:.0%})"
-    versus = row["student_vs_teacher"]
+    versus, tuned = row["student_vs_teacher"], row["finetuning"] or {}
+    known = [tuned[name] for name in ("before", "forces_mae") if tuned.get(name) is not None]
     return [
         str(row["round"]), "" if pool is None else str(pool["size"]),
         "" if pool is None else f"{pool['teacher_share']:.0%}", _count(row["forgotten"]), _count(row["relabelled"]),
         "" if new is None else f"{new} ({row['new_unstable']})", row["md_by"] or "", failed,
-        "" if versus is None else f"{1000 * versus:.3g}",
+        "" if versus is None else f"{1000 * versus:.3g}", ", ".join(f"{1000 * one:.3g}" for one in known),
         "" if row["forces_mae"] is None else f"{row['forces_mae']:.4g}",
     ]  # fmt: skip
 

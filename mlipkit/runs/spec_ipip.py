@@ -51,7 +51,9 @@ class InstabilitySpec(Part):
         "in the teacher's MD and in the tests of all arms 50",
         json_schema_extra=unit("eV/Å"),
     )  # fmt: skip
-    hot: float = Field(default=3.0, gt=1, description="mean temperature, as a multiple of the target")
+    hot: float | None = Field(
+        default=3.0, gt=1, description="mean temperature, as a multiple of the target; empty: reactions may heat"
+    )
     hot_fs: float = Field(default=50.0, gt=0, description="time of that mean", json_schema_extra=unit("fs"))
     overlap: float = Field(default=0.6, gt=0, description="nearest pair, as a share of the covalent radii")
     closest: float = Field(default=0.4, gt=0, description="nearest pair of any elements", json_schema_extra=unit("Å"))
@@ -69,11 +71,16 @@ class InstabilitySpec(Part):
     look_every: int = Field(
         default=1, ge=1, description="steps between two looks at temperature, pairs and bonds (forces: every step)"
     )
+    proton_transfer: bool = Field(
+        default=True, description="hydrogens of N, O, S and halogens may go to another such atom; no: a stretched bond"
+    )
 
     @model_validator(mode="after")
     def _every_option_acts(self):
-        if self.stretch is None and self.stretch_fs != type(self).model_fields["stretch_fs"].default:
-            raise ValueError("stretch_fs has no effect without stretch: bonds may break")
+        for name, without in (("stretch_fs", "stretch: bonds may break"), ("hot_fs", "hot: reactions may heat")):
+            of = name.removesuffix("_fs")
+            if getattr(self, of) is None and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"{name} has no effect without {without}")
         return self
 
 

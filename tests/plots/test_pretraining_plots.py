@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from mlipkit.errors import DataError
@@ -41,6 +43,12 @@ def test_controls_are_lines_and_the_chosen_iteration_is_marked():
     assert set(of(figure, "scratch (test): 166").y) == {166.0}
     assert [shape.x0 for shape in figure.layout.shapes] == [pytest.approx(0.52)]
     assert [one.text for one in figure.data if one.text is not None] == [("100", "10"), ("  1x", "  12x")]
+
+
+def test_what_fine_tuning_changed_is_drawn():
+    figure = loop_timeline([replace(FIRST, pretrained=210.0), SECOND])
+    assert of(figure, "force MAE, validation, before fine-tuning").y == (210.0, None)
+    assert all("before" not in (one.name or "") or "failures" in one.name for one in loop_timeline([SECOND]).data)
 
 
 def test_what_is_unknown_has_no_panel():

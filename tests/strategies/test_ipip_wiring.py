@@ -17,6 +17,7 @@ from mlipkit.data.neighbours import NeighbourCache
 from mlipkit.errors import DataError, RunError, SpecError
 from mlipkit.md import Forces
 from mlipkit.models import BasePotential, Potential, build_encoder, load, predict
+from mlipkit.runs import parse_spec
 from mlipkit.strategies.ipip import LoopPlan, LoopTools, Pool, Settings, objectives, plan, run_ipip, stages, timeline
 from mlipkit.strategies.ipip.cost import Rates
 from mlipkit.strategies.ipip.evaluating import selected
@@ -109,6 +110,27 @@ def test_a_committee_is_all_students_and_noise_is_of_the_last_one(tmp_path, monk
         rows = timeline(tmp_path / gate)[1]
         assert rows["refused"] == 11
     assert seen == {"noise": [1, 1], "committee": [1, 2]}
+
+
+@pytest.mark.parametrize(("rate", "chosen"), [(1e-3, "fine-tuned"), (0.3, "untouched")])
+def test_the_figures_of_a_student_are_of_the_potential_that_goes_on(tmp_path, rate, chosen):
+    """Also where no step of fine-tuning was better than the pretrained student."""
+    one, given = plan("one_shot", ONCE, 3), toys(finetuning=dataclasses.replace(TRAINING, learning_rate=rate))
+    run_ipip(one, tmp_path, given)
+    tuned = facts(tmp_path, one, "finetune_0")
+    assert tuned["chosen"] == chosen
+
+    def error(name: str) -> float:
+        of = facts(tmp_path, one, name)
+        found = predict(load(tmp_path / one.folder(name) / of["best"]), given.validation)
+        return float(np.abs(np.asarray(found.forces) - np.asarray(given.validation.forces)).mean())
+
+    assert tuned["metrics"]["validation"]["forces_mae"] == pytest.approx(error("finetune_0"), rel=1e-4)
+    row = timeline(tmp_path)[0]["finetuning"]
+    assert row["before"] == pytest.approx(error("pretrain_0"), rel=1e-4)
+    assert row["forces_mae"] == tuned["metrics"]["validation"]["forces_mae"]
+    assert (row["forces_mae"] < row["before"]) == (chosen == "fine-tuned")
+    assert f"forces {1000 * row['forces_mae']:.3g} meV/Å" in tuned["sentence"]
 
 
 def test_energies_of_each_labeller_lose_their_own_zero():
@@ -346,6 +368,15 @@ def test_numbers_that_make_no_sense_are_refused(name):
         Settings(stability=Stability(runs=-3))
 
 
+def test_older_records_count_a_proton_that_is_handed_over_as_a_stretched_bond():
+    old = {name: value for name, value in Instability().to_json().items() if name != "proton_transfer"}
+    assert Instability.from_json(old).proton_transfer is False
+    for allowed in (True, False):
+        limits = dataclasses.replace(LIMITS, proton_transfer=allowed)
+        assert ("proton_transfer" in limits.to_json()) is allowed
+        assert Instability.from_json(limits.to_json()) == limits
+
+
 def test_how_often_is_looked_is_kept_and_older_records_looked_every_fifth_step():
     for every, told in ((1, True), (5, False)):
         limits = dataclasses.replace(LIMITS, look_every=every)
@@ -357,6 +388,53 @@ def test_how_often_is_looked_is_kept_and_older_records_looked_every_fifth_step()
         settings = dataclasses.replace(TINY, instability=limits)
         assert Settings.from_json(json.loads(json.dumps(settings.to_json()))) == settings
         assert ("look_every" in plan("ipip", settings)["md_1"].options["instability"]) is told
+
+
+WATER = Atoms("OHHOH", [[0, 0, 0], [0.97, 0, 0], [-0.3, 0.92, 0], [2.5, 0.6, 0], [2.8, 1.5, 0]])
+
+
+class Handing:
+    """One atom goes along x, 2.5 Å in 100 fs; everything else stands still."""
+
+    cutoff = 3.0
+    atom = 1
+
+    def __init__(self, potential, skin):
+        pass
+
+    def __call__(self, state):
+        state.velocities[:] = 0.0
+        state.velocities[self.atom, 0] = 0.025
+        return Forces(torch.zeros(state.n_systems, dtype=torch.float64), torch.zeros_like(state.positions))
+
+
+@pytest.mark.parametrize(
+    ("steps", "allowed", "symbols", "failed"),
+    [
+        (30, True, "OHHOH", False), (30, False, "OHHOH", True), (140, True, "OHHOH", True), (30, True, "OHHCH", True),
+        (30, True, "CHHOH", True),
+    ],
+    ids=["taken by another oxygen", "counted as it was", "beyond the other", "no atom to take it", "no proton"],
+)  # fmt: skip
+def test_a_proton_that_is_handed_over_is_no_broken_bond(tmp_path, monkeypatch, steps, allowed, symbols, failed):
+    monkeypatch.setattr("mlipkit.md.PotentialForces", Handing)
+    atoms = Atoms(symbols, WATER.positions)
+    limits = dataclasses.replace(LIMITS, proton_transfer=allowed, hot=None, overlap=0.05, closest=0.05, stretch_fs=5.0)
+    options = {"steps": steps, "timestep": 1.0, "stride": steps, "temperature": 300.0, "ensemble": "langevin",
+               "friction": 0.0, "instability": limits.to_json()}  # fmt: skip
+    (found,) = run_md(soft(), [atoms], options, {"velocities": 1, "thermostat": 2}, 1e9, tmp_path, lambda _: None,
+                      lambda: "run")  # fmt: skip
+    assert (found.failed, found.reason) == (failed, "stretched_bonds" if failed else "")
+
+
+def test_heat_is_no_failure_where_it_is_not_asked_for():
+    assert "mean_temperature" in checks(LIMITS, 50.0)
+    assert "mean_temperature" not in checks(dataclasses.replace(LIMITS, hot=None), 50.0)
+    assert dataclasses.replace(TINY, instability=dataclasses.replace(LIMITS, hot=None)).instability.hot is None
+    with pytest.raises(SpecError, match=r"instability\.hot"):
+        dataclasses.replace(TINY, instability=dataclasses.replace(LIMITS, hot=-1.0))
+    with pytest.raises(SpecError, match="hot_fs has no effect without hot"):
+        parse_spec({"kind": "ipip", "data": "a.xyz", "instability": {"hot": None, "hot_fs": 20.0}})
 
 
 class Passing:

@@ -120,6 +120,7 @@ def finetune(
     from mlipkit.data import choose_atomic_energies
     from mlipkit.strategies.finetuning import FinetuneRecipe
     from mlipkit.strategies.finetuning import finetune as tune
+    from mlipkit.strategies.finetuning.outcome import UNTOUCHED
 
     which = "teacher_tuning" if universal else "finetuning"
     changes: dict[str, Any] = {"shuffle_seed": seeds["shuffle"], "noise_seed": seeds["shuffle"]}
@@ -135,7 +136,9 @@ def finetune(
         body = start if universal else rezeroed(tools, start)
         done = tune(body, tools.train, tools.validation, settings, folder=folder, sink=sink, control=control,
                     recipe=FinetuneRecipe(loss="settings", shifts="fit" if universal else "keep"))  # fmt: skip
-        result, best, more = done.result, done.best, {"chosen": done.chosen}
+        result, best = done.result, done.best
+        before = done.metrics[UNTOUCHED].get("validation", {}).get("forces_mae")
+        more = {"chosen": done.chosen, "before": before}
     if result.state == "stopped":
         raise Stopped
     return {**_said(result), **more, "best": str(best.relative_to(folder)), "frames": len(tools.train),

@@ -3,8 +3,9 @@
 A run is unstable at the first step with a number that is not finite, a force above the cap, a temperature above three
 times the target on average over 50 fs, a pair nearer than 0.6 times the sum of covalent radii (H-H 0.4 Å), or, where
 bonds are not meant to break, a bond of the start stretched beyond 1.6 times its length for 20 fs; with
-`Instability.look_every` the last three are looked at less often. A run that reaches its last step is stable. The rules
-are ours: the paper (arXiv 2507.20118) speaks of instabilities, its code has none.
+`Instability.look_every` the last three are looked at less often. A proton that has gone from one such atom to another
+(N, O, S, halogens) has broken nothing. A run that reaches its last step is stable. The rules are ours: the paper
+(arXiv 2507.20118) speaks of instabilities, its code has none.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from ase.data import covalent_radii
 from numpy.typing import NDArray
 
 from mlipkit.md import Check, Finding, Look
-from mlipkit.md.structure_checks import BrokenBondsCheck
+from mlipkit.md.structure_checks import BOND, BrokenBondsCheck
 from mlipkit.strategies.ipip.settings import Instability
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 OTHERS = ("energy_drift", "temperature", "broken_bonds", "lone_atoms", "density")
 """Checks of the engine that say nothing of instability as it is meant here."""
 CAP_QUANTILE, CAP_FACTOR = 0.999, 10.0
+_PROTIC = np.isin(np.arange(119), [7, 8, 9, 16, 17, 34, 35, 53])
 
 
 @dataclass
@@ -91,6 +93,7 @@ class StretchedBondsCheck(BrokenBondsCheck):
 
     Attributes:
         fail: multiple. during: fs.
+        proton_transfer: whether hydrogens of N, O, S and halogens may go to another such atom.
     """
 
     name: ClassVar = "stretched_bonds"
@@ -101,6 +104,7 @@ class StretchedBondsCheck(BrokenBondsCheck):
     fail: float | None = 1.6
     every: int = 5
     during: float = 20.0
+    proton_transfer: bool = True
 
     lengths: np.ndarray = field(default_factory=lambda: np.empty(0), init=False, repr=False)
     since: np.ndarray = field(default_factory=lambda: np.empty(0), init=False, repr=False)
@@ -115,6 +119,8 @@ class StretchedBondsCheck(BrokenBondsCheck):
             return None
         lengths = self._lengths(now)
         long = lengths > self.fail * self.lengths
+        if self.proton_transfer and long.any():
+            long &= ~self._handed_over(now)
         self.since = np.where(long, np.minimum(self.since, now.time), math.inf)
         lasting = np.flatnonzero(now.time - self.since >= self.during)
         if not len(lasting):
@@ -123,6 +129,16 @@ class StretchedBondsCheck(BrokenBondsCheck):
         atoms = (int(self.bonds[0][worst]), int(self.bonds[1][worst]))
         return Finding("failed", f"bond {now.names(atoms)} is stretched", float(lengths[worst]),
                        float(self.fail * self.lengths[worst]), self.unit, atoms)  # fmt: skip
+
+    def _handed_over(self, now: Look) -> NDArray[np.bool_]:
+        """Of each bond, whether it was that of a proton that another protic atom holds now."""
+        (giver, taker), distances, radii = now.pairs()
+        near = (distances < BOND * radii) & (now.numbers[giver] == 1) & _PROTIC[now.numbers[taker]]
+        held = np.zeros(now.n_atoms, bool)
+        held[giver[near]] = True
+        first, second = self.bonds
+        one, other = now.numbers[first], now.numbers[second]
+        return (held[first] & (one == 1) & _PROTIC[other]) | (held[second] & (other == 1) & _PROTIC[one])
 
     @classmethod
     def screen(cls, checks: Sequence[Check], looks: Looks) -> NDArray[np.bool_]:
@@ -140,10 +156,14 @@ def checks(limits: Instability, force_cap: float) -> dict[str, Any]:
     found["max_force"] = {"warn": None, "fail": force_cap}
     found["overlap"] = {"warn": None, "fail": limits.overlap, "least": limits.closest,
                         "every": limits.look_every}  # fmt: skip
-    hot = MeanTemperatureCheck(fail=limits.hot, window=limits.hot_fs, every=limits.look_every)
-    found[hot.name] = hot
+    if limits.hot is not None:
+        hot = MeanTemperatureCheck(fail=limits.hot, window=limits.hot_fs, every=limits.look_every)
+        found[hot.name] = hot
     if limits.stretch is not None:
-        stretched = StretchedBondsCheck(fail=limits.stretch, during=limits.stretch_fs, every=limits.look_every)
+        stretched = StretchedBondsCheck(
+            fail=limits.stretch, during=limits.stretch_fs, every=limits.look_every,
+            proton_transfer=limits.proton_transfer,
+        )  # fmt: skip
         found[stretched.name] = stretched
     return found
 

@@ -12,8 +12,8 @@ from mlipkit.errors import SpecError, check_choice
 
 Init = Literal["fresh", "previous_pretrained", "previous_finetuned"]
 Gate = Literal["off", "noise", "committee"]
-LOOKED_EVERY = 5
-"""Steps between two looks in records that do not tell."""
+BEFORE = {"look_every": 5, "proton_transfer": False}
+"""Of instability, in records that do not tell."""
 
 
 @dataclass(frozen=True)
@@ -48,10 +48,11 @@ class Instability:
     Attributes:
         force_cap: eV/Å, of the largest force on an atom; None: ten times the 99.9th percentile in the first pool, and
             50 where none is at hand that all arms have: in the teacher's own MD and in the tests of every arm.
-        hot: multiple of the target temperature, averaged over `hot_fs`.
+        hot: multiple of the target temperature, averaged over `hot_fs`; None: reactions may heat what is simulated.
         overlap, closest: pairs below this share of the sum of covalent radii, or below this distance (Å).
         stretch: multiple of its length at the start that a bond may have for `stretch_fs`; None: bonds may break, as
             in reactive systems.
+        proton_transfer: hydrogens of N, O, S and halogens may go to another such atom; False: that is a stretched bond.
         window, every: last frames before a failure that are candidates, and steps between two of them.
         skip: share of the steps of the window (or of the run, where it failed before) that lie next to the failure and
             from which none is taken. Our reading: of a whole long run it would be more than the window.
@@ -61,7 +62,7 @@ class Instability:
     """
 
     force_cap: float | None = 50.0
-    hot: float = 3.0
+    hot: float | None = 3.0
     hot_fs: float = 50.0
     overlap: float = 0.6
     closest: float = 0.4
@@ -71,6 +72,7 @@ class Instability:
     every: int = 5
     skip: float = 0.02
     look_every: int = 1
+    proton_transfer: bool = True
 
     @property
     def kept(self) -> int:
@@ -85,15 +87,12 @@ class Instability:
         return math.ceil(self.skip * steps)
 
     def to_json(self) -> dict[str, Any]:
-        record = dataclasses.asdict(self)
-        if self.look_every == LOOKED_EVERY:
-            # As plans were written before it could be chosen: their folders go on.
-            del record["look_every"]
-        return record
+        # What is as it was before it could be chosen is not told: the folders of then go on.
+        return {name: value for name, value in dataclasses.asdict(self).items() if BEFORE.get(name) != value}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Instability:
-        return cls(**{"look_every": LOOKED_EVERY, **record})
+        return cls(**{**BEFORE, **record})
 
 
 @dataclass(frozen=True)
@@ -211,7 +210,9 @@ class Settings:
         for name in _POSITIVE:
             part, _, last = name.rpartition(".")
             value = getattr(getattr(self, part) if part else self, last)
-            if not 0 < value < math.inf:
+            if name == "instability.hot" and value is None:
+                continue
+            if value is None or not 0 < value < math.inf:
                 raise SpecError("out of range", where=name, expected="above 0", found=value)
         for name in ("stability", "reaction"):
             if getattr(self, name).runs < 0:

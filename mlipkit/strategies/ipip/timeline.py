@@ -19,8 +19,9 @@ def timeline(folder: Path | str) -> list[dict[str, Any]]:
     Keys: round; pool (size, teacher_share, labellers, origins, unstable, iterations, hash), forgotten, relabelled,
     refused, new, new_unstable; md_failed, md_runs, md_fraction, md_interval, md_reasons, md_steps_per_s (of the model
     that sampled for this pool: the teacher in round 0); student_vs_teacher (eV/Å), pretraining and finetuning (steps,
-    seconds, validation figures), forces_mae, energy_mae, forces_norm (test, meV), better_than_teacher (of so many
-    frames that are compared); stability, reaction (facts of the tests of this round's student).
+    seconds, validation figures; of finetuning also `before`: forces_mae of the pretrained student on the same DFT
+    frames, eV/Å, None from new weights), forces_mae, energy_mae, forces_norm (test, meV), better_than_teacher (of so
+    many frames that are compared); stability, reaction (facts of the tests of this round's student).
     """
     folder = Path(folder)
     try:
@@ -47,7 +48,8 @@ def _row(
         facts = records.get(f"{name}_{k}")
         if facts is None:
             return None
-        return {"steps": facts["steps"], "seconds": facts["seconds"], **facts["metrics"].get("validation", {})}
+        figures = {**facts["metrics"].get("validation", {}), "before": facts.get("before")}
+        return {"steps": facts["steps"], "seconds": facts["seconds"], **figures}
 
     return {
         "round": k, "pool": pool.get("composition"),
