@@ -368,6 +368,14 @@ def test_numbers_that_make_no_sense_are_refused(name):
         Settings(stability=Stability(runs=-3))
 
 
+@pytest.mark.parametrize("name", ["hot", "stretch", "force_cap"])
+def test_limits_that_are_off_stay_off_in_the_plan(name):
+    limits = dataclasses.replace(LIMITS, **{name: None})
+    kept = plan("ipip", dataclasses.replace(TINY, instability=limits))
+    again = LoopPlan.from_json(json.loads(json.dumps(kept.to_json())))
+    assert Instability.from_json(again["md_1"].options["instability"]) == limits
+
+
 def test_older_records_count_a_proton_that_is_handed_over_as_a_stretched_bond():
     old = {name: value for name, value in Instability().to_json().items() if name != "proton_transfer"}
     assert Instability.from_json(old).proton_transfer is False

@@ -88,7 +88,7 @@ class Instability:
 
     def to_json(self) -> dict[str, Any]:
         # What is as it was before it could be chosen is not told: the folders of then go on.
-        return {name: value for name, value in dataclasses.asdict(self).items() if BEFORE.get(name) != value}
+        return {name: value for name, value in dataclasses.asdict(self).items() if BEFORE.get(name, ...) != value}
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Instability:
