@@ -277,13 +277,14 @@ def test_verdicts_and_parts_of_the_loop(page, tmp_path):
     assert (teacher[0], teacher[-1]) == ("teacher, fine-tuned", "does not work: the control is better")
 
     parts = {row[2]: row[4:] for row in table(found["parts"]) if row[3] == "forces"}
-    assert {part: cells[-1] for part, cells in parts.items()} == {
+    assert {part: cells[2] for part, cells in parts.items()} == {
         "forgetting": "no, it does harm", "relabelling by the student": "yes",
         "preferring frames before failures": "not shown",
         "iterating at all (against one-shot)": "yes",
     }  # fmt: skip
     assert float(parts["forgetting"][0]) == pytest.approx(0.5 / 0.4, abs=0.03)
     assert float(parts["iterating at all (against one-shot)"][0]) == pytest.approx(0.5 / 0.8, abs=0.02)
+    assert parts["forgetting"][3:] == ["22 (20 to 24)", "17.6 (16 to 19.2)"], "the last students"
 
 
 def test_words_of_a_verdict(page):
@@ -292,6 +293,7 @@ def test_words_of_a_verdict(page):
     assert word({"answer": "undecided", "lower": 1.1, "effect": 0.2}) == "undecided"
     assert page.tables.helps({"lower": 0.4, "upper": 0.6}, 2) == "yes"
     assert page.tables.helps({"lower": 0.4, "upper": 0.6}, 1) == "undecided", "one seed says nothing"
+    assert page.tables.helps({"lower": 1.0, "upper": 1.0}, 3) == "no: the same students were selected"
 
 
 def test_published_claims_beside_what_is_found(page, tmp_path):

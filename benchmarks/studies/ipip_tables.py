@@ -167,18 +167,24 @@ def over(rows: Sequence[Record], name: str, scale: float = 1.0) -> str:
 
 
 def parts(some: Sequence[Case]) -> str:
-    """The loop over itself without one of its parts, and over one-shot."""
+    """The loop over itself without one of its parts, and over one-shot.
+
+    Of the students that validation selects, and of the last ones: where none after round 0 is selected, the first are
+    the same whatever the part does.
+    """
     rows, mine = [], [case for case in some if set(PARTS) & set(case.planned)]
     for case in mine:
         for arm, title in TOLD.items():
-            for quantity in QUANTITIES:
+            for quantity, name in QUANTITIES.items():
                 question = "controls" if arm == ONE_SHOT else arm
                 one = case.verdicts.get((question, quantity), {}).get("against", {}).get(arm)
                 if one:
+                    last = [ranged([line["rows"][-1][name] for line in case.of(each)]) for each in (LOOP, arm)]
                     rows.append((*case.words, title, quantity, f"{one['ratio']:.3f}",
                                  between(one["lower"], one["upper"], 3),
-                                 helps(one, case.judged_seeds(LOOP, arm))))  # fmt: skip
-    head = ("study", "encoder", "part", "errors of", "with over without", "95 % interval", "does it earn its keep?")
+                                 helps(one, case.judged_seeds(LOOP, arm)), *last))  # fmt: skip
+    head = ("study", "encoder", "part", "errors of", "with over without", "95 % interval", "does it earn its keep?",
+            "last students, with", "without")  # fmt: skip
     return tabled(head, rows, mine, judged=True)
 
 
@@ -186,6 +192,8 @@ def helps(one: Record, seeds: int) -> str:
     """Whether an interval is below or above 1; one seed is not asked."""
     if seeds < 2:
         return "undecided"
+    if one["lower"] == one["upper"] == 1:
+        return "no: the same students were selected"
     return "yes" if one["upper"] < 1 else "no, it does harm" if one["lower"] > 1 else "not shown"
 
 
