@@ -87,6 +87,18 @@ def test_the_student_that_validation_selects_stands_for_an_arm(folders, tmp_path
     assert not any("simulations test" in note for note in compare(list(folders.values())).notes)
 
 
+@pytest.mark.parametrize("first", [(), (1,), (0, 1)])
+def test_loops_whose_first_student_is_selected_are_told(folders, tmp_path, first):
+    copies = [Path(shutil.copytree(folder, tmp_path / folder.name)) for folder in folders.values()]
+    for (arm, seed), folder in zip(folders, copies, strict=True):
+        record = json.loads((folder / "evaluation.json").read_text())
+        students = [row["model"] for row in record["rows"] if row["kind"] == "student"]
+        chosen = students[0] if seed in first or arm != "ipip" else students[-1]
+        (folder / "evaluation.json").write_text(json.dumps({**record, "selected": chosen}))
+    told = [note for note in compare(copies).notes if "validation selects the student of round 0" in note]
+    assert [note.split(" seeds")[0] for note in told] == ([f"In {len(first)} of 2"] if first else [])
+
+
 def test_simulations_and_users_get_the_student_that_was_selected(folders):
     for (arm, seed), folder in folders.items():
         one = plan(arm, SETTINGS, seed)

@@ -305,6 +305,12 @@ def _notes(arms: Mapping[str, Sequence[Evaluated]]) -> list[str]:
             )
             if lost := one.record["n_frames"] - n:
                 notes.append(f"The teacher has no answer for {lost} further frames: there students stand alone.")
+    first = [one for one in loops if not one.student["round"] and len(one.record["rows"]) > 2]
+    if first:
+        notes.append(
+            f"In {len(first)} of {len(loops)} seeds validation selects the student of round 0: iterating did not "
+            "help there, and no part of it can show."
+        )
     if loops and "teacher" not in arms:
         notes.append("The teacher was not fine-tuned on the same frames: much of its error may be its level of theory.")
     for mine in arms.values():
