@@ -530,7 +530,7 @@ def test_where_the_teacher_raises_in_md_this_run_fails_and_the_others_go_on(tmp_
     assert (found["runs"][0]["step"], found["reasons"]) == (1, {"finite": 1})
     assert found["teacher_error"] == "Sulk: no convergence"
     assert facts(tmp_path, one, "pool_0")["composition"]["size"] == 40
-    assert any("1 runs of the teacher failed and are left out; it raised Sulk" in getattr(event, "text", "")
+    assert any("1 of 3 runs of the teacher failed and are left out; it raised Sulk" in getattr(event, "text", "")
                for event in heard)  # fmt: skip
     with pytest.raises(RunError, match="no run of the teacher reached its end; found Sulk: no convergence"):
         run_ipip(one, tmp_path / "all", toys(teacher=moody(), train=elsewhere(tools.train)))

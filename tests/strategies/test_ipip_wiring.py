@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import shutil
@@ -433,6 +434,20 @@ def test_a_proton_that_is_handed_over_is_no_broken_bond(tmp_path, monkeypatch, s
     (found,) = run_md(soft(), [atoms], options, {"velocities": 1, "thermostat": 2}, 1e9, tmp_path, lambda _: None,
                       lambda: "run")  # fmt: skip
     assert (found.failed, found.reason) == (failed, "stretched_bonds" if failed else "")
+
+
+def test_a_teacher_that_fails_in_most_runs_has_its_limits_looked_at(tmp_path):
+    hot = dataclasses.replace(LIMITS, hot=1.0, stretch=None)
+    settings = dataclasses.replace(ONCE, instability=hot, sampling=dataclasses.replace(SAMPLING, starts=8))
+    heard: list[str] = []
+    with contextlib.suppress(RunError):
+        run_ipip(plan("one_shot", settings, 3), tmp_path, toys(), sink=lambda event: heard.append(str(event)))
+    failed = len([one for one in facts(tmp_path, plan("one_shot", settings, 3), "md_0")["runs"] if one["failed"]])
+    assert failed > 4
+    said = f"{failed} of 8 runs of the teacher failed and are left out ({failed} mean temperature): is it chemistry"
+    assert [said in text and "See instability.hot" in text for text in heard if "runs of the teacher" in text] == [True]
+    for fraction, reasons in ((0.5, {"mean_temperature": 4}), (1.0, {"finite": 8})):
+        assert stages._taken_for_failure({"fraction": fraction, "reasons": reasons}) == ""
 
 
 def test_heat_is_no_failure_where_it_is_not_asked_for():

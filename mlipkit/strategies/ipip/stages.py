@@ -147,10 +147,21 @@ def sample(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
         facts["teacher_error"] = errors.read_text(encoding="utf-8")
     if teacher and facts["failed"]:
         why = f"; it raised {facts['teacher_error']}" if "teacher_error" in facts else ""
-        work.sink(
-            Message(f"{stage.name}: {facts['failed']} runs of the teacher failed and are left out{why}", "warning")
-        )
+        text = f"{facts['failed']} of {len(found)} runs of the teacher failed and are left out{why}"
+        work.sink(Message(f"{stage.name}: {text}{_taken_for_failure(facts)}", "warning"))
     return facts
+
+
+def _taken_for_failure(facts: Mapping[str, Any]) -> str:
+    """Which limits to look at where most runs of a teacher fail: chemistry may be what breaks them."""
+    limits = [LIMIT_OF[name] for name in facts["reasons"] if name in LIMIT_OF]
+    if facts["fraction"] <= 0.5 or not limits:
+        return ""
+    counted = ", ".join(f"{n} {name.replace('_', ' ')}" for name, n in facts["reasons"].items())
+    return f" ({counted}): is it chemistry that breaks a limit? See instability.{', instability.'.join(limits)}"
+
+
+LIMIT_OF = {"mean_temperature": "hot", "stretched_bonds": "stretch", "overlap": "overlap", "max_force": "force_cap"}
 
 
 def _keep_first(path: Path, text: str) -> None:
