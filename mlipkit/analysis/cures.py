@@ -193,7 +193,7 @@ def judge_cure(
     wider = t_half_width(np.stack(variances), parts, 1 - (1 - confidence) / len(names))
     lower, upper, ratio = (float(np.exp(np.max(end))) for end in (delta - wider, delta + half, delta))
     n_seeds = min(len(np.unique(table.seed[table.arm == arm])) for arm in range(len(names) + 1))
-    n_units = len(np.unique(table.frame[table.arm == 0]))
+    n_units = len(_keys(table, table.arm == 0, (table.trajectory, table.frame)))
     answer, reason = _decide(lower, upper, effect, n_seeds)
     best, binding = names[int(np.argmax(delta))], names[int(np.argmax(delta + half))]
     top, bottom = np.split(columns.sum(axis=0), 2)
