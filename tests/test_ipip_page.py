@@ -362,18 +362,33 @@ def test_failures_with_intervals(page, tmp_path):
     write(tmp_path, "a_ethanol", lines)
     found = filled(page, tmp_path)
     loop, scratch = (of(found["stability"], "ethanol", "painn", "600", "2", arm) for arm in ("the loop", "scratch"))
-    assert loop == ["0 of 60", "0, 0, 0", "0 (0 to 6)", "", "", ""]
+    assert loop == ["0 of 60", "0, 0, 0", "0 (0 to 6)", "", "", "", ""]
     assert scratch == [
         "11 of 60",
         "3, 5, 3",
         "18 (11 to 30)",
         "-18 (-30 to -9)",
         "0.2 (0.1 to 1)",
+        "< 0.001",
         "max force 9, overlap 2",
     ]
     (claim,) = [row for row in table(found["claims"]) if row[0].startswith("failed simulations")]
     assert claim[3:] == ["scratch 11 of 60, the loop 0 of 60: -18 % (-30 to -9)", "fewer",
                          "3 seeds, runs of all seeds taken as alike, 600 K"]  # fmt: skip
+
+
+def test_simulations_that_all_fail_are_told_apart_by_when(page, tmp_path):
+    lines = ethanol(["ipip", "scratch", "one_shot"], [0, 1])
+    for one in lines:
+        # In the second seed all fail sooner: no reason to take one arm for another.
+        last = {"ipip": 1900.0, "scratch": 900.0, "one_shot": 1900.0}[one["arm"]] / (1 + one["seed"])
+        times = np.linspace(0.6 * last, last, 20).tolist()
+        one["stability"] = [{**one["stability"][0], "failed": 20, "n": 20, "times_fs": times}]
+    write(tmp_path, "a_ethanol", lines)
+    found = filled(page, tmp_path)["stability"]
+    told = {arm: of(found, "ethanol", "painn", "600", "2", arm)[-2] for arm in ("the loop", "scratch", "one-shot")}
+    assert told == {"the loop": "", "scratch": "< 0.001", "one-shot": "1"}
+    assert of(found, "ethanol", "painn", "600", "2", "scratch")[3].startswith("+0")
 
 
 def test_failures_that_are_not_told_apart(page, tmp_path):

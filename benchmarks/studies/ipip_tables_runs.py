@@ -26,6 +26,7 @@ from ipip_found import (
 from pages import markdown
 
 from mlipkit.analysis.proportions import difference, wilson
+from mlipkit.analysis.survival import Survival, kaplan_meier, stratified_log_rank
 from mlipkit.strategies.ipip.mechanism import CHECKPOINTS
 from mlipkit.strategies.ipip.species_record import together
 
@@ -46,6 +47,27 @@ def failed(found: Sequence[Record]) -> tuple[int, int]:
     return sum(one["failed"] for one in found), sum(one["n"] for one in found)
 
 
+def lives(line: Record, deed: str, length: float) -> Survival:
+    """Of the simulations of one seed, each `length` fs or until it failed."""
+    (found,) = tests([line], deed)
+    times = found["times_fs"]
+    return kaplan_meier([*times, *[length] * (found["n"] - len(times))], np.arange(found["n"]) < len(times))
+
+
+def sooner(loop: Sequence[Record], others: Sequence[Record], deed: str, length: float) -> str:
+    """p of the log-rank test that the loop's simulations and others last alike, each seed beside its own; "" for none.
+
+    It speaks of these students, not of others that might have been trained.
+    """
+    mine = {line["seed"]: line for line in loop if line[deed]}
+    pairs = [(lives(mine[line["seed"]], deed, length), lives(line, deed, length))
+             for line in others if line[deed] and line["seed"] in mine]  # fmt: skip
+    if not pairs:
+        return ""
+    p = stratified_log_rank(pairs)
+    return "< 0.001" if p < 1e-3 else f"{p:.2g}"
+
+
 def failures(some: Sequence[Case], deed: str) -> str:
     """Counts with intervals, the difference to the loop, when and why."""
     rows, mine = [], [case for case in some if getattr(case.spec, deed).runs]
@@ -57,10 +79,11 @@ def failures(some: Sequence[Case], deed: str) -> str:
                 continue
             count, runs = failed(found)
             low, high = wilson(count, runs)
-            less = ""
+            less, p = "", ""
             if arm != LOOP and loop:
                 apart, *ends = (100 * one for one in difference(failed(loop), (count, runs)))
                 less = f"{apart:+.0f} ({ends[0]:+.0f} to {ends[1]:+.0f})"
+                p = sooner(case.of(LOOP), lines, deed, test.steps * test.timestep)
             times = [time / 1000 for one in found for time in one["times_fs"]]
             reasons: dict[str, int] = {}
             for one in found:
@@ -71,10 +94,11 @@ def failures(some: Sequence[Case], deed: str) -> str:
                 f"{count} of {runs}", ", ".join(str(one["failed"]) for one in found),
                 f"{100 * count / runs:.0f} ({between(100 * low, 100 * high, 0)})", less,
                 f"{figure(float(np.median(times)))} ({figure(min(times))} to {figure(max(times))})" if times else "",
+                p,
                 counted(reasons),
             ))  # fmt: skip
     head = ("study", "encoder", "K", "ps", "arm", "failed", "by seed", "% (95 %)", "the loop less this, % (95 %)",
-            "of those that failed: median, ps (range)", "reasons")  # fmt: skip
+            "of those that failed: median, ps (range)", "lasts as long as the loop's: p", "reasons")  # fmt: skip
     return tabled(head, rows, mine)
 
 
