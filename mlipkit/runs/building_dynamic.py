@@ -228,7 +228,7 @@ def keep_rollouts(found: Rollouts, path: Path) -> None:
     """Write the arrays of roll-outs, whole."""
     arrays = {name: getattr(found, name) for name in ARRAYS if getattr(found, name) is not None}
     partial = path.with_name(f".{path.stem}.part.npz")
-    np.savez_compressed(partial, elements=np.asarray(found.elements), **arrays)
+    np.savez_compressed(partial, elements=np.asarray(found.elements), data=np.array(found.data), **arrays)
     partial.replace(path)
 
 
@@ -241,5 +241,7 @@ def read_rollouts(path: Path) -> Rollouts:
     from mlipkit.strategies.dynamic import Rollouts
 
     with np.load(path) as arrays:
-        values = {name: arrays.get(name) for name in ARRAYS}
+        values: dict[str, Any] = {name: arrays.get(name) for name in ARRAYS}
+        # Of roll-outs that were kept before their data were.
+        values["data"] = str(arrays["data"]) if "data" in arrays else ""
         return Rollouts(tuple(int(z) for z in arrays["elements"]), **values)  # type: ignore[arg-type]

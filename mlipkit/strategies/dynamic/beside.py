@@ -93,7 +93,7 @@ def roll_beside(
     mine = mine[np.argsort(frames.time[mine], kind="stable")]
     begin = int(np.flatnonzero(mine == start)[0])
     runs = aimd_runs(frames.select(mine), velocities)
-    if runs.by_difference and begin in (0, len(mine) - 1):
+    if runs.by_difference and runs.at_an_end(np.array([begin]))[0]:
         raise DataError(
             "velocities are differences of positions, and a neighbour is missing", where=f"frame {start}",
             hint="Start from a frame in the middle of the run",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,7 +48,7 @@ def common_starts(arms: Mapping[str, Arm]) -> np.ndarray:
     """Rows [R] of starts from which no seed of any arm was lost.
 
     Raises:
-        DataError: arms that were not rolled out from the same starts for as many structures.
+        DataError: arms that were not rolled out from the same starts of the same runs for as many structures.
     """
     every = [(name, seed, one) for name, arm in arms.items() for seed, one in arm.items()]
     if not every:
@@ -60,8 +60,29 @@ def common_starts(arms: Mapping[str, Arm]) -> np.ndarray:
                 "not the same starts and structures", where=(name, f"seed {seed}"), expected=first.error.shape[:2],
                 found=one.error.shape[:2],
             )  # fmt: skip
+        for what, mine, wanted in _told(one, first):
+            if not np.array_equal(mine, wanted):
+                raise DataError(
+                    f"not the same AIMD runs: other {what}", where=(name, f"seed {seed}"), expected=_few(wanted),
+                    found=_few(mine), hint="Roll every potential out along the same runs",
+                )  # fmt: skip
     fine = np.all([np.isfinite(one.mepa()) for _, _, one in every], axis=0)
     return np.flatnonzero(fine)
+
+
+def _told(one: Rollouts, first: Rollouts) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:
+    """What records tell of the reference: name, of one, of the first."""
+    yield "elements", np.asarray(one.elements), np.asarray(first.elements)
+    yield "time steps, fs", one.timestep, first.timestep
+    yield "numbers of atoms", one.n_atoms, first.n_atoms
+    yield "runs of the starts", one.run, first.run
+    # Roll-outs that were kept earlier do not say.
+    if one.data and first.data:
+        yield "frames", np.array(one.data), np.array(first.data)
+
+
+def _few(values: np.ndarray) -> object:
+    return np.unique(values).tolist() if values.ndim else str(values)
 
 
 def judge_rollouts(
@@ -72,9 +93,12 @@ def judge_rollouts(
     Bootstrap over seeds, then runs, then starts. Starts from which a roll-out of any arm was lost are left out in all.
 
     Raises:
-        DataError: different starts, or nothing left.
+        DataError: different starts or runs, more structures than there are, or nothing left.
     """
     rows = common_starts({"cure": cure, **controls})
+    longest = next(iter(cure.values())).error.shape[1] if cure else 0
+    if structures is not None and not 1 <= structures <= longest:
+        raise DataError("out of range", where="structures", expected=f"1 to {longest}, or None", found=structures)
     if not len(rows):
         raise DataError("no start from which all arms came back", where="comparison")
     arms = {name: _errors(arm, rows, structures) for name, arm in {"": cure, **controls}.items()}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -44,6 +45,7 @@ class Rollouts:
         run: run of each start [R].
         start: frame of each start [R].
         n_atoms: of each roll-out [R].
+        data: fingerprint of the reference, by which roll-outs of other data are told apart; empty: not known.
     """
 
     elements: tuple[int, ...]
@@ -55,6 +57,7 @@ class Rollouts:
     run: np.ndarray
     start: np.ndarray
     n_atoms: np.ndarray
+    data: str = ""
 
     def mepa(self, structures: int | None = None) -> np.ndarray:
         """Mean error per atom type and step of each roll-out [R], eV/Å: a sum over elements, a mean over steps."""
@@ -104,13 +107,16 @@ def nve_rollouts(
         frozen: bool, per atom of a frame [n]: atoms that stay, and count in no error.
 
     Raises:
-        DataError: a start too late in its run; frames without forces.
+        DataError: a start that is no frame, too late in its run, or at an end of it where velocities are differences;
+            frames without forces; a mask of other atoms, or of all.
     """
-    starts = np.asarray(starts, np.int64)
+    starts, frozen = _checked(runs, starts, structures, batch, frozen)
     run_of = runs.run_of
     late = np.flatnonzero(starts + structures > runs.starts[run_of[starts] + 1])
     if len(late):
         raise DataError("too few frames behind a start", where=f"frame {starts[late[0]]}", expected=structures)
+    if runs.by_difference and (ends := runs.at_an_end(starts)).any():
+        runs.velocities(int(starts[ends.argmax()]))  # refused, before any of the others is rolled out
     _check_forces(runs, starts, structures, frozen)
     cache = NeighbourCache(runs.frames, potential.cutoff) if equal_frames else None
     # Structures that are integrated together have one time step.
@@ -130,7 +136,44 @@ def nve_rollouts(
     return Rollouts(
         runs.frames.elements, joined["error"], joined["same"] if equal_frames else None, joined["apart"],
         joined["energy"], timestep, run_of[starts], starts, np.asarray(runs.frames.n_atoms)[starts],
+        _fingerprint(runs),
     )  # fmt: skip
+
+
+def _checked(
+    runs: AIMDRuns, starts: Sequence[int] | np.ndarray, structures: int, batch: int, frozen: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Starts and mask as arrays, when they can be what they are said to be."""
+    for name, value in (("structures", structures), ("batch", batch)):
+        if value < 1:
+            raise DataError("out of range", where=name, expected="at least 1", found=value)
+    found = np.asarray(starts)
+    if found.ndim != 1 or not len(found) or found.dtype.kind not in "iu":
+        raise DataError("no starts", where="starts", expected="numbers of frames", found=found.tolist())
+    # Python would count negative ones from the end, and take their frames from another run.
+    wrong = found[(found < 0) | (found >= len(runs.frames))]
+    if len(wrong):
+        raise DataError("no such frame", where="starts", expected=f"0 to {len(runs.frames) - 1}", found=wrong.tolist())
+    if frozen is None:
+        return found.astype(np.int64), None
+    mask, sizes = np.asarray(frozen), np.unique(runs.frames.n_atoms)
+    if mask.dtype != bool or len(sizes) > 1 or mask.shape != (sizes[0],):
+        sized = " or ".join(map(str, sizes))
+        raise DataError(
+            "not a mask of the atoms", where="frozen", expected=f"true or false for each of {sized} atoms",
+            found=f"{mask.dtype} of shape {mask.shape}",
+            hint="Frames must be of one size" if len(sizes) > 1 else None,
+        )  # fmt: skip
+    if mask.all():
+        raise DataError("every atom is frozen: nothing moves", where="frozen", expected=f"fewer than {sizes[0]} atoms")
+    return found.astype(np.int64), mask
+
+
+def _fingerprint(runs: AIMDRuns) -> str:
+    """Of atoms and reference forces as they were read: names of files, and rounding of unwrapped positions, may differ
+    from machine to machine."""
+    found = runs.frames.hashes()
+    return hashlib.blake2b(f"{found['numbers']},{found.get('forces')}".encode(), digest_size=8).hexdigest()
 
 
 def _check_forces(runs: AIMDRuns, starts: np.ndarray, structures: int, frozen: np.ndarray | None) -> None:

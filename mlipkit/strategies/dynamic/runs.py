@@ -82,10 +82,23 @@ class AIMDRuns:
             )  # fmt: skip
         return np.concatenate(points)
 
+    def at_an_end(self, frames: np.ndarray) -> np.ndarray:
+        """Which frames are the first or the last of their run, bool [F]."""
+        return np.isin(frames, np.concatenate([self.starts[:-1], self.starts[1:] - 1]))
+
     def velocities(self, frame: int) -> np.ndarray:
-        """Å/fs [n,3] at a frame."""
+        """Å/fs [n,3] at a frame.
+
+        Raises:
+            DataError: the first or the last frame of a run, where velocities are differences.
+        """
         if not self.by_difference:
             return self.frames.frame(frame)["velocities"]
+        if self.at_an_end(np.array([frame]))[0]:
+            raise DataError(
+                "velocities are differences of positions, and a neighbour is missing",
+                where=(self.part, f"frame {frame}"), hint="Start from a frame in the middle of the run",
+            )  # fmt: skip
         a, b = (self.frames.frame(frame + side)["positions"] for side in (-1, 1))
         return (b - a) / (2.0 * self.timestep[self.run_of[frame]])
 
