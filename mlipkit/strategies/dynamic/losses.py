@@ -9,6 +9,7 @@ L = Σ_s α_s ℓ_F(s), α_0 = 50, else 1    for several
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
@@ -87,6 +88,14 @@ def _sizes(values: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
     return torch.where(known.unsqueeze(1), values, 0.0).mean(1), known.to(values.dtype)
 
 
+def check_weights(of: object, *names: str) -> None:
+    """Refuse weights that are negative or no numbers: SpecError."""
+    for name in names:
+        value = getattr(of, name)
+        if not 0 <= value < math.inf:
+            raise SpecError("out of range", where=name, expected="0 or more, and finite", found=value)
+
+
 @dataclass(frozen=True)
 class RolloutLoss:
     """Objective term of dynamic training; on single frames (no sequence beside the batch) the loss of S = 1.
@@ -114,6 +123,7 @@ class RolloutLoss:
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
             raise SpecError(f"unknown loss '{self.kind}'", where="roll-out", hint=nearest(str(self.kind), KINDS))
+        check_weights(self, "first_weight", "energy_weight", "energy_weight_rolled")
 
     @property
     def labels(self) -> Mapping[str, float]:

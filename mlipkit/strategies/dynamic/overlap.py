@@ -8,6 +8,7 @@ import numpy as np
 from ase.data import chemical_symbols
 
 from mlipkit.data.neighbours import NeighbourCache
+from mlipkit.errors import SpecError
 from mlipkit.strategies.dynamic.runs import AIMDRuns
 
 ENOUGH = 0.95
@@ -25,9 +26,14 @@ def edge_overlap(
         cutoff: Å. lags: τ in frames.
         most: frames t at most, evenly spread over all runs.
 
+    Raises:
+        SpecError: lags that are no whole numbers of at least 1.
+
     Returns:
         element -> index at each lag; NaN where no run is that long.
     """
+    if any(lag != int(lag) or lag < 1 for lag in lags):
+        raise SpecError("out of range", where="lags", expected="whole numbers of at least 1", found=list(lags))
     cache, frames, run_of = NeighbourCache(runs.frames, cutoff), runs.frames, runs.run_of
     sums = {z: np.zeros((2, len(lags))) for z in frames.elements}
     chosen = np.unique(np.linspace(0, len(frames) - 1, min(most, len(frames))).astype(int))

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from mlipkit.errors import SpecError, check_choice
-from mlipkit.strategies.dynamic.losses import Kind, RolloutLoss
+from mlipkit.strategies.dynamic.losses import Kind, RolloutLoss, check_weights
 from mlipkit.strategies.dynamic.rollout import RolloutSettings
 from mlipkit.strategies.dynamic.runs import Velocities
-from mlipkit.strategies.dynamic.source import APART, check_curriculum
+from mlipkit.strategies.dynamic.source import APART, check_curriculum, check_equal_work, check_refresh
 
 Heads = Literal["keep", "drop"]
 Choose = Literal["best", "last"]
@@ -29,7 +30,8 @@ class DynamicRecipe:
         loss: error of a step: "mepa", "mae" or "mse".
         first_weight, energy_weight, energy_weight_dyn: of `RolloutLoss`.
         velocities: as `aimd_runs`.
-        evaluations_per_epoch: force evaluations of an epoch, the same in every stage; None: every start point once.
+        evaluations_per_epoch: force evaluations of an epoch, the same in every stage to a hundredth, so that S must
+            divide it that well; None: every start point once.
             With settings of converge "fixed" all arms of a comparison then do the same work.
         apart_limit: Å; roll-outs that end further from the reference on average are not made longer. None: no limit.
         validation_structures, validation_points: roll-outs of every validation.
@@ -65,9 +67,13 @@ class DynamicRecipe:
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise SpecError("out of range", where=name, expected="at least 1", found=value)
-        for name in ("first_weight", "energy_weight", "energy_weight_dyn"):
-            if not getattr(self, name) >= 0:
-                raise SpecError("out of range", where=name, expected="0 or more", found=getattr(self, name))
+        check_weights(self, "first_weight", "energy_weight", "energy_weight_dyn")
+        if self.apart_limit is not None and not 0 < self.apart_limit < math.inf:
+            raise SpecError(
+                "out of range", where="apart_limit", expected="above 0 and finite, or None", found=self.apart_limit
+            )
+        check_refresh(self.refresh)
+        check_equal_work(self.evaluations_per_epoch, self.n_structures)
 
     @property
     def term(self) -> RolloutLoss:

@@ -47,6 +47,9 @@ class RolloutSettings:
         check_choice(self.update, get_args(Update), "update")
         if self.window is not None and self.window < 1:
             raise SpecError("out of range", where="window", expected="at least 1, or None", found=self.window)
+        above = self.recompute_above
+        if above is not None and above < 0:
+            raise SpecError("out of range", where="recompute_above", expected="0 or more, or None", found=above)
         if self.window is not None and not self.bptt:
             raise SpecError("has no effect without bptt", where="window", hint="Leave it out, or set bptt=True")
 

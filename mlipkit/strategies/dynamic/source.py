@@ -24,9 +24,44 @@ APART = 0.2
 """Å; roll-outs that end further from the reference on average are not made longer: their edges would be wrong."""
 
 
+ROUNDED = 0.01
+"""Share by which the evaluations of an epoch may differ between stages, because roll-outs are whole."""
+
+
 def points_of(evaluations: int | None, n_structures: int) -> int | None:
     """Start points that need so many force evaluations."""
     return None if evaluations is None else max(1, round(evaluations / n_structures))
+
+
+def made(evaluations: int, n_structures: int) -> int:
+    """Force evaluations that an epoch of roll-outs really makes: whole roll-outs."""
+    return (points_of(evaluations, n_structures) or 1) * n_structures
+
+
+def check_equal_work(evaluations: int | None, structures: Sequence[int]) -> None:
+    """Refuse evaluations that S of some stage does not divide well enough: its work would be another. SpecError."""
+    if evaluations is None:
+        return
+
+    def fits(number: int) -> bool:
+        return all(abs(made(number, length) - number) <= ROUNDED * number for length in structures)
+
+    if not fits(evaluations):
+        # Far enough up every number fits, because the rounding is at most half a roll-out.
+        nearest = [next((n for n in range(evaluations - 1, 0, -1) if fits(n)), None),
+                   next(n for n in itertools.count(evaluations + 1) if fits(n))]  # fmt: skip
+        each = ", ".join(f"{made(evaluations, length)} with {length}" for length in dict.fromkeys(structures))
+        raise SpecError(
+            "stages would not do equal work", where="evaluations_per_epoch",
+            expected="a number that the structures of every stage divide", found=f"{evaluations}, which is {each}",
+            hint=f"Take {' or '.join(str(n) for n in nearest if n is not None)}",
+        )  # fmt: skip
+
+
+def check_refresh(refresh: int | None) -> None:
+    """Refuse what is no number of structures: SpecError."""
+    if refresh is not None and refresh < 1:
+        raise SpecError("out of range", where="refresh", expected="at least 1, or None", found=refresh)
 
 
 def check_curriculum(structures: Sequence[int]) -> None:
@@ -55,6 +90,7 @@ class SequenceSource:
         equal_stages: roll-outs that went astray stay as long as they are in the stages that remain, instead of ending
             the training: every arm of a comparison then does the same work.
         sink: hears when roll-outs are not made longer.
+        recipe: plain dictionary, kept in the state for whoever resumes.
 
     Attributes:
         apart: mean distance from the reference that a validation measured last, Å.
@@ -65,14 +101,15 @@ class SequenceSource:
         self, runs: AIMDRuns, cutoff: float, dtype: torch.dtype, structures: Sequence[int] = (1, 2, 4, 8), *,
         refresh: int | None = 1, frozen: np.ndarray | None = None, apart_limit: float | None = APART,
         evaluations: int | None = None, equal_stages: bool = False, sink: EventSink = ignore,
+        recipe: Mapping[str, Any] | None = None,
     ) -> None:  # fmt: skip
         check_curriculum(structures)
-        if refresh is not None and refresh < 1:
-            raise SpecError("out of range", where="refresh", expected="at least 1, or None", found=refresh)
+        check_refresh(refresh)
         self.runs, self.dtype = runs, dtype
         self.structures, self.refresh = tuple(structures), refresh
         self.frozen, self.apart_limit = frozen, apart_limit
         self.evaluations, self.equal_stages, self.sink = evaluations, equal_stages, sink
+        self.recipe = recipe
         self.stage, self.apart = 0, 0.0
         self.held: int | None = None
         self.points = runs.start_points(max(structures))
@@ -156,7 +193,8 @@ class SequenceSource:
         )
 
     def state(self) -> dict[str, Any]:
-        return {"stage": self.stage, "apart": self.apart, "held": self.held}
+        mine = {} if self.recipe is None else {"recipe": self.recipe}
+        return {"stage": self.stage, "apart": self.apart, "held": self.held, **mine}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self.stage, self.apart, self.held = int(state["stage"]), float(state["apart"]), state.get("held")

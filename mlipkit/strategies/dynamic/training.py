@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from mlipkit.errors import DataError, SpecError
+from mlipkit.errors import DataError, RunError, SpecError
 from mlipkit.events import Control, EventSink, Message, always_run, ignore
 from mlipkit.strategies.dynamic.outcome import CHOSEN, DynamicResult, concluded
 from mlipkit.strategies.dynamic.recipe import DynamicRecipe
 from mlipkit.strategies.dynamic.runs import AIMDRuns, aimd_runs
-from mlipkit.strategies.dynamic.source import SequenceSource
+from mlipkit.strategies.dynamic.source import SequenceSource, made
 from mlipkit.strategies.dynamic.validation import CURVES, MEPA, RolloutValidation, validation_starts
 from mlipkit.training import train
+from mlipkit.training.checkpoint import read_header
 
 if TYPE_CHECKING:
     from mlipkit.data import FrameSet
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from mlipkit.training import TrainSettings
     from mlipkit.training.objective import ObjectiveTerm
 
+EITHER_WAY = ("rollout.recompute", "rollout.recompute_above")
+"""Parts of a recipe that change memory and time alone: resuming with others is the way out of a machine too small."""
 MOST_FRAMES = 256
 """Validation frames whose single-frame errors are measured in every epoch; roll-outs decide."""
 
@@ -59,11 +63,15 @@ def dynamic_training(
 
     Raises:
         DataError: frames that do not follow each other, as `aimd_runs`; runs too short for the roll-outs.
+            Frames that two of the sets share.
         SpecError: options that contradict each other.
+        RunError: a folder that was begun with another recipe.
         LabelError, ModelError, RunError: as `mlipkit.training.train`.
     """
     recipe, folder = recipe or DynamicRecipe(), Path(folder)
     settings = _settled(settings, recipe)
+    _check_apart({"training": frames, "validation": validation, "test": test})
+    _check_same(folder, recipe)
     runs, held = (
         aimd_runs(part, recipe.velocities, name) for name, part in (("training", frames), ("validation", validation))
     )
@@ -77,7 +85,7 @@ def dynamic_training(
     source = SequenceSource(
         runs, body.cutoff, dtype, recipe.n_structures, refresh=recipe.refresh, frozen=frozen,
         apart_limit=recipe.apart_limit, evaluations=recipe.evaluations_per_epoch,
-        equal_stages=settings.converge == "fixed", sink=sink,
+        equal_stages=settings.converge == "fixed", sink=sink, recipe=recipe.to_json(),
     )  # fmt: skip
     starts = validation_starts(held, recipe.validation_structures, recipe.validation_points)
     folder.mkdir(parents=True, exist_ok=True)
@@ -120,13 +128,52 @@ def plan_words(settings: TrainSettings, recipe: DynamicRecipe, source: SequenceS
     stages = ", ".join(map(str, recipe.n_structures))
     if settings.converge == "fixed":
         points = recipe.evaluations_per_epoch
-        how = f"{settings.stage_epochs} epochs each" + (f" of {points} force evaluations" if points else "")
+        how = f"{settings.stage_epochs} epochs each"
+        if points:
+            each = sorted({made(points, length) for length in recipe.n_structures})
+            how += f" of {' to '.join(map(str, dict.fromkeys((each[0], each[-1]))))} force evaluations"
     else:
         how = "each until it has converged"
     return (
         f"Roll-outs of {stages} structures, {how}, from {len(source)} start points; validation rolls out "
         f"{watch.structures} structures from {len(watch.starts)} starts"
     )
+
+
+def _check_apart(parts: Mapping[str, FrameSet | None]) -> None:
+    """Refuse sets that share frames: errors of frames that were trained on choose nothing and show nothing."""
+    there = [(name, part) for name, part in parts.items() if part is not None and len(part)]
+    for (name, one), (other, two) in itertools.combinations(there, 2):
+        shared = len(np.intersect1d(one.uids, two.uids))
+        # Runs may start from one structure with other velocities.
+        if shared > len(np.unique(two.trajectory)):
+            raise DataError(
+                f"{shared} frames are also {name} frames", where=other, expected="runs, or blocks of them, of its own",
+                hint="Divide them by mlipkit.data.split(frames, by='trajectory')",
+            )  # fmt: skip
+
+
+def _check_same(folder: Path, recipe: DynamicRecipe) -> None:
+    """Refuse to go on with another recipe than the folder's; folders that do not tell theirs go on."""
+    last = folder / "checkpoints" / "last.safetensors"
+    if not last.is_file():
+        return
+    before = _flat(read_header(last).get("record", {}).get("source", {}).get("recipe", {}))
+    now = _flat(json.loads(json.dumps(recipe.to_json())))
+    other = [name for name in before if name in now and name not in EITHER_WAY and before[name] != now[name]]
+    if other:
+        raise RunError(
+            "the recipe is not the one that this training began with", where=str(folder),
+            expected=", ".join(f"{name} {before[name]}" for name in other),
+            found=", ".join(f"{name} {now[name]}" for name in other), hint="Train in a new folder",
+        )  # fmt: skip
+
+
+def _flat(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Names and values, those of the roll-out among them."""
+    return {name: value for name, value in recipe.items() if name != "rollout"} | {
+        f"rollout.{name}": value for name, value in recipe.get("rollout", {}).items()
+    }
 
 
 def _frozen(recipe: DynamicRecipe, *parts: AIMDRuns) -> np.ndarray | None:
