@@ -15,13 +15,13 @@ import yaml
 
 from mlipkit.analysis.cures import Errors, judge_cure
 from mlipkit.strategies.ipip.mechanism import CHECKPOINTS
-from mlipkit.strategies.ipip.plan import ARMS, Budget
+from mlipkit.strategies.ipip.plan import ARMS, LOOPS, WHOLE, Budget
 
 ROOT = Path(__file__).resolve().parents[1]
 STUDIES = ROOT / "benchmarks" / "studies"
 BUDGET = Budget(12000, 2900, 40000, 120000).sentence
-FACTORS = {"ipip": 0.5, "scratch": 1.0, "one_shot": 0.8, "no_unstable": 0.5, "no_forgetting": 0.4,
-           "no_relabelling": 0.6, "hessian": 0.7, "teacher": 0.25}  # fmt: skip
+FACTORS = {"ipip": 0.5, "continual": 0.6, "scratch": 1.0, "one_shot": 0.8, "no_unstable": 0.5, "no_forgetting": 0.4,
+           "no_relabelling": 0.6, "no_new_frames": 0.66, "hessian": 0.7, "teacher": 0.25}  # fmt: skip
 PLAN = yaml.safe_load((STUDIES / "ipip_small.yaml").read_text(encoding="utf-8"))
 SPECIES = {
     "element": "Mo", "lifetime": 1000.0, "runs": 20, "too_short": 2, "frames": 1000, "balanced": 990,
@@ -40,7 +40,7 @@ def page(study_script):
 def line(study: str, arm: str, seed: int, encoder: str = "painn", **more: Any) -> dict[str, Any]:
     """What is kept of an arm: its errors a factor of 40 meV/Å and 4 meV/atom, a tenth more with each seed."""
     size = FACTORS[arm] * (1 + 0.1 * seed)
-    n_rounds = 4 if arm == "ipip" or arm.startswith("no_") else 1
+    n_rounds = 4 if arm in LOOPS else 1
     rows = [{"model": "teacher", "round": 0, "forces_mae": 100.0, "forces_norm": 200.0, "energy_mae": 9.0,
              "better_than_teacher": None, "ratio_to_teacher": None}]  # fmt: skip
     for k in range(n_rounds):
@@ -82,12 +82,14 @@ def compared(lines: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         teachers = {"teacher, zero-shot": errors("ipip", 2.6)}
         if "teacher" in made:
             teachers["teacher, fine-tuned"] = made["teacher"]
-        asked = {"controls": (controls, 0.2), "teacher": (teachers, 0.8)}
-        asked |= {arm: ({arm: one}, 0.05) for arm, one in made.items() if arm.startswith("no_")}
+        asked = {"controls": ("ipip", controls, 0.2), "teacher": ("ipip", teachers, 0.8)}
+        if "continual" in made:
+            asked |= {"continual": ("continual", controls, 0.2), "continual, teacher": ("continual", teachers, 0.8)}
+        asked |= {arm: (WHOLE[arm], {arm: one}, 0.05) for arm, one in made.items() if arm in WHOLE}
         told += [
             {"question": question, "quantity": quantity,
-             **asdict(judge_cure(made["ipip"], some, effect=effect, n_draws=100))}
-            for question, (some, effect) in asked.items() if some
+             **asdict(judge_cure(made[cure], some, effect=effect, n_draws=100))}
+            for question, (cure, some, effect) in asked.items() if some
         ]  # fmt: skip
     rows = [{"arm": "teacher, zero-shot", "seeds": 1}, *({"arm": arm, "seeds": len(mine)}
                                                         for arm, mine in seeds_of.items())]  # fmt: skip
@@ -160,32 +162,48 @@ def test_the_page_has_a_place_for_every_table_and_a_name_for_everything_planned(
         assert (ROOT / command).is_file()
 
 
+def planned(*studies: str) -> str:
+    """What the page says of studies of which nothing is finished; all of the plan when none is named."""
+    import ipip_found
+
+    names = [name for name in ipip_found.STUDIES if not studies or name in studies]
+    encoders = {name: PLAN["studies"][name].get("encoders", PLAN["encoders"]) for name in names}
+    titles = [f"{ipip_found.STUDIES[name]}, {encoder}" for name in names for encoder in encoders[name]]
+    return f"*Not run yet: {'; '.join(titles)}:* `python benchmarks/studies/ipip.py {' '.join(names)}`"
+
+
+def wanted() -> int:
+    """Arms and seeds of the plan."""
+    return sum(
+        len(one.get("encoders", PLAN["encoders"]))
+        * len(one.get("arms", PLAN["arms"]))
+        * len(one.get("seeds", PLAN["seeds"]))
+        for one in PLAN["studies"].values()
+    )
+
+
 def test_before_anything_is_run_the_page_says_so_and_answers_nothing(page, tmp_path):
     found = filled(page, tmp_path)
-    assert found["state"].startswith("**The studies are not run yet:** none of 114 arms and seeds is finished")
-    idle = (
-        "*Not run yet: ethanol, painn; ethanol, four times the steps, painn; ethanol, 500 frames, painn; "
-        "aspirin, painn; aspirin, visnet; acetylacetone, painn; CH4O2 fragments, painn; "
-    )
+    begin = f"**The studies are not run yet:** none of {wanted()} arms and seeds is finished"
+    assert found["state"].startswith(begin)
     for name in ("verdicts", "claims", "errors", "rounds", "stability", "budget", "speed in the loops"):
-        assert found[name].startswith(idle), name
-        assert "a_ethanol a_ethanol_long a_ethanol_500 a_aspirin b_acac c_combustion c_mo_s_o`" in found[name]
+        assert found[name].startswith(planned()), name
     for name in ("species", "species over time", "checkpoints", "reaction failures"):
-        assert found[name] == "*Not run yet: Mo3O9 in sulfur, painn:* `python benchmarks/studies/ipip.py c_mo_s_o`"
-    parts = "*Not run yet: ethanol, painn; ethanol, four times the steps, painn; ethanol, 500 frames, painn:*"
-    assert found["parts"] == f"{parts} `python benchmarks/studies/ipip.py a_ethanol a_ethanol_long a_ethanol_500`"
+        assert found[name] == planned("c_mo_s_o")
+    parts = {name for name, one in PLAN["studies"].items() if set(WHOLE) & set(one.get("arms", PLAN["arms"]))}
+    assert found["parts"] == planned(*parts)
     assert not [name for name, text in found.items() if table(text) and name not in ("method", "published")]
 
 
 def test_what_is_not_finished_is_stated_below_its_tables(page, tmp_path):
     write(tmp_path, "a_ethanol", ethanol(["ipip", "scratch", "teacher"], [0]))
     found = filled(page, tmp_path)
-    said = "*ethanol, painn: 3 of 42 arms and seeds are finished; none yet of: one-shot, denoising, "
+    said = "*ethanol, painn: 3 of 48 arms and seeds are finished; none yet of: continual loop, one-shot, denoising, "
     for name in ("state", "errors", "rounds", "stability", "budget", "verdicts", "parts", "claims"):
         assert said in found[name], name
-    others = "*Not run yet: ethanol, four times the steps, painn; ethanol, 500 frames, painn; aspirin, painn; "
-    assert others in found["errors"]
-    assert found["state"].startswith("3 of 114 arms and seeds are finished. What is said below is said of these alone.")
+    assert planned(*(name for name in PLAN["studies"] if name != "a_ethanol")) in found["errors"]
+    begin = f"3 of {wanted()} arms and seeds are finished. What is said below is said of these alone."
+    assert found["state"].startswith(begin)
     for name in ("state", "verdicts", "parts", "claims"):
         stale = (
             "*ethanol, painn: verdicts rest on 0 arms and seeds, finished are 3:* `python benchmarks/studies/ipip.py "
@@ -205,7 +223,7 @@ def test_of_a_study_that_is_finished_nothing_lacks(page, tmp_path):
     lines = [line("b_acac", arm, seed) for arm in arms for seed in range(3)]
     write(tmp_path, "b_acac", lines, painn=compared(lines))
     found = filled(page, tmp_path)
-    assert "acetylacetone" not in found["errors"].split("*Not run yet")[1]
+    assert "acetylacetone, painn" not in found["errors"].split("*Not run yet")[1]
     assert "verdicts rest on" not in found["verdicts"]
     assert "acetylacetone, painn: 9 of" not in found["state"]
     assert len(table(found["errors"])) == 4
@@ -297,17 +315,26 @@ def test_words_of_a_verdict(page):
 
 
 def test_published_claims_beside_what_is_found(page, tmp_path):
-    lines = ethanol(["ipip", "scratch", "one_shot", "hessian", "teacher"])
+    lines = ethanol(["ipip", "continual", "scratch", "one_shot", "hessian", "teacher"])
     record = compared(lines)
     write(tmp_path, "a_ethanol", lines, painn=record)
     text = filled(page, tmp_path)["claims"]
     others = [row for row in table(text) if row[0] == "errors 20 % below other pretraining"]
-    assert [row[3].split()[0] for row in others] == ["forces", "energy"]
-    assert re.fullmatch(r"forces -2[89] % \(-\d\d to -2\d\) against Hessian, the best of 2", others[0][3])
+    assert [row[3].split(" ")[:3] for row in others] == [
+        ["the", "loop:", "forces"], ["the", "loop:", "energy"], ["continual", "loop:", "forces"],
+        ["continual", "loop:", "energy"],
+    ]  # fmt: skip
+    assert re.fullmatch(r"the loop: forces -2[89] % \(-\d\d to -2\d\) against Hessian, the best of 2", others[0][3])
     assert others[0][4:] == ["yes", "3 seeds, 30 test frames, all counted"]
-    zero, tuned = [row for row in table(text) if row[0].startswith("forces more than 80 %")]
-    assert re.match(r"forces -8[01] % .* teacher, zero-shot", zero[3])
-    assert re.match(r"forces \+(99|10\d) % .* teacher, fine-tuned", tuned[3])
+    assert re.fullmatch(r"continual loop: forces -1[45] % \(-\d\d to -1\d\) against Hessian, .*", others[2][3])
+    assert others[2][4] == "no"
+    zero, tuned, *continual = [row for row in table(text) if row[0].startswith("forces more than 80 %")]
+    assert re.match(r"the loop: forces -8[01] % .* teacher, zero-shot", zero[3])
+    assert re.match(r"the loop: forces \+(99|10\d) % .* teacher, fine-tuned", tuned[3])
+    assert [row[3].split(":")[0] for row in continual] == ["continual loop"] * 2
+    assert {row[2:4][1].split(":")[0] for row in table(text) if row[0].startswith("failed")} == {
+        "scratch 9 of 60, the loop 0 of 60", "scratch 9 of 60, continual loop 9 of 60",
+    }  # fmt: skip
     assert (zero[4], tuned[4]) == ("yes", "no")
 
     row = next(one for one in record["verdicts"] if (one["question"], one["quantity"]) == ("controls", "forces"))
@@ -322,6 +349,17 @@ def test_published_claims_beside_what_is_found(page, tmp_path):
     assert "teacher, fine-tuned | one seed tells nothing of it | 1 seed, " in text
 
 
+def test_a_teacher_that_was_fine_tuned_first_is_called_so_and_is_no_general_model(page, tmp_path):
+    lines = [line("a_ethanol_tuned", arm, seed) for seed in range(3) for arm in ("ipip", "one_shot", "no_relabelling")]
+    write(tmp_path, "a_ethanol_tuned", lines, painn=compared(lines))
+    found = filled(page, tmp_path)
+    name = "ethanol, fine-tuned teacher"
+    assert of(found["errors"], name, "painn", "teacher, fine-tuned")[2] == "100"
+    assert of(found["verdicts"], "the loop against its teacher", name, "painn", "forces")[0] == "teacher, fine-tuned"
+    assert {row[0] for row in table(found["claims"]) if row[1] == name} == {"errors 20 % below other pretraining"}
+    assert of(found["method"], name, "painn")[1] == "so3lr, fine-tuned"
+
+
 def test_the_published_tables_as_ratios(page, tmp_path):
     text = filled(page, tmp_path)["published"]
     assert of(text, "buckyball catcher") == ["0.55", "0.70", "0.57", "0.67", "0.06"]
@@ -332,9 +370,11 @@ def test_the_published_tables_as_ratios(page, tmp_path):
 
 
 def test_round_by_round(page, tmp_path):
-    write(tmp_path, "a_ethanol", ethanol(["ipip", "scratch"]))
+    write(tmp_path, "a_ethanol", ethanol(["ipip", "continual", "scratch"]))
     rows = table(filled(page, tmp_path)["rounds"])
-    assert [row[2] for row in rows] == ["0", "1", "2", "3"]
+    assert [row[2] for row in rows] == ["the loop"] * 4 + ["continual loop"] * 4
+    rows = [row[:2] + row[3:] for row in rows]
+    assert [row[2] for row in rows] == ["0", "1", "2", "3"] * 2
     assert rows[0][3:] == [
         "3",
         "88 (80 to 96)",
@@ -362,16 +402,11 @@ def test_failures_with_intervals(page, tmp_path):
     write(tmp_path, "a_ethanol", lines)
     found = filled(page, tmp_path)
     loop, scratch = (of(found["stability"], "ethanol", "painn", "600", "2", arm) for arm in ("the loop", "scratch"))
-    assert loop == ["0 of 60", "0, 0, 0", "0 (0 to 6)", "", "", "", ""]
+    assert loop == ["0 of 60", "0, 0, 0", "0 (0 to 6)", "", "", "", "", "", ""]
     assert scratch == [
-        "11 of 60",
-        "3, 5, 3",
-        "18 (11 to 30)",
-        "-18 (-30 to -9)",
-        "0.2 (0.1 to 1)",
-        "< 0.001",
+        "11 of 60", "3, 5, 3", "18 (11 to 30)", "0.2 (0.1 to 1)", "-18 (-30 to -9)", "< 0.001", "", "",
         "max force 9, overlap 2",
-    ]
+    ]  # fmt: skip
     (claim,) = [row for row in table(found["claims"]) if row[0].startswith("failed simulations")]
     assert claim[3:] == ["scratch 11 of 60, the loop 0 of 60: -18 % (-30 to -9)", "fewer",
                          "3 seeds, runs of all seeds taken as alike, 600 K"]  # fmt: skip
@@ -386,9 +421,40 @@ def test_simulations_that_all_fail_are_told_apart_by_when(page, tmp_path):
         one["stability"] = [{**one["stability"][0], "failed": 20, "n": 20, "times_fs": times}]
     write(tmp_path, "a_ethanol", lines)
     found = filled(page, tmp_path)["stability"]
-    told = {arm: of(found, "ethanol", "painn", "600", "2", arm)[-2] for arm in ("the loop", "scratch", "one-shot")}
+    told = {arm: of(found, "ethanol", "painn", "600", "2", arm)[5] for arm in ("the loop", "scratch", "one-shot")}
     assert told == {"the loop": "", "scratch": "< 0.001", "one-shot": "1"}
-    assert of(found, "ethanol", "painn", "600", "2", "scratch")[3].startswith("+0")
+    assert of(found, "ethanol", "painn", "600", "2", "scratch")[4].startswith("+0")
+
+
+def test_survival_of_every_arm_is_drawn_over_all_its_seeds(study_script, tmp_path, monkeypatch):
+    survival = study_script("ipip_survival")
+    write(tmp_path, "a_ethanol", ethanol(["ipip", "continual", "scratch"]))
+    monkeypatch.setattr(survival, "RESULTS", tmp_path)
+    survival.main(["a_ethanol", str(tmp_path / "survival.html")])
+    assert "continual loop" in (tmp_path / "survival.html").read_text(encoding="utf-8")
+    (case,) = (one for one in survival.cases(tmp_path) if one.study == "a_ethanol")
+    loop, scratch = (survival.curve(case, arm) for arm in ("ipip", "scratch"))
+    assert (loop.n_failed, loop.survival.tolist(), loop.time_ps[-1]) == (0, [1.0, 1.0], 2.0)
+    assert scratch.n_failed == 9
+    assert scratch.at([0.3, 0.5, 2.0]).tolist() == pytest.approx([57 / 60, 54 / 60, 51 / 60])
+
+
+def test_survival_of_a_study_is_of_one_encoder_and_of_what_is_finished(study_script, tmp_path, monkeypatch, capsys):
+    survival = study_script("ipip_survival")
+    monkeypatch.setattr(survival, "RESULTS", tmp_path)
+    page = tmp_path / "survival.html"
+    lines = ethanol(["scratch"])
+    write(tmp_path, "a_aspirin", [{**one, "study": "a_aspirin", "encoder": "visnet"} for one in lines])
+    survival.main(["a_aspirin", str(page), "--encoder", "visnet"])
+    assert "scratch" in page.read_text(encoding="utf-8")
+    for given, said in (
+        (["a_aspirin", str(page)], "a_aspirin, painn: no test simulation is finished"),
+        (["a_typo", str(page)], "invalid choice: 'a_typo'"),
+        (["a_aspirin", str(page), "--encoder", "schnet"], "a_aspirin has no encoder schnet: painn or visnet"),
+    ):
+        with pytest.raises(SystemExit):
+            survival.main(given)
+        assert said in capsys.readouterr().err
 
 
 def test_failures_that_are_not_told_apart(page, tmp_path):
@@ -423,7 +489,10 @@ def test_species_in_sulfur(page, tmp_path):
     assert [row[2:] for row in table(found["species over time"])] == [
         ["the loop", "0", "40", "1.00", "Mo3O9 40"], ["the loop", "10", "0", "", ""],
     ]  # fmt: skip
-    assert "3 of 9 arms and seeds are finished; none yet of: one-shot:*" in found["species over time"]
+    assert (
+        "3 of 15 arms and seeds are finished; none yet of: continual loop, one-shot, continual loop, no new frames:*"
+        in found["species over time"]
+    )
     assert of(found["reaction failures"], "Mo3O9 in sulfur", "painn", "1500", "10", "scratch")[:2] == ["1 of 20", "1"]
     # Simulations of a single temperature are no reaction.
     assert "acetylacetone" not in found["species"]
@@ -492,8 +561,8 @@ def test_how_it_was_done_is_what_the_plan_says(page, tmp_path):
     text = filled(page, tmp_path)["method"]
     assert of(text, "Mo3O9 in sulfur", "painn") == [
         "36 atoms, cell of 20 Å, GFN1-xTB", "chgnet", "100 + 40", "40", "10 x 1 ps, 1500 K, Nosé-Hoover", "500",
-        "4 x (1500 + 1500), 10", "20 x 2 ps, 2500 K, Langevin", "20 x 10 ps, 1500 K, Nosé-Hoover", "3", "3",
+        "4 x (1500 + 1500), 10", "20 x 2 ps, 2500 K, Langevin", "20 x 10 ps, 1500 K, Nosé-Hoover", "5", "3",
     ]  # fmt: skip
     assert of(text, "acetylacetone", "painn")[7:] == ["100 x 10 ps, 900 K, Langevin", "", "3", "3"]
-    assert of(text, "ethanol", "painn")[-2:] == ["14", "3"]
+    assert of(text, "ethanol", "painn")[-2:] == ["16", "3"]
     assert "visnet 64 features, 3 layers, cutoff 5 Å. The fine-tuned teacher has 200 gradient steps" in text

@@ -50,8 +50,8 @@ ERRORS = (
     "gained. Adaptation has to beat the best of its controls, also the same potential without it and a random step."
 )
 SCAN = (
-    "Error over the adaptation step, as a multiple of that without adaptation; one line for each seed. Validation "
-    "frames choose the step (star). Dotted: what these test frames would have said, an oracle's answer, not used."
+    "Error over the adaptation step, as a multiple of that without adaptation; one line for each seed. The step is "
+    "chosen on validation frames (star). Dotted: the same scan on these test frames (an oracle, not used)."
 )
 FEATURES = (
     "Features of training and of test frames, first seed. Do they come closer by adaptation? Compare the numbers: MMD² "

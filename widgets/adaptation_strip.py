@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from mlipkit.runs import AdaptationSpec
 
 RULES = {
-    "nonsaving": "Each step adapts from the trained weights and puts them back",
+    "nonsaving": "Each step adapts from the trained weights and restores them afterwards",
     "save_every": "Each step adapts from the weights of the last one and keeps them",
     "save_every_k": "Every {every}. step adapts and keeps its weights",
     "threshold": "A step adapts where its loss is above {threshold:.3g} (dashed), and keeps its weights",
@@ -31,7 +31,7 @@ SOME = ("save_every_k", "threshold")
 """Strategies of which only some steps adapt: these are marked."""
 MOST_MARKS = 400
 LINES = ("self_supervised", *plots.TASKS)
-NO_ENERGY = "Forces hang on weights that hang on positions: no energy is conserved."
+NO_ENERGY = "The forces depend on weights that themselves depend on the positions: no energy is conserved."
 
 
 class AdaptationStrip(w.VBox):

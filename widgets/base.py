@@ -227,6 +227,6 @@ class RunView(PanelView):
 def listing(folder: Path) -> str:
     """The folder and what lies in it."""
     if not folder.is_dir():
-        return f"{folder}\n  (is not there any more)"
+        return f"{folder}\n  (no longer exists)"
     files = sorted(path.name + ("/" if path.is_dir() else "") for path in folder.iterdir())
     return f"{folder}\n  " + "  ".join(name for name in files if not name.startswith("."))

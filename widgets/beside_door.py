@@ -21,7 +21,7 @@ class BesideDoor:
         self.box = w.VBox()
         self.button = button(
             "Beside AIMD", self.toggle, hidden=True,
-            tip="Roll out from an AIMD frame with the weights of this moment, and see both in 3D with the error",
+            tip="Start a roll-out from an AIMD frame with the current weights; compare both in 3D, with the error",
         )  # fmt: skip
         self._trained: Run | None = None
 

@@ -26,7 +26,7 @@ class ComparePane(w.VBox):
         self._on_close = on_close
         self.sentence = w.HTML()
         self.plot = Plot(
-            survival_curves({}), height=height(2), label="Share of simulations that still hold, before and after"
+            survival_curves({}), height=height(2), label="Share of simulations without failure, before and after"
         )
         self.close_button = button("✖ Close", self.shut, tip="Close the comparison")
         super().__init__([row(self.sentence, self.close_button), self.plot])

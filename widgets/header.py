@@ -40,7 +40,7 @@ class Header(anywidget.AnyWidget):
     age = t.Float(-1.0).tag(sync=True)
     live = t.Bool(False).tag(sync=True)
     beat = t.Int(0).tag(sync=True)
-    gone = t.Unicode("run this cell again to go on watching. The run itself goes on.").tag(sync=True)
+    gone = t.Unicode("run this cell again to reconnect. The run itself continues.").tag(sync=True)
     dark = t.Bool(False).tag(sync=True)
     showing = t.Int(0)
 

@@ -26,7 +26,7 @@ from .states import duration, look
 
 MOST_FAILED = 20
 MOST_POINTS = 3000
-BESIDE = "The frames had forces before, such as those of the potential that moved them: here beside the new labels."
+BESIDE = "The frames already had forces, such as those of the potential used in MD; here compared with the new labels."
 NUMBER = re.compile(r"[-+]?\d[\d.e+-]*")
 
 

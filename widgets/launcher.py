@@ -212,13 +212,15 @@ class Launcher(ClosingBox):
 
         data = [f"sample:{name}" for name in samples.names()]
         runs = [str(path.parent) for path in sorted(self.root.glob("*/spec.yaml"))]
-        trained = [place for place in runs if (Path(place) / "checkpoints" / "best.safetensors").is_file()]
+        weights = ("chosen.safetensors", "best.safetensors")
+        trained = [place for place in runs if any((Path(place) / "checkpoints" / name).is_file() for name in weights)]
         potentials = [*(f"sample:{name}" for name in samples.potential_names()), *trained, *installed_universal()]
         labelled = [place for place in runs if (Path(place) / "labelled.extxyz").is_file()]
         makers = [*MAKERS, *potentials]
         return {
             "data": [*data, *labelled], "start": [f"{name}@0" for name in data], "potential": potentials,
-            "maker": makers, "label.maker": makers, "replay": data, "shifted": data, "teacher": installed_universal(),
+            "maker": makers, "label.maker": makers, "replay": data, "shifted": data,
+            "teacher": [*installed_universal(), *trained],
         }  # fmt: skip
 
     def _changed(self) -> None:

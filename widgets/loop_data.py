@@ -7,19 +7,20 @@ from typing import Any
 import numpy as np
 
 from mlipkit.errors import SpecError
-from mlipkit.strategies.ipip import ARMS, LOOPS, equal_steps
-from mlipkit.strategies.ipip.comparing import Comparison, compare
+from mlipkit.strategies.ipip import ARMS, LOOPS, PARTS, equal_steps
+from mlipkit.strategies.ipip.comparing import TITLES, Comparison, compare
 from mlipkit.strategies.ipip.evaluating import selected_row
 
 from .loop_folder import LoopFolder
 from .staged_arms import StagedArms
 
-LOOP = LOOPS[0]
 TEACHER = "teacher, zero-shot"
 QUESTIONS = {
     ("controls", "forces"): "Against the best control, forces",
     ("controls", "energy"): "Against the best control, energies",
     ("teacher", "forces"): "Against the teacher, forces",
+    ("continual", "energy"): "Continual pretraining against the best control, energies",
+    ("continual, teacher", "forces"): "Continual pretraining against the teacher, forces",
 }
 """Verdicts in words, in the order in which they stand; those of the parts follow."""
 BUDGETS = {
@@ -93,8 +94,8 @@ class LoopData(StagedArms[LoopFolder]):
         """(question, answer) of the verdicts beside the first."""
         if compared is None:
             return []
-        asked = {**QUESTIONS, **{(arm, "forces"): f"Against the loop {arm.replace('_', ' ')}, forces"
-                                 for arm in LOOPS[1:]}}  # fmt: skip
+        asked = {**QUESTIONS, **{(arm, "forces"): f"{TITLES[whole]} against itself without {part}, forces"
+                                 for whole, parts in PARTS.items() for arm, part in parts.items()}}  # fmt: skip
         return [(words, compared.verdicts[key].sentence) for key, words in asked.items()
                 if key in compared.verdicts and key != ("controls", "forces")]  # fmt: skip
 

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from mlipkit.plots.pretraining import Iteration
 from mlipkit.strategies.ipip import species_record
-from mlipkit.strategies.ipip.evaluating import NAME
+from mlipkit.strategies.ipip.evaluating import NAME, evaluation_in
 from mlipkit.strategies.ipip.species_record import RunSpecies
 from mlipkit.strategies.ipip.timeline import stage_of_test, timeline
 
@@ -55,7 +53,7 @@ class LoopFolder(StagedFolder):
         self._species: dict[str, list[RunSpecies] | None] = {}
 
     def _read_more(self) -> None:
-        self.evaluation = self._read(NAME, _evaluation, self.evaluation)
+        self.evaluation = self._read(NAME, evaluation_in, self.evaluation)
         if self._rows_of != self.revision:
             self.rows, self._rows_of = timeline(self.folder), self.revision
 
@@ -135,7 +133,3 @@ def sampler_of(name: str | None) -> str:
 
 def _share(value: float | None, interval: Any) -> tuple[float, float, float] | None:
     return None if value is None or not interval else (value, *interval)
-
-
-def _evaluation(folder: Path) -> dict[str, Any]:
-    return json.loads((folder / NAME).read_text(encoding="utf-8"))

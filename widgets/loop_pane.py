@@ -16,7 +16,7 @@ from mlipkit.strategies.ipip.comparing import Comparison
 
 from .budget_meter import budget_html
 from .computed import Computed
-from .loop_data import BUDGETS, LOOP, LoopData
+from .loop_data import BUDGETS, LoopData
 from .loop_folder import LoopFolder
 from .loop_species import LoopSpecies
 from .loop_table import iterations_html
@@ -168,9 +168,9 @@ class LoopPane(w.VBox):
         show(self.no_arms, not rows)
         show(self.tests, bool(tests))
         if rows and self._changed("arms", repr(rows)):
-            self.arms.show(pictures.arms_beside(rows, (LOOP,)))
+            self.arms.show(pictures.arms_beside(rows))
         if tests and self._changed("tests", repr(tests)):
-            self.tests.show(pictures.failed_tests(tests, (LOOP,)))
+            self.tests.show(pictures.failed_tests(tests))
 
     def _draw_timeline(self) -> None:
         one = self.chosen

@@ -85,7 +85,7 @@ class LoopSpecies(w.VBox):
 
 def _name(k: int, run: RunSpecies, ending: Mapping[str, Any]) -> str:
     n = len(run.changes or ())
-    text = f"{k}: {n} change{'s' * (n != 1)}" if run.changes is not None else f"{k}: no changes to tell"
+    text = f"{k}: {n} change{'s' * (n != 1)}" if run.changes is not None else f"{k}: changes unknown"
     return f"{text}, failed" if ending["failed"] else text
 
 

@@ -27,7 +27,7 @@ from .shift_sets import mark_from_run
 from .ticker import in_background
 
 TRAINING = "training set"
-OFFER = "Where do the atoms of this simulation lie among those that the potential learned from? Takes some seconds."
+OFFER = "Where do the atoms of this simulation lie relative to the training data of its potential? Takes some seconds."
 UNKNOWN = "No map: what this potential learned from is not known here."
 
 

@@ -272,10 +272,11 @@ class MDView(RunView):
             return " · ".join(fact for fact in facts if fact)
         if several is None:
             if state == "failed":
-                return "Next: Go to failure, and see which atoms left what the potential has learnt."
-            return f"Stable to the end at {kelvin(spec.temperature)}. Next: go hotter, or run longer."
+                return "Next: Go to failure, and see which atoms left the training space."
+            return f"Stable to the end at {kelvin(spec.temperature)}. Next: raise the temperature, or run longer."
         if state == "completed":
-            return f"All {len(several)} held to the end at {kelvin(spec.temperature)}. Next: go hotter, or run longer."
+            warmth = kelvin(spec.temperature)
+            return f"All {len(several)} held to the end at {warmth}. Next: raise the temperature, or run longer."
         return f"{several.sentence}. Next: Go to failure, or pick one below."
 
     # Drawing

@@ -35,7 +35,7 @@ class ReplicasPane(w.VBox):
     def __init__(self) -> None:
         self.list = ReplicaList()
         self.summary = w.HTML()
-        self.survival = Plot(survival_curves({}), height=height(1), label="Share of simulations that still hold")
+        self.survival = Plot(survival_curves({}), height=height(1), label="Share of simulations without failure")
         self.reasons = Plot(failure_reasons({}), height=130, label="What failed, and how often")
         left, right = w.VBox([self.list, self.reasons]), w.VBox([self.survival])
         left.add_class("mlipkit-pane-replicas")

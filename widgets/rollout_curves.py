@@ -22,7 +22,7 @@ MEPA = "rollout_mepa"
 PART = f"{MEPA}/element="
 PROGRESS = (
     "Validation roll-outs: the potential runs unseen AIMD again, from its frames and velocities, over {} steps. "
-    "Error of the forces along the way, averaged over the steps; dotted what it is at the start, without any way. "
+    "Force error along the roll-out, averaged over the steps; dotted: the error at the start frame, before any step. "
     "Roll-out steps count structures, the start included: 1 is training on single frames."
 )
 ALONG = (

@@ -40,8 +40,8 @@ LOOKS: dict[str, Look] = {
     "crashed": Look("!", "CRASHED", "#a3437a", "An error ended the worker.", final=True),
     "lost": Look(
         "?", "LOST CONTACT", "#a3437a",
-        "The worker process is gone without a last word (killed, out of memory, or the machine was restarted). "
-        "Resume goes on from the last checkpoint.",
+        "The worker process ended unexpectedly (killed, out of memory, or the machine was restarted). "
+        "Resume continues from the last checkpoint.",
         final=True,
     ),
 }  # fmt: skip

@@ -40,9 +40,9 @@ METRICS = {
 
 
 STEP_ERROR = "error of a step<br>of roll-outs"
-RETENTION = "What is kept: how far the potential has gone from its own old labels of general frames; 0 at the start."
+RETENTION = "Retention: how far the potential has moved from its own original labels of general frames; 0 at the start."
 NO_CURVES = "Curves appear with the first steps."
-PARITY = "Prediction against label on {} frames, which training has not seen; on the dotted line both agree."
+PARITY = "Prediction against label for {} frames not used in training; on the dotted line both agree."
 MOST_POINTS = 3000
 """Points of a parity picture; its errors count all."""
 

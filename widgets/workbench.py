@@ -36,7 +36,7 @@ from .states import look
 from .tray_strip import TrayStrip
 from .workbench_memory import Memory
 
-GONE = "run this cell again. Runs go on, and what was open, seen and picked comes back."
+GONE = "run this cell again. Runs continue, and what was open, viewed and selected is restored."
 
 
 class Workbench(LiveView):
@@ -317,7 +317,7 @@ class Workbench(LiveView):
 
     def _encircled(self, frames: FrameSet, selection: Selection) -> None:
         if self.read_only:
-            self.next.say("Frames are picked where runs are one's own, not here.")
+            self.next.say("Frames cannot be selected in a recording: use Run here to make runs of your own.")
             return
         self.tray.add(frames, selection)
 

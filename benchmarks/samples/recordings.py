@@ -62,7 +62,7 @@ RECIPES = {
     "06_dynamic_training": Recipe(("roll_outs_0",)),
     "07_taip": Recipe(("hotter_ethanol", "water_to_ice"), shown={"view": "comparison"}),
     "08_ipip": Recipe(
-        tuple(f"{arm}_{seed}" for seed in range(3) for arm in ("one_shot", "ipip", "scratch")),
+        tuple(f"{arm}_{seed}" for seed in range(3) for arm in ("one_shot", "ipip", "continual", "scratch")),
         shown={"view": "comparison"},
     ),
 }  # fmt: skip

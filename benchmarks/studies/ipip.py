@@ -45,15 +45,22 @@ MADE = "made"
 
 
 class Study:
-    """One data set of a plan: its arms in order, all of one seed before the next."""
+    """One data set of a plan: its arms in order, all of one seed before the next.
+
+    Attributes:
+        tuned: arm of another study whose potential is the teacher, {} for the one that the template names.
+        beside: study with the same teacher, from whose arms equal stages are taken over; "" for none.
+    """
 
     def __init__(self, plan: str, name: str) -> None:
         record = yaml.safe_load((HERE / plan).read_text())
         own = record["studies"][name]
-        self.name = name
+        self.name, self.plan = name, plan
         self.template = merged(record["template"], own.get("template", {}))
+        self.tuned: dict[str, Any] = own.get("tuned", {})
         self.encoders: dict[str, Any] = own.get("encoders", record["encoders"])
         self.settings: dict[str, Any] = record.get("settings", {})
+        self.beside: str = own.get("beside", "")
         self.seeds, self.arms = own.get("seeds", record["seeds"]), own.get("arms", record["arms"])
         self.root = ROOT / Path(plan).stem / name
 
@@ -72,8 +79,13 @@ class Study:
         made, _, name = record["data"].partition("/")
         folder = ROOT / "data" if made == MADE else Path(os.environ["MLIPKIT_DATA"]) / made
         record["data"] = str(folder / name)
+        if self.tuned:
+            place = Study(self.plan, self.tuned["study"]).folder
+            record["teacher"] = str(place(self.tuned["encoder"], self.tuned["arm"], self.tuned["seed"]))
         # The first arm that was begun has the teacher's MD and the first pool.
         others = [self.folder(*one) for one in self.arms_and_seeds() if one[0] == encoder]
+        if self.beside:
+            others.append(Study(self.plan, self.beside).folder(encoder, arm, seed))
         here = self.folder(encoder, arm, seed)
         record["reuse"] = [str(one) for one in others if one != here and (one / "spec.yaml").is_file()]
         spec = parse_spec(record)

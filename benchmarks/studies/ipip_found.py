@@ -29,15 +29,17 @@ COMMAND = "python benchmarks/studies/ipip.py"
 STUDIES = {
     "a_ethanol": "ethanol",
     "a_ethanol_long": "ethanol, four times the steps",
-    "a_ethanol_500": "ethanol, 500 frames",
+    "a_ethanol_tuned": "ethanol, fine-tuned teacher",
     "a_aspirin": "aspirin",
     "b_acac": "acetylacetone",
+    "b_acac_hot": "acetylacetone, pool at 900 K",
     "c_combustion": "CH4O2 fragments",
     "c_mo_s_o": "Mo3O9 in sulfur",
 }
 """Study -> its name on the page."""
 ARMS = {
     "ipip": "the loop",
+    "continual": "continual loop",
     "scratch": "scratch",
     "one_shot": "one-shot",
     "denoising": "denoising",
@@ -50,6 +52,7 @@ ARMS = {
     "no_relabelling": "loop, nothing relabelled",
     "no_unstable": "loop, unstable frames not preferred",
     "no_fresh_weights": "loop, weights go on",
+    "no_new_frames": "continual loop, no new frames",
     "teacher": "teacher, fine-tuned",
 }
 """Arm -> its name on the page, in the order of the page."""
@@ -57,7 +60,6 @@ LOOP, SCRATCH, ONE_SHOT, TEACHER = "ipip", "scratch", "one_shot", "teacher"
 ZERO_SHOT = "teacher, zero-shot"
 PRETRAINED = (ONE_SHOT, "denoising", "denoising_fractional", "distillation", "n2n", "a2a", "hessian")
 """Other pretrainings, as the comparison names them."""
-PARTS = ("no_forgetting", "no_relabelling", "no_unstable", "no_fresh_weights")
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Case:
         seeds: that are planned. planned: arms, in the order of the page.
         lines: arm -> seed -> what `ipip.py` has kept of it.
         compared: what it has written of the comparison, None before.
+        tuned: whether the teacher was fine-tuned on the same frames before it taught.
     """
 
     study: str
@@ -78,6 +81,16 @@ class Case:
     planned: Sequence[str]
     lines: Mapping[str, Mapping[int, Record]]
     compared: Record | None
+    tuned: bool = False
+
+    @property
+    def teacher(self) -> str:
+        """Its name on the page."""
+        return self.spec.teacher.removeprefix("universal:") + (", fine-tuned" if self.tuned else "")
+
+    def control(self, name: str) -> str:
+        """An arm, or the untrained teacher, as the page calls it."""
+        return ARMS[TEACHER] if self.tuned and name == ZERO_SHOT else ARMS.get(name, name)
 
     @property
     def words(self) -> tuple[str, str]:
@@ -179,7 +192,9 @@ def cases(folder: Path, plan: str = PLAN) -> list[Case]:
                 }
                 for arm in planned
             }  # fmt: skip
-            found.append(Case(name, encoder, spec, study.seeds, planned, mine, compared.get(encoder)))
+            found.append(
+                Case(name, encoder, spec, study.seeds, planned, mine, compared.get(encoder), bool(study.tuned))
+            )
     return sorted(found, key=lambda one: list(STUDIES).index(one.study))
 
 

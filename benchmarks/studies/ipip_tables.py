@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,6 @@ from ipip_found import (
     ARMS,
     LOOP,
     ONE_SHOT,
-    PARTS,
     PRETRAINED,
     SCRATCH,
     TEACHER,
@@ -31,15 +31,17 @@ from ipip_found import (
 )
 from pages import markdown
 
-from mlipkit.strategies.ipip import LOOPS
+from mlipkit.strategies.ipip import CURES, LOOPS, WHOLE
+from mlipkit.strategies.ipip.comparing import QUESTIONS
 
 QUANTITIES = {"forces": "forces_mae", "energy": "energy_mae"}
-QUESTIONS = {"controls": "the loop against the best control", "teacher": "the loop against its teacher"}
+TITLES = ("against the best control", "against its teacher")
 TOLD = {
     "no_forgetting": "forgetting",
     "no_relabelling": "relabelling by the student",
     "no_unstable": "preferring frames before failures",
     "no_fresh_weights": "fresh weights in each round",
+    "no_new_frames": "new frames in each round (continual loop)",
     ONE_SHOT: "iterating at all (against one-shot)",
 }
 """Arm without it -> part of the loop."""
@@ -65,10 +67,10 @@ AGAINST_OTHERS, BELOW_TEACHER = 0.8, 0.2
 def verdicts(some: Sequence[Case]) -> str:
     """Against the best control, and against the teacher."""
     rows = [
-        (title, *case.words, quantity, ARMS.get(one["best_control"], one["best_control"]), f"{one['ratio']:.3f}",
+        (f"{ARMS[cure]} {title}", *case.words, quantity, case.control(one["best_control"]), f"{one['ratio']:.3f}",
          between(one["lower"], one["upper"], 3), f"{one['n_seeds']}, {one['n_units']}", word(one))
-        for question, title in QUESTIONS.items() for case in some for quantity in QUANTITIES
-        if (one := case.verdicts.get((question, quantity)))
+        for k, title in enumerate(TITLES) for cure in CURES for case in some for quantity in QUANTITIES
+        if (one := case.verdicts.get((QUESTIONS[cure][k], quantity)))
     ]  # fmt: skip
     head = ("question", "study", "encoder", "errors of", "best control", "ratio", "95 % interval", "seeds, frames",
             "verdict")  # fmt: skip
@@ -93,7 +95,7 @@ def errors(some: Sequence[Case]) -> str:
         for arm, lines in case.arms():
             if not rows or rows[-1][:2] != case.words:
                 zero = lines[0]["rows"][0]
-                rows.append((*case.words, ZERO_SHOT, "", "", figure(zero["forces_mae"]), "", "",
+                rows.append((*case.words, case.control(ZERO_SHOT), "", "", figure(zero["forces_mae"]), "", "",
                              figure(zero["energy_mae"]), "", "", ""))  # fmt: skip
             cells = []
             for name in QUANTITIES.values():
@@ -108,17 +110,17 @@ def errors(some: Sequence[Case]) -> str:
 
 
 def rounds(some: Sequence[Case]) -> str:
-    """The loop round by round, over its seeds."""
+    """The loops round by round, over their seeds."""
     rows = []
-    for case in some:
-        lines = case.of(LOOP)
+    for case, (arm, lines) in ((one, each) for one in some for each in one.arms(CURES)):
         for k in range(min((len(line["rounds"]) for line in lines), default=0)):
             mine = [line["rounds"][k] for line in lines]
             tested = [row for line in lines for row in line["rows"][1:] if row["round"] == k]
             # All seeds share the teacher's simulations: counted for each seed they would be too many.
             sampled = mine if k else mine[:1]
             rows.append((
-                *case.words, k, len(lines), *(ranged([row[name] for row in tested]) for name in QUANTITIES.values()),
+                *case.words, ARMS[arm], k, len(lines),
+                *(ranged([row[name] for row in tested]) for name in QUANTITIES.values()),
                 ranged([row["pool"]["size"] for row in mine]),
                 *(over(mine, name) for name in ("forgotten", "relabelled", "new", "new_unstable")),
                 f"{sum(row['md_failed'] for row in sampled)} of {sum(row['md_runs'] for row in sampled)}",
@@ -126,7 +128,7 @@ def rounds(some: Sequence[Case]) -> str:
                 over(mine, "student_vs_teacher", 1e3), over(mine, "validation_before"),
                 over(mine, "validation_after"),
             ))  # fmt: skip
-    head = ("study", "encoder", "round", "seeds", "forces, meV/Å", "energy, meV/atom", "pool", "forgotten",
+    head = ("study", "encoder", "arm", "round", "seeds", "forces, meV/Å", "energy, meV/atom", "pool", "forgotten",
             "relabelled", "new", "of them from before failures", "failed, of the runs it is from", "teacher's labels",
             "student's labels against the teacher's, meV/Å", "validation before fine-tuning, meV/Å",
             "after, meV/Å")  # fmt: skip
@@ -172,17 +174,20 @@ def parts(some: Sequence[Case]) -> str:
     Of the students that validation selects, and of the last ones: where none after round 0 is selected, the first are
     the same whatever the part does.
     """
-    rows, mine = [], [case for case in some if set(PARTS) & set(case.planned)]
+    rows, mine = [], [case for case in some if set(WHOLE) & set(case.planned)]
     for case in mine:
         for arm, title in TOLD.items():
             for quantity, name in QUANTITIES.items():
                 question = "controls" if arm == ONE_SHOT else arm
                 one = case.verdicts.get((question, quantity), {}).get("against", {}).get(arm)
-                if one:
-                    last = [ranged([line["rows"][-1][name] for line in case.of(each)]) for each in (LOOP, arm)]
+                if one and arm in case.planned:
+                    last = [
+                        ranged([line["rows"][-1][name] for line in case.of(each)])
+                        for each in (WHOLE.get(arm, LOOP), arm)
+                    ]
                     rows.append((*case.words, title, quantity, f"{one['ratio']:.3f}",
                                  between(one["lower"], one["upper"], 3),
-                                 helps(one, case.judged_seeds(LOOP, arm)), *last))  # fmt: skip
+                                 helps(one, case.judged_seeds(WHOLE.get(arm, LOOP), arm)), *last))  # fmt: skip
     head = ("study", "encoder", "part", "errors of", "with over without", "95 % interval", "does it earn its keep?",
             "last students, with", "without")  # fmt: skip
     return tabled(head, rows, mine, judged=True)
@@ -209,26 +214,29 @@ def claims(some: Sequence[Case], speeds: Sequence[Sequence[str]], failures: Sequ
 
 def against(some: Sequence[Case]) -> Iterator[tuple[str, ...]]:
     """Ratios to other pretraining and to the teacher."""
-    for case in some:
-        for quantity in QUANTITIES:
-            verdict = case.verdicts.get(("controls", quantity), {})
-            others = {arm: one for arm, one in verdict.get("against", {}).items() if arm in PRETRAINED}
-            if others:
-                # The one that does best is the control with the largest ratio.
-                arm = max(others, key=lambda name: others[name]["ratio"])
-                yield (
-                    "errors 20 % below other pretraining", *case.words,
-                    f"{quantity} {gain(others[arm])} {ARMS[arm]}, the best of {len(others)}",
-                    *reached(case, arm, others[arm], AGAINST_OTHERS, verdict["n_units"]),
-                )  # fmt: skip
-    for case in some:
-        verdict = case.verdicts.get(("teacher", "forces"), {})
-        for name, one in verdict.get("against", {}).items():
-            arm = name if name == ZERO_SHOT else TEACHER
+    for case, cure, quantity in product(some, CURES, QUANTITIES):
+        verdict = case.verdicts.get((QUESTIONS[cure][0], quantity), {})
+        others = {arm: one for arm, one in verdict.get("against", {}).items() if arm in PRETRAINED}
+        if others:
+            # The one that does best is the control with the largest ratio.
+            arm = max(others, key=lambda name, others=others: others[name]["ratio"])
             yield (
-                "forces more than 80 % below the general model", *case.words, f"forces {gain(one)} {name}",
-                *reached(case, arm, one, BELOW_TEACHER, verdict["n_units"]),
+                "errors 20 % below other pretraining", *case.words,
+                f"{ARMS[cure]}: {quantity} {gain(others[arm])} {ARMS[arm]}, the best of {len(others)}",
+                *reached(case, cure, arm, others[arm], AGAINST_OTHERS, verdict["n_units"]),
             )  # fmt: skip
+    for case in some:
+        if case.tuned:
+            continue
+        for cure in CURES:
+            verdict = case.verdicts.get((QUESTIONS[cure][1], "forces"), {})
+            for name, one in verdict.get("against", {}).items():
+                arm = name if name == ZERO_SHOT else TEACHER
+                yield (
+                    "forces more than 80 % below the general model", *case.words,
+                    f"{ARMS[cure]}: forces {gain(one)} {name}",
+                    *reached(case, cure, arm, one, BELOW_TEACHER, verdict["n_units"]),
+                )  # fmt: skip
 
 
 def gain(one: Record) -> str:
@@ -237,9 +245,9 @@ def gain(one: Record) -> str:
     return f"{100 * (one['ratio'] - 1):+.0f} % ({ends}) against"
 
 
-def reached(case: Case, arm: str, one: Record, published: float, frames: int) -> tuple[str, str]:
+def reached(case: Case, cure: str, arm: str, one: Record, published: float, frames: int) -> tuple[str, str]:
     """Where the published ratio lies to the interval, and what that rests on."""
-    seeds = case.judged_seeds(LOOP, arm)
+    seeds = case.judged_seeds(cure, arm)
     rests = f"{seeds} seed{'s' * (seeds != 1)}, {frames} test frames, all counted"
     if seeds < 2:
         return "one seed tells nothing of it", rests
@@ -301,9 +309,10 @@ def dft(case: Case) -> str:
 SYSTEMS = {
     "a_ethanol": "9 atoms, MD17, DFT",
     "a_ethanol_long": "9 atoms, MD17, DFT",
-    "a_ethanol_500": "9 atoms, MD17, DFT",
+    "a_ethanol_tuned": "9 atoms, MD17, DFT",
     "a_aspirin": "21 atoms, rMD17, DFT",
     "b_acac": "15 atoms, 300 K, DFT",
+    "b_acac_hot": "15 atoms, 300 K, DFT",
     "c_combustion": "7 atoms, whole and broken, DFT",
     "c_mo_s_o": "36 atoms, cell of 20 Å, GFN1-xTB",
 }
@@ -317,7 +326,7 @@ def method(some: Sequence[Case]) -> str:
     for case in some:
         spec, steps = case.spec, case.spec.pretraining.steps
         rows.append((
-            *case.words, SYSTEMS[case.study], spec.teacher.removeprefix("universal:"), dft(case),
+            *case.words, SYSTEMS[case.study], case.teacher, dft(case),
             f"{spec.split.test:g}", simulated(spec.sampling, spec.sampling.starts), spec.settings.pool_frames,
             f"{spec.loop.iterations + 1} x ({steps} + {spec.finetuning.steps}), {spec.pretraining.batch_size}",
             *(simulated(one, one.runs) for one in (spec.stability, spec.reaction)), len(case.planned), len(case.seeds),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -27,6 +28,7 @@ from pages import markdown
 
 from mlipkit.analysis.proportions import difference, wilson
 from mlipkit.analysis.survival import Survival, kaplan_meier, stratified_log_rank
+from mlipkit.strategies.ipip import CURES
 from mlipkit.strategies.ipip.mechanism import CHECKPOINTS
 from mlipkit.strategies.ipip.species_record import together
 
@@ -72,18 +74,21 @@ def failures(some: Sequence[Case], deed: str) -> str:
     """Counts with intervals, the difference to the loop, when and why."""
     rows, mine = [], [case for case in some if getattr(case.spec, deed).runs]
     for case in mine:
-        test, loop = getattr(case.spec, deed), tests(case.of(LOOP), deed)
+        test = getattr(case.spec, deed)
         for arm, lines in case.arms():
             found = tests(lines, deed)
             if not found:
                 continue
             count, runs = failed(found)
             low, high = wilson(count, runs)
-            less, p = "", ""
-            if arm != LOOP and loop:
-                apart, *ends = (100 * one for one in difference(failed(loop), (count, runs)))
-                less = f"{apart:+.0f} ({ends[0]:+.0f} to {ends[1]:+.0f})"
-                p = sooner(case.of(LOOP), lines, deed, test.steps * test.timestep)
+            beside = []
+            for cure in CURES:
+                less, p, loop = "", "", tests(case.of(cure), deed)
+                if arm != cure and loop:
+                    apart, *ends = (100 * one for one in difference(failed(loop), (count, runs)))
+                    less = f"{apart:+.0f} ({ends[0]:+.0f} to {ends[1]:+.0f})"
+                    p = sooner(case.of(cure), lines, deed, test.steps * test.timestep)
+                beside += [less, p]
             times = [time / 1000 for one in found for time in one["times_fs"]]
             reasons: dict[str, int] = {}
             for one in found:
@@ -92,28 +97,28 @@ def failures(some: Sequence[Case], deed: str) -> str:
             rows.append((
                 *case.words, f"{test.temperature:g}", f"{test.steps * test.timestep / 1000:g}", ARMS[arm],
                 f"{count} of {runs}", ", ".join(str(one["failed"]) for one in found),
-                f"{100 * count / runs:.0f} ({between(100 * low, 100 * high, 0)})", less,
+                f"{100 * count / runs:.0f} ({between(100 * low, 100 * high, 0)})",
                 f"{figure(float(np.median(times)))} ({figure(min(times))} to {figure(max(times))})" if times else "",
-                p,
-                counted(reasons),
+                *beside, counted(reasons),
             ))  # fmt: skip
-    head = ("study", "encoder", "K", "ps", "arm", "failed", "by seed", "% (95 %)", "the loop less this, % (95 %)",
-            "of those that failed: median, ps (range)", "lasts as long as the loop's: p", "reasons")  # fmt: skip
+    apart = [f"{name} less this, {what}" for name in (ARMS[cure] for cure in CURES) for what in ("% (95 %)", "p")]
+    head = ("study", "encoder", "K", "ps", "arm", "failed", "by seed", "% (95 %)",
+            "of those that failed: median, ps (range)", *apart, "reasons")  # fmt: skip
     return tabled(head, rows, mine)
 
 
 def fewer(some: Sequence[Case]) -> Iterator[tuple[str, ...]]:
-    """Rows of the claims: failures of the loop and of a student of the labelled frames alone."""
-    for case in some:
-        loop, scratch = (failed(tests(case.of(arm), "stability")) for arm in (LOOP, SCRATCH))
+    """Rows of the claims: failures of a loop and of a student of the labelled frames alone."""
+    for case, cure in product(some, CURES):
+        loop, scratch = (failed(tests(case.of(arm), "stability")) for arm in (cure, SCRATCH))
         if not loop[1] or not scratch[1]:
             continue
         apart, low, high = (100 * one for one in difference(loop, scratch))
         said = "fewer" if high < 0 else "more" if low > 0 else "not told apart"
-        seeds, kelvin = min(len(case.of(arm)) for arm in (LOOP, SCRATCH)), case.spec.stability.temperature
+        seeds, kelvin = min(len(case.of(arm)) for arm in (cure, SCRATCH)), case.spec.stability.temperature
         yield (
             "failed simulations: 13 % before, none after", *case.words,
-            f"scratch {share(scratch)}, the loop {share(loop)}: {apart:+.0f} % ({low:+.0f} to {high:+.0f})", said,
+            f"scratch {share(scratch)}, {ARMS[cure]} {share(loop)}: {apart:+.0f} % ({low:+.0f} to {high:+.0f})", said,
             f"{seeds} seed{'s' * (seeds != 1)}, runs of all seeds taken as alike, {kelvin:g} K",
         )  # fmt: skip
 
@@ -250,7 +255,7 @@ def in_loops(some: Sequence[Case]) -> str:
         first = [line["rounds"][0].get("md_steps_per_s") for line in lines[:1]]
         later = [row["md_steps_per_s"] for line in lines for row in line["rounds"][1:] if row.get("md_steps_per_s")]
         if later and first[0]:
-            rows.append((*case.words, case.spec.teacher.removeprefix("universal:"), case.spec.sampling.starts,
+            rows.append((*case.words, case.teacher, case.spec.sampling.starts,
                          figure(first[0]), ranged(later), shown(float(np.mean(later)) / first[0])))  # fmt: skip
     head = ("study", "encoder", "teacher", "systems together", "teacher, steps/s", "students, steps/s", "times")
     return tabled(head, rows, some)

@@ -26,7 +26,7 @@ def predict(
 
     Returns:
         The same frames with the predicted energy [F] eV, forces [N,3] eV/Å and stress [F,3,3] eV/Å³ as their labels;
-        a label not predicted is left out.
+        a label not predicted is left out, numbers that are not finite are NaN: no answer.
 
     Raises:
         ModelError: a frame holds an element outside the potential's domain.
@@ -45,10 +45,15 @@ def predict(
     for chosen in batches_by_size(n_atoms, batch_size):
         graph, _ = collate(frames, chosen, cache, torch.float64)
         result = potential(graph.to(device=potential.device), forces=forces, stress=stress)
-        energy[chosen] = result.energy.cpu().numpy()
+        energy[chosen] = _finite(result.energy)
         if force is not None and result.forces is not None:
             rows = np.concatenate([np.arange(offsets[i], offsets[i + 1]) for i in chosen])
-            force[rows] = result.forces.cpu().numpy()
+            force[rows] = _finite(result.forces)
         if tensor is not None and result.stress is not None:
-            tensor[chosen] = result.stress.cpu().numpy()
+            tensor[chosen] = _finite(result.stress)
     return frames.with_labels(energy=energy, forces=force, stress=tensor)
+
+
+def _finite(values: torch.Tensor) -> np.ndarray:
+    found = values.cpu().numpy()
+    return np.where(np.isfinite(found), found, np.nan)

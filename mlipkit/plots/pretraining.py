@@ -107,21 +107,27 @@ def something_known(iterations: Sequence[Iteration]) -> bool:
     return any(_there(iterations).values())
 
 
-def arms_beside(rows: Sequence[Mapping[str, Any]], cures: Sequence[str] = ("ipip",)) -> go.Figure:
+def arms_beside(rows: Sequence[Mapping[str, Any]], cures: Sequence[str] = ("ipip", "continual")) -> go.Figure:
     """Test errors of every arm: mean over seeds, with the least and most of them.
 
     Args:
         rows: name, forces_mae and energy_mae as (mean, least, most) in meV/Å and meV/atom, seeds.
-        cures: names that are drawn in colour; all others are controls.
+        cures: names that are drawn in colour. Names with ``no_`` are loops without a part, and judge none of them;
+            all others are controls.
     """
     if not rows:
         raise DataError("no arm to draw", where="arms_beside")
     panels = {"forces_mae": "force MAE<br>meV/Å", "energy_mae": "energy MAE<br>meV/atom"}
     figure = make_subplots(rows=2, cols=1, shared_xaxes=True, vertical_spacing=0.07)
-    groups = (("the loop", COLOURS[0], "circle", True), ("controls", STOPPED, "diamond-open", False))
+    told = "the loop" if sum(row["name"] in cures for row in rows) == 1 else "loops"
+    groups = (
+        (told, COLOURS[0], "circle"), ("without a part", COLOURS[0], "circle-open"),
+        ("controls", STOPPED, "diamond-open"),
+    )  # fmt: skip
+    kinds = [0 if row["name"] in cures else 1 if str(row["name"]).startswith("no_") else 2 for row in rows]
     for line, key in enumerate(panels, start=1):
-        for name, tone, symbol, cure in groups:
-            mine = [(x, row) for x, row in enumerate(rows) if (row["name"] in cures) == cure]
+        for kind, (name, tone, symbol) in enumerate(groups):
+            mine = [(x, row) for x, row in enumerate(rows) if kinds[x] == kind]
             if not mine:
                 continue
             values = [row[key] for _, row in mine]
@@ -130,7 +136,7 @@ def arms_beside(rows: Sequence[Mapping[str, Any]], cures: Sequence[str] = ("ipip
                     x=[x for x, _ in mine], y=[mean for mean, _, _ in values], name=name, legendgroup=name,
                     showlegend=line == 1, mode="markers+text", cliponaxis=False, textposition="middle right",
                     text=[f"  {mean:.3g}" for mean, _, _ in values],
-                    marker={"color": tone, "symbol": symbol, "size": 11 if cure else 9},
+                    marker={"color": tone, "symbol": symbol, "size": 9 if kind == 2 else 11},
                     error_y={
                         "type": "data", "symmetric": False, "color": tone, "thickness": 1.5, "width": 4,
                         "array": [most - mean for mean, _, most in values],
@@ -150,7 +156,9 @@ def arms_beside(rows: Sequence[Mapping[str, Any]], cures: Sequence[str] = ("ipip
     return figure.update_layout(hovermode="closest")
 
 
-def failed_tests(tests: Mapping[str, tuple[int, int, float, float]], cures: Sequence[str] = ("ipip",)) -> go.Figure:
+def failed_tests(
+    tests: Mapping[str, tuple[int, int, float, float]], cures: Sequence[str] = ("ipip", "continual")
+) -> go.Figure:
     """Test simulations that failed of each arm, in percent with 95 % intervals (Wilson).
 
     Args:

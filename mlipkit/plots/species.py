@@ -45,20 +45,13 @@ def species_graph(
     figure = make_subplots(rows=n, cols=1, shared_xaxes=True, vertical_spacing=0.06)
     drawn = 0
     for row, (title, some) in enumerate(panels, start=1):
-        for name, values in _fewer(some).items():
-            tone = STOPPED if name == OTHERS else COLOURS[drawn % len(COLOURS)]
-            dash = "solid" if drawn < len(COLOURS) or name == OTHERS else "dash"
-            drawn += name != OTHERS
-            figure.add_trace(
-                go.Scatter(
-                    x=time, y=values, name=subscripted(name), mode="lines" if len(time) > 1 else "markers",
-                    legendgroup=f"{row} {name}", line={"width": 1.8, "shape": "hv", "color": tone, "dash": dash},
-                    hovertemplate="%{y} " + subscripted(name) + "<extra></extra>",
-                ), row=row, col=1,
-            )  # fmt: skip
-        most = max(int(values.max()) for values in some.values())
-        figure.update_yaxes(title_text=title, range=[-0.06 * max(most, 1), 1.08 * max(most, 1)], tickformat="d",
-                            nticks=5 if most > 4 else most + 1, row=row, col=1)  # fmt: skip
+        kept = _fewer(some)
+        if some is mine and (np.sum([*some.values()], axis=0) == 1).all():
+            _one_cluster(figure, time, kept, row)
+            drawn = 1
+        else:
+            drawn = _counts(figure, time, kept, drawn, row)
+        figure.update_yaxes(title_text=title, row=row, col=1)
     _mark(figure, n, events)
     end = float(time[-1]) if end_ps is None else end_ps
     if failed:
@@ -68,6 +61,45 @@ def species_graph(
     figure.update_xaxes(title_text="time (ps)", row=n, col=1)
     figure.update_layout(legend={"yref": "container", "yanchor": "top", "y": 1}, margin_t=70)
     return figure
+
+
+def _counts(figure: go.Figure, time: np.ndarray, some: Mapping[str, np.ndarray], drawn: int, row: int) -> int:
+    """A step curve of each, in colours after those that are drawn; how many are drawn then."""
+    for name, values in some.items():
+        tone = STOPPED if name == OTHERS else COLOURS[drawn % len(COLOURS)]
+        dash = "solid" if drawn < len(COLOURS) or name == OTHERS else "dash"
+        drawn += name != OTHERS
+        figure.add_trace(
+            go.Scatter(
+                x=time, y=values, name=subscripted(name), mode="lines" if len(time) > 1 else "markers",
+                legendgroup=f"{row} {name}", line={"width": 1.8, "shape": "hv", "color": tone, "dash": dash},
+                hovertemplate="%{y} " + subscripted(name) + "<extra></extra>",
+            ), row=row, col=1,
+        )  # fmt: skip
+    most = max(int(values.max()) for values in some.values())
+    figure.update_yaxes(range=[-0.06 * max(most, 1), 1.08 * max(most, 1)], tickformat="d",
+                        nticks=5 if most > 4 else most + 1, row=row, col=1)  # fmt: skip
+    return drawn
+
+
+def _one_cluster(figure: go.Figure, time: np.ndarray, some: Mapping[str, np.ndarray], row: int) -> None:
+    """A bar wherever the only cluster is this one: counts of one and none would cross each other at every change."""
+    ends = np.append(time[1:], time[-1])
+    for level, (name, values) in enumerate(some.items()):
+        there = values > 0
+        first = np.flatnonzero(there & ~np.append(False, there[:-1]))
+        last = np.flatnonzero(there & ~np.append(there[1:], False))
+        x = [edge for i, j in zip(first, last, strict=True) for edge in (time[i], ends[j], None)]
+        figure.add_trace(
+            go.Scatter(
+                x=x, y=[None if edge is None else level for edge in x], name=subscripted(name), showlegend=False,
+                mode="lines" if len(time) > 1 else "markers",
+                line={"width": 9, "color": STOPPED if name == OTHERS else COLOURS[0]},
+                hovertemplate=subscripted(name) + "<extra></extra>",
+            ), row=row, col=1,
+        )  # fmt: skip
+    figure.update_yaxes(tickvals=list(range(len(some))), ticktext=[subscripted(name) for name in some],
+                        range=[len(some) - 0.4, -0.6], showgrid=False, row=row, col=1)  # fmt: skip
 
 
 def _fewer(some: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -51,8 +51,8 @@ def _threshold(
     found = loss_threshold(potential, frames, settings)
     if kept is not None:
         write_text(kept, json.dumps({"threshold": found, "frames": len(frames), "of": spec.potential}))
-    sink(Message(f"adapts where its loss is above {found:.4g}: 99 of 100 looks at the {len(frames)} validation frames "
-                 f"of {spec.potential} stay below"))  # fmt: skip
+    sink(Message(f"adapts where its loss is above {found:.4g}, its 99th percentile over the {len(frames)} validation "
+                 f"frames of {spec.potential}"))  # fmt: skip
     return found
 
 

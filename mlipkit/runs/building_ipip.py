@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mlipkit.errors import MlipkitError, SpecError
-from mlipkit.events import Control, EventSink, Finished, Message
+from mlipkit.events import Control, EventSink, Finished, Message, ignore
 from mlipkit.runs.building_forces import device_of, source_of
 from mlipkit.runs.building_train import split_frames
 from mlipkit.runs.folder import RunFolder, write_text
@@ -60,12 +60,11 @@ def tools_of(spec: IPIPSpec, base: Path, sink: EventSink | None = None, files: R
     if files is not None:
         write_text(files.path / "split.json", json.dumps(parts.to_json()))
     teacher = teacher_of(spec, base)
-    _check_fit(spec, teacher, {*parts.train.elements, *parts.validation.elements, *parts.test.elements})
     precision = str(teacher.dtype).removeprefix("torch.")
     if sink is not None and precision != spec.dtype:
         sink(Message(f"The teacher {spec.teacher} computes in {precision}, the students in {spec.dtype}"))
     tuning = spec.teacher_tuning
-    return LoopTools(
+    tools = LoopTools(
         teacher=teacher, train=parts.train, validation=parts.validation, test=parts.test, encoder=spec.model.encoder,
         options=spec.model.encoder_options, head=spec.model.head, device=device_of(spec.device),
         pretraining=training_settings(spec, spec.pretraining), finetuning=training_settings(spec, spec.finetuning),
@@ -76,19 +75,27 @@ def tools_of(spec: IPIPSpec, base: Path, sink: EventSink | None = None, files: R
         accept_teacher=spec.accept_teacher,
         words={"teacher": spec.teacher, "dtype": spec.dtype, CONTENT: content_of(spec.teacher, base, teacher)},
     )  # fmt: skip
+    _check_fit(spec, tools)
+    return tools
 
 
-def _check_fit(spec: IPIPSpec, teacher: BasePotential, elements: set[int]) -> None:
+def _check_fit(spec: IPIPSpec, tools: LoopTools) -> None:
     """Refuse before any simulation what would show hours later."""
     from ase.data import atomic_numbers, chemical_symbols
 
     from mlipkit.models import CalculatorPotential
+    from mlipkit.strategies.ipip.fitting import SIGNAL
+    from mlipkit.strategies.ipip.signals import signals
+    from mlipkit.training import EnergyForcesStress
+    from mlipkit.training.preflight import check_labels
 
-    lacking = {"n2n": "features", "a2a": "energies of atoms"}.get(spec.method)
-    if lacking and isinstance(teacher, CalculatorPotential):
-        raise SpecError(f"a teacher that is a calculator has no {lacking}", where=("arm", spec.method),
-                        hint="hessian, distillation and the loop take its energies and forces alone")  # fmt: skip
-    if spec.method == "teacher" and isinstance(teacher, CalculatorPotential):
+    terms = [EnergyForcesStress.from_settings(tools.settings("finetuning", 1))]
+    check_labels(terms, tools.train, tools.validation, ignore)
+    if spec.method in ("n2n", "a2a"):
+        # Whether a teacher has them is known once it is asked.
+        signals(tools.teacher, tools.train[:1], SIGNAL[spec.method])
+    elements = {*tools.train.elements, *tools.validation.elements, *tools.test.elements}
+    if spec.method == "teacher" and isinstance(tools.teacher, CalculatorPotential):
         raise SpecError("a teacher that is a calculator has no weights to fine-tune", where=("arm", spec.method),
                         hint="Leave this arm out: zero-shot it stands in every other arm's evaluation")  # fmt: skip
     for name, test in (("stability", spec.stability), ("reaction", spec.reaction)):

@@ -115,7 +115,7 @@ def with_known_energies(frames: FrameSet, train: FrameSet, name: str, sink: Even
     if sink is not None:
         said = (
             f"{name}: {int(unknown.sum())} of {len(frames)} frames have a composition whose energy the training frames "
-            "leave open; forces alone judge this set"
+            "do not determine; this set is judged by forces alone"
         )
         sink(Message(said, "warning"))
     return frames.with_labels(energy=np.nan)
@@ -128,7 +128,8 @@ def with_labels(frames: FrameSet, name: str, sink: EventSink | None = None) -> F
     if whole.all() or not whole.any():
         return frames
     if sink is not None:
-        said = f"{name}: {int((~whole).sum())} of {len(frames)} frames lack energy or forces, and judge nothing"
+        few = f"{name}: {int((~whole).sum())} of {len(frames)} frames"
+        said = f"{few} lack energy or forces and are left out of the evaluation"
         sink(Message(said, "warning"))
     return frames.select(np.flatnonzero(whole))
 

@@ -11,6 +11,7 @@ from mlipkit.events import Control, EventSink, Finished, Message
 from mlipkit.runs.building_data import read_frames, read_starts
 from mlipkit.runs.building_finetune import finetune_settings, recipe_of, start_potential
 from mlipkit.runs.building_forces import device_of
+from mlipkit.runs.building_ipip import content_of
 from mlipkit.runs.building_label import recipe_for
 from mlipkit.runs.folder import RunFolder
 from mlipkit.runs.places import absolute, factory_of, load_factory, run_of
@@ -56,6 +57,7 @@ def tools_of(spec: WorkflowSpec, base: Path, sink: EventSink | None = None) -> S
         SpecError, DataError, ModelError: something that it names is not there or does not fit.
     """
     from mlipkit.strategies.workflows.standard import StandardTools
+    from mlipkit.strategies.workflows.tools import CONTENT
 
     potential, tuning = universal(spec, base), as_finetuning(spec)
     precision = str(potential.dtype).removeprefix("torch.")
@@ -64,7 +66,8 @@ def tools_of(spec: WorkflowSpec, base: Path, sink: EventSink | None = None) -> S
     given, make_start = starts(spec, base)
     return StandardTools(
         universal=potential, make_start=make_start, given=given, maker=recipe_for(spec.labelling, base),
-        words=words(spec), settings=settings(tuning, bool(make_start(0).pbc.all()), precision),
+        words={**words(spec), CONTENT: _content(spec, base, potential)},
+        settings=settings(tuning, bool(make_start(0).pbc.all()), precision),
         recipe=recipe_of(tuning), fmax=spec.fmax, relax_steps=spec.relax_steps, timeout=spec.label.timeout_s,
         processes=spec.label.processes,
         replay=read_frames(spec.tuning.replay, base, allow_partial=True) if spec.tuning.replay else None,
@@ -117,6 +120,14 @@ def starts(spec: WorkflowSpec, base: Path) -> tuple[list[Atoms], Callable[[int],
         path = absolute(name, base)
         molecules[str(path) if path is not None and path.is_file() else name] = count
     return [], lambda seed: pack(molecules, density=one.density, tolerance=one.tolerance, seed=seed)
+
+
+def _content(spec: WorkflowSpec, base: Path, potential: BasePotential) -> str:
+    """What tells a model from another of the same name; a factory's code may read weights, which are told, too."""
+    from mlipkit.strategies.finetuning.record import digest
+
+    told = content_of(spec.potential, base, potential)
+    return told if factory_of(spec.potential) is None else f"{told} {digest(potential)}"
 
 
 def words(spec: WorkflowSpec) -> dict[str, Any]:

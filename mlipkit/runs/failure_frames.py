@@ -92,7 +92,7 @@ def _failed(run: Run, replica: int | None) -> list[Replica]:
     if not failed:
         raise RunError(
             "no simulation has failed" if replica is None else f"simulation {replica} has not failed", where=run.name,
-            found=all_of_it.count, hint="Go hotter, or longer, to see where the potential ends",
+            found=all_of_it.count, hint="Raise the temperature, or run longer, to find where the potential fails",
         )  # fmt: skip
     return failed
 

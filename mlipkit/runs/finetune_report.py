@@ -27,13 +27,14 @@ def finetune_html(run: Run) -> str:
     path = run.folder / "bond_scan.json"
     if path.is_file():
         scans = json.loads(path.read_text(encoding="utf-8"))
-        parts += ["<h3>Two atoms drawn apart, before and after</h3>", figure_html(bond_scan_figure(scans))]
+        parts.append("<h3>Bond scan: two isolated atoms pulled apart, before and after</h3>")
+        parts.append(figure_html(bond_scan_figure(scans)))
         parts += [f'<p class="verdict warning">{html.escape(one["warning"])}</p>' for one in scans if one["warning"]]
     started = run.last(Started)
     if started is not None and "parameters" in started.facts:
         rows = [f"{name}: {one['trainable']} trainable, {one['frozen']} frozen"
                 for name, one in started.facts["parameters"].items()]  # fmt: skip
-        parts.append(details("Weights that moved, by block", "\n".join(rows)))
+        parts.append(details("Trainable and frozen weights, by block", "\n".join(rows)))
     return "\n".join(parts)
 
 

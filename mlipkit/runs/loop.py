@@ -236,7 +236,7 @@ def survival_change(
         longer = restricted_mean(curves[1], until) > restricted_mean(curves[0], until)
         said += f": simulations hold {'longer' if longer else 'less long'} than before (log-rank p = {p_value:.2g})."
     else:
-        said += f": undecided, a difference like this comes by chance (log-rank p = {p_value:.2g})."
+        said += f": undecided, a difference of this size can arise by chance (log-rank p = {p_value:.2g})."
     return SurvivalChange(curves[0], curves[1], p_value, said)
 
 

@@ -138,7 +138,7 @@ def _of_simulation(
         return NextStep("resume", f"Resume {run.name}", "You stopped it.", run)
     spec = hotter_step(run)
     kelvin = ", ".join(f"{one:g}" for one in listed(spec.temperature))
-    return NextStep("hotter", f"Go hotter: {kelvin} K", "Nothing failed.", run, spec=spec)
+    return NextStep("hotter", f"Raise temperature to {kelvin} K", "Nothing failed.", run, spec=spec)
 
 
 def _of_jobs(jobs: OwnJobs, run: Run) -> NextStep:
@@ -152,11 +152,12 @@ def _of_jobs(jobs: OwnJobs, run: Run) -> NextStep:
     except MlipkitError as error:
         return NextStep("collect", "Collect labels", str(error), run, jobs=jobs)
     other = other_level(spec.potential, jobs.level)
-    why = f"The {jobs.n_added} labels of {jobs.added} go beside its old training set."
+    why = f"The {jobs.n_added} labels of {jobs.added} are added to its old training set."
     if other:
         why = (
-            f"It learns from your {jobs.n_added} labels alone ({jobs.level}), with the energy zero fitted to them: "
-            f"those of its old training set are {other.partition(',')[0]}, and two levels do not mix."
+            f"It is trained on your {jobs.n_added} labels alone ({jobs.level}), with the energy zero fitted to them: "
+            f"its old training set is at another level of theory ({other.partition(',')[0]}), and the two must "
+            "not be mixed."
         )
     return NextStep("train_on", f"Train {stem(spec.potential)} on", why, run, spec=spec, jobs=jobs)
 
@@ -171,13 +172,15 @@ def _of_labels(run: Run, runs: Sequence[Run]) -> NextStep:
         return NextStep("look", f"Look at {run.name}", str(error), run)
     potential = stem(spec.potential)
     old = len(trained_on(spec.potential))
-    beside = "its old training set" if old else "nothing else: its old training set is not known"
-    return NextStep("train_on", f"Train {potential} on", f"The new labels go beside {beside}.", simulation, spec=spec)
+    why = "The new labels are added to its old training set."
+    if not old:
+        why = "It is trained on the new labels alone: its old training set is not known."
+    return NextStep("train_on", f"Train {potential} on", why, simulation, spec=spec)
 
 
 def _of_potential(run: Run, runs: Sequence[Run]) -> NextStep:
     if run.state == "stopped" and not (run.files.checkpoints / "best.safetensors").is_file():
-        return NextStep("resume", f"Resume {run.name}", "You stopped it before the first look at its errors.", run)
+        return NextStep("resume", f"Resume {run.name}", "You stopped it before its errors were first evaluated.", run)
     simulation = _latest_simulation(runs)
     if simulation is not None:
         return NextStep(

@@ -46,7 +46,7 @@ def queue_folder() -> Path:
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not os.environ.get("MLIPKIT_QUEUE") and _owner(path) != os.getuid():
         raise RunError(
-            "the folder of the waiting line belongs to another user", where=str(path),
+            "the queue folder belongs to another user", where=str(path),
             hint="Name one of your own in MLIPKIT_QUEUE",
         )  # fmt: skip
     return path
@@ -70,7 +70,7 @@ class Wait:
         if self.seconds is None:
             return "wait unknown"
         text = f"about {_duration(self.seconds)} to wait"
-        return f"{text} if those before it take as long as those that run" if self.assumed else text
+        return f"{text} if the runs ahead of it take as long as those now running" if self.assumed else text
 
 
 class Ticket:

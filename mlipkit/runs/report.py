@@ -132,7 +132,7 @@ def training_figures(run: Run) -> Iterable[tuple[str, go.Figure]]:
             errors = {"validation": {key: table[key] for key in ("energy_mae", "forces_mae")}}
             if "retention_forces_mae" in table:
                 kept = {key: table[f"retention_{key}"] for key in ("energy_mae", "forces_mae")}
-                errors["away from the old potential"] = kept
+                errors["deviation from the original potential"] = kept
             best = run.facts().get("best_epoch")
             yield "Validation errors", plots.validation_errors(table["epoch"], errors, best)
     for quantity, unit, split, *pair in parity_pairs(run.files.parity):
@@ -192,7 +192,7 @@ def survival_table(replicas: Replicas) -> str:
             name, f"{curve.n_failed} of {curve.n}", f"{curve.longest / FS_PER_PS:.3g}",
             f"{share:.0%} ({low:.0%} to {high:.0%})", half,
         ])  # fmt: skip
-    head = ("simulations", "failed", "followed to, ps", "still holding (95% interval)", "half failed by, ps")
+    head = ("simulations", "failed", "followed to, ps", "still holding (95% interval)", "median time to failure, ps")
     return table(rows, head)
 
 

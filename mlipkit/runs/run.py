@@ -159,10 +159,11 @@ class Run(os.PathLike):
             return f"waits for {waiting.on}" if waiting else "waits for another run"
         if state == "queued":
             position = self.queue_position
-            return f"number {position} in the line for free cores{self._wait_words()}" if position else "starting"
+            return f"number {position} in the queue for free cores{self._wait_words()}" if position else "starting"
         if state == "lost":
             return (
-                "the process is gone without a last word (killed, out of memory or machine restarted); resume() goes on"
+                "the process ended unexpectedly (killed, out of memory, or the machine was restarted); "
+                "resume() continues the run"
             )
         finished = self.last(events.Finished)
         return finished.reason if finished is not None and state not in ACTIVE else ""
@@ -187,7 +188,7 @@ class Run(os.PathLike):
 
     @property
     def queue_position(self) -> int | None:
-        """Place in the line for free cores (1: next), or None when it is in no line."""
+        """Place in the queue for free cores (1: next), or None when it is not queued."""
         record = self.files.read("pid.json")
         return record.get("position") if record.get("phase") == "queued" else None
 

@@ -31,8 +31,8 @@ class AdaptationSpec(Part):
     every: int = Field(default=100, ge=1, description="save_every_k: steps between two adaptations")
     threshold: float | None = Field(
         default=None,
-        description="threshold: self-supervised loss above which to adapt; empty: that below which 99 of 100 looks at "
-        "the potential's validation frames stay",
+        description="threshold: self-supervised loss above which to adapt; empty: its 99th percentile over "
+        "the potential's validation frames",
     )
     direction: Literal["gradient", "random"] = Field(
         default="gradient", description="random: the control, a step of equal length with random signs"

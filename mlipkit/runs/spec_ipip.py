@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from mlipkit.strategies.ipip import LoopPlan, Settings
 
 Arm = Literal[
-    "ipip", "no_forgetting", "no_relabelling", "no_unstable", "no_fresh_weights", "scratch", "one_shot", "denoising",
-    "denoising_fractional", "distillation", "n2n", "a2a", "hessian", "teacher",
+    "ipip", "continual", "no_forgetting", "no_relabelling", "no_unstable", "no_fresh_weights", "no_new_frames",
+    "scratch", "one_shot", "denoising", "denoising_fractional", "distillation", "n2n", "a2a", "hessian", "teacher",
 ]  # fmt: skip
 
 
@@ -95,20 +95,25 @@ class LoopSpec(Part):
     )
     new_share: float = Field(default=0.1, ge=0, lt=1, description="grow: new frames, as a share of the first pool")
     relabel: Literal["all", "student_origin", "off"] = Field(
-        default="all", description="frames that the student labels anew: all, those that a student made, none"
+        default="all",
+        description="frames that the student labels anew: all, those that a student made, none (arm continual: none)",
     )
     gate: Literal["off", "noise", "committee"] = Field(
         default="off", description="it labels only where it is calm and sure: spread under noise, or of all students"
     )
     prefer_unstable: bool = Field(default=True, description="new frames come from unstable runs first")
     init: Literal["fresh", "previous_pretrained", "previous_finetuned"] = Field(
-        default="fresh", description="weights that a pretraining starts from"
+        default="fresh",
+        description="weights that a pretraining starts from (arm continual: those of the pretraining before)",
     )
     pretrain_energy: Literal["off", "refit"] = Field(
         default="off", description="pretraining: forces alone, or energies less a constant per element and labeller"
     )
     pool_seed: int = Field(
         default=0, ge=0, description="random seed of starts and MD: the same for all seeds of an arm"
+    )
+    md_seeds: Literal["same", "fresh"] = Field(
+        default="same", description="velocities and thermostat of the students' MD: the teacher's, new ones each time"
     )
 
     @model_validator(mode="after")
@@ -238,14 +243,18 @@ class IPIPSpec(ReadingSpec):
     kind: Literal["ipip"] = "ipip"
     arm: Arm = Field(
         default="ipip",
-        description="ipip: the loop; no_...: without one of its parts; scratch: the DFT frames alone; one_shot, "
-        "denoising, distillation, n2n, a2a, hessian: other pretrainings; teacher: fine-tuned itself",
+        description="ipip: the loop as published; continual: with weights carried over and the teacher's labels alone; "
+        "no_new_frames: that without new frames; other no_...: the published loop without one of its parts; "
+        "scratch: the DFT frames alone; one_shot, denoising, distillation, n2n, a2a, hessian: other pretrainings; "
+        "teacher: fine-tuned itself",
     )
     pretrain: bool = Field(
         default=True, description="false: no pretraining, energies and forces of the DFT frames alone (arm scratch)"
     )
     teacher: str = Field(
-        default="universal:so3lr", description="universal:so3lr, universal:chgnet, a .safetensors file, a factory"
+        default="universal:so3lr",
+        description="universal:so3lr, universal:sevennet-0, universal:chgnet, a run, a .safetensors file, or "
+        "FILE.py:function that makes a potential or an ASE calculator",
     )
     n_train: int | None = Field(
         default=None, ge=2, description="DFT frames to train on; empty: all of the training part"
@@ -295,8 +304,9 @@ class IPIPSpec(ReadingSpec):
             forget=loop.forget, pool=loop.pool, new_share=loop.new_share, relabel=loop.relabel, gate=loop.gate,
             prefer_unstable=loop.prefer_unstable, init=loop.init, pretrain_energy=loop.pretrain_energy,
             pretrain_steps=self.pretraining.steps, finetune_steps=self.finetuning.steps,
-            teacher_steps=self.teacher_tuning.steps, pool_seed=loop.pool_seed, noise=signals.noise,
-            torsion=signals.torsion, copies=signals.copies, signal=signals.weight, hessian_rows=signals.hessian_rows,
+            teacher_steps=self.teacher_tuning.steps, pool_seed=loop.pool_seed, md_seeds=loop.md_seeds,
+            noise=signals.noise, torsion=signals.torsion, copies=signals.copies, signal=signals.weight,
+            hessian_rows=signals.hessian_rows,
         )  # fmt: skip
 
     @property
@@ -316,20 +326,18 @@ class IPIPSpec(ReadingSpec):
     def _parts_fit(self):
         if not self.pretrain and self.arm not in ("ipip", "scratch"):
             raise ValueError(f"pretrain: false is the arm scratch, and contradicts arm '{self.arm}'")
-        if self.arm == "n2n" and self.loop.init != "fresh":
-            raise ValueError("loop.init: only the loop starts from earlier weights")
         if self.model.seed is not None:
             raise ValueError("model.seed: has no effect, new weights begin from the seed of the run")
         if self.method == "a2a" and self.model.head.startswith("pooled"):
             raise ValueError(f"model.head: '{self.model.head}' has no energies of atoms, which a2a learns")
-        self._check_pretraining()
+        self._check_losses()
         try:
             _ = self.plan
         except MlipkitError as error:
             raise ValueError(str(error)) from None
         return self
 
-    def _check_pretraining(self) -> None:
+    def _check_losses(self) -> None:
         loss = self.pretraining.loss
         energies = self.method == "distillation" or self.loop.pretrain_energy == "refit"
         for name in ("stress",) if energies else ("stress", "energy", "energy_unit"):
@@ -338,6 +346,9 @@ class IPIPSpec(ReadingSpec):
                 raise ValueError(f"pretraining.loss.{name}: has no effect, pretraining takes {what}")
         if not loss.forces and not (energies and loss.energy):
             raise ValueError("pretraining.loss.forces: without it nothing is learned")
+        last = self.finetuning.loss
+        if not (last.energy or last.forces or last.stress):
+            raise ValueError("finetuning.loss: every weight is 0, nothing is learned")
 
     @property
     def default_name(self) -> str:

@@ -50,7 +50,9 @@ class AdaptationStudySpec(Part):
         default=[1e-7, 1e-6, 1e-5, 1e-4, 1e-3], description="adaptation steps that are tried on the validation frames"
     )
     together: int = Field(
-        default=1, ge=1, description="frames that share a step; with more than one, predictions depend on company"
+        default=1,
+        ge=1,
+        description="frames that share a step; with more than one, each prediction depends on the others in its batch",
     )
     seed: int = Field(default=0, ge=0, description="random seed of noise and hidden atoms")
     draws: int = Field(

@@ -243,7 +243,7 @@ class WorkflowSpec(BaseSpec):
         one, test, tuning = self.sampling, self.evaluation, self.tuning
         train: dict[str, Any] = {"validation": tuning.validation, "epochs": tuning.max_epochs}
         if tuning.gradients is not None:
-            train["gradients"] = tuning.gradients
+            train = {"validation": tuning.validation, "gradients": tuning.gradients}
         return Settings(
             runs=self.runs, steps=one.steps, timestep=one.timestep, stride=one.stride, frames=self.frames,
             equilibration=one.equilibration, temperature=one.temperature, md=one.options,

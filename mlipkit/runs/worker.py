@@ -153,7 +153,7 @@ class Worker:
             return
         if state == "stopped":
             self.log(
-                events.Message(f"{field}: run '{other.name}' was stopped; what it made until then is used", "warning")
+                events.Message(f"{field}: run '{other.name}' was stopped; its results up to then are used", "warning")
             )
             return
         if state == "failed" and other.kind == "md" and spec_in(self.files).kind == "label":
@@ -161,7 +161,7 @@ class Worker:
             self.log(events.Message(f"{field}: simulation '{other.name}' failed; its frames are labelled", "warning"))
             return
         raise RunError(
-            f"run '{other.name}', on which this one builds, {state}", where=field, found=other.reason,
+            f"run '{other.name}', on which this run depends, {state}", where=field, found=other.reason,
             hint=f"Repair and resume '{other.name}', then resume this run",
         )  # fmt: skip
 
@@ -221,9 +221,9 @@ class Worker:
         time.sleep(POLL_S)
         self.files.beat()
         if self.control.signal:
-            raise Interrupted(f"ended by {self.control.signal} before its work began")
+            raise Interrupted(f"ended by {self.control.signal} before it started computing")
         if self.files.read("control.json").get("request") == "stop":
-            raise Interrupted("stopped by the user before its work began")
+            raise Interrupted("stopped by the user before it started computing")
 
     def _phase(self, phase: str, **facts: Any) -> None:
         record = {**self.record, "phase": phase, **facts}
@@ -273,7 +273,7 @@ def main(arguments: list[str]) -> int:
     files = RunFolder(Path(arguments[0]).resolve())
     with files.locked(".work", wait=False) as mine:
         if not mine:
-            sys.stderr.write("another process computes this run already\n")
+            sys.stderr.write("another process is already computing this run\n")
             return 0
         return int(Worker(files).run().state == "crashed")
 

@@ -71,8 +71,9 @@ def test_what_it_cannot_do_is_said(tmp_path):
         save(potential, tmp_path / "x.safetensors")
     with pytest.raises(ModelError, match="unknown to this potential: Cu"):
         potential(graph_of(copper(), 0.1))
-    with pytest.raises(ModelError, match="no ASE calculator"):
-        CalculatorPotential(3)  # type: ignore[arg-type]
+    for given in (3, EMT):
+        with pytest.raises(ModelError, match=r"no ASE calculator; expected an object .* found (3|<class .*EMT'>)"):
+            CalculatorPotential(given)  # type: ignore[arg-type]
     assert bool(potential(graph).energies.isnan().all())
     assert potential.describe()["calculator"] == "ase.calculators.morse.MorsePotential"
 

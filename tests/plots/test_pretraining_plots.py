@@ -72,6 +72,12 @@ def test_arms_with_their_seeds_and_tests_with_counts():
     figure = arms_beside(rows)
     assert of(figure, "the loop").y == (175.0,)
     assert of(figure, "controls").error_y.arrayminus == pytest.approx((4.0,))
+    # What is a loop itself judges none.
+    figure = arms_beside([*rows, {**rows[0], "name": "continual"}, {**rows[0], "name": "no_new_frames"}])
+    assert of(figure, "loops").x == (0, 2)
+    assert of(figure, "controls").x == (1,)
+    assert of(figure, "without a part").x == (3,)
+    assert of(figure, "without a part").marker.color == of(figure, "loops").marker.color
     tests = failed_tests({"ipip": (8, 30, 0.14, 0.44), "scratch": (24, 30, 0.63, 0.9)})
     bars = tests.data[0]
     assert tests.layout.xaxis.ticktext == ("ipip<br><b>8 of 30</b>", "scratch<br><b>24 of 30</b>")

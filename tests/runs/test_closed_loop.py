@@ -98,7 +98,7 @@ def test_fewer_frames_and_one_simulation_alone(hot, home):
 def test_what_has_not_failed_gives_no_frames(work):
     run = mk.launch(MDSpec(potential="calc.py:emt", start="calc.py:cluster", steps=20))
     run.wait()
-    with pytest.raises(RunError, match=r"no simulation has failed.*Go hotter"):
+    with pytest.raises(RunError, match=r"no simulation has failed.*Raise the temperature"):
         before_failure(run)
 
 

@@ -112,12 +112,12 @@ def test_a_run_says_what_fine_tuning_did_and_its_potential_is_used(tmp_path: Pat
     assert np.isfinite(rows["retention_forces_mae"]).all()
     assert (run.folder / "bond_scan.json").is_file()
     page = run.report().read_text()
-    assert "away from the old potential" in page
+    assert "deviation from the original potential" in page
     for words in (
         "Before and after",
         "untouched, energies moved",
         "Energy zero (least squares)",
-        "Two atoms drawn apart",
+        "two isolated atoms pulled apart",
     ):
         assert words in page
     assert "encoder.messages.0" in page

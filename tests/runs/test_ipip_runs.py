@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 import mlipkit as mk
 from mlipkit.cli import app
-from mlipkit.errors import DataError, RunError, SpecError
+from mlipkit.errors import DataError, LabelError, ModelError, RunError, SpecError
 from mlipkit.runs import IPIPSpec, estimate, load_spec, parse_spec
 from mlipkit.runs.applying_potential import model_of
 from mlipkit.strategies.applies import Frames, Model, Room, Situation
@@ -87,6 +87,7 @@ def test_a_specification_is_yaml_code_and_options():
         ({"pretraining": {"loss": {"energy_unit": "per_atom"}}}, "pretraining.loss.energy_unit: has no effect"),
         ({"pretraining": {"loss": {"stress": 1.0}}, "arm": "distillation"}, "pretraining.loss.stress: has no effect"),
         ({"pretraining": {"loss": {"forces": 0.0}}}, "nothing is learned"),
+        ({"finetuning": {"loss": {"energy": 0.0, "forces": 0.0}}}, "finetuning.loss: every weight is 0"),
         ({"stability": {"steps": 50, "track": "O"}}, "stride: 100 is more than 50 steps"),
         ({"reaction": {"runs": 1, "steps": 10}}, "stride: 20 is more than 10 steps"),
         ({"instability": {"stretch": None, "stretch_fs": 5.0}}, "no effect without stretch"),
@@ -110,11 +111,17 @@ def test_what_was_said_is_heard():
 def test_what_cannot_work_is_refused_before_any_simulation(toy):
     from mlipkit.runs.building_ipip import tools_of
 
+    with pytest.raises(ModelError, match="teacher: gives no features"):
+        tools_of(IPIPSpec(**FIELDS, arm="n2n"), toy)  # type: ignore[arg-type]
+    tuning = {**FIELDS["finetuning"], "loss": {"stress": 1.0}}
+    with pytest.raises(LabelError, match="no training frame has the label 'stress', yet its weight is 1"):
+        tools_of(IPIPSpec(**{**FIELDS, "finetuning": tuning}), toy)  # type: ignore[arg-type]
     with pytest.raises(SpecError, match=r"stability: track: no such atom in the data; expected H or O; found Mo"):
         tools_of(IPIPSpec(**{**FIELDS, "stability": {**FIELDS["stability"], "track": "Mo"}}), toy)  # type: ignore[arg-type]
     (toy / "toy.py").write_text("from ase.calculators.lj import LennardJones as teacher\n")
-    with pytest.raises(SpecError, match="arm: n2n: a teacher that is a calculator has no features"):
-        tools_of(IPIPSpec(**FIELDS, arm="n2n"), toy)  # type: ignore[arg-type]
+    for arm, said in (("n2n", "a calculator has no features"), ("a2a", "teacher: gives no energies of single atoms")):
+        with pytest.raises(ModelError, match=said):
+            tools_of(IPIPSpec(**FIELDS, arm=arm), toy)  # type: ignore[arg-type]
     (toy / "notes").mkdir()
     for place in ("runs/nothing", "notes"):
         with pytest.raises(SpecError, match=f"reuse: {place}: no such run"):

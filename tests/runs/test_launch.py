@@ -252,7 +252,7 @@ def test_a_run_says_so_when_the_other_failed(work: Path, alive: list[Run]):
     second = launch(MDSpec(**{**QUICK, "start": first}, steps=10, name="second"))  # type: ignore[arg-type]
     alive += [first, second]
     assert second.wait(60).state == "crashed"
-    assert "run 'first', on which this one builds, crashed" in second.reason
+    assert "run 'first', on which this run depends, crashed" in second.reason
     assert "the engine gave up" in second.reason
 
 
@@ -267,7 +267,7 @@ def test_runs_stand_in_line_for_the_cores(work: Path, monkeypatch, alive: list[R
     third = launch(MDSpec(**QUICK, steps=10, name="third"))
     alive += [second, third]
     until(lambda: third.queue_position == 2, 20)
-    assert "number 2 in the line" in third.reason
+    assert "number 2 in the queue" in third.reason
     third.stop()
     assert third.wait(20).state == "stopped"
     first.stop()

@@ -86,7 +86,7 @@ def test_the_wait_follows_from_those_that_run(tmp_path: Path, monkeypatch):
     third_wait = wait_of(third)
     assert third_wait.seconds == pytest.approx(160, abs=3)
     assert third_wait.assumed
-    assert third_wait.sentence == "about 3 min to wait if those before it take as long as those that run"
+    assert third_wait.sentence == "about 3 min to wait if the runs ahead of it take as long as those now running"
 
 
 def test_a_run_that_wants_all_cores_waits_for_the_last_one(tmp_path: Path, monkeypatch):
@@ -144,14 +144,14 @@ def test_position_and_wait_stand_in_the_run(toy: Path, monkeypatch):
     second = launch(spec("second"))
     third = launch(spec("third"))
     assert third.queue_position == 3 or third.queue_position == 2  # the first may run by now
-    assert "in the line for free cores" in third.reason
+    assert "in the queue for free cores" in third.reason
     end = time.monotonic() + 60
     while ("to wait" not in third.reason or (second.queue_position, third.queue_position) != (1, 2)) and (
         time.monotonic() < end
     ):
         time.sleep(0.1)  # each looks by itself where it stands
-    assert third.reason.startswith("number 2 in the line for free cores, about ")
-    assert "if those before it take as long" in third.reason
+    assert third.reason.startswith("number 2 in the queue for free cores, about ")
+    assert "if the runs ahead of it take as long" in third.reason
     assert third.queue_wait is not None
     assert 0 < third.queue_wait < 60
     assert second.queue_position == 1

@@ -217,7 +217,7 @@ def test_energies_of_other_compositions_judge_nothing(tmp_path):
     assert not tests["water"].has("energy").any()
     assert tests["ethanol_600K"].has("energy").all()
     (said,) = [event.text for event in events if isinstance(event, Message) and "composition" in event.text]
-    assert said.startswith("water: 3 of 3 frames have a composition whose energy the training frames leave open")
+    assert said.startswith("water: 3 of 3 frames have a composition whose energy the training frames do not determine")
 
 
 def test_the_evaluation_needs_frames_to_judge_by(tmp_path):
@@ -279,7 +279,7 @@ def test_frames_without_a_label_judge_nothing_and_that_is_said(tmp_path):
         found = judging_frames(spec, split_frames(spec, tmp_path), tmp_path, said.append)
         assert len(found["hot"]) == kept
     told = [event.text for event in said if isinstance(event, Message)]
-    assert any("hot: 1 of 4 frames lack energy or forces, and judge nothing" in text for text in told)
+    assert any("hot: 1 of 4 frames lack energy or forces and are left out of the evaluation" in text for text in told)
 
 
 def test_the_strategy_answers_for_itself():

@@ -132,7 +132,7 @@ def test_a_failed_simulation_closes_the_loop_and_one_that_held_does_not():
     assert failed.state == "ready"
     assert failed.expected.labels == 10
     held = of(replace(ALL, frames=replace(ETHANOL, place="runs/cold", simulation="held")))["close_loop"]
-    assert "this one held; go hotter" in held.sentence
+    assert "this one held; raise the temperature" in held.sentence
 
 
 def test_a_strategy_joins_by_registering_one_function():

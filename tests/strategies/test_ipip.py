@@ -18,8 +18,20 @@ from mlipkit.data.graph import graph_of
 from mlipkit.data.neighbours import NeighbourCache
 from mlipkit.errors import DataError, RunError, SpecError
 from mlipkit.md import endings
-from mlipkit.models import CalculatorPotential, Potential, build_encoder, load
-from mlipkit.strategies.ipip import ARMS, LoopTools, Pool, Stability, equal_steps, objectives, plan, run_ipip, timeline
+from mlipkit.models import UNIVERSAL, CalculatorPotential, Potential, build_encoder, load
+from mlipkit.strategies.ipip import (
+    ARMS,
+    LoopPlan,
+    LoopTools,
+    Pool,
+    Sampling,
+    Stability,
+    equal_steps,
+    objectives,
+    plan,
+    run_ipip,
+    timeline,
+)
 from mlipkit.strategies.ipip.choosing import by_preference, choose, spread_out
 from mlipkit.strategies.ipip.comparing import compare
 from mlipkit.strategies.ipip.evaluating import frame_errors
@@ -435,10 +447,54 @@ def test_without_fresh_weights_each_pretraining_goes_on_from_the_student_before(
     assert going_on.budget == fresh.budget
 
 
+def test_the_continual_loop_goes_on_from_pretrained_weights_with_labels_of_the_teacher():
+    loop, continual = plan("ipip", TINY, 0), plan("continual", TINY, 0)
+    for k in range(1, TINY.iterations + 1):
+        assert continual[f"pretrain_{k}"].inputs["model"] == (f"pretrain_{k - 1}",)
+        assert continual[f"pool_{k}"].options["relabel"] == continual[f"pool_{k}"].options["gate"] == "off"
+    assert continual.key("finetune_0") == loop.key("finetune_0")
+    assert continual.budget.steps == loop.budget.steps
+    assert continual.budget.teacher_labels == loop.budget.teacher_labels
+    chosen = dataclasses.replace(TINY, init="previous_pretrained", relabel="off", gate="off")
+    assert plan("ipip", chosen, 0).stages == continual.stages
+    assert plan("continual", chosen, 0).stages == continual.stages
+
+
+def test_the_continual_loop_without_new_frames_has_its_trainings_and_the_first_pool(tmp_path):
+    continual, still = plan("continual", TINY, 0), plan("no_new_frames", TINY, 0)
+    assert still.budget.steps == continual.budget.steps
+    assert still.budget.student_md == continual.budget.student_md
+    assert still.budget.teacher_labels < continual.budget.teacher_labels
+    assert run_ipip(still, tmp_path, toys()).state == "completed"
+    pools = [row["pool"] for row in timeline(tmp_path)]
+    assert [(one["size"], one["teacher_share"]) for one in pools] == [(pools[0]["size"], 1.0)] * len(pools)
+    first, last = (Pool.open(tmp_path / still.folder(name)) for name in ("pool_0", f"pool_{TINY.iterations}"))
+    assert last.hash == first.hash
+    with pytest.raises(SpecError, match="no_new_frames: the loop lacks this part already"):
+        plan("no_new_frames", dataclasses.replace(TINY, forget=0.0))
+
+
 def test_seeds_share_the_first_pool_and_arms_too():
     keys = {plan(arm, TINY, seed).key("pool_0") for arm in ("ipip", "one_shot", "n2n") for seed in (0, 1)}
     assert len(keys) == 1
     assert len({plan("ipip", TINY, seed).key("pretrain_0") for seed in (0, 1)}) == 2
+
+
+def test_simulations_of_later_rounds_have_the_seeds_of_the_first_or_fresh_ones():
+    same, fresh = plan("ipip", TINY, 0), plan("ipip", dataclasses.replace(TINY, md_seeds="fresh"), 0)
+    rounds = [f"md_{k}" for k in range(TINY.iterations + 1)]
+    for name in ("velocities", "thermostat"):
+        assert len({same[one].seeds[name] for one in rounds}) == 1
+        assert len({fresh[one].seeds[name] for one in rounds}) == len(rounds)
+    assert fresh.key("pool_0") == same.key("pool_0"), "the teacher's simulation is shared as before"
+    assert "md_seeds" not in same.to_json()["settings"], "as in plans from before there was a choice"
+    assert LoopPlan.from_json(fresh.to_json()).to_json() == fresh.to_json()
+
+
+def test_limits_that_would_never_be_looked_at_are_refused():
+    rare = dataclasses.replace(TINY.instability, look_every=SAMPLING.steps + 1)
+    with pytest.raises(SpecError, match=rf"look_every: .*never be looked at; expected at most {SAMPLING.steps}, the s"):
+        dataclasses.replace(TINY, instability=rare)
 
 
 @pytest.mark.full
@@ -452,6 +508,19 @@ def test_every_arm_runs_to_its_evaluation(arm, tmp_path):
     assert found["rows"][0]["model"] == "teacher"
     assert found["selected"].startswith("finetune_")
     assert all(np.isfinite(row["forces_mae"]) for row in found["rows"])
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", [name for name in UNIVERSAL if name != "mace"])
+def test_universal_potentials_teach(name, tmp_path):
+    pytest.importorskip(UNIVERSAL[name].MODULE)
+    one = plan("ipip", dataclasses.replace(TINY, iterations=1, sampling=Sampling(starts=2, steps=6, stride=2)), 0)
+    outcome = run_ipip(one, tmp_path, toys(teacher=load(f"universal:{name}"), words={"teacher": name}))
+    assert outcome.state == "completed"
+    assert timeline(tmp_path)[0]["pool"]["labellers"] == {"teacher": 6}
+    pool = Pool.open(tmp_path / one.folder("pool_0"))
+    assert np.isfinite(pool.frames.forces).all()
+    assert np.abs(pool.frames.forces).max() > 0.1, "shaken water is not at rest, and a teacher must say so"
 
 
 def test_features_of_a_teacher_that_has_some_are_learned_through_a_map(tmp_path):
@@ -534,6 +603,21 @@ def test_where_the_teacher_raises_in_md_this_run_fails_and_the_others_go_on(tmp_
                for event in heard)  # fmt: skip
     with pytest.raises(RunError, match="no run of the teacher reached its end; found Sulk: no convergence"):
         run_ipip(one, tmp_path / "all", toys(teacher=moody(), train=elsewhere(tools.train)))
+
+
+def test_a_loop_that_forgets_nothing_gets_as_many_new_frames_also_where_runs_of_the_teacher_fail(tmp_path):
+    tools, asked = toys(teacher=moody()), {}
+    for arm in ("ipip", "no_forgetting"):
+        one = plan(arm, dataclasses.replace(TINY, iterations=1, instability=FREE), 0)
+        first = structures(tools.train, SAMPLING.starts, one["starts"].seeds["draw"])[0]
+        parts = [elsewhere(tools.train[k : k + 1]) if k == first else tools.train[k : k + 1] for k in range(8)]
+        some = toys(teacher=moody(), train=FrameSet.concat(parts))
+        some.teacher.calculator.homes = frozenset(some.train.positions[:, 0].tolist())  # type: ignore[attr-defined]
+        assert run_ipip(one, tmp_path / arm, some).state == "completed"
+        assert facts(tmp_path / arm, one, "pool_0")["composition"]["size"] == 40
+        assert one["choose_1"].options["count"] == 6, "planned for 60 frames"
+        asked[arm] = facts(tmp_path / arm, one, "choose_1")["asked"]
+    assert asked == {"ipip": 4, "no_forgetting": 4}
 
 
 def test_frames_for_which_the_teacher_has_no_answer_are_told_and_students_are_compared_on_the_others(tmp_path):

@@ -16,6 +16,7 @@ from mlipkit.models import load
 from mlipkit.strategies.ipip import Reaction, Stability, plan, run_ipip, timeline
 from mlipkit.strategies.ipip.comparing import compare
 from mlipkit.strategies.ipip.evaluating import ERRORS, selected_row, trajectories
+from mlipkit.strategies.ipip.plan import LOOPS, PARTS, without
 
 SETTINGS = dataclasses.replace(
     TINY,
@@ -29,7 +30,7 @@ SETTINGS = dataclasses.replace(
 def folders(tmp_path_factory) -> dict[tuple[str, int], Path]:
     root = tmp_path_factory.mktemp("arms")
     found = {}
-    for arm in ("ipip", "scratch", "one_shot", "no_relabelling"):
+    for arm in ("ipip", "scratch", "one_shot", "no_relabelling", "continual", "no_new_frames"):
         for seed in (0, 1):
             folder = root / f"{arm}_{seed}"
             outcome = run_ipip(plan(arm, SETTINGS, seed), folder, toys(), reuse=list(found.values()))
@@ -66,6 +67,48 @@ def test_a_planted_gain_is_found_against_the_best_control(folders, tmp_path):
     assert "relabelling earns its keep" in found.sentence
 
 
+def test_the_continual_loop_has_a_verdict_of_its_own_against_the_same_controls(folders, tmp_path):
+    copies = planted(folders, tmp_path, 1.5)
+    found = compare(copies)
+    assert found.verdicts["controls", "forces"].answer == "does not"
+    own = found.verdicts["continual", "forces"]
+    assert set(own.against) == {"scratch", "one_shot"}, "loops are no controls of each other"
+    assert own.ratio == pytest.approx(1.4, abs=0.05)
+    assert f"Continual pretraining: {own.sentence}" in found.sentence
+    # Without the loop as published all is asked of it.
+    alone = compare([one for one in copies if not one.name.startswith(("ipip", "no_"))])
+    assert alone.sentence.startswith("Continual pretraining, forces on test frames: ")
+    assert alone.verdicts["controls", "forces"].ratio == pytest.approx(own.ratio)
+    assert ("continual", "forces") not in alone.verdicts
+    assert alone.verdicts["teacher", "forces"] == found.verdicts["continual, teacher", "forces"]
+    assert [row["round"] for row in alone.rounds] == [0, 1]
+    assert alone.stability["scratch"]["loop_less_this"][0] == pytest.approx(
+        alone.stability["continual"]["share"] - alone.stability["scratch"]["share"])  # fmt: skip
+
+
+def test_new_frames_are_judged_by_the_continual_loop_with_and_without_them(folders, tmp_path):
+    copies = planted(folders, tmp_path, 0.7)
+    of = {arm: [one for one in copies if one.name.rpartition("_")[0] == arm] for arm, _ in folders}
+    found = compare(copies)
+    own = found.verdicts["no_new_frames", "forces"]
+    assert own.ratio == pytest.approx(1.0, abs=0.02), "the published loop would be half of it"
+    assert "Of its parts: adding new frames is undecided (" in found.sentence.partition("Continual pretraining: ")[2]
+    share = {arm: one["share"] for arm, one in found.stability.items()}
+    assert found.stability["no_new_frames"]["loop_less_this"][0] == pytest.approx(
+        share["continual"] - share["no_new_frames"])  # fmt: skip
+    # Of two loops that differ in new frames alone there is no control, and yet something to say.
+    alone = compare([*of["continual"], *of["no_new_frames"]])
+    assert alone.verdicts["no_new_frames", "forces"] == own
+    said = "No verdict: no control, such as scratch or one_shot, has been evaluated yet. Of the parts of continual "
+    assert alone.sentence.startswith(f"{said}pretraining: adding new frames is undecided (")
+    for others in (["scratch"], ["ipip", "scratch"], []):
+        some = compare([one for arm in ("no_new_frames", *others) for one in of[arm]])
+        assert ("no_new_frames", "forces") not in some.verdicts
+        assert "loop_less_this" not in some.stability["no_new_frames"]
+    lone = compare(of["no_new_frames"])
+    assert lone.sentence == "No verdict: no loop (ipip or continual) has been evaluated yet."
+
+
 def test_the_student_that_validation_selects_stands_for_an_arm(folders, tmp_path):
     copies = [Path(shutil.copytree(folder, tmp_path / folder.name)) for folder in folders.values()]
     selected = {}
@@ -96,7 +139,9 @@ def test_loops_whose_first_student_is_selected_are_told(folders, tmp_path, first
         chosen = students[0] if seed in first or arm != "ipip" else students[-1]
         (folder / "evaluation.json").write_text(json.dumps({**record, "selected": chosen}))
     told = [note for note in compare(copies).notes if "validation selects the student of round 0" in note]
-    assert [note.split(" seeds")[0] for note in told] == ([f"In {len(first)} of 2"] if first else [])
+    assert [note.split(" validation")[0] for note in told] == [
+        *([f"In {len(first)} of 2 seeds of ipip"] if first else []), "In 2 of 2 seeds of continual",
+    ]  # fmt: skip
 
 
 def test_simulations_and_users_get_the_student_that_was_selected(folders):
@@ -172,7 +217,7 @@ def test_what_a_study_keeps_of_its_arms_is_what_its_page_reads(folders, tmp_path
     assert f"| {verdict['ratio']:.3f} | {verdict['lower']:.3f} to {verdict['upper']:.3f} | 2, 10 |" in found["verdicts"]
     last = record["rounds"][1]
     assert last["new_unstable"] is not None
-    assert f"| painn | 1 | 2 | {figure(last['forces_mae'])} (" in found["rounds"]
+    assert f"| painn | the loop | 1 | 2 | {figure(last['forces_mae'])} (" in found["rounds"]
     test = record["stability"]["scratch"]
     assert f"| scratch | {test['failed']} of 6 |" in found["stability"]
     species = record["reactions"]["ipip"]["species"]
@@ -233,3 +278,79 @@ def test_arms_must_be_comparable(folders, tmp_path):
         compare([folders["scratch", 0], tmp_path / "more"])
     lone = compare([folders["scratch", 0]])
     assert lone.sentence.startswith("No verdict")
+
+
+UNREAD = r"errors\.npz: errors of the test frames cannot be read"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda path: path.unlink(), UNREAD),
+        (lambda path: path.write_bytes(path.read_bytes()[:100]), UNREAD),
+        (lambda path: changed(path, lambda name, array: None if name == "teacher/forces" else array),
+         r"expected 10 of each; found teacher/forces 0\. Delete"),
+        (lambda path: changed(path, lambda _, array: array[:9]), "10 of each; found n_atoms 9, teacher/energy 9"),
+        (lambda path: changed(path, lambda name, array: np.where(np.arange(10) < 2, np.nan, array)
+                              if name.endswith("/forces") else array),
+         "has no answer for some test frames; found 2 of 10"),
+    ],
+    ids=["gone", "torn", "a column is missing", "of fewer frames", "no numbers"],
+)  # fmt: skip
+def test_errors_that_are_not_those_of_all_test_frames_are_refused(folders, tmp_path, spoil, said):
+    folder = shutil.copytree(folders["ipip", 0], tmp_path / "ipip_0")
+    spoil(folder / ERRORS)
+    with pytest.raises(RunError, match=said):
+        compare([folder, folders["scratch", 0]])
+
+
+def changed(path: Path, change) -> None:
+    with np.load(path) as arrays:
+        content = {name: change(name, array) for name, array in arrays.items()}
+    np.savez(path, **{name: array for name, array in content.items() if array is not None})
+
+
+def test_runs_of_another_kind_and_plans_that_cannot_be_read_are_named(folders, tmp_path):
+    foreign = tmp_path / "hot_run"
+    foreign.mkdir()
+    (foreign / "spec.yaml").write_text("kind: md\n")
+    with pytest.raises(RunError, match="hot_run: holds no run of iterative pretraining; found a run of kind 'md'"):
+        compare([folders["scratch", 0], foreign])
+    folder = shutil.copytree(folders["ipip", 0], tmp_path / "ipip_0")
+    record = json.loads((folder / "plan.json").read_text())
+    for change, said in (
+        ({"arm": "naive"}, "ipip_0: holds no run of iterative pretraining; found a plan of naive"),
+        (
+            {"settings": {**record["settings"], "of_tomorrow": 1}},
+            r"plan\.json: the plan is damaged or of another version",
+        ),
+        ({"stages": None}, r"plan\.json: the plan is damaged or of another version"),
+    ):
+        (folder / "plan.json").write_text(json.dumps({**record, **change}))
+        for read in (compare, timeline):
+            with pytest.raises(RunError, match=said):
+                read(folder)
+    shutil.copy(folders["ipip", 0] / "plan.json", folder / "plan.json")
+    (folder / "evaluation.json").write_text("{}")
+    for read in (compare, timeline):
+        with pytest.raises(RunError, match=r"evaluation\.json: cannot be read"):
+            read(folder)
+
+
+def test_a_part_is_left_out_of_the_loop_that_it_is_compared_with(folders, tmp_path):
+    other = dataclasses.replace(SETTINGS, forget=0.4, prefer_unstable=False)
+    assert run_ipip(plan("no_relabelling", other, 0), tmp_path / "other", toys()).state == "completed"
+    said = r"more than what sets them apart; expected forget 0\.1, prefer_unstable True; found forget 0\.4, pre"
+    with pytest.raises(RunError, match=said):
+        compare([folders["ipip", 0], tmp_path / "other"])
+    noisier = dataclasses.replace(SETTINGS, noise=0.1)
+    for arm, loop in (("no_new_frames", "continual"), ("no_new_frames", "ipip"), ("continual", "ipip")):
+        if not (tmp_path / arm).is_dir():
+            reused = [folders[arm, 0]]
+            assert run_ipip(plan(arm, noisier, 0), tmp_path / arm, toys(), reuse=reused).state == "completed"
+        with pytest.raises(RunError, match=f"arms {loop} and {arm} differ in more than"):
+            compare([folders[loop, 0], tmp_path / arm])
+    for settings in (SETTINGS, dataclasses.replace(SETTINGS, pool="grow", new_share=0.5, init="previous_pretrained")):
+        for loop, arms in {"ipip": LOOPS[1:], **PARTS}.items():
+            for arm in {*arms} - ({"no_fresh_weights"} if settings.init != "fresh" else set()):
+                assert without(arm, plan(loop, settings).loop) == plan(arm, settings).loop

@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import json
 import shutil
+from typing import Any
 
 import numpy as np
 import pytest
@@ -348,12 +349,20 @@ def test_a_teacher_that_was_mended_is_accepted_when_the_user_says_so(once, tmp_p
 
 
 def test_a_part_that_the_loop_lacks_cannot_be_left_out():
-    for arm, change in {
-        "no_relabelling": {"relabel": "off"}, "no_unstable": {"prefer_unstable": False},
-        "no_fresh_weights": {"init": "previous_finetuned"}, "no_forgetting": {"iterations": 0},
-    }.items():  # fmt: skip
+    for arm, change in (
+        ("no_relabelling", {"relabel": "off"}), ("no_unstable", {"prefer_unstable": False}),
+        ("no_unstable", {"forget": 0.0}), ("no_fresh_weights", {"init": "previous_finetuned"}),
+        ("no_forgetting", {"iterations": 0}), ("no_forgetting", {"forget": 0.0}),
+        ("no_fresh_weights", {"init": "previous_pretrained"}), ("no_new_frames", {"iterations": 0}),
+        ("no_new_frames", {"forget": 0.0}), ("no_new_frames", {"pool": "grow", "new_share": 0.0}),
+    ):  # fmt: skip
         with pytest.raises(SpecError, match=f"{arm}: the loop lacks this part already"):
             plan(arm, dataclasses.replace(TINY, **change))
+    growing = dataclasses.replace(TINY, pool="grow", new_share=0.0)
+    assert plan("no_forgetting", growing)["choose_1"].options["count"] == 0, "as the loop itself"
+    growing = dataclasses.replace(TINY, pool="grow", new_share=0.5, forget=0.0)
+    assert plan("continual", growing)["choose_1"].options["count"]
+    assert not plan("no_new_frames", growing)["choose_1"].options["count"]
     with pytest.raises(SpecError, match=r"loop\.forget: no iteration would forget or add a frame"):
         plan("ipip", dataclasses.replace(TINY, forget=0.005))
 
@@ -494,6 +503,30 @@ def test_labels_are_part_of_what_an_arm_will_take():
         assert rates.seconds(one) == one.budget.teacher_labels - 60
     assert rates.seconds(plan("hessian", TINY, 0)) == 2 * 2 * 60
     assert rates.seconds(plan("scratch", TINY, 0)) == 0
+
+
+def test_a_student_without_an_answer_for_a_frame_has_no_mean_error(tmp_path, monkeypatch):
+    whole, heard = LoopTools.load, []
+
+    def spoiled(self, model):
+        made: Any = whole(self, model)
+        forward = made.forward
+
+        def endless(graph, **asked):
+            said = forward(graph, **asked)
+            said.forces[0] = float("inf")
+            return said
+
+        if model is not None:
+            made.forward = endless
+        return made
+
+    monkeypatch.setattr(LoopTools, "load", spoiled)
+    one = plan("scratch", dataclasses.replace(TINY, iterations=0))
+    assert run_ipip(one, tmp_path, toys(), heard.append).state == "completed"
+    row = json.loads((tmp_path / "evaluation.json").read_text())["rows"][1]
+    assert np.isnan([row["forces_mae"], row["forces_norm"], row["validation"]["forces_mae"]]).all()
+    assert any("finetune_0 has no answer (numbers that are not finite) for 1 of 10" in str(event) for event in heard)
 
 
 def test_a_student_without_figure_is_not_selected():

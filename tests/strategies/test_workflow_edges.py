@@ -81,7 +81,7 @@ def test_the_keys_of_many_rounds_are_soon_known():
 
 def test_a_composition_that_no_arm_was_trained_on_has_no_offset_control(tmp_path):
     """Start structures of several compositions: the constant of one says nothing of the others."""
-    given = [box(k, 4, 0.4)[: 12 - k] for k in range(2)]
+    given = [box(k, 4, 0.4)[: 12 - k] for k in range(3)]
     one = plan("iterative", dataclasses.replace(TINY, evaluation=Evaluation(independent=2, self_md="none")))
     assert run_workflow(one, tmp_path, toys(given=given)).state == "completed"
     found = json.loads((tmp_path / "evaluation.json").read_text())

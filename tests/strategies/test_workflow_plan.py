@@ -179,12 +179,31 @@ def test_wrong_plans_are_refused():
 
 
 def test_split_is_80_20_by_seed_and_keeps_one_of_each():
-    train, validation = split_frames(10, 0.2, 5)
+    train, validation = split_frames(range(10), 0.2, 5)
     assert (len(train), len(validation)) == (8, 2)
     assert sorted(train + validation) == list(range(10))
-    assert split_frames(10, 0.2, 5) == (train, validation)
-    assert split_frames(10, 0.2, 6) != (train, validation)
-    assert [len(part) for part in split_frames(2, 0.2, 0)] == [1, 1]
+    assert split_frames(range(10), 0.2, 5) == (train, validation)
+    assert split_frames(range(10), 0.2, 6) != (train, validation)
+    assert [len(part) for part in split_frames(range(2), 0.2, 0)] == [1, 1]
+
+
+def test_copies_of_a_structure_are_on_one_side_of_a_split():
+    structures = [7, 7, 7, 1, 2, 3, 4, 4, 5, 6]
+    for seed in range(20):
+        train, validation = split_frames(structures, 0.4, seed)
+        assert sorted(train + validation) == list(range(10))
+        assert len(validation) in (3, 4), "three copies may not fit beside the others"
+        assert not {structures[i] for i in train} & {structures[i] for i in validation}
+    assert [len(part) for part in split_frames([7, 7, 7, 7, 7], 0.2, 0)] == [4, 1], "where there is nothing else"
+
+
+def test_what_a_model_was_trained_on_is_not_its_validation():
+    for seed in range(20):
+        train, validation = split_frames([*range(8), 0, 9], 0.2, seed, trained=[0, 1, 2, 3, 4])
+        assert len(validation) == 2
+        assert not {0, 1, 2, 3, 4, 8} & set(validation), "row 8 is a copy of row 0"
+        assert {0, 1, 2, 3, 4, 8} <= set(train)
+    assert len(split_frames(range(5), 0.2, 0, trained=range(5))[1]) == 1, "where there is nothing else"
 
 
 def test_rattling_and_straining_repeat_by_seed():

@@ -283,4 +283,4 @@ def test_the_offset_control_stands_beside_every_fine_tuned_model(done):
             assert offset["std_e"][0] == pytest.approx(untouched["std_e"][0], rel=1e-6)
             assert (f"finetune_{k}", name) in rows
     # The toy model is never told the zero of energy: it has its forces right and its offset wrong.
-    assert all("an offset at most" in sentence for sentence in found["sentences"])
+    assert all("no more than an offset" in sentence for sentence in found["sentences"])

@@ -493,7 +493,7 @@ def test_many_simulations_in_one_view(lab: Lab, work: Path) -> None:
         page.wait_text(f"{len(fails)} of 100 failed (21 overlap, 21 broken bonds), the first (number 50)")
         page.wait_text("900 K: 40 of 50 failed")
         page.page.wait_for_timeout(1500)
-        plot = "[aria-label='Share of simulations that still hold']"
+        plot = "[aria-label='Share of simulations without failure']"
         heights = page.js(f"() => document.querySelector(`{plot}`)._fullData[6].y")
         assert heights[-1] == pytest.approx(0.2)
         both_themes(page, "replicas_ended")

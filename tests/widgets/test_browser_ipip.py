@@ -77,7 +77,7 @@ def test_the_recorded_runs_of_the_notebook(lab: Lab, work: Path) -> None:
         page.run_all()
         page.wait_text("Recorded on")
         page.wait_text("Iterative pretraining, forces on test frames", timeout=90)
-        page.wait_text("3 arms, 9 runs")
+        page.wait_text("4 arms, 12 runs")
         all_drawn(page)
         assert page.js(MARKED) == pytest.approx(3)
         both_themes(page, "ipip_1000")

@@ -54,7 +54,7 @@ def test_jobs_go_out_and_labels_come_back_by_clicks(lab: Lab, work: Path) -> Non
         page.wait_text("write('selections/dft_hot.extxyz', collect('jobs/hot').frames)")
         page.click("Code")
         step(page, "Add 7 labels")
-        page.wait_text("two levels do not mix")
+        page.wait_text("the two must not be mixed")
         assert len(read(work / "selections" / "dft_hot.extxyz")) == 7
         step(page, "Train ethanol_1000 on")
         page.wait_text("train_on_dft_hot", timeout=60)

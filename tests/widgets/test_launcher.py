@@ -94,7 +94,15 @@ def test_iterative_pretraining_asks_for_little_at_first(here: Path) -> None:
     assert spec.sampling.starts * spec.sampling.steps <= 100 * 50_000 // 100
     launcher.form.fields["arm"].input.value = "scratch"
     assert launcher.spec.plan.budget.steps == spec.plan.budget.steps
-    assert "teacher" in launcher._suggestions()
+    # A teacher that was fine-tuned first is a run.
+    for name, weights in (("teacher_0", "chosen"), ("tuned", "best"), ("begun", "last")):
+        folder = launcher.root / name / "checkpoints"
+        folder.mkdir(parents=True)
+        (folder / f"{weights}.safetensors").touch()
+        (folder.parent / "spec.yaml").touch()
+    offered = {Path(place).name for place in launcher._suggestions()["teacher"]}
+    assert {"teacher_0", "tuned"} <= offered
+    assert "begun" not in offered
     launcher.close()
 
 

@@ -129,7 +129,7 @@ def test_the_loop_by_own_calculations(bench: Workbench, hot: Run, monkeypatch: p
     forces[order] = np.round(np.arange(27.0).reshape(-1, 3) / 100 + 1, 6)
     assert np.array_equal(np.asarray(labels.forces)[9:18], forces), "in the order of the frame's atoms"
     assert view.step.action == "train_on"
-    assert "two levels do not mix" in view.next.why.value
+    assert "the two must not be mixed" in view.next.why.value
     spec = view.step.spec
     assert isinstance(spec, FinetuneSpec)
     assert spec == train_step(hot, "selections/dft_hot.extxyz", level=OwnJobs(Path("jobs/hot")).level)

@@ -145,11 +145,11 @@ def test_iterations_are_shown_from_their_recordings(tmp_path: Path, monkeypatch:
     recorded = Recorded("08_ipip")
     view = recorded.view
     assert isinstance(view, StrategyComparison)
-    assert view.header.detail == "3 arms, 9 runs"
+    assert view.header.detail == "4 arms, 12 runs"
     # These are the figures in docs/notebooks.md.
     assert "1.41 times that of the best control (one_shot); 95% interval 1.10 to 1.67" in view.pane.verdict.value
     failed = {arm: one["failed"] for arm, one in view.pane.compared.value.stability.items()}
-    assert failed == {"ipip": 8, "one_shot": 10, "scratch": 24}
+    assert failed == {"ipip": 8, "continual": 0, "one_shot": 10, "scratch": 23}
     assert view.pane.run.value == "ipip 0"
     assert view.round == 3
     assert files(exhibit("08_ipip").folder) == before

@@ -89,7 +89,7 @@ def test_a_folder_that_is_gone_leaves_what_was_seen(ended, tmp_path):
     view._tick()
     assert "naive 0" in view.pane.budget.value
     view._toggle("folder")
-    assert "is not there any more" in view.panel.value
+    assert "no longer exists" in view.panel.value
     view.close()
 
 

@@ -104,7 +104,7 @@ def test_what_can_go_on_says_where(tmp_path, state):
     assert visible(view, "Resume")
     view.close()
     view = StrategyComparison(files.path)
-    assert ("SCF not converged" if state != "lost" else "without a last word") in view.header.sentence
+    assert ("SCF not converged" if state != "lost" else "ended unexpectedly") in view.header.sentence
     view.close()
 
 

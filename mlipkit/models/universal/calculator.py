@@ -53,8 +53,9 @@ class CalculatorPotential(BasePotential):
 
     def __init__(self, calculator: BaseCalculator, elements: Sequence[int] | None = None) -> None:
         super().__init__(list(EVERY_ELEMENT) if elements is None else elements)
-        if not hasattr(calculator, "get_property"):
-            raise ModelError("no ASE calculator", where="CalculatorPotential", found=type(calculator).__name__)
+        if isinstance(calculator, type) or not hasattr(calculator, "get_property"):
+            raise ModelError("no ASE calculator", where="CalculatorPotential", found=f"{calculator!r:.80}",
+                             expected="an object that ASE calls, such as EMT()")  # fmt: skip
         self.calculator = calculator
         self.name = type(calculator).__name__
 

@@ -23,7 +23,7 @@ def closing_the_loop(situation: Situation) -> Answer:
         needs.append(
             f"a simulation that fails, to be launched at these frames ({TIME_PS:g} ps)"
             if not frames.simulation
-            else f"a simulation that failed: this one {frames.simulation}; go hotter or longer"
+            else f"a simulation that failed: this one {frames.simulation}; raise the temperature or run longer"
         )
     steps = 0 if failed else round(TIME_PS * 1000 / TIMESTEP_FS)
     seconds = None

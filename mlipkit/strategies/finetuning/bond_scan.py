@@ -10,6 +10,8 @@ import numpy as np
 from ase import Atoms
 from ase.data import chemical_symbols, covalent_radii
 
+from mlipkit.errors import DataError
+
 if TYPE_CHECKING:
     from mlipkit.data import FrameSet
     from mlipkit.models import BasePotential
@@ -52,6 +54,8 @@ def bonded_pairs(frames: FrameSet, most: int = 6) -> list[tuple[int, int]]:
     """The pairs of elements (lower number first) that are bonded most often in the first and the last frame."""
     from ase.neighborlist import neighbor_list
 
+    if not len(frames):
+        raise DataError("no frame to look for bonds in", where="bonded_pairs")
     found: dict[tuple[int, int], int] = {}
     for index in sorted({0, len(frames) - 1}):
         atoms = frames[index]
@@ -87,8 +91,8 @@ def bond_scans(before: BasePotential, after: BasePotential, pairs: Sequence[tupl
         warning = ""
         if had and not has:
             warning = (
-                f"{'-'.join(symbols)}: below {wall[-1]:.2f} Å the fine-tuned potential draws the atoms "
-                "together, the untouched one did not; a simulation may fall into this hole"
+                f"{'-'.join(symbols)}: below {wall[-1]:.2f} Å the fine-tuned potential is not "
+                "repulsive throughout, as the untouched one was; in a simulation, atoms may collapse there"
             )
         found.append(BondScan(symbols, distances, energies[0], energies[1], warning))
     return found

@@ -9,6 +9,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from mlipkit.data.whole import write_whole
 from mlipkit.errors import DataError, SpecError
 from mlipkit.events import Control, EventSink, Message, always_run, ignore
@@ -78,6 +80,11 @@ def finetune(
         "retention frames": retention,
     }  # fmt: skip
     _check(potential, sets, recipe, settings, isolated)
+    n_doubles = int(np.isin(validation.structure_hashes, frames.structure_hashes).sum())
+    if n_doubles:
+        said = f"{n_doubles} of {len(validation)} validation frames are among the training frames"
+        blind = ": the best epoch is then the one that has memorised them" if n_doubles == len(validation) else ""
+        sink(Message(said + blind, "warning"))
     universal = recipe.loss == "universal"
     if universal:
         # The best epoch is then chosen by mean absolute errors with the weights of the loss.

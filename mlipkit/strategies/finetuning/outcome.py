@@ -106,7 +106,7 @@ def _sentence(table: Mapping[str, Any], chosen: str, result: TrainResult, settin
     stopped = result.state == "stopped"
     before, offset = table[UNTOUCHED]["validation"], table[OFFSET]["validation"]
     if chosen != TUNED:
-        what = "the untouched potential" if chosen == UNTOUCHED else "the untouched potential with its energies moved"
+        what = "the untouched potential" if chosen == UNTOUCHED else "the untouched potential with shifted energies"
         made = f"{result.epoch} epochs" if result.epoch else f"{result.step} steps"
         return (
             f"{'Stopped; until then worse' if stopped else 'Worse'} than the start: none of {made} was better on "
@@ -118,7 +118,7 @@ def _sentence(table: Mapping[str, Any], chosen: str, result: TrainResult, settin
         parts.append(f"forces {1000 * before['forces_mae']:.1f} -> {1000 * after['forces_mae']:.1f} meV/Å")
     if "energy_mae" in after:
         alone = f"the offset alone gives {1000 * offset['energy_mae']:.2f}"
-        learned = "" if after["energy_mae"] < offset["energy_mae"] else ": beyond it nothing was learned of energies"
+        learned = "" if after["energy_mae"] < offset["energy_mae"] else ": nothing beyond it was learned about energies"
         energies = f"energies {1000 * before['energy_mae']:.2f} -> {1000 * after['energy_mae']:.2f} meV/atom"
         parts.append(f"{energies} ({alone}{learned})")
     if not parts and "stress_mae" in after:

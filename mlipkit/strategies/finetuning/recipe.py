@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
@@ -55,8 +56,8 @@ class FinetuneRecipe:
         for name, lowest in (("lora_rank", 1), ("replay_batch", 1), ("steps_per_epoch", 1)):
             if getattr(self, name) < lowest:
                 raise SpecError("out of range", where=name, expected=f"at least {lowest}", found=getattr(self, name))
-        if not self.weight > 0:
-            raise SpecError("out of range", where="weight", expected="above 0", found=self.weight)
+        if not 0 < self.weight < math.inf:
+            raise SpecError("out of range", where="weight", expected="above 0 and finite", found=self.weight)
         if isinstance(self.frozen, str):
             raise SpecError("not a tuple of patterns", where="frozen", found=repr(self.frozen))
         for name, choice, acting in ACTS:

@@ -60,6 +60,8 @@ def copies(n_new: int, n_replay: int) -> int:
     """tool_dup10: how often each new frame is in the pool: `1 + ⌊0.1 / ratio⌋` if `ratio = n_new / n_replay < 0.1`."""
     if n_new < 1:
         raise DataError("no new frame", where="tool_dup10")
+    if n_replay < 0:
+        raise DataError("out of range", where="n_replay", expected="at least 0 frames", found=n_replay)
     return 1 + n_replay // (SHARE * n_new) if SHARE * n_new < n_replay else 1
 
 

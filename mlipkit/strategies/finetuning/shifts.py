@@ -92,7 +92,7 @@ def energy_shifts(
     if rest > MAX_SCATTER:
         worst = int(np.abs(left).argmax())
         raise DataError(
-            "labels that one constant per element does not bring near the potential", where="energies",
+            "labels stay far from the potential's energies even with one constant per element", where="energies",
             expected=f"at most {MAX_SCATTER:g} eV/atom left",
             found=f"{rest:.3g}, worst {left[worst]:+.3g} in frame {found.frames.uid(worst)}",
             hint="Other units, energies per atom, several methods in one set, or wrong isolated atoms; "
@@ -102,8 +102,8 @@ def energy_shifts(
     if rank < len(found.elements) and isolated is None:
         known = "composition" if rank == 1 else "compositions"
         warning = (
-            f"{rank} independent {known} for {len(found.elements)} elements: the energy of a whole frame is moved "
-            "rightly, how much of it belongs to which element is not known; other compositions would be moved wrongly"
+            f"{rank} independent {known} for {len(found.elements)} elements: the total shift of a frame is determined, "
+            "its division among the elements is not; energies of other compositions would be shifted wrongly"
         )
     return EnergyShifts(
         values, origin, rank, len(found.elements), mean=1000 * float(np.mean(found.values / n_atoms)),
@@ -118,6 +118,8 @@ def _finite(value: float) -> float | None:
 def moved(frames: FrameSet, shifts: Mapping[int, float]) -> FrameSet:
     """The frames with their energies on the zero that the shifts lead to: labels of the untouched potential can then be
     compared with the shifted one, and a second head that differs in its atomic energies alone is not needed."""
+    if unknown := [z for z in shifts if not 0 < z < len(chemical_symbols)]:
+        raise DataError("no such element", where=("shifts", unknown[0]), expected="atomic numbers", found=unknown)
     table = np.zeros(120)
     table[list(shifts)] = list(shifts.values())
     per_frame = np.add.reduceat(table[frames.numbers], frames.offsets[:-1]) if len(frames) else np.zeros(0)
@@ -153,6 +155,8 @@ def _from_isolated(
 
     if missing := [chemical_symbols[z] for z in elements if z not in isolated]:
         raise DataError("no isolated atom of " + ", ".join(missing), where="isolated atoms", hint="Or shifts='fit'")
+    if wild := [chemical_symbols[z] for z in elements if not np.isfinite(isolated[z])]:
+        raise DataError("no finite energy of " + ", ".join(wild), where="isolated atoms", hint="Or shifts='fit'")
     atoms = FrameSet.from_atoms([Atoms([z], [[0.0, 0.0, 0.0]]) for z in elements])
     own = np.asarray(predict(potential, atoms, forces=False).energy)
     return {z: float(isolated[z] - energy) for z, energy in zip(elements, own, strict=True)}

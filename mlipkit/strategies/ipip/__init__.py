@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from mlipkit.strategies.ipip.plan import ARMS, LOOPS, LoopPlan, equal_steps, plan
+from mlipkit.strategies.ipip.plan import ARMS, CURES, LOOPS, PARTS, WHOLE, LoopPlan, equal_steps, plan
 from mlipkit.strategies.ipip.pools import Pool
 from mlipkit.strategies.ipip.settings import Instability, Reaction, Sampling, Settings, Stability
 from mlipkit.strategies.ipip.timeline import timeline
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from mlipkit.strategies.ipip.running import run_ipip
 
 __all__ = [
-    "ARMS", "LOOPS", "Instability", "LoopPlan", "LoopTools", "Pool", "Reaction", "Sampling", "Settings", "Stability",
-    "equal_steps", "plan", "published_settings", "run_ipip", "timeline",
+    "ARMS", "CURES", "LOOPS", "PARTS", "WHOLE", "Instability", "LoopPlan", "LoopTools", "Pool", "Reaction",
+    "Sampling", "Settings", "Stability", "equal_steps", "plan", "published_settings", "run_ipip", "timeline",
 ]  # fmt: skip
 
 

@@ -2,9 +2,10 @@
 
 The verdict is that of `mlipkit.analysis.cures.judge_cure` on force errors over training seeds and test frames, every
 frame counted: the loop against scratch, one-shot and every other pretraining, at equal gradient steps and with the same
-DFT frames. Of the students of a loop the one that is best on the DFT validation frames stands for it. Two further
-questions are answered apart: against the teacher, zero-shot and fine-tuned on the same frames; and against the loop
-without one of its parts.
+DFT frames. Of the students of a loop the one that is best on the DFT validation frames stands for it. Three further
+questions are answered apart: against the teacher, zero-shot and fine-tuned on the same frames; the continual loop
+against the same controls; and the loop against itself without one of its parts. Where there is no loop but the
+continual one, all is asked of that.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mlipkit.errors import RunError
-from mlipkit.strategies.ipip.evaluated import Evaluated, check_seeds, check_simulations
+from mlipkit.strategies.ipip.evaluated import Evaluated, check_parts, check_seeds, check_simulations
 from mlipkit.strategies.ipip.evaluating import compared
-from mlipkit.strategies.ipip.plan import ARMS, LOOPS, equal_steps
+from mlipkit.strategies.ipip.plan import ARMS, CURES, LOOPS, PARTS, WHOLE, equal_steps
 from mlipkit.strategies.ipip.species_record import sentence, together
 from mlipkit.strategies.ipip.timeline import timeline
 from mlipkit.strategies.ipip.tools import as_told
@@ -29,7 +30,10 @@ from mlipkit.strategies.ipip.tools import as_told
 if TYPE_CHECKING:
     from mlipkit.analysis.cures import CureVerdict, Errors
 
-LOOP = "ipip"
+LOOP, CONTINUAL = CURES
+TITLES = {LOOP: "Iterative pretraining", CONTINUAL: "Continual pretraining"}
+QUESTIONS = {LOOP: ("controls", "teacher"), CONTINUAL: (CONTINUAL, f"{CONTINUAL}, teacher")}
+"""Loop -> names of its verdicts against the controls and the teacher; of the loop that is judged first, the first."""
 TESTS = ("stability", "reaction")
 ZERO_SHOT = "teacher, zero-shot"
 Quantity = Literal["forces", "energy"]
@@ -49,10 +53,10 @@ class Comparison:
             (forces_mae, energy_mae, forces_norm in meV), to_scratch (ratio), better (frames, than the zero-shot
             teacher, where it has an answer) of compared, n_frames, steps, teacher_labels.
         rounds: per round of the loop: the same of every student of it, over seeds.
-        verdicts: question -> verdict; questions are "controls", "teacher" and the ablations, each for "forces" and
-            "energy": ``("controls", "forces")``.
+        verdicts: question -> verdict; questions are `QUESTIONS` and the ablations, each for "forces" and "energy":
+            ``("controls", "forces")``.
         stability: arm -> failed, runs, share, interval, reasons, times_fs (of failures); loop_less_this: difference
-            with its interval.
+            with its interval, to the loop that is judged first or, of a loop without a part, to that loop.
         reactions: the same of simulations in which species are followed, with species (`species_record.together`).
         budgets: one line.
         notes: what a reader must know beside the figures.
@@ -107,7 +111,8 @@ def compare(folders: Iterable[Place] | Place, *, effect: float = EFFECT, n_draws
 
     Raises:
         RunError: a folder that is not there or holds something else, none is evaluated, arms with other tools, test
-            frames or simulations, seeds of an arm with other settings, a seed given twice.
+            frames or simulations, seeds of an arm with other settings, parts of a loop with others than the loop, a
+            seed given twice, errors that cannot be read or are not of all test frames.
         SpecError: unequal gradient steps.
     """
     several: Any = [folders] if isinstance(folders, str | os.PathLike) or hasattr(folders, "folder") else folders
@@ -127,13 +132,19 @@ def compare(folders: Iterable[Place] | Place, *, effect: float = EFFECT, n_draws
     arms = {arm: mine for arm in ARMS if (mine := [one for one in found if one.plan.arm == arm])}
     for mine in arms.values():
         check_seeds(mine)
+    check_parts(arms)
     verdicts = _verdicts(arms, effect, n_draws)
     rows = [_row(arm, mine, arms.get("scratch", [])) for arm, mine in arms.items()]
     rows.insert(0, _zero_shot(found[0]))
     return Comparison(
-        _sentence(arms, verdicts), rows, _rounds(arms.get(LOOP, [])), verdicts, _tests(arms, TESTS[0]),
+        _sentence(arms, verdicts), rows, _rounds(arms.get(_lead(arms), [])), verdicts, _tests(arms, TESTS[0]),
         equal_steps([one.plan for one in found]), [*_notes(arms), *_left_out(read)], _tests(arms, TESTS[1]),
     )  # fmt: skip
+
+
+def _lead(arms: Mapping[str, Any]) -> str:
+    """The loop that is judged first; "" for none."""
+    return next((arm for arm in CURES if arm in arms), "")
 
 
 def _errors(mine: Sequence[Evaluated], quantity: str, model: str = "", teachers: bool = False) -> Errors:
@@ -161,22 +172,24 @@ def _verdicts(
 ) -> dict[tuple[str, str], CureVerdict]:
     from mlipkit.analysis.cures import judge_cure
 
-    if LOOP not in arms:
+    lead = _lead(arms)
+    if not lead:
         return {}
     found: dict[tuple[str, str], CureVerdict] = {}
     for quantity, words in QUANTITIES.items():
-        cure = _errors(arms[LOOP], quantity)
         others = {arm: _errors(mine, quantity) for arm, mine in arms.items() if arm not in (*LOOPS, "teacher")}
-        teachers = {ZERO_SHOT: _errors(arms[LOOP], quantity, "teacher", teachers=True)}
+        teachers = {ZERO_SHOT: _errors(arms[lead], quantity, "teacher", teachers=True)}
         if "teacher" in arms:
             teachers["teacher, fine-tuned"] = _errors(arms["teacher"], quantity, teachers=True)
-        questions: dict[str, tuple[Errors, dict[str, Errors], float]] = {
-            "controls": (cure, others, effect),
-            "teacher": (_errors(arms[LOOP], quantity, teachers=True), teachers, 0.8),
-        }
-        for arm in LOOPS[1:]:
+        questions: dict[str, tuple[Errors, dict[str, Errors], float]] = {}
+        for arm in CURES:
             if arm in arms:
-                questions[arm] = (cure, {arm: _errors(arms[arm], quantity)}, 0.05)
+                asked = QUESTIONS[LOOP if arm == lead else arm]
+                questions[asked[0]] = _errors(arms[arm], quantity), others, effect
+                questions[asked[1]] = _errors(arms[arm], quantity, teachers=True), teachers, 0.8
+        for arm, whole in WHOLE.items():
+            if arm in arms and whole in arms:
+                questions[arm] = _errors(arms[whole], quantity), {arm: _errors(arms[arm], quantity)}, 0.05
         for question, (loop, controls, least) in questions.items():
             if controls and len(np.unique(np.asarray(loop.frames))) > 1:
                 found[question, quantity] = judge_cure(loop, controls, quantity=words, effect=least, n_draws=n_draws)
@@ -242,6 +255,7 @@ def _rounds(loops: Sequence[Evaluated]) -> list[dict[str, Any]]:
 def _tests(arms: Mapping[str, Sequence[Evaluated]], deed: str) -> dict[str, dict[str, Any]]:
     from mlipkit.analysis.proportions import difference, wilson
 
+    lead = _lead(arms)
     counted: dict[str, tuple[int, int]] = {}
     reasons: dict[str, dict[str, int]] = {}
     species: dict[str, dict[str, Any]] = {}
@@ -267,34 +281,40 @@ def _tests(arms: Mapping[str, Sequence[Evaluated]], deed: str) -> dict[str, dict
                       "reasons": reasons[arm], "times_fs": times[arm]}  # fmt: skip
         if arm in species:
             found[arm]["species"] = species[arm]
-        if arm != LOOP and LOOP in counted:
-            found[arm]["loop_less_this"] = list(difference(counted[LOOP], (failed, runs)))
+        whole = WHOLE.get(arm, lead)
+        if arm != whole and whole in counted:
+            found[arm]["loop_less_this"] = list(difference(counted[whole], (failed, runs)))
     return found
 
 
 def _sentence(arms: Mapping[str, Any], verdicts: Mapping[tuple[str, str], CureVerdict]) -> str:
     """The verdict first: against the best control; then what was seen of the parts of the loop."""
+    verdict, lead = verdicts.get(("controls", "forces")), _lead(arms)
+    if verdict is None:
+        missing = "control, such as scratch or one_shot," if lead else "loop (ipip or continual)"
+        parts = [_parts(loop, verdicts, f"the parts of {title.lower()}") for loop, title in TITLES.items()]
+        return f"No verdict: no {missing} has been evaluated yet.{''.join(parts)}"
+    text = f"{TITLES[lead]}, forces on test frames: {verdict.sentence}{_parts(lead, verdicts)}"
+    if other := verdicts.get((CONTINUAL, "forces")):
+        text += f" {TITLES[CONTINUAL]}: {other.sentence}{_parts(CONTINUAL, verdicts)}"
+    return text
+
+
+def _parts(loop: str, verdicts: Mapping[tuple[str, str], CureVerdict], whose: str = "its parts") -> str:
+    """What each part of a loop is worth, "" where none was left out."""
     from mlipkit.analysis.cures import three_digits
 
-    verdict = verdicts.get(("controls", "forces"))
-    if verdict is None:
-        missing = "the loop (ipip)" if LOOP not in arms else "a control, such as scratch or one_shot"
-        return f"No verdict: {missing} is not evaluated yet."
-    text = f"Iterative pretraining, forces on test frames: {verdict.sentence}"
-    parts = [(arm, verdicts[arm, "forces"]) for arm in LOOPS[1:] if (arm, "forces") in verdicts]
-    if parts:
-        said = {"works": "earns its keep", "does not": "does not", "undecided": "is undecided"}
-        each = (
-            f"{arm.removeprefix('no_').replace('_', ' ')} {said[one.answer]} ({three_digits(one.ratio)})"
-            for arm, one in parts
-        )
-        text += f" Of its parts: {', '.join(each)}."
-    return text
+    said = {"works": "earns its keep", "does not": "does not", "undecided": "is undecided"}
+    each = [
+        f"{part} {said[one.answer]} ({three_digits(one.ratio)})"
+        for arm, part in PARTS[loop].items() if (one := verdicts.get((arm, "forces")))
+    ]  # fmt: skip
+    return f" Of {whose}: {', '.join(each)}." if each else ""
 
 
 def _notes(arms: Mapping[str, Sequence[Evaluated]]) -> list[str]:
     notes = []
-    loops = arms.get(LOOP, [])
+    loops = arms.get(_lead(arms), [])
     for one in loops:
         n, row = compared(one.record), one.student
         wins = row.get("better_than_teacher")
@@ -304,15 +324,20 @@ def _notes(arms: Mapping[str, Sequence[Evaluated]]) -> list[str]:
                 f"{n} frames and larger on {n - wins}; {row['ratio_to_teacher']:.3g} times it over all."
             )
             if lost := one.record["n_frames"] - n:
-                notes.append(f"The teacher has no answer for {lost} further frames: there students stand alone.")
-    first = [one for one in loops if not one.student["round"] and len(one.record["rows"]) > 2]
-    if first:
-        notes.append(
-            f"In {len(first)} of {len(loops)} seeds validation selects the student of round 0: iterating did not "
-            "help there, and no part of it can show."
-        )
+                notes.append(f"The teacher has no answer for {lost} further frames: there, only students are compared.")
+    for loop in CURES:
+        mine = arms.get(loop, [])
+        first = [one for one in mine if not one.student["round"] and len(one.record["rows"]) > 2]
+        if first:
+            notes.append(
+                f"In {len(first)} of {len(mine)} seeds of {loop} validation selects the student of round 0: "
+                "iterating did not help there, and no part of it can show."
+            )
     if loops and "teacher" not in arms:
-        notes.append("The teacher was not fine-tuned on the same frames: much of its error may be its level of theory.")
+        notes.append(
+            "No arm fine-tunes the teacher on the same frames: unless it learned them before, much of its error may be "
+            "its level of theory."
+        )
     for mine in arms.values():
         for one in mine:
             tested = {facts["model"] for deed in TESTS if (facts := one.test(deed)) is not None}
@@ -324,7 +349,8 @@ def _notes(arms: Mapping[str, Sequence[Evaluated]]) -> list[str]:
                 )
     few = min(len(mine) for mine in arms.values())
     if few < 3:
-        notes.append(f"Some arms have {few} seed{'s' * (few > 1)}: fewer than three say little of chance.")
+        seeds = f"{few} seed{'s' * (few > 1)}"
+        notes.append(f"Some arms have only {seeds}: fewer than three say little about chance variation.")
     return notes
 
 

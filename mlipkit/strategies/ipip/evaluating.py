@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mlipkit.data.whole import write_whole
+from mlipkit.data.whole import read_json, write_whole
 from mlipkit.errors import RunError
 from mlipkit.events import Message
 from mlipkit.strategies.ipip.plan import TEACHER_MODEL
@@ -48,11 +48,15 @@ def frame_errors(said: FrameSet, true: FrameSet) -> dict[str, np.ndarray]:
     }  # fmt: skip
 
 
-def figures(errors: dict[str, np.ndarray], n_atoms: np.ndarray) -> dict[str, float]:
-    """Figures over all frames that have errors: energies weighted alike, forces by atoms."""
-    known = answered(errors)
-    share = n_atoms[known] / n_atoms[known].sum()
-    energy, forces, squares, norms = (errors[name][known] for name in ("energy", "forces", "squares", "norms"))
+def figures(errors: Mapping[str, np.ndarray], n_atoms: np.ndarray, rows: np.ndarray | None = None) -> dict[str, float]:
+    """Figures over frames: energies weighted alike, forces by atoms; NaN where one of them has no error.
+
+    Args:
+        rows: bool [F], frames that count; None: all.
+    """
+    rows = np.ones(len(n_atoms), bool) if rows is None else rows
+    share = n_atoms[rows] / n_atoms[rows].sum()
+    energy, forces, squares, norms = (errors[name][rows] for name in ("energy", "forces", "squares", "norms"))
     return {
         "energy_mae": 1000 * float(energy.mean()), "forces_mae": 1000 * float(forces @ share),
         "forces_rmse": 1000 * float(np.sqrt(squares @ share)), "forces_norm": 1000 * float(norms @ share),
@@ -88,19 +92,24 @@ def evaluate(work: Any, stage: Stage, folder: Path) -> dict[str, Any]:
         else:
             potential = work.potential(name)
             said, held = tools.predict(potential, test), tools.predict(potential, validation)
-        errors = frame_errors(said, test)
+        errors, others = frame_errors(said, test), frame_errors(held, validation)
+        # The teacher is told apart where it has no answer; a student without one must not seem better for it.
+        known = answered(errors) if teacher else known
         row: dict[str, Any] = {
             "model": "teacher" if teacher else name, "kind": "teacher" if teacher else "student",
-            "round": 0 if teacher else work.plan[name].round, **figures(errors, n_atoms),
-            "validation": figures(frame_errors(held, validation), np.asarray(validation.n_atoms)),
+            "round": 0 if teacher else work.plan[name].round,
+            **figures(errors, n_atoms, known if teacher else None),
+            "validation": figures(others, np.asarray(validation.n_atoms), answered(others) if teacher else None),
         }  # fmt: skip
         if teacher:
-            base, known = errors, answered(errors)
+            base = errors
         elif base is not None:
             row["better_than_teacher"] = int((errors["forces"] < base["forces"])[known].sum())
-            both = figures({key: value[known] for key, value in errors.items()}, n_atoms[known])
             least = rows[0]["forces_mae"]
-            row["ratio_to_teacher"] = both["forces_mae"] / least if least else None
+            row["ratio_to_teacher"] = figures(errors, n_atoms, known)["forces_mae"] / least if least else None
+        if not teacher and (lost := int((~answered(errors)).sum())):
+            text = f"{name} has no answer (numbers that are not finite) for {lost} of {len(test)} test frames"
+            work.sink(Message(f"{stage.name}: {text}: it has no mean error", "warning"))
         rows.append(row)
         arrays |= {f"{row['model']}/{key}": value for key, value in errors.items()}
     partial = work.folder / f".{ERRORS}.part.npz"
@@ -141,6 +150,21 @@ def _teachers(work: Any, stage: Stage) -> list[FrameSet]:
             work.sink(Message(f"{text}; it is compared on the others", "warning"))
         found.append(said)
     return found
+
+
+def evaluation_in(folder: Path) -> dict[str, Any] | None:
+    """What ``evaluation.json`` in a folder says, None before there is one.
+
+    Raises:
+        RunError: it is damaged.
+    """
+    try:
+        record = read_json(folder / NAME)
+    except FileNotFoundError:
+        return None
+    if record.get("selected") not in [row.get("model") for row in record.get("rows", ())]:
+        raise RunError("cannot be read", where=str(folder / NAME), expected="the errors of every model, one selected")
+    return record
 
 
 def compared(record: Mapping[str, Any]) -> int:

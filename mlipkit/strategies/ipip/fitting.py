@@ -20,7 +20,7 @@ from mlipkit.events import Control, EventSink, Message
 from mlipkit.strategies.ipip import objectives
 from mlipkit.strategies.ipip.plan import force_calls
 from mlipkit.strategies.ipip.pools import Pool
-from mlipkit.strategies.ipip.signals import SignalSource, part, signals
+from mlipkit.strategies.ipip.signals import Kind, SignalSource, part, signals
 from mlipkit.strategies.ipip.tools import LoopTools
 from mlipkit.strategies.ipip.torsions import conformations
 from mlipkit.strategies.workflows.tools import Stopped
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from mlipkit.models import BasePotential
     from mlipkit.training import TrainResult, TrainSettings
 
-SIGNAL = {"n2n": "features", "a2a": "energies", "hessian": "hessian"}
+SIGNAL: Mapping[str, Kind] = {"n2n": "features", "a2a": "energies", "hessian": "hessian"}
 SIGNALS = "signals.npz"
 PRETRAINED = "pretrained.safetensors"
 
@@ -79,8 +79,7 @@ def pretrain(
         mine = part(arrays, frames, np.asarray(rows))
         points = SignalSource(frames.select(rows), student.cutoff, dtype, mine)
         if objective == "n2n":
-            if not isinstance(student, Potential):
-                raise DataError("only a fresh student can learn features", where="n2n")
+            assert isinstance(student, Potential)
             width = int(mine["values"].shape[1])
             student.auxiliary[objectives.MAP] = _seeded(lambda: MLPHead([student.encoder.width, width]), seeds["init"])
             size = float(np.mean(np.square(mine["values"], dtype=np.float64))) or 1.0
@@ -192,7 +191,7 @@ def _stored_signals(
         with np.load(path) as arrays:
             return {name: arrays[name] for name in arrays.files}
     errors: list[str] = []
-    found = signals(tools.teacher, frames, SIGNAL[objective], options.get("rows", 2), seeds["noise"],  # type: ignore[arg-type]
+    found = signals(tools.teacher, frames, SIGNAL[objective], options.get("rows", 2), seeds["noise"],
                     partial(tools.label, errors=errors))  # fmt: skip
     lacks = ~np.isfinite(found["values"]).reshape(len(found["values"]), -1).all(1)
     lost = int(np.logical_or.reduceat(lacks, frames.offsets[:-1]).sum())

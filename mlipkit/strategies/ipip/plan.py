@@ -5,6 +5,9 @@ arm                   what it does with the same DFT frames and the same number 
 ====================  ==========================================================================================
 ipip                  P_0 of the teacher, pretrain, fine-tune; then K times: MD of the student, forget, relabel, new
                       frames of unstable runs, pretrain, fine-tune
+continual             the loop as continual pretraining: weights of each pretraining go on to the next, the teacher
+                      labels everything
+no_new_frames         the continual loop, the first pool as it is: the same trainings without what students ran into
 no_forgetting         the loop, nothing forgotten (as many new frames, so that the pool grows)
 no_relabelling        the loop, the teacher labels everything
 no_unstable           the loop, new frames uniformly from all runs
@@ -20,7 +23,8 @@ hessian               forces, and random rows of the teacher's Hessian
 teacher               the teacher itself fine-tuned on the DFT frames
 ====================  ==========================================================================================
 
-Source: arXiv 2507.20118; the comparison methods are defined by us where the paper only names them.
+Source: arXiv 2507.20118; the comparison methods are defined by us where the paper only names them, and `continual` is
+ours: what was left of the loop when each part that made errors larger was taken out (docs/ipip_case.md).
 """
 
 from __future__ import annotations
@@ -38,7 +42,21 @@ from mlipkit.strategies.ipip.pools import forgotten, probe
 from mlipkit.strategies.ipip.settings import Settings
 from mlipkit.strategies.workflows.plan import UNTOUCHED, Plan, Stage
 
-LOOPS = ("ipip", "no_forgetting", "no_relabelling", "no_unstable", "no_fresh_weights")
+CURES = ("ipip", "continual")
+"""Loops that are proposed, each to be judged by the best control."""
+PARTS = {
+    "ipip": {
+        "no_forgetting": "forgetting", "no_relabelling": "relabelling", "no_unstable": "preferring unstable runs",
+        "no_fresh_weights": "starting from fresh weights",
+    },
+    "continual": {"no_new_frames": "adding new frames"},
+}  # fmt: skip
+"""Loop -> arm that is this loop without one of its parts -> the part in words."""
+WHOLE = {part: loop for loop, parts in PARTS.items() for part in parts}
+"""Arm without a part -> the loop that has it."""
+LOOPS = (*CURES, *WHOLE)
+CARRIED_OVER = {"init": "previous_pretrained", "relabel": "off", "gate": "off"}
+"""Settings that make the continual loop of any."""
 PRETRAINED = ("one_shot", "denoising", "denoising_fractional", "distillation", "n2n", "a2a", "hessian")
 ARMS = (*LOOPS, "scratch", *PRETRAINED, "teacher")
 TEACHER_MODEL = UNTOUCHED
@@ -167,9 +185,10 @@ def plan(arm: str, settings: Settings | None = None, seed: int = 0) -> LoopPlan:
     """
     if arm not in ARMS:
         raise SpecError(f"unknown arm '{arm}'", where="ipip", hint=nearest(arm, ARMS))
-    draft = _Draft(_without(arm, settings or Settings()), seed)
+    given = settings or Settings()
+    draft = _Draft(without(arm, given), seed)
     if arm in LOOPS:
-        draft.loop(grow=arm == "no_forgetting")
+        draft.loop()
     elif arm == "scratch":
         draft.finetune(None, draft.settings.total_steps, 0)
     elif arm == "teacher":
@@ -180,7 +199,7 @@ def plan(arm: str, settings: Settings | None = None, seed: int = 0) -> LoopPlan:
         pool = draft.first_pool()
         made = draft.pretrain(pool, arm, rounds * draft.settings.pretrain_steps, 0)
         draft.finetune(made, rounds * draft.settings.finetune_steps, 0)
-    draft.evaluation(arm)
+    draft.evaluation()
     made = LoopPlan(arm, seed, tuple(draft.stages), draft.settings.to_json())
     if arm in LOOPS and draft.settings.iterations and draft.settings.forget and draft.settings.pool == "replace":
         pool = draft.settings.pool_frames
@@ -188,25 +207,33 @@ def plan(arm: str, settings: Settings | None = None, seed: int = 0) -> LoopPlan:
             raise SpecError("no iteration would forget or add a frame", where="loop.forget",
                             found=f"{draft.settings.forget:g} of {pool} frames",
                             expected=f"0, or at least {0.5 / pool:.2g}")  # fmt: skip
-    if arm in LOOPS[1:] and made.stages == plan(LOOPS[0], settings, seed).stages:
-        raise SpecError(
-            "the loop lacks this part already, so that nothing is left out", where=("arm", arm),
-            hint="Compare it with a loop that has the part",
-        )  # fmt: skip
+    if arm in WHOLE:
+        whole = plan(WHOLE[arm], given, seed)
+        nothing_new = not any(one.options["count"] for one in whole.of("choose"))
+        idle = {
+            "no_forgetting": not given.forget, "no_unstable": nothing_new, "no_new_frames": nothing_new,
+            "no_fresh_weights": given.init != "fresh",
+        }  # fmt: skip
+        if idle.get(arm) or made.stages == whole.stages:
+            raise SpecError(
+                "the loop lacks this part already, so that nothing is left out", where=("arm", arm),
+                hint="Compare it with a loop that has the part",
+            )  # fmt: skip
     return made
 
 
-def _without(arm: str, settings: Settings) -> Settings:
-    """The loop less the part that an arm leaves out."""
+def without(arm: str, settings: Settings) -> Settings:
+    """The loop less the part that an arm leaves out, or with the changes that make it another loop."""
+    # As many new frames as the loop itself takes.
+    share = settings.forget if settings.pool == "replace" else settings.new_share
     changes: dict[str, Any] = {
-        "no_forgetting": {"forget": 0.0, "new_share": settings.new_share or settings.forget, "pool": "grow"},
+        "continual": CARRIED_OVER,
+        "no_new_frames": {**CARRIED_OVER, "forget": 0.0, "new_share": 0.0, "pool": "replace"},
+        "no_forgetting": {"forget": 0.0, "new_share": share, "pool": "grow"},
         "no_relabelling": {"relabel": "off", "gate": "off"},
         "no_unstable": {"prefer_unstable": False},
         "no_fresh_weights": {"init": "previous_finetuned"},
     }.get(arm, {})
-    if arm == "no_forgetting" and settings.pool == "replace":
-        # As many new frames as the loop itself takes.
-        changes["new_share"] = settings.forget
     return dataclasses.replace(settings, **changes)
 
 
@@ -239,14 +266,16 @@ class _Draft:
         return self.add("pool_0", "pool", inputs={"runs": md}, options={"count": self.settings.pool_frames})
 
     def sample(self, model: str, iteration: int) -> str:
-        """Starts, thermostat, length and seeds are those of the teacher in every iteration: paired on purpose."""
+        """Starts, thermostat, length and, unless fresh ones are asked for, seeds are those of the teacher."""
         one = dataclasses.asdict(self.settings.sampling)
         one.pop("starts")
         batch = one.pop("batch")
         options = {**one, "instability": self.settings.instability.to_json()}
         if batch is not None:
             options["batch"] = batch
-        seeds = {name: self.seed_of(name, base=self.settings.pool_seed) for name in ("velocities", "thermostat")}
+        apart = [str(iteration)] if iteration and self.settings.md_seeds == "fresh" else []
+        seeds = {name: self.seed_of(name, *apart, base=self.settings.pool_seed)
+                 for name in ("velocities", "thermostat")}  # fmt: skip
         inputs = {"model": model, "starts": "starts"}
         if iteration:
             inputs["pool"] = "pool_0"
@@ -280,7 +309,7 @@ class _Draft:
         self.students.append(name)
         return name
 
-    def loop(self, grow: bool) -> None:
+    def loop(self) -> None:
         one = self.settings
         pool = self.first_pool()
         made = self.pretrain(pool, "one_shot", one.pretrain_steps, 0)
@@ -306,7 +335,7 @@ class _Draft:
             made = self.pretrain(pool, "one_shot", one.pretrain_steps, k, previous)
             student = self.finetune(made, one.finetune_steps, k)
 
-    def evaluation(self, arm: str) -> None:
+    def evaluation(self) -> None:
         models = [TEACHER_MODEL, *self.students]
         last = len(self.students) - 1
         self.add("evaluate", "evaluate", inputs={"models": models}, purpose="evaluation", round=last)
@@ -345,7 +374,7 @@ def equal_steps(plans: Iterable[LoopPlan]) -> str:
     for other in students[1:]:
         if other.budget.steps != students[0].budget.steps:
             raise SpecError(
-                "unequal budgets, a comparison would say nothing", where=f"{students[0].arm} and {other.arm}",
+                "unequal budgets, so a comparison would be meaningless", where=f"{students[0].arm} and {other.arm}",
                 expected=f"{students[0].budget.steps} gradient steps", found=other.budget.steps,
             )  # fmt: skip
     labels = {one.arm: f"{one.budget.teacher_labels}" for one in chosen}

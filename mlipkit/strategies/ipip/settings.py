@@ -159,6 +159,8 @@ class Settings:
         split_seed: of that choice.
         pool_seed: of starts, velocities and thermostats: the same for all seeds of an arm, so that these share the
             first pool.
+        md_seeds: velocities and thermostats of the students' simulations that make pools: the teacher's ("same", so
+            that simulations of all rounds can be compared one by one), or others in every iteration ("fresh").
         noise: Å, standard deviation: denoising, and the spread under noise.
         torsion: rad, standard deviation of rotatable torsions: denoising_fractional.
         copies: denoising_fractional: conformations per frame.
@@ -185,6 +187,7 @@ class Settings:
     pool_split: float = 0.15
     split_seed: int = 42
     pool_seed: int = 0
+    md_seeds: Literal["same", "fresh"] = "same"
     noise: float = 0.05
     torsion: float = 2.0
     copies: int = 4
@@ -218,6 +221,12 @@ class Settings:
             if getattr(self, name).runs < 0:
                 raise SpecError("out of range", where=f"{name}.runs", expected="0 or more",
                                 found=getattr(self, name).runs)  # fmt: skip
+        for name in ("sampling", "stability", "reaction"):
+            part = getattr(self, name)
+            if part.steps < self.instability.look_every and getattr(part, "runs", True):
+                raise SpecError("temperature, pairs and bonds would never be looked at", where="instability.look_every",
+                                expected=f"at most {part.steps}, the steps of {name}",
+                                found=self.instability.look_every)  # fmt: skip
         one = self.sampling
         if one.stride < 1 or one.steps // one.stride < 2 or one.starts < 1:
             raise SpecError("a run gives at least two frames", where="sampling", found=f"{one.steps} steps, every "
@@ -235,9 +244,11 @@ class Settings:
 
     def to_json(self) -> dict[str, Any]:
         record = {**dataclasses.asdict(self), "instability": self.instability.to_json()}
+        # As plans were written before there were such things: their folders go on.
         if not self.reaction.runs:
-            # As plans were written before there was such a test: their folders go on.
             del record["reaction"]
+        if self.md_seeds == "same":
+            del record["md_seeds"]
         return record
 
     @classmethod
@@ -255,5 +266,5 @@ _POSITIVE = (
 )  # fmt: skip
 _CHOICES: dict[str, tuple[str, ...]] = {
     "pool": ("replace", "grow"), "relabel": ("all", "student_origin", "off"), "gate": get_args(Gate),
-    "init": get_args(Init), "pretrain_energy": ("off", "refit"),
+    "init": get_args(Init), "pretrain_energy": ("off", "refit"), "md_seeds": ("same", "fresh"),
 }  # fmt: skip

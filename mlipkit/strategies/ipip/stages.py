@@ -69,7 +69,8 @@ class LoopWork(Work):
             theirs = read_json(path).get("tools") or {}
             self.words = as_told(self.words, theirs)
             if self.tools.accept_teacher and theirs.get(CONTENT) != self.words.get(CONTENT):
-                self.sink(Message("The teacher has changed since this run began: its labels are of both", "warning"))
+                said = "The teacher has changed since this run began: labels of this run come from both versions"
+                self.sink(Message(said, "warning"))
                 self.words = {**self.words, CONTENT: theirs[CONTENT]}
         super().claim()
 
@@ -202,9 +203,12 @@ def choose(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
     options = stage.options
     limits = Instability.from_json(options["instability"])
     runs = runs_of(work.folder_of(source), work.records[source]["runs"], limits)
-    # What is replaced is what will be forgotten of the pool as it is.
-    size = work.records[before]["composition"]["size"]
-    count = options["count"] if options["grow"] else forgotten(size, options["forget"])
+    # The plan counts on runs that all reach their end; what comes is a share of a pool as it is: of the one of which
+    # as much is forgotten, or, where pools grow, of the first.
+    of, share = before, options["forget"]
+    if options["grow"]:
+        of, share = "pool_0", options["count"] / work.plan.frames_of("pool_0")
+    count = forgotten(work.records[of]["composition"]["size"], share)
     errors: list[str] = []
     found, facts = choose_frames(
         runs, count, partial(work.tools.label, errors=errors), limits, work.records[source]["force_cap"],
@@ -244,7 +248,7 @@ def renew(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
         may = (said.has("energy") & said.has("forces")) if options["gate"] == "off" else _gated(work, stage, said)
         refused = int((~may).sum())
         apart = np.add.reduceat(np.abs(said.forces - some.forces).mean(1), some.offsets[:-1]) / some.n_atoms
-        taught = left.table["labeller"][rows] == TEACHER
+        taught = (left.table["labeller"][rows] == TEACHER) & np.isfinite(apart)
         versus = float(np.mean(apart[taught])) if taught.any() else None
         change = float(np.mean(apart[may])) if may.any() else None
         keep = np.flatnonzero(may)

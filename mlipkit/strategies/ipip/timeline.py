@@ -7,10 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from mlipkit.data.whole import read_json
-from mlipkit.errors import RunError
-from mlipkit.strategies.ipip.evaluating import NAME, compared
-from mlipkit.strategies.ipip.plan import TEACHER_MODEL, LoopPlan
+from mlipkit.errors import RunError, SpecError
+from mlipkit.strategies.ipip.evaluating import compared, evaluation_in
+from mlipkit.strategies.ipip.plan import ARMS, TEACHER_MODEL, LoopPlan
+from mlipkit.strategies.ipip.tools import told
 from mlipkit.strategies.workflows.work import read_record
+
+PLAN = "plan.json"
 
 
 def timeline(folder: Path | str) -> list[dict[str, Any]]:
@@ -25,18 +28,38 @@ def timeline(folder: Path | str) -> list[dict[str, Any]]:
     """
     folder = Path(folder)
     try:
-        plan: Any = LoopPlan.from_json(read_json(folder / "plan.json"))
+        plan = plan_in(folder)
     except FileNotFoundError:
         if not folder.is_dir():
             raise RunError("no such folder", where=str(folder)) from None
         return []
     records = {stage.name: record["facts"] for stage in plan.stages
                if (record := read_record(folder / plan.folder(stage.name))) is not None}  # fmt: skip
-    path = folder / NAME
-    found = read_json(path) if path.is_file() else {"rows": [], "n_frames": None}
+    found = evaluation_in(folder) or {"rows": [], "n_frames": None}
     tested = {row["round"]: row for row in found["rows"] if row["kind"] == "student"}
     rounds = sorted({stage.round for stage in plan.stages if stage.does == "finetune"})
     return [_row(k, plan, records, tested.get(k, {}), compared(found)) for k in rounds]
+
+
+def plan_in(folder: Path) -> LoopPlan:
+    """The plan of an arm.
+
+    Raises:
+        FileNotFoundError: there is none.
+        RunError: it is damaged, another workflow's, or of a version that this one does not know.
+    """
+    path = folder / PLAN
+    record = read_json(path)
+    if record.get("arm") not in ARMS:
+        raise RunError(
+            "holds no run of iterative pretraining", where=str(folder), found=f"a plan of {record.get('arm')}"
+        )
+    try:
+        made: Any = LoopPlan.from_json(record)
+        _ = made.loop
+    except (KeyError, TypeError, ValueError, AttributeError, SpecError) as error:
+        raise RunError(f"the plan is damaged or of another version: {told(error)}", where=str(path)) from None
+    return made
 
 
 def _row(

@@ -11,6 +11,7 @@ import numpy as np
 
 from mlipkit.data.splits import check_apart
 from mlipkit.errors import DataError
+from mlipkit.strategies.workflows import work
 from mlipkit.strategies.workflows.tools import SEEDS, Model
 
 if TYPE_CHECKING:
@@ -155,7 +156,7 @@ class LoopTools:
         from mlipkit.models import predict
 
         try:
-            found = predict(self.teacher, frames, self.batch_size)
+            return predict(self.teacher, frames, self.batch_size)
         except Exception as error:  # calculators raise whatever they like
             if len(frames) == 1:
                 if errors is not None:
@@ -164,7 +165,6 @@ class LoopTools:
             parts = [self.label(frames[k : k + 1], errors) for k in range(len(frames))]
             energy = np.concatenate([part.energy for part in parts])
             return frames.with_labels(energy=energy, forces=np.concatenate([part.forces for part in parts]))
-        return _finite(found)
 
     def predict(self, potential: BasePotential, frames: FrameSet) -> FrameSet:
         """Energies and forces of any potential."""
@@ -178,20 +178,12 @@ class LoopTools:
 
 def as_told(words: Mapping[str, Any] | None, others: Mapping[str, Any] | None) -> dict[str, Any]:
     """What tools say of themselves, as far as others do: whether both are the same."""
-    return {name: value for name, value in (words or {}).items() if name != CONTENT or CONTENT in (others or {})}
+    return work.as_told(words, others, CONTENT)
 
 
 def told(error: Exception) -> str:
     """Kind and text of an error in one line."""
     return " ".join(f"{type(error).__name__}: {error}".split())[:MOST]
-
-
-def _finite(frames: FrameSet) -> FrameSet:
-    """Infinite labels as missing ones."""
-    energy, forces = np.array(frames.energy), np.array(frames.forces)
-    energy[~np.isfinite(energy)] = np.nan
-    forces[~np.isfinite(forces).all(1)] = np.nan
-    return frames.with_labels(energy=energy, forces=forces)
 
 
 def structures(frames: FrameSet, count: int, seed: int) -> Sequence[int]:

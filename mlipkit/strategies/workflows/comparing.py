@@ -7,6 +7,7 @@ against the untouched model, against its own offset control, and against the las
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,9 +19,11 @@ from mlipkit.data.whole import read_json
 from mlipkit.errors import RunError
 from mlipkit.strategies.workflows import provenance
 from mlipkit.strategies.workflows.differences import differing, told
-from mlipkit.strategies.workflows.evaluating import INDEPENDENT, OFFSET, Evaluated
+from mlipkit.strategies.workflows.evaluating import INDEPENDENT, OFFSET, Evaluated, left_out_said
 from mlipkit.strategies.workflows.plan import UNTOUCHED, Budget, equal_budgets
-from mlipkit.strategies.workflows.work import tools_told
+from mlipkit.strategies.workflows.settings import Settings, acting
+from mlipkit.strategies.workflows.tools import CONTENT
+from mlipkit.strategies.workflows.work import as_told, tools_told
 
 if TYPE_CHECKING:
     from mlipkit.analysis.cures import CureVerdict, Errors
@@ -96,7 +99,8 @@ def compare_arms(
         effect: smallest gain worth having, see `judge_cure`.
 
     Raises:
-        RunError: a workflow that has not been evaluated, other models, label makers or test frames.
+        RunError: a workflow that has not been evaluated, other models, label makers or test frames; seeds of an arm
+            with other settings, a seed given twice.
         SpecError: unequal budgets, with the difference.
     """
     found = [_evaluated(one) for one in workflows]
@@ -113,8 +117,12 @@ def compare_arms(
         budgets = equal_budgets(plans)
     rows = [{"arm": one.plan.arm, "seed": one.plan.seed, **row} for one in found for row in one.rows]
     arms = list(dict.fromkeys(one.plan.arm for one in found))
+    for arm in arms:
+        _check_seeds([one for one in found if one.plan.arm == arm])
     pooled = _pooled(found, arms, n_draws)
     verdicts = _verdicts(found, arms, effect, n_draws)
+    if n := len(found[0].left_out(INDEPENDENT)):
+        notes.append(f"{left_out_said(n, n + found[0].record['sets'][INDEPENDENT]['frames'])}.")
     notes += _spent(found) + _shared_frames(found) + _densities(found) + _losses(found)
     return Comparison(rows, pooled, verdicts, _sentence(arms, verdicts), budgets, notes)
 
@@ -129,11 +137,40 @@ def _evaluated(one: Any) -> Evaluated:
 
 def _same_tools(found: Sequence[Evaluated]) -> None:
     words = [tools_told(read_json(one.folder / "plan.json")) for one in found]
+    # The first that tells what is in its model: older ones know its name alone, and agree with any of that name.
+    first = next((said for said in words if isinstance(said, dict) and CONTENT in said), words[0])
     for one, said in zip(found, words, strict=True):
-        names = differing(words[0], said)
+        theirs, mine = as_told(first, said), as_told(said, first)
+        names = differing(theirs, mine)
         if names:
             raise RunError("arms that differ in more than their frames", where=str(one.folder),
-                           expected=told(words[0], names), found=told(said, names))  # fmt: skip
+                           expected=told(theirs, names), found=told(mine, names))  # fmt: skip
+
+
+def _check_seeds(mine: Sequence[Evaluated]) -> None:
+    """Refuse what are no seeds of one arm: an average over them would be of nothing."""
+    seeds: dict[int, Evaluated] = {}
+    for one in mine:
+        both = f"{seeds.get(one.plan.seed, mine[0]).folder} and {one.folder}"
+        if one.plan.seed in seeds:
+            raise RunError(f"arm {one.plan.arm}, seed {one.plan.seed} is given twice", where=both)
+        seeds[one.plan.seed] = one
+        theirs, here = _settings(mine[0]), _settings(one)
+        other = differing(theirs, here)
+        if other:
+            raise RunError(
+                f"two experiments, not two seeds of arm {one.plan.arm}", where=both, expected=told(theirs, other),
+                found=told(here, other), hint="Compare those with equal settings",
+            )  # fmt: skip
+
+
+def _settings(one: Evaluated) -> dict[str, Any]:
+    """What a plan was made from; numbers that it does not tell, as older ones may not, are the defaults."""
+    usual, told = Settings().to_json(), dict(one.plan.settings)
+    whole = {**usual, **told, "evaluation": {**usual["evaluation"], **told.get("evaluation", {})}}
+    whole["train"] = acting(whole["train"])
+    # Through JSON the one and the other are of the same kind: lists, not tuples.
+    return json.loads(json.dumps(whole))
 
 
 def _same_tests(found: Sequence[Evaluated]) -> None:
@@ -146,11 +183,15 @@ def _same_tests(found: Sequence[Evaluated]) -> None:
                     f"arms with other test frames ({name} differs)", where=str(one.folder),
                     expected=f"as in {found[0].folder.name}", hint="Give all of them the same evaluation and sampling",
                 )  # fmt: skip
-
-
-def _set_of(row: Mapping[str, Any]) -> str:
-    """The set of a row under a name that means the same in every arm."""
-    return SELF_MD if row["own"] else row["test_set"]
+    first = sorted(found[0].left_out(INDEPENDENT))
+    for one in found:
+        if sorted(one.left_out(INDEPENDENT)) != first:
+            raise RunError(
+                "arms with other test frames (those that training starts from are left out)", where=str(one.folder),
+                expected=f"{len(first)} left out, as in {found[0].folder.name}",
+                found=f"{len(one.left_out(INDEPENDENT))} left out",
+                hint="Give more start structures than training and evaluation draw together",
+            )  # fmt: skip
 
 
 def _select(one: Evaluated, kind: str, round: int, test_set: str) -> dict[str, Any] | None:
@@ -278,7 +319,7 @@ def _spent(found: Sequence[Evaluated]) -> list[str]:
         spent = Budget(**one.record["spent"]) if "spent" in one.record else planned
         if (spent.labels, spent.md_ps, spent.gradients) != (planned.labels, planned.md_ps, planned.gradients):
             parts.append(f"{one.plan.arm} {one.plan.seed} {spent.of(planned)}")
-    return [f"Spent otherwise than planned: {'; '.join(parts)}."] if parts else []
+    return [f"The budget spent differs from the plan: {'; '.join(parts)}."] if parts else []
 
 
 def _shared_frames(found: Sequence[Evaluated]) -> list[str]:

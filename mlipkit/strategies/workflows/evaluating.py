@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mlipkit.data.whole import read_json, write_whole
+from mlipkit.events import Message
 from mlipkit.strategies.workflows.plan import UNTOUCHED, Plan, Stage
 from mlipkit.strategies.workflows.work import LABELLED, Work, training_frames
 
@@ -39,6 +40,13 @@ def evaluate_models(work: Work, stage: Stage, folder: Path) -> dict[str, Any]:
 
     (folder / "residuals").mkdir(exist_ok=True)
     sets = {set_name(name): work.frames(name) for name in stage.inputs["sets"] if work.records[name]["labelled"]}
+    starts = _training_starts(work)
+    stay = {name: [i for i in range(len(frames)) if frames.uid(i) not in starts] if name == INDEPENDENT
+            else list(range(len(frames))) for name, frames in sets.items()}  # fmt: skip
+    left_out = {name: [sets[name].uid(i) for i in range(len(sets[name])) if i not in stay[name]] for name in sets}
+    if n := len(left_out.get(INDEPENDENT, [])):
+        work.sink(Message(left_out_said(n, len(sets[INDEPENDENT])), "warning"))
+    every, sets = sets, {name: frames.select(stay[name]) for name, frames in sets.items() if stay[name]}
     rows: list[dict[str, Any]] = []
     offsets: dict[str, Any] = {}
 
@@ -54,7 +62,8 @@ def evaluate_models(work: Work, stage: Stage, folder: Path) -> dict[str, Any]:
     found: dict[tuple[str, str], Residuals] = {}
     for model in stage.inputs["models"]:
         for name, frames in sets.items():
-            found[model, name] = residuals(_predicted(work, folder, model, name, frames), frames)
+            predicted = _predicted(work, folder, model, name, every[name])
+            found[model, name] = residuals(predicted.select(stay[name]), frames)
     for name in sets:
         keep(UNTOUCHED, UNTOUCHED, 0, UNTOUCHED, name, found[UNTOUCHED, name], {"n_training": 0})
     tuned = [model for model in stage.inputs["models"] if model != UNTOUCHED]
@@ -75,7 +84,10 @@ def evaluate_models(work: Work, stage: Stage, folder: Path) -> dict[str, Any]:
     record = {
         "arm": work.plan.arm, "seed": work.plan.seed, "rows": rows, "offsets": offsets, "sentences": said,
         "spent": dataclasses.asdict(work.plan.spent(work.records)),
-        "sets": {name: {"frames": len(frames), "labels": f"{_place(work, name)}"} for name, frames in sets.items()},
+        "sets": {
+            name: {"frames": len(stay[name]), "labels": f"{_place(work, name)}", "left_out": left_out[name]}
+            for name in every
+        },
         "simulations": {
             one.name: {key: work.records[one.name][key] for key in
                        ("sampled_by", "rows", "planned_rows", "outcome", "sentence", "density_first", "density_last",
@@ -85,6 +97,33 @@ def evaluate_models(work: Work, stage: Stage, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
     write_whole(work.folder / NAME, json.dumps(record, indent=1).encode())
     return {"sentence": said[-1] if said else f"{len(rows)} rows", "rows": len(rows)}
+
+
+def left_out_said(n: int, of: int) -> str:
+    """Why an independent set has fewer frames than were labelled."""
+    return (
+        f"{n} of {of} independent test frames are left out: training starts from the same structures. Give more start "
+        "structures than training and evaluation draw together"
+    )
+
+
+def _training_starts(work: Work) -> set[str]:
+    """Uids of independent test frames that were made from a structure with which training began."""
+    plan = work.plan
+    picks = [one for one in plan.of("pick", "evaluation") if "frames" in one.inputs]
+    starts = [one.name for one in plan.of("structures", "training") if one.name in work.records]
+    if not picks or not starts:
+        return set()
+    known = {uid for name in starts for uid in work.frames(name).structure_hashes.tolist()}
+    found: set[str] = set()
+    for pick in picks:
+        # The relaxed structures are in the order of those that were made.
+        origin = plan[pick.inputs["frames"][0]]
+        while origin.does == "relax":
+            origin = plan[origin.inputs["frames"][0]]
+        made = work.frames(origin.name).structure_hashes.tolist()
+        found |= {one["uid"] for one in work.records[pick.name]["frames"] if made[one["row"]] in known}
+    return found
 
 
 def sentences(rows: list[dict[str, Any]]) -> list[str]:
@@ -112,7 +151,7 @@ def sentences(rows: list[dict[str, Any]]) -> list[str]:
             continue
         theirs = control["rmse_e"][0]
         figures += f"offset control {theirs:.3g}, {row['n_frames']} frames"
-        what = "has learned an offset at most, it does not beat its control"
+        what = "has learned no more than an offset: it does not beat its control"
         if ours < theirs:
             what = "has learned more than an offset"
         said.append(f"{row['model']} on {row['test_set']} {what} ({figures}).")
@@ -151,6 +190,10 @@ class Evaluated:
     def rows(self) -> list[dict[str, Any]]:
         return self.record["rows"]
 
+    def left_out(self, test_set: str) -> list[str]:
+        """Uids of labelled test frames that judge nothing, as training has begun with them."""
+        return self.record["sets"].get(test_set, {}).get("left_out", [])
+
     def residuals(self, row: dict[str, Any]) -> Residuals:
         """Residuals of a row, frame by frame."""
         from mlipkit.analysis.residuals import Residuals
@@ -159,7 +202,8 @@ class Evaluated:
         place = self.record["sets"][row["test_set"]]["labels"]
         # Every model has a row on the same frames.
         if place not in self._frames:
-            self._frames[place] = read(self.folder / place)
+            whole, out = read(self.folder / place), set(self.left_out(row["test_set"]))
+            self._frames[place] = whole.select([i for i in range(len(whole)) if whole.uid(i) not in out])
         frames = self._frames[place]
         with np.load(self.folder / row["per_frame"]) as arrays:
             return Residuals(frames, *(arrays[name] for name in ("energy", "force_squares", "n_forces", "stress")))

@@ -280,7 +280,8 @@ def equal_budgets(plans: Iterable[Plan], tolerance: float = 1e-6) -> str:
             ours, theirs = getattr(first.budget, name), getattr(other.budget, name)
             if abs(ours - theirs) > tolerance * max(abs(ours), abs(theirs), 1):
                 raise SpecError(
-                    f"unequal budgets, a comparison would say nothing: {label} differ by {theirs - ours:+g} {unit}",
+                    "unequal budgets, so a comparison would be meaningless: "
+                    f"{label} differ by {theirs - ours:+g} {unit}",
                     where=f"{first.arm} (seed {first.seed}) and {other.arm} (seed {other.seed})",
                     expected=f"{ours:g} {unit} as {first.arm}", found=f"{theirs:g} {unit}",
                     hint="Give both arms the same runs, steps and frames per run",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -28,6 +29,13 @@ class Evaluation:
     frames: int = 11
     steps: int | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_choice(self.self_md, ("all", "last", "none"), "evaluation.self_md")
+        for name, lowest in (("independent", 0), ("frames", 1), ("steps", 1)):
+            value = getattr(self, name)
+            if value is not None and value < lowest:
+                raise SpecError("out of range", where=f"evaluation.{name}", expected=f"at least {lowest}", found=value)
 
 
 @dataclass(frozen=True)
@@ -99,6 +107,11 @@ class Settings:
                 expected=f"steps divisible by {self.stride}", found=self.steps,
             )  # fmt: skip
         check_choice(self.failure, ("stop", "keep"), "failure")
+        check_choice(self.base, ("untouched", "previous"), "base")
+        for name in ("timestep", "temperature", "rattle", "strain", "hot"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise SpecError("out of range", where=name, expected="above 0", found=getattr(self, name))
+        _check_train(self.train)
         low, high = self.density
         if not 0 <= low < high:
             raise SpecError("not a range", where="density", expected="low < high in g/cm³", found=self.density)
@@ -120,3 +133,24 @@ class Settings:
     def to_json(self) -> dict[str, Any]:
         record = dataclasses.asdict(self)
         return {**record, "density": list(self.density), "sizes": None if self.sizes is None else list(self.sizes)}
+
+
+def _check_train(train: Mapping[str, Any]) -> None:
+    """Refuse what would end a fine-tuning hours later, or be passed over in silence."""
+    share = train.get("validation")
+    if share is None or not 0 < share < 1:
+        raise SpecError("out of range", where="train.validation", expected="a share, 0 < share < 1", found=share)
+    given = [name for name in ("epochs", "gradients") if train.get(name) is not None]
+    if len(given) != 1:
+        raise SpecError("one of the two decides how long is trained", where="train", expected="epochs or gradients",
+                        found=" and ".join(given) or "neither")  # fmt: skip
+    lowest = {"epochs": 0, "gradients": 1}[given[0]]
+    if train[given[0]] < lowest:
+        raise SpecError("out of range", where=f"train.{given[0]}", expected=f"at least {lowest}",
+                        found=train[given[0]])  # fmt: skip
+
+
+def acting(train: Mapping[str, Any]) -> dict[str, Any]:
+    """Options of a fine-tuning without epochs beside gradients, as plans of earlier versions tell them: they had no
+    effect."""
+    return {name: value for name, value in train.items() if name != "epochs" or not train.get("gradients")}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +15,7 @@ from mlipkit.strategies.workflows import review as reviewing
 from mlipkit.strategies.workflows.evaluating import evaluate_models
 from mlipkit.strategies.workflows.picking import density, rattled, strained
 from mlipkit.strategies.workflows.plan import Stage, parts_of, planned_epochs
-from mlipkit.strategies.workflows.work import FRAMES, LABELLED, Flagged, Waits, Work, training_frames
+from mlipkit.strategies.workflows.work import FRAMES, LABELLED, Flagged, Waits, Work, trained_before, training_frames
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -26,7 +26,12 @@ if TYPE_CHECKING:
 def structures(work: Work, stage: Stage, folder: Path) -> dict[str, Any]:
     from mlipkit.data import write
 
-    made = work.tools.structures(stage.options["count"], stage.seeds["packing"], folder)
+    more = {}
+    # Drawn from the same given structures: those that test do not start a training run as long as there are enough.
+    if stage.purpose == "training" and getattr(work.tools, "given", None):
+        tests = work.plan.of("structures", "evaluation")
+        more["apart"] = [(one.options["count"], one.seeds["packing"]) for one in tests]
+    made = work.tools.structures(stage.options["count"], stage.seeds["packing"], folder, **more)
     if len(made) != stage.options["count"]:
         raise RunError("wrong number of start structures", where=stage.name, expected=stage.options["count"],
                        found=len(made))  # fmt: skip
@@ -177,7 +182,11 @@ def label(work: Work, stage: Stage, folder: Path) -> dict[str, Any]:
 
 def finetune(work: Work, stage: Stage, folder: Path) -> dict[str, Any]:
     chosen, uids = training_frames(work, stage)
-    train, validation = split_frames(len(chosen), stage.options["validation"], stage.seeds["split"])
+    before = trained_before(work, stage)
+    train, validation = split_frames(
+        chosen.structure_hashes.tolist(), stage.options["validation"], stage.seeds["split"],
+        [i for i, uid in enumerate(uids) if tuple(uid) in before],
+    )  # fmt: skip
     options = {**stage.options, "epochs": planned_epochs(len(train), stage.options)}
     tuned = work.tools.finetune(
         work.model(stage), chosen.select(train), chosen.select(validation), options, stage.seeds, folder, work.heard,
@@ -191,11 +200,31 @@ def finetune(work: Work, stage: Stage, folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def split_frames(n: int, validation: float, seed: int) -> tuple[list[int], list[int]]:
-    """Rows for training and validation, drawn at random."""
-    n_train, _ = parts_of(n, validation)
+def split_frames(
+    structures: Sequence[int], validation: float, seed: int, trained: Sequence[int] = ()
+) -> tuple[list[int], list[int]]:
+    """Rows for training and validation, drawn at random.
+
+    A frame that the model has been trained on would favour the model as it is, and so would a copy of one: such rows
+    are not drawn for validation, and copies of a structure go to one part, as far as there are other rows.
+
+    Args:
+        structures: hash of each row's structure.
+        trained: rows that the model was trained on in earlier rounds.
+    """
+    n = len(structures)
+    n_train, n_held = parts_of(n, validation)
     order = np.random.default_rng(seed).permutation(n).tolist()
-    return sorted(order[:n_train]), sorted(order[n_train:])
+    copies: dict[int, list[int]] = {}
+    for row in order:
+        copies.setdefault(structures[row], []).append(row)
+    known, held = {structures[row] for row in trained}, set()
+    for row in reversed(order):
+        alike = copies[structures[row]]
+        if structures[row] not in known and row not in held and len(held) + len(alike) <= n_held:
+            held.update(alike)
+    held = held or set(order[n_train:])
+    return sorted(set(order) - held), sorted(held)
 
 
 DO: dict[str, Callable[[Work, Stage, Path], dict[str, Any]]] = {

@@ -16,7 +16,7 @@ from mlipkit.errors import SpecError, nearest
 from mlipkit.events import Control, EventSink, Verdict, always_run, ignore
 from mlipkit.strategies.workflows.guard import NAME as GUARD
 from mlipkit.strategies.workflows.guard import DensityGuard
-from mlipkit.strategies.workflows.tools import SEEDS, Labelled, Model, Rates, Stopped, Tuned
+from mlipkit.strategies.workflows.tools import CONTENT, SEEDS, Labelled, Model, Rates, Stopped, Tuned
 
 if TYPE_CHECKING:
     from ase import Atoms
@@ -46,7 +46,8 @@ class StandardTools:
         make_start: seed -> one start structure.
         given: start structures instead of made ones; drawn without repetition as long as there are enough.
         maker: engine of the labels, as `mlipkit.labelling.label_frames` takes it.
-        words: what tells these tools from others (names of model, label maker, start structures), for plan.json.
+        words: what tells these tools from others (names of model, label maker, start structures), for plan.json;
+            what is in the model (`CONTENT`) is told by its weights where it does not stand here.
         settings, recipe: of every fine-tuning; epochs and seeds come from the plan. None: defaults.
         fmax, relax_steps, relax_cell: of relaxations.
         timeout, processes: of the labelling, s per frame and engines at once.
@@ -74,10 +75,13 @@ class StandardTools:
     _kept: Children | None = field(default=None, init=False, repr=False, compare=False)
 
     def describe(self) -> dict[str, Any]:
+        from mlipkit.strategies.finetuning.record import digest
+
         recipe = self.recipe.to_json() if self.recipe is not None else {}
         settings = {} if self.settings is None else self.settings.to_json()
         return {
-            **self.words, "recipe": recipe, "replay": None if self.replay is None else self.replay.hash,
+            CONTENT: digest(self.universal), **self.words, "recipe": recipe,
+            "replay": None if self.replay is None else self.replay.hash,
             "settings": {key: value for key, value in settings.items() if key not in WHERE_AND_WHEN + SEEDS},
             "fmax": self.fmax, "relax_steps": self.relax_steps, "relax_cell": self.relax_cell,
         }  # fmt: skip
@@ -90,16 +94,28 @@ class StandardTools:
 
         return load(model).to(device=self.universal.device).to(self.universal.dtype).eval()
 
-    def structures(self, count: int, seed: int, folder: Path) -> FrameSet:
+    def structures(self, count: int, seed: int, folder: Path, apart: Sequence[tuple[int, int]] = ()) -> FrameSet:
+        """Start structures, made or given.
+
+        Args:
+            apart: counts and seeds of other draws, whose structures are not given here where enough others are left.
+        """
         from mlipkit.data import FrameSet
 
         if self.given:
-            order = np.random.default_rng(seed).permutation(len(self.given))
-            images = [_bare(self.given[int(order[k % len(order)])].copy()) for k in range(count)]
+            taken = {row for draw in apart for row in self._order(draw[1])[: draw[0]]}
+            order = self._order(seed)
+            others = [row for row in order if row not in taken]
+            if len(others) >= count:
+                order = others
+            images = [_bare(self.given[order[k % len(order)]].copy()) for k in range(count)]
             return FrameSet.from_atoms(images, source="start structure")
         # Packmol's seeds are signed 32-bit integers.
         seeds = np.random.SeedSequence(seed).generate_state(count, np.uint32) % MOST_SEED
         return FrameSet.from_atoms([self.make_start(int(one)) for one in seeds], source="start structure")
+
+    def _order(self, seed: int) -> list[int]:
+        return np.random.default_rng(seed).permutation(len(self.given)).tolist()
 
     def relax(self, model: Model, frames: FrameSet, folder: Path, sink: EventSink, control: Control) -> FrameSet:
         from ase.io import read
@@ -199,9 +215,8 @@ class StandardTools:
         for key in more:
             if key not in known:
                 raise SpecError("unknown option of a fine-tuning", where=("train", key), hint=nearest(key, known))
-        return dataclasses.replace(
-            self.settings or TrainSettings(), **more, max_epochs=options["epochs"], shuffle_seed=seeds["shuffle"]
-        )
+        own = dict.fromkeys(SEEDS, seeds["shuffle"])
+        return dataclasses.replace(self.settings or TrainSettings(), **more, max_epochs=options["epochs"], **own)
 
     def predict(self, model: Model, frames: FrameSet) -> FrameSet:
         from mlipkit.models import predict

@@ -18,6 +18,8 @@ Model = Path | None
 """Weights of a fine-tuned model, or None: the universal model untouched."""
 SEEDS = ("shuffle_seed", "noise_seed")
 """Settings of a fine-tuning that belong to the plan: workflows of several seeds have the same tools."""
+CONTENT = "universal_content"
+"""What is in the universal model, beside its name; folders from before it was told lack it."""
 
 
 class Stopped(Exception):

@@ -15,7 +15,8 @@ from mlipkit.strategies.workflows import provenance
 from mlipkit.strategies.workflows.differences import differing, told
 from mlipkit.strategies.workflows.picking import nested_draw
 from mlipkit.strategies.workflows.plan import UNTOUCHED, Plan, Stage
-from mlipkit.strategies.workflows.tools import SEEDS, Model
+from mlipkit.strategies.workflows.settings import acting
+from mlipkit.strategies.workflows.tools import CONTENT, SEEDS, Model
 
 if TYPE_CHECKING:
     from mlipkit.data import FrameSet
@@ -55,13 +56,14 @@ class Work:
             if error.errno in FULL:
                 raise
             raise RunError(f"no folder can be made here: {error.strerror}", where=str(self.folder)) from None
-        path, mine = self.folder / "plan.json", {**self.plan.to_json(), "tools": self.words}
-        mine = json.loads(json.dumps(mine))
+        path = self.folder / "plan.json"
+        if path.is_file():
+            self.words = as_told(self.words, read_json(path).get("tools"))
+        mine = json.loads(json.dumps({**self.plan.to_json(), "tools": self.words}))
         if not path.is_file():
             write_whole(path, json.dumps(mine, indent=1).encode())
             return
-        theirs = read_json(path)
-        theirs["tools"] = tools_told(theirs)
+        theirs = plan_told(read_json(path))
         for part in ("arm", "seed", "settings", "stages", "tools"):
             if theirs.get(part) != mine[part]:
                 names = [] if part == "stages" else differing(theirs.get(part), mine[part])
@@ -78,6 +80,8 @@ class Work:
 
     def otherwise(self, names: Sequence[str]) -> str:
         """What to do where settings or tools of these names are not those of the folder."""
+        if list(names) == [CONTENT]:
+            return "The universal model's weights or code have changed since: bring back the former ones, or start anew"
         return "Give this one a folder of its own"
 
     def unlike(self, theirs: Any) -> list[str]:
@@ -161,6 +165,30 @@ def tools_told(record: Mapping[str, Any]) -> Any:
     return {**tools, "settings": {key: value for key, value in settings.items() if key not in SEEDS}}
 
 
+def plan_told(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A stored plan without what had no effect in earlier versions."""
+    found = {**record, "tools": tools_told(record)}
+    settings, stages = record.get("settings"), record.get("stages")
+    if isinstance(settings, dict) and isinstance(settings.get("train"), dict):
+        found["settings"] = {**settings, "train": acting(settings["train"])}
+    if isinstance(stages, list):
+        found["stages"] = [
+            {**one, "options": acting(one["options"])} if one.get("does") == "finetune" else one for one in stages
+        ]
+    return found
+
+
+def as_told(
+    words: Mapping[str, Any] | None, others: Mapping[str, Any] | None, content: str = CONTENT
+) -> dict[str, Any]:
+    """What tools say of themselves, as far as others do: whether both are the same.
+
+    Args:
+        content: what those of earlier versions do not tell.
+    """
+    return {name: value for name, value in (words or {}).items() if name != content or content in (others or {})}
+
+
 def training_frames(work: Work, stage: Stage) -> tuple[FrameSet, list[list[str]]]:
     """Labelled frames of a fine-tuning, in the order of the labellings, with the labelling and the uid of each.
 
@@ -185,3 +213,14 @@ def training_frames(work: Work, stage: Stage) -> tuple[FrameSet, list[list[str]]
     if stage.options.get("choose") == "draw":
         rows = nested_draw(len(origin), size, stage.seeds["draw"])
     return together.select(rows), [origin[i] for i in rows]
+
+
+def trained_before(work: Work, stage: Stage) -> set[tuple[str, str]]:
+    """Labelling and uid of every frame that the model with which a fine-tuning begins was trained on."""
+    found: set[tuple[str, str]] = set()
+    (base,) = stage.inputs["model"]
+    while base != UNTOUCHED:
+        record = work.records[base]
+        found.update((name, uid) for name, uid in record["train"])
+        base = record["base"]
+    return found

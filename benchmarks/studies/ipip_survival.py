@@ -1,0 +1,58 @@
+"""Survival of the test simulations of each arm of a study as a page: a picture in `docs/ipip_case.md`.
+
+    python benchmarks/studies/ipip_survival.py b_acac_hot survival.html
+    python benchmarks/studies/ipip_survival.py a_aspirin survival.html --encoder visnet
+
+Drawn from `results/ipip_STUDY.jsonl`: when each simulation failed; all others ran to the end. Seeds are pooled.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from ipip_found import ARMS, STUDIES, Case, cases
+from ipip_tables_runs import lives
+from records import RESULTS
+
+from mlipkit.analysis.survival import kaplan_meier
+from mlipkit.plots.survival import Curve, survival_curves
+from mlipkit.runs.replicas import curve_of
+
+ORDER = ("continual", "no_new_frames", "one_shot", "ipip", "scratch")
+
+
+def curve(case: Case, arm: str) -> Curve:
+    """Of all seeds together."""
+    length = case.spec.stability.steps * case.spec.stability.timestep
+    runs = [lives(line, "stability", length) for line in case.of(arm)]
+    ended, failed = (np.concatenate([getattr(one, name) for one in runs]) for name in ("ended", "failed"))
+    return curve_of(kaplan_meier(ended, failed))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("study", choices=STUDIES)
+    parser.add_argument("page", type=Path)
+    parser.add_argument("--encoder", default="painn")
+    given = parser.parse_args(arguments)
+    found = {one.encoder: one for one in cases(RESULTS) if one.study == given.study}
+    case = found.get(given.encoder)
+    if case is None:
+        parser.error(f"{given.study} has no encoder {given.encoder}: {' or '.join(found)}")
+    arms = {ARMS[arm]: curve(case, arm) for arm in ORDER if case.of(arm)}
+    if not arms:
+        parser.error(f"{given.study}, {given.encoder}: no test simulation is finished")
+    figure = survival_curves(arms, end_ps=case.spec.stability.steps * case.spec.stability.timestep / 1000)
+    figure.update_layout(width=900, template="plotly_white")
+    figure.write_html(given.page)
+
+
+if __name__ == "__main__":
+    main()
