@@ -17,7 +17,8 @@ if TYPE_CHECKING:
 
 Arm = Literal[
     "ipip", "continual", "no_forgetting", "no_relabelling", "no_unstable", "no_fresh_weights", "no_new_frames",
-    "scratch", "one_shot", "denoising", "denoising_fractional", "distillation", "n2n", "a2a", "hessian", "teacher",
+    "no_student_md", "scratch", "one_shot", "denoising", "denoising_fractional", "distillation", "n2n", "a2a",
+    "hessian", "teacher",
 ]  # fmt: skip
 
 
@@ -115,10 +116,14 @@ class LoopSpec(Part):
     md_seeds: Literal["same", "fresh"] = Field(
         default="same", description="velocities and thermostat of the students' MD: the teacher's, new ones each time"
     )
+    md_of: Literal["student", "teacher"] = Field(
+        default="student", description="whose MD new frames come from (arm no_student_md: the teacher's)"
+    )
 
     @model_validator(mode="after")
     def _every_option_acts(self):
         refuse_idle(self, "relabel", {"gate": ("all", "student_origin")})
+        refuse_idle(self, "md_of", {"md_seeds": ("student",), "prefer_unstable": ("student",)})
         return refuse_idle(self, "pool", {"new_share": ("grow",)})
 
 
@@ -244,7 +249,8 @@ class IPIPSpec(ReadingSpec):
     arm: Arm = Field(
         default="ipip",
         description="ipip: the loop as published; continual: with weights carried over and the teacher's labels alone; "
-        "no_new_frames: that without new frames; other no_...: the published loop without one of its parts; "
+        "no_new_frames: that without new frames; no_student_md: that with new frames of the teacher's MD; "
+        "other no_...: the published loop without one of its parts; "
         "scratch: the DFT frames alone; one_shot, denoising, distillation, n2n, a2a, hessian: other pretrainings; "
         "teacher: fine-tuned itself",
     )
@@ -304,7 +310,7 @@ class IPIPSpec(ReadingSpec):
             forget=loop.forget, pool=loop.pool, new_share=loop.new_share, relabel=loop.relabel, gate=loop.gate,
             prefer_unstable=loop.prefer_unstable, init=loop.init, pretrain_energy=loop.pretrain_energy,
             pretrain_steps=self.pretraining.steps, finetune_steps=self.finetuning.steps,
-            teacher_steps=self.teacher_tuning.steps, pool_seed=loop.pool_seed, md_seeds=loop.md_seeds,
+            teacher_steps=self.teacher_tuning.steps, pool_seed=loop.pool_seed, md_seeds=loop.md_seeds, md_of=loop.md_of,
             noise=signals.noise, torsion=signals.torsion, copies=signals.copies, signal=signals.weight,
             hessian_rows=signals.hessian_rows,
         )  # fmt: skip

@@ -474,6 +474,31 @@ def test_the_continual_loop_without_new_frames_has_its_trainings_and_the_first_p
         plan("no_new_frames", dataclasses.replace(TINY, forget=0.0))
 
 
+def test_the_continual_loop_without_md_of_students_takes_as_many_frames_of_the_teachers(tmp_path):
+    continual, taught = plan("continual", TINY, 0), plan("no_student_md", TINY, 0)
+    assert taught.budget.steps == continual.budget.steps
+    assert taught.budget.student_md == 0
+    assert taught.budget.teacher_md > continual.budget.teacher_md
+    assert taught.key("finetune_0") == continual.key("finetune_0")
+    assert len({taught[f"md_{k}"].seeds["velocities"] for k in range(TINY.iterations + 1)}) == TINY.iterations + 1
+    assert run_ipip(taught, tmp_path / "taught", toys()).state == "completed"
+    assert run_ipip(continual, tmp_path / "own", toys()).state == "completed"
+    ours, theirs = (
+        Pool.open(tmp_path / name / one.folder(f"pool_{TINY.iterations}"))
+        for name, one in (("own", continual), ("taught", taught))
+    )
+    assert (ours.table["iteration"] == theirs.table["iteration"]).all(), "as many new ones, the same are forgotten"
+    made = ORIGINS.index("teacher_md")
+    assert (theirs.table["origin"] == made).all()
+    assert (theirs.table["maker"] == -1).all()
+    assert not (ours.table["origin"] == made).all()
+    assert {row["md_by"] for row in timeline(tmp_path / "taught")} == {"teacher"}
+    assert LoopPlan.from_json(taught.to_json()).to_json() == taught.to_json()
+    assert "md_of" not in continual.to_json()["settings"], "as in plans from before there was a choice"
+    with pytest.raises(SpecError, match="no_student_md: the loop lacks this part already"):
+        plan("no_student_md", dataclasses.replace(TINY, md_of="teacher"))
+
+
 def test_seeds_share_the_first_pool_and_arms_too():
     keys = {plan(arm, TINY, seed).key("pool_0") for arm in ("ipip", "one_shot", "n2n") for seed in (0, 1)}
     assert len(keys) == 1

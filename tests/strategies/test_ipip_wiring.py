@@ -354,7 +354,9 @@ def test_a_part_that_the_loop_lacks_cannot_be_left_out():
         ("no_unstable", {"forget": 0.0}), ("no_fresh_weights", {"init": "previous_finetuned"}),
         ("no_forgetting", {"iterations": 0}), ("no_forgetting", {"forget": 0.0}),
         ("no_fresh_weights", {"init": "previous_pretrained"}), ("no_new_frames", {"iterations": 0}),
-        ("no_new_frames", {"forget": 0.0}), ("no_new_frames", {"pool": "grow", "new_share": 0.0}),
+        ("no_student_md", {"iterations": 0}), ("no_student_md", {"forget": 0.0}),
+        ("no_unstable", {"md_of": "teacher"}), ("no_new_frames", {"forget": 0.0}),
+        ("no_new_frames", {"pool": "grow", "new_share": 0.0}),
     ):  # fmt: skip
         with pytest.raises(SpecError, match=f"{arm}: the loop lacks this part already"):
             plan(arm, dataclasses.replace(TINY, **change))

@@ -108,7 +108,7 @@ def choose(
     Args:
         label: frames -> the same with the teacher's energy and forces (NaN where it fails).
         cap: eV/Å, largest force by the teacher.
-        student: who ran the MD.
+        student: who ran the MD, `TEACHER` for the teacher, of whose runs those that failed are left out.
         pool, held_out: frames that are there already, and frames that no pool may hold.
 
     Returns:
@@ -162,7 +162,8 @@ def choose(
     steps = [step for _, step in chosen]
     before = [-1 if end is None else end - step for end, step in zip(failed, steps, strict=True)]
     made = Pool.of(
-        FrameSet.concat(kept).with_table(trajectory=-1), labeller=TEACHER, origin="student_md", maker=student,
+        FrameSet.concat(kept).with_table(trajectory=-1), labeller=TEACHER,
+        origin="teacher_md" if student == TEACHER else "student_md", maker=student,
         iteration=iteration, start=[runs[one.run].start for one, _ in chosen], step=steps,
         unstable=[end is not None for end in failed], before_failure=before,
     )  # fmt: skip

@@ -8,6 +8,7 @@ ipip                  P_0 of the teacher, pretrain, fine-tune; then K times: MD 
 continual             the loop as continual pretraining: weights of each pretraining go on to the next, the teacher
                       labels everything
 no_new_frames         the continual loop, the first pool as it is: the same trainings without what students ran into
+no_student_md         the continual loop, as many new frames, of more MD of the teacher at the same temperature
 no_forgetting         the loop, nothing forgotten (as many new frames, so that the pool grows)
 no_relabelling        the loop, the teacher labels everything
 no_unstable           the loop, new frames uniformly from all runs
@@ -49,7 +50,7 @@ PARTS = {
         "no_forgetting": "forgetting", "no_relabelling": "relabelling", "no_unstable": "preferring unstable runs",
         "no_fresh_weights": "starting from fresh weights",
     },
-    "continual": {"no_new_frames": "adding new frames"},
+    "continual": {"no_new_frames": "adding new frames", "no_student_md": "frames of the students' own MD"},
 }  # fmt: skip
 """Loop -> arm that is this loop without one of its parts -> the part in words."""
 WHOLE = {part: loop for loop, parts in PARTS.items() for part in parts}
@@ -212,7 +213,7 @@ def plan(arm: str, settings: Settings | None = None, seed: int = 0) -> LoopPlan:
         nothing_new = not any(one.options["count"] for one in whole.of("choose"))
         idle = {
             "no_forgetting": not given.forget, "no_unstable": nothing_new, "no_new_frames": nothing_new,
-            "no_fresh_weights": given.init != "fresh",
+            "no_student_md": nothing_new, "no_fresh_weights": given.init != "fresh",
         }  # fmt: skip
         if idle.get(arm) or made.stages == whole.stages:
             raise SpecError(
@@ -229,6 +230,7 @@ def without(arm: str, settings: Settings) -> Settings:
     changes: dict[str, Any] = {
         "continual": CARRIED_OVER,
         "no_new_frames": {**CARRIED_OVER, "forget": 0.0, "new_share": 0.0, "pool": "replace"},
+        "no_student_md": {**CARRIED_OVER, "md_of": "teacher"},
         "no_forgetting": {"forget": 0.0, "new_share": share, "pool": "grow"},
         "no_relabelling": {"relabel": "off", "gate": "off"},
         "no_unstable": {"prefer_unstable": False},
@@ -266,14 +268,15 @@ class _Draft:
         return self.add("pool_0", "pool", inputs={"runs": md}, options={"count": self.settings.pool_frames})
 
     def sample(self, model: str, iteration: int) -> str:
-        """Starts, thermostat, length and, unless fresh ones are asked for, seeds are those of the teacher."""
+        """Starts, thermostat, length and, unless fresh ones are asked for, seeds are those of the teacher's first."""
         one = dataclasses.asdict(self.settings.sampling)
         one.pop("starts")
         batch = one.pop("batch")
         options = {**one, "instability": self.settings.instability.to_json()}
         if batch is not None:
             options["batch"] = batch
-        apart = [str(iteration)] if iteration and self.settings.md_seeds == "fresh" else []
+        fresh = self.settings.md_seeds == "fresh" or model == TEACHER_MODEL
+        apart = [str(iteration)] if iteration and fresh else []
         seeds = {name: self.seed_of(name, *apart, base=self.settings.pool_seed)
                  for name in ("velocities", "thermostat")}  # fmt: skip
         inputs = {"model": model, "starts": "starts"}
@@ -316,12 +319,13 @@ class _Draft:
         student = self.finetune(made, one.finetune_steps, 0)
         size = one.pool_frames
         for k in range(1, one.iterations + 1):
-            md = self.sample(student, k)
+            md = self.sample(student if one.md_of == "student" else TEACHER_MODEL, k)
             lost = forgotten(size, one.forget)
             count = lost if one.pool == "replace" else forgotten(one.pool_frames, one.new_share)
             self.add(f"choose_{k}", "choose", inputs={"runs": md, "pool": pool}, round=k,
-                     options={"count": count, "prefer_unstable": one.prefer_unstable, "grow": one.pool == "grow",
-                              "forget": one.forget, "instability": one.instability.to_json()},
+                     options={"count": count, "prefer_unstable": one.prefer_unstable and one.md_of == "student",
+                              "grow": one.pool == "grow", "forget": one.forget,
+                              "instability": one.instability.to_json()},
                      seeds={"choose": self.seed_of("choose", str(k))})  # fmt: skip
             pool = self.add(
                 f"pool_{k}", "renew", round=k,

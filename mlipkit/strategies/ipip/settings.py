@@ -161,6 +161,8 @@ class Settings:
             first pool.
         md_seeds: velocities and thermostats of the students' simulations that make pools: the teacher's ("same", so
             that simulations of all rounds can be compared one by one), or others in every iteration ("fresh").
+        md_of: whose simulations new frames come from: the student's, or the teacher's, with velocities and thermostats
+            of their own in every iteration and none of its frames preferred.
         noise: Å, standard deviation: denoising, and the spread under noise.
         torsion: rad, standard deviation of rotatable torsions: denoising_fractional.
         copies: denoising_fractional: conformations per frame.
@@ -188,6 +190,7 @@ class Settings:
     split_seed: int = 42
     pool_seed: int = 0
     md_seeds: Literal["same", "fresh"] = "same"
+    md_of: Literal["student", "teacher"] = "student"
     noise: float = 0.05
     torsion: float = 2.0
     copies: int = 4
@@ -247,8 +250,9 @@ class Settings:
         # As plans were written before there were such things: their folders go on.
         if not self.reaction.runs:
             del record["reaction"]
-        if self.md_seeds == "same":
-            del record["md_seeds"]
+        for name, before in (("md_seeds", "same"), ("md_of", "student")):
+            if record[name] == before:
+                del record[name]
         return record
 
     @classmethod
@@ -267,4 +271,5 @@ _POSITIVE = (
 _CHOICES: dict[str, tuple[str, ...]] = {
     "pool": ("replace", "grow"), "relabel": ("all", "student_origin", "off"), "gate": get_args(Gate),
     "init": get_args(Init), "pretrain_energy": ("off", "refit"), "md_seeds": ("same", "fresh"),
+    "md_of": ("student", "teacher"),
 }  # fmt: skip

@@ -203,6 +203,9 @@ def choose(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
     options = stage.options
     limits = Instability.from_json(options["instability"])
     runs = runs_of(work.folder_of(source), work.records[source]["runs"], limits)
+    teacher = work.plan[source].inputs["model"][0] == TEACHER_MODEL
+    if teacher:
+        runs = [run for run in runs if run.failed is None]
     # The plan counts on runs that all reach their end; what comes is a share of a pool as it is: of the one of which
     # as much is forgotten, or, where pools grow, of the first.
     of, share = before, options["forget"]
@@ -212,8 +215,9 @@ def choose(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
     errors: list[str] = []
     found, facts = choose_frames(
         runs, count, partial(work.tools.label, errors=errors), limits, work.records[source]["force_cap"],
-        student=work.plan[source].round - 1, iteration=stage.round, prefer_unstable=options["prefer_unstable"],
-        seed=stage.seeds["choose"], pool=work.pool(before).frames, held_out=work.tools.held_out,
+        student=TEACHER if teacher else work.plan[source].round - 1, iteration=stage.round,
+        prefer_unstable=options["prefer_unstable"], seed=stage.seeds["choose"], pool=work.pool(before).frames,
+        held_out=work.tools.held_out,
     )  # fmt: skip
     if found is not None:
         found.save(folder)
