@@ -147,9 +147,7 @@ class ArmsData(StagedArms[WorkflowFolder]):
     # What takes longer
 
     def compared_key(self) -> tuple[object, ...]:
-        return tuple(
-            (one.name, one._stamps.get("evaluation.json")) for one in self.workflows if one.evaluated is not None
-        )
+        return tuple((one.name, one.stamp("evaluation.json")) for one in self.workflows if one.evaluated is not None)
 
     def compare(self) -> Comparison | None:
         """The comparison of the workflows that are evaluated; None when there is none."""

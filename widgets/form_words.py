@@ -117,6 +117,7 @@ IPIP = {
     "loop.relabel": "frames that the student relabels",
     "loop.gate": "relabel only where confident",
     "loop.prefer_unstable": "frames before failures first",
+    "loop.md_of": "new frames from the MD of the",
     "loop.init": "pretraining begins with",
     "loop.pretrain_energy": "energies in pretraining",
     "loop.pool_seed": "seed of the pool's MD",

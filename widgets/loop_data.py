@@ -71,7 +71,7 @@ class LoopData(StagedArms[LoopFolder]):
     # What takes longer
 
     def compared_key(self) -> tuple[object, ...]:
-        return tuple((one.name, one._stamps.get("evaluation.json"), len(one.records)) for one in self.workflows
+        return tuple((one.name, one.stamp("evaluation.json"), len(one.records)) for one in self.workflows
                      if one.evaluation is not None)  # fmt: skip
 
     def compare(self) -> Comparison | None:

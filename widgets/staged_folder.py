@@ -108,10 +108,17 @@ class StagedFolder:
             if stage.name not in self.records:
                 record = read_record(self.folder / self.plan.folder(stage.name))
                 if record is not None:
+                    if "facts" not in record:
+                        raise RunError("a record without facts", where=(self.folder.name, stage.name),
+                                       hint="Delete the folder of its stage and resume: it is done again")  # fmt: skip
                     self.records[stage.name] = record["facts"]
                     self.revision += 1
         self._read_more()
         return self.revision != before
+
+    def stamp(self, name: str) -> object:
+        """Changes whenever what was read of a file did; None before."""
+        return self._stamps.get(name)
 
     def _read(self, name: str, read: Callable[[Path], Any], known: Any) -> Any:
         """What a file says; what is known of it already, where it is not there or has not changed."""

@@ -33,6 +33,7 @@ STUDIES = {
     "a_aspirin": "aspirin",
     "b_acac": "acetylacetone",
     "b_acac_hot": "acetylacetone, pool at 900 K",
+    "b_acac_frames": "acetylacetone, whose frames",
     "c_combustion": "CH4O2 fragments",
     "c_mo_s_o": "Mo3O9 in sulfur",
 }
@@ -53,6 +54,7 @@ ARMS = {
     "no_unstable": "loop, unstable frames not preferred",
     "no_fresh_weights": "loop, weights go on",
     "no_new_frames": "continual loop, no new frames",
+    "no_student_md": "continual loop, new frames of the teacher's MD",
     "teacher": "teacher, fine-tuned",
 }
 """Arm -> its name on the page, in the order of the page."""

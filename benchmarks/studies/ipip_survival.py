@@ -1,9 +1,10 @@
 """Survival of the test simulations of each arm of a study as a page: a picture in `docs/ipip_case.md`.
 
-    python benchmarks/studies/ipip_survival.py b_acac_hot survival.html
-    python benchmarks/studies/ipip_survival.py a_aspirin survival.html --encoder visnet
+    python benchmarks/studies/ipip_survival.py survival.html b_acac_hot b_acac_frames
+    python benchmarks/studies/ipip_survival.py survival.html a_aspirin --encoder visnet
 
-Drawn from `results/ipip_STUDY.jsonl`: when each simulation failed; all others ran to the end. Seeds are pooled.
+Drawn from `results/ipip_STUDY.jsonl`: when each simulation failed; all others ran to the end. Seeds are pooled. Of
+several studies, which have to be tested alike, each arm is that of the first that has it.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from mlipkit.analysis.survival import kaplan_meier
 from mlipkit.plots.survival import Curve, survival_curves
 from mlipkit.runs.replicas import curve_of
 
-ORDER = ("continual", "no_new_frames", "one_shot", "ipip", "scratch")
+ORDER = ("continual", "no_student_md", "no_new_frames", "one_shot", "ipip", "scratch")
 
 
 def curve(case: Case, arm: str) -> Curve:
@@ -38,18 +39,22 @@ def curve(case: Case, arm: str) -> Curve:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("study", choices=STUDIES)
     parser.add_argument("page", type=Path)
+    parser.add_argument("studies", nargs="+", choices=STUDIES)
     parser.add_argument("--encoder", default="painn")
     given = parser.parse_args(arguments)
-    found = {one.encoder: one for one in cases(RESULTS) if one.study == given.study}
-    case = found.get(given.encoder)
-    if case is None:
-        parser.error(f"{given.study} has no encoder {given.encoder}: {' or '.join(found)}")
-    arms = {ARMS[arm]: curve(case, arm) for arm in ORDER if case.of(arm)}
+    found = {one.study: one for one in cases(RESULTS) if one.encoder == given.encoder}
+    if lacking := [one for one in given.studies if one not in found]:
+        parser.error(f"{', '.join(lacking)}: not studied with encoder {given.encoder}")
+    some = [found[one] for one in given.studies]
+    tests = {case.spec.stability for case in some}
+    if len(tests) > 1:
+        parser.error(f"{', '.join(given.studies)}: their simulations are not alike")
+    having = {arm: next((case for case in some if case.of(arm)), None) for arm in ORDER}
+    arms = {ARMS[arm]: curve(case, arm) for arm, case in having.items() if case}
     if not arms:
-        parser.error(f"{given.study}, {given.encoder}: no test simulation is finished")
-    figure = survival_curves(arms, end_ps=case.spec.stability.steps * case.spec.stability.timestep / 1000)
+        parser.error(f"{', '.join(given.studies)}, {given.encoder}: no test simulation is finished")
+    figure = survival_curves(arms, end_ps=(test := some[0].spec.stability).steps * test.timestep / 1000)
     figure.update_layout(width=900, template="plotly_white")
     figure.write_html(given.page)
 

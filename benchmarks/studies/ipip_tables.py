@@ -42,6 +42,7 @@ TOLD = {
     "no_unstable": "preferring frames before failures",
     "no_fresh_weights": "fresh weights in each round",
     "no_new_frames": "new frames in each round (continual loop)",
+    "no_student_md": "frames of the students' MD rather than the teacher's (continual loop)",
     ONE_SHOT: "iterating at all (against one-shot)",
 }
 """Arm without it -> part of the loop."""
@@ -313,6 +314,7 @@ SYSTEMS = {
     "a_aspirin": "21 atoms, rMD17, DFT",
     "b_acac": "15 atoms, 300 K, DFT",
     "b_acac_hot": "15 atoms, 300 K, DFT",
+    "b_acac_frames": "15 atoms, 300 K, DFT",
     "c_combustion": "7 atoms, whole and broken, DFT",
     "c_mo_s_o": "36 atoms, cell of 20 Å, GFN1-xTB",
 }

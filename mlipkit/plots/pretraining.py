@@ -113,7 +113,7 @@ def arms_beside(rows: Sequence[Mapping[str, Any]], cures: Sequence[str] = ("ipip
     Args:
         rows: name, forces_mae and energy_mae as (mean, least, most) in meV/Å and meV/atom, seeds.
         cures: names that are drawn in colour. Names with ``no_`` are loops without a part, and judge none of them;
-            all others are controls.
+            all others are controls, in grey.
     """
     if not rows:
         raise DataError("no arm to draw", where="arms_beside")
@@ -124,7 +124,7 @@ def arms_beside(rows: Sequence[Mapping[str, Any]], cures: Sequence[str] = ("ipip
         (told, COLOURS[0], "circle"), ("without a part", COLOURS[0], "circle-open"),
         ("controls", STOPPED, "diamond-open"),
     )  # fmt: skip
-    kinds = [0 if row["name"] in cures else 1 if str(row["name"]).startswith("no_") else 2 for row in rows]
+    kinds = [_kind(str(row["name"]), cures) for row in rows]
     for line, key in enumerate(panels, start=1):
         for kind, (name, tone, symbol) in enumerate(groups):
             mine = [(x, row) for x, row in enumerate(rows) if kinds[x] == kind]
@@ -163,15 +163,18 @@ def failed_tests(
 
     Args:
         tests: arm -> failed, runs, low, high (shares).
+        cures: as of `arms_beside`; loops without a part are paler.
     """
     if not tests:
         raise DataError("no test simulation to draw", where="failed_tests")
     shares = [100 * failed / runs for failed, runs, _, _ in tests.values()]
     counts = [f"{failed} of {runs}" for failed, runs, _, _ in tests.values()]
+    kinds = [_kind(name, cures) for name in tests]
     figure = go.Figure(
         go.Bar(
             x=list(range(len(tests))), y=shares, width=0.5, showlegend=False, customdata=list(tests),
-            marker={"color": [COLOURS[0] if name in cures else STOPPED for name in tests], "opacity": 0.75},
+            marker={"color": [(COLOURS[0], COLOURS[0], STOPPED)[kind] for kind in kinds],
+                    "opacity": [(0.75, 0.35, 0.75)[kind] for kind in kinds]},
             error_y={
                 "type": "data", "symmetric": False, "thickness": 1.5, "width": 4, "color": "rgba(128,128,128,1)",
                 "array": [100 * high - share for share, (_, _, _, high) in zip(shares, tests.values(), strict=True)],
@@ -185,6 +188,11 @@ def failed_tests(
                         ticktext=[f"{_wrapped(name)}<br><b>{count}</b>" for name, count in zip(tests, counts,
                                                                                            strict=True)])  # fmt: skip
     return figure.update_yaxes(title_text="test simulations<br>that failed %", range=[0, 104], dtick=25)
+
+
+def _kind(name: str, cures: Sequence[str]) -> int:
+    """0: a cure, 1: a loop without a part, 2: a control."""
+    return 0 if name in cures else 1 if name.startswith("no_") else 2
 
 
 def _wrapped(name: str) -> str:

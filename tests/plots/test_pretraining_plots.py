@@ -83,3 +83,6 @@ def test_arms_with_their_seeds_and_tests_with_counts():
     assert tests.layout.xaxis.ticktext == ("ipip<br><b>8 of 30</b>", "scratch<br><b>24 of 30</b>")
     assert bars.error_y.array[1] == pytest.approx(10.0)
     assert bars.marker.color[0] != bars.marker.color[1]
+    marker = failed_tests(dict.fromkeys(("continual", "no_new_frames", "scratch"), (8, 30, 0.14, 0.44))).data[0].marker
+    assert marker.color[0] == marker.color[1] != marker.color[2]
+    assert marker.opacity[0] > marker.opacity[1]

@@ -220,6 +220,12 @@ def test_a_broken_file_is_named_and_hides_nobody(ended, tmp_path):
     assert "one_shot_0/evaluation.json: cannot be read" in view.problem.value
     assert view.header.detail == "1 arm, 1 run"
     view.close()
+    record = next((tmp_path / "one_shot_0" / "stages").glob("*_evaluate")) / "stage.json"
+    record.write_text(json.dumps({key: one for key, one in json.loads(record.read_text()).items() if key != "facts"}))
+    view = StrategyComparison(tmp_path)
+    assert "one_shot_0: evaluate: a record without facts" in view.problem.value
+    assert view.header.detail == "1 arm, 1 run"
+    view.close()
 
 
 def test_a_run_has_a_view_of_its_own_beside_others(ended, tmp_path):

@@ -50,7 +50,7 @@ PARTS = {
         "no_forgetting": "forgetting", "no_relabelling": "relabelling", "no_unstable": "preferring unstable runs",
         "no_fresh_weights": "starting from fresh weights",
     },
-    "continual": {"no_new_frames": "adding new frames", "no_student_md": "frames of the students' own MD"},
+    "continual": {"no_new_frames": "adding new frames", "no_student_md": "MD of the students"},
 }  # fmt: skip
 """Loop -> arm that is this loop without one of its parts -> the part in words."""
 WHOLE = {part: loop for loop, parts in PARTS.items() for part in parts}
