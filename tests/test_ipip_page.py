@@ -430,7 +430,7 @@ def test_survival_of_every_arm_is_drawn_over_all_its_seeds(study_script, tmp_pat
     survival = study_script("ipip_survival")
     write(tmp_path, "a_ethanol", ethanol(["ipip", "continual", "scratch"]))
     monkeypatch.setattr(survival, "RESULTS", tmp_path)
-    survival.main(["a_ethanol", str(tmp_path / "survival.html")])
+    survival.main([str(tmp_path / "survival.html"), "a_ethanol"])
     assert "continual loop" in (tmp_path / "survival.html").read_text(encoding="utf-8")
     (case,) = (one for one in survival.cases(tmp_path) if one.study == "a_ethanol")
     loop, scratch = (survival.curve(case, arm) for arm in ("ipip", "scratch"))
@@ -445,12 +445,14 @@ def test_survival_of_a_study_is_of_one_encoder_and_of_what_is_finished(study_scr
     page = tmp_path / "survival.html"
     lines = ethanol(["scratch"])
     write(tmp_path, "a_aspirin", [{**one, "study": "a_aspirin", "encoder": "visnet"} for one in lines])
-    survival.main(["a_aspirin", str(page), "--encoder", "visnet"])
+    survival.main([str(page), "a_aspirin", "--encoder", "visnet"])
     assert "scratch" in page.read_text(encoding="utf-8")
     for given, said in (
-        (["a_aspirin", str(page)], "a_aspirin, painn: no test simulation is finished"),
-        (["a_typo", str(page)], "invalid choice: 'a_typo'"),
-        (["a_aspirin", str(page), "--encoder", "schnet"], "a_aspirin has no encoder schnet: painn or visnet"),
+        ([str(page), "a_aspirin"], "a_aspirin, painn: no test simulation is finished"),
+        ([str(page), "a_typo"], "invalid choice: 'a_typo'"),
+        ([str(page), "a_aspirin", "--encoder", "schnet"], "a_aspirin has no encoder schnet: painn or visnet"),
+        ([str(page), "a_aspirin", "a_ethanol"], "a_aspirin and a_ethanol differ in more than loops: data"),
+        ([str(page), "b_acac_hot", "b_acac"], "b_acac_hot and b_acac differ in more than loops: sampling"),
     ):
         with pytest.raises(SystemExit):
             survival.main(given)

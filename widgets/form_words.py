@@ -118,6 +118,7 @@ IPIP = {
     "loop.gate": "relabel only where confident",
     "loop.prefer_unstable": "frames before failures first",
     "loop.md_of": "new frames from the MD of the",
+    "loop.md_seeds": "seeds of the students' MD",
     "loop.init": "pretraining begins with",
     "loop.pretrain_energy": "energies in pretraining",
     "loop.pool_seed": "seed of the pool's MD",

@@ -25,7 +25,7 @@ QUESTIONS = {
 """Verdicts in words, in the order in which they stand; those of the parts follow."""
 BUDGETS = {
     "steps": "gradient steps", "teacher_labels": "labels of the teacher, with those that rank new frames",
-    "student_md": "MD steps of students",
+    "teacher_md": "MD steps of the teacher", "student_md": "MD steps of students",
 }  # fmt: skip
 
 

@@ -102,6 +102,7 @@ def iteration_of(row: Mapping[str, Any], teacher_rate: float | None) -> Iteratio
     """
     tuned, test, rate = row["finetuning"] or {}, row["stability"] or {}, row["md_steps_per_s"]
     error, before = tuned.get("forces_mae"), tuned.get("before")
+    taught_again = row["round"] and row["md_by"] == "teacher"
     return Iteration(
         row["round"], parts_of(row), row["forgotten"] or 0,
         validation=None if error is None else MILLI * error, test=row["forces_mae"],
@@ -109,7 +110,7 @@ def iteration_of(row: Mapping[str, Any], teacher_rate: float | None) -> Iteratio
         n_runs=row["md_runs"] or 0, sampler=sampler_of(row["md_by"]),
         tested=_share(test.get("fraction"), test.get("interval")), n_tested_failed=test.get("failed", 0),
         n_tested=test.get("n", 0), teacher_share=row["pool"]["teacher_share"] if row["pool"] else None,
-        speed=rate / teacher_rate if rate and teacher_rate else None,
+        speed=rate / teacher_rate if rate and teacher_rate and not taught_again else None,
         pretrained=None if before is None else MILLI * before,
     )  # fmt: skip
 

@@ -28,7 +28,8 @@ NO_ARMS = "Errors beside controls appear when a run has been evaluated."
 NO_ROUNDS = "Iterations appear with the first pool and the first student."
 ARMS_TOLD = (
     "Every arm on the same test frames: mean over seeds, bars from the least to the most of them. Of the students of a "
-    "loop the one that is best on the validation frames stands for it."
+    "loop the one that is best on the validation frames stands for it. Open circles and pale bars (no_...): a loop "
+    "without one of its parts."
 )
 
 

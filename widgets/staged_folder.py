@@ -108,9 +108,6 @@ class StagedFolder:
             if stage.name not in self.records:
                 record = read_record(self.folder / self.plan.folder(stage.name))
                 if record is not None:
-                    if "facts" not in record:
-                        raise RunError("a record without facts", where=(self.folder.name, stage.name),
-                                       hint="Delete the folder of its stage and resume: it is done again")  # fmt: skip
                     self.records[stage.name] = record["facts"]
                     self.revision += 1
         self._read_more()

@@ -4,7 +4,7 @@
     python benchmarks/studies/ipip_survival.py survival.html a_aspirin --encoder visnet
 
 Drawn from `results/ipip_STUDY.jsonl`: when each simulation failed; all others ran to the end. Seeds are pooled. Of
-several studies, which have to be tested alike, each arm is that of the first that has it.
+several studies of the same frames, teacher, pool and test, each arm is that of the first that has it.
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ from mlipkit.plots.survival import Curve, survival_curves
 from mlipkit.runs.replicas import curve_of
 
 ORDER = ("continual", "no_student_md", "no_new_frames", "one_shot", "ipip", "scratch")
+ALIKE = ("teacher", "data", "split", "n_train", "sampling", "instability", "stability")
+"""Parts of specifications that studies in one picture share."""
 
 
 def curve(case: Case, arm: str) -> Curve:
@@ -43,13 +45,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("studies", nargs="+", choices=STUDIES)
     parser.add_argument("--encoder", default="painn")
     given = parser.parse_args(arguments)
-    found = {one.study: one for one in cases(RESULTS) if one.encoder == given.encoder}
-    if lacking := [one for one in given.studies if one not in found]:
-        parser.error(f"{', '.join(lacking)}: not studied with encoder {given.encoder}")
-    some = [found[one] for one in given.studies]
-    tests = {case.spec.stability for case in some}
-    if len(tests) > 1:
-        parser.error(f"{', '.join(given.studies)}: their simulations are not alike")
+    found = {(one.study, one.encoder): one for one in cases(RESULTS)}
+    for study in given.studies:
+        there = [encoder for name, encoder in found if name == study]
+        if given.encoder not in there:
+            parser.error(f"{study} has no encoder {given.encoder}: {' or '.join(there)}")
+    some = [found[study, given.encoder] for study in given.studies]
+    for other in some[1:]:
+        if unlike := [name for name in ALIKE if getattr(other.spec, name) != getattr(some[0].spec, name)]:
+            parser.error(f"{some[0].study} and {other.study} differ in more than loops: {', '.join(unlike)}")
     having = {arm: next((case for case in some if case.of(arm)), None) for arm in ORDER}
     arms = {ARMS[arm]: curve(case, arm) for arm, case in having.items() if case}
     if not arms:

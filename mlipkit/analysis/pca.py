@@ -9,7 +9,7 @@ Each axis points where its loading of largest magnitude is positive. Scores of d
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,14 @@ from ase.data import chemical_symbols
 
 from mlipkit.analysis.descriptors import Descriptor, Rows, check_same, facts_hash
 from mlipkit.analysis.fitting import Passes, fit
-from mlipkit.analysis.moments import Components, squares
+from mlipkit.analysis.moments import Components
 from mlipkit.analysis.storing import load_arrays, save_arrays
 from mlipkit.data.columns import Array
 from mlipkit.errors import DataError
 
 FORMAT = "mlipkit.pca/1"
+CACHED = 1 << 16
+"""Numbers of a block of rows: a quarter of a MiB."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,20 +83,30 @@ class PCA:
         """Squared distance Q [n] of rows [n,p] from the plane of the components (elementwise square; eq. 6 of the
         published text lacks a sign)."""
         out = np.empty(len(X))
-        for first in range(0, len(X), 512):
-            rows = self._shifted(X[first : first + 512])
-            rows -= (rows @ self.components.T) @ self.components
-            out[first : first + 512] = np.einsum("ij,ij->i", rows, rows, dtype=np.float64)
+        for rows in self._cached(len(X)):
+            out[rows] = self._split(self._shifted(X[rows]))[1]
         return out
 
     def project(self, X: Array) -> tuple[Array, Array]:
-        """Scores z [n,k] and Q [n] in one reading, by `Q = |x-μ|² - |z|²`; overwrites float32 rows X [n,p].
+        """Scores z [n,k] and Q [n] in one reading; overwrites float32 rows X [n,p]."""
+        z, q = np.empty((len(X), self.k)), np.empty(len(X))
+        for rows in self._cached(len(X)):
+            block = X[rows]
+            block -= self.mean
+            z[rows], q[rows] = self._split(block)
+        return z, q
 
-        Rounding is a millionth of |x-μ|²; `residual` has less.
-        """
-        X -= self.mean
-        z = (X @ self.components.T).astype(np.float64)
-        return z, np.maximum(squares(X) - np.einsum("ij,ij->i", z, z), 0.0)
+    def _split(self, rows: Array) -> tuple[Array, Array]:
+        """z and Q of rows less the mean, which become what is left of them: `|x-μ|² - |z|²` would be a small difference
+        of large numbers, whose rounding is another on every machine."""
+        z = rows @ self.components.T
+        rows -= z @ self.components
+        return z, np.einsum("ij,ij->i", rows, rows)
+
+    def _cached(self, n: int) -> Iterator[slice]:
+        """Ranges of n rows that stay in a core's cache while they are read and written several times."""
+        step = max(1, CACHED // len(self.mean))
+        return (slice(first, first + step) for first in range(0, n, step))
 
     def _shifted(self, X: Array) -> Array:
         if X.ndim != 2 or X.shape[1] != len(self.mean):

@@ -96,7 +96,7 @@ def loop_timeline(
     figure.update_xaxes(
         tickmode="array", tickvals=[one.number for one in iterations], range=[-0.5, last + 0.5], showgrid=False
     )
-    figure.update_xaxes(title_text="iteration (0: one shot, only the teacher has simulated)", row=len(drawn), col=1)
+    figure.update_xaxes(title_text="iteration (0: one shot)", row=len(drawn), col=1)
     # Many names: when a page becomes wider they take fewer lines, and must not come down upon the bars.
     figure.update_layout(legend={"yref": "container", "yanchor": "top", "y": 1}, margin_t=100)
     return figure.update_layout(barmode="stack", hovermode="closest", bargap=0.45, shapes=round_band(chosen))

@@ -23,7 +23,7 @@ Arm = Literal[
 
 
 class PoolSamplingSpec(Part):
-    """MD that makes pools: the teacher's, and with the same starts and seeds the students'."""
+    """MD that makes pools: the teacher's, and with the same starts and, unless asked otherwise, seeds the students'."""
 
     starts: int = Field(default=20, ge=1, description="start structures, drawn from the training frames")
     steps: int = Field(default=2000, ge=2, description="steps of each run")
@@ -49,7 +49,7 @@ class InstabilitySpec(Part):
 
     force_cap: float | None = Field(
         default=50.0, gt=0, description="largest force on an atom; empty: ten times the 99.9th percentile of the pool, "
-        "in the teacher's MD and in the tests of all arms 50",
+        "in the teacher's first MD and in the tests of all arms 50",
         json_schema_extra=unit("eV/Å"),
     )  # fmt: skip
     hot: float | None = Field(
@@ -124,6 +124,8 @@ class LoopSpec(Part):
     def _every_option_acts(self):
         refuse_idle(self, "relabel", {"gate": ("all", "student_origin")})
         refuse_idle(self, "md_of", {"md_seeds": ("student",), "prefer_unstable": ("student",)})
+        if self.md_of == "teacher" and self.relabel == "student_origin":
+            raise ValueError("relabel 'student_origin' has no effect with md_of 'teacher': no student makes a frame")
         return refuse_idle(self, "pool", {"new_share": ("grow",)})
 
 

@@ -83,6 +83,7 @@ def test_a_specification_is_yaml_code_and_options():
         ({"model": {"seed": 1}}, "model.seed: has no effect"),
         ({"model": {"head": "pooled"}, "arm": "a2a"}, "no energies of atoms"),
         ({"loop": {"relabel": "off", "gate": "noise"}}, "gate has no effect with relabel 'off'"),
+        ({"loop": {"md_of": "teacher", "relabel": "student_origin"}}, "no student makes a frame"),
         ({"loop": {"md_of": "teacher", "md_seeds": "fresh"}}, "md_seeds has no effect with md_of 'teacher'"),
         ({"pretraining": {"loss": {"energy": 1.0}}}, "pretraining.loss.energy: has no effect"),
         ({"pretraining": {"loss": {"energy_unit": "per_atom"}}}, "pretraining.loss.energy_unit: has no effect"),

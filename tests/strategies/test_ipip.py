@@ -479,6 +479,7 @@ def test_the_continual_loop_without_md_of_students_takes_as_many_frames_of_the_t
     assert taught.budget.steps == continual.budget.steps
     assert taught.budget.student_md == 0
     assert taught.budget.teacher_md > continual.budget.teacher_md
+    assert f"no_student_md 72 (and {taught.budget.teacher_md} MD steps of it)" in equal_steps([continual, taught])
     assert taught.key("finetune_0") == continual.key("finetune_0")
     assert len({taught[f"md_{k}"].seeds["velocities"] for k in range(TINY.iterations + 1)}) == TINY.iterations + 1
     assert run_ipip(taught, tmp_path / "taught", toys()).state == "completed"

@@ -355,6 +355,7 @@ def test_a_part_that_the_loop_lacks_cannot_be_left_out():
         ("no_forgetting", {"iterations": 0}), ("no_forgetting", {"forget": 0.0}),
         ("no_fresh_weights", {"init": "previous_pretrained"}), ("no_new_frames", {"iterations": 0}),
         ("no_student_md", {"iterations": 0}), ("no_student_md", {"forget": 0.0}),
+        ("no_relabelling", {"md_of": "teacher", "relabel": "student_origin"}),
         ("no_unstable", {"md_of": "teacher"}), ("no_new_frames", {"forget": 0.0}),
         ("no_new_frames", {"pool": "grow", "new_share": 0.0}),
     ):  # fmt: skip
@@ -365,6 +366,8 @@ def test_a_part_that_the_loop_lacks_cannot_be_left_out():
     growing = dataclasses.replace(TINY, pool="grow", new_share=0.5, forget=0.0)
     assert plan("continual", growing)["choose_1"].options["count"]
     assert not plan("no_new_frames", growing)["choose_1"].options["count"]
+    with pytest.raises(SpecError, match=r"loop\.md_of: no frame would be taken of the teacher's further MD"):
+        plan("ipip", dataclasses.replace(TINY, md_of="teacher", forget=0.0))
     with pytest.raises(SpecError, match=r"loop\.forget: no iteration would forget or add a frame"):
         plan("ipip", dataclasses.replace(TINY, forget=0.005))
 

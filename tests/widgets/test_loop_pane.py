@@ -223,7 +223,7 @@ def test_a_broken_file_is_named_and_hides_nobody(ended, tmp_path):
     record = next((tmp_path / "one_shot_0" / "stages").glob("*_evaluate")) / "stage.json"
     record.write_text(json.dumps({key: one for key, one in json.loads(record.read_text()).items() if key != "facts"}))
     view = StrategyComparison(tmp_path)
-    assert "one_shot_0: evaluate: a record without facts" in view.problem.value
+    assert "the record of a stage without its facts" in view.problem.value
     assert view.header.detail == "1 arm, 1 run"
     view.close()
 

@@ -1,4 +1,4 @@
-"""Which frames of the students' simulations enter the next pool: those from before a failure first.
+"""Which frames of simulations enter the next pool: of the students', those from before a failure first.
 
 Order of preference: frames of unstable runs, an equal share of each; then frames of stable runs at a uniform stride.
 Where no run was unstable, frames of the stretches in which student and teacher differ most, found by a probe of every
@@ -116,6 +116,8 @@ def choose(
         how many were dropped and why.
     """
     probed = 0
+    if student == TEACHER:
+        runs = [run for run in runs if run.failed is None]
     if not prefer_unstable:
         order = at_random(runs, seed)
     elif any(run.failed is not None for run in runs):

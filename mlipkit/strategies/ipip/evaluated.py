@@ -15,9 +15,9 @@ import numpy as np
 import yaml
 
 from mlipkit.data.whole import read_json
-from mlipkit.errors import RunError
+from mlipkit.errors import RunError, SpecError
 from mlipkit.strategies.ipip.evaluating import ERRORS, evaluation_in, selected_row
-from mlipkit.strategies.ipip.plan import CURES, LOOPS, WHOLE, LoopPlan, without
+from mlipkit.strategies.ipip.plan import CURES, LOOPS, WHOLE, LoopPlan, plan, without
 from mlipkit.strategies.ipip.timeline import PLAN, plan_in, timeline
 from mlipkit.strategies.workflows.differences import differing, told
 from mlipkit.strategies.workflows.work import read_record
@@ -154,7 +154,7 @@ def check_parts(arms: Mapping[str, Sequence[Evaluated]]) -> None:
         arms: of each the seeds, which have equal settings (`check_seeds`).
 
     Raises:
-        RunError: other settings than those that the arm makes of the loop's.
+        RunError: other settings than those that the arm makes of the loop's; a part that the loop lacks.
     """
     for arm in LOOPS[1:]:
         loop = CURES[0] if CURES[0] in arms else WHOLE.get(arm, "")
@@ -168,6 +168,10 @@ def check_parts(arms: Mapping[str, Sequence[Evaluated]]) -> None:
                 where=f"{whole.folder} and {part.folder}", expected=told(theirs, names), found=told(here, names),
                 hint="Compare those with equal settings",
             )  # fmt: skip
+        try:
+            plan(arm, whole.plan.loop, whole.plan.seed)
+        except SpecError as error:
+            raise RunError(str(error), where=f"{whole.folder} and {part.folder}") from None
 
 
 def check_simulations(found: Sequence[Evaluated]) -> None:

@@ -213,14 +213,25 @@ def plan(arm: str, settings: Settings | None = None, seed: int = 0) -> LoopPlan:
         nothing_new = not any(one.options["count"] for one in whole.of("choose"))
         idle = {
             "no_forgetting": not given.forget, "no_unstable": nothing_new, "no_new_frames": nothing_new,
-            "no_student_md": nothing_new, "no_fresh_weights": given.init != "fresh",
+            "no_student_md": nothing_new, "no_relabelling": not _relabels(given),
+            "no_fresh_weights": given.init != "fresh",
         }  # fmt: skip
         if idle.get(arm) or made.stages == whole.stages:
             raise SpecError(
                 "the loop lacks this part already, so that nothing is left out", where=("arm", arm),
                 hint="Compare it with a loop that has the part",
             )  # fmt: skip
+    none_new = not any(one.options["count"] for one in made.of("choose"))
+    if arm in LOOPS and draft.settings.md_of == "teacher" and none_new:
+        raise SpecError("no frame would be taken of the teacher's further MD", where="loop.md_of",
+                        hint="Forget some, or let the pool grow; or leave the MD to the students")  # fmt: skip
     return made
+
+
+def _relabels(settings: Settings) -> bool:
+    """Whether there is ever a frame that a student labels."""
+    by_students = settings.md_of == "student"
+    return settings.relabel == "all" or (settings.relabel == "student_origin" and by_students)
 
 
 def without(arm: str, settings: Settings) -> Settings:
@@ -230,7 +241,7 @@ def without(arm: str, settings: Settings) -> Settings:
     changes: dict[str, Any] = {
         "continual": CARRIED_OVER,
         "no_new_frames": {**CARRIED_OVER, "forget": 0.0, "new_share": 0.0, "pool": "replace"},
-        "no_student_md": {**CARRIED_OVER, "md_of": "teacher"},
+        "no_student_md": {**CARRIED_OVER, "md_of": "teacher", "md_seeds": "same", "prefer_unstable": False},
         "no_forgetting": {"forget": 0.0, "new_share": share, "pool": "grow"},
         "no_relabelling": {"relabel": "off", "gate": "off"},
         "no_unstable": {"prefer_unstable": False},
@@ -268,7 +279,8 @@ class _Draft:
         return self.add("pool_0", "pool", inputs={"runs": md}, options={"count": self.settings.pool_frames})
 
     def sample(self, model: str, iteration: int) -> str:
-        """Starts, thermostat, length and, unless fresh ones are asked for, seeds are those of the teacher's first."""
+        """Starts, thermostat, length and, unless fresh ones are asked for, seeds are those of the teacher's first; its
+        later ones would be that one again."""
         one = dataclasses.asdict(self.settings.sampling)
         one.pop("starts")
         batch = one.pop("batch")
@@ -382,6 +394,8 @@ def equal_steps(plans: Iterable[LoopPlan]) -> str:
                 expected=f"{students[0].budget.steps} gradient steps", found=other.budget.steps,
             )  # fmt: skip
     labels = {one.arm: f"{one.budget.teacher_labels}" for one in chosen}
+    extra = {one.arm: one.budget.teacher_md for one in chosen if one.loop.md_of == "teacher" and one.arm in LOOPS}
+    labels |= {arm: f"{labels[arm]} (and {steps} MD steps of it)" for arm, steps in extra.items()}
     labels |= {one.arm: f"{labels[one.arm]} ({one.hessian_calls} of them force calls for rows of the Hessian)"
                for one in chosen if one.hessian_calls}  # fmt: skip
     text = f"Equal budgets: {students[0].budget.steps} gradient steps in every student's arm" if students else ""

@@ -18,7 +18,8 @@ BEFORE = {"look_every": 5, "proton_transfer": False}
 
 @dataclass(frozen=True)
 class Sampling:
-    """MD that makes pools; the same for the teacher and all students, seeds included.
+    """MD that makes pools; the same for the teacher and all students, seeds included unless `md_seeds` or `md_of` say
+    otherwise.
 
     Attributes:
         starts: start structures, drawn from the training frames without repetition as long as there are enough.
@@ -47,7 +48,7 @@ class Instability:
 
     Attributes:
         force_cap: eV/Å, of the largest force on an atom; None: ten times the 99.9th percentile in the first pool, and
-            50 where none is at hand that all arms have: in the teacher's own MD and in the tests of every arm.
+            50 where none is at hand that all arms have: in the teacher's first MD and in the tests of every arm.
         hot: multiple of the target temperature, averaged over `hot_fs`; None: reactions may heat what is simulated.
         overlap, closest: pairs below this share of the sum of covalent radii, or below this distance (Å).
         stretch: multiple of its length at the start that a bond may have for `stretch_fs`; None: bonds may break, as

@@ -174,6 +174,7 @@ def _keep_first(path: Path, text: str) -> None:
 def pool(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
     """The first pool: stored frames of the teacher's runs with its own labels; runs that failed are left out."""
     source = stage.inputs["runs"][0]
+    _some_held(work, source)
     limits = Instability.from_json(work.plan[source].options["instability"])
     runs = [run for run in runs_of(work.folder_of(source), work.records[source]["runs"], limits) if run.failed is None]
     parts = [
@@ -181,12 +182,6 @@ def pool(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
         for run in runs
         if len(run.stored)
     ]
-    if not parts:
-        raise RunError(
-            "no run of the teacher reached its end", where=stage.name,
-            found=work.records[source].get("teacher_error") or work.records[source]["sentence"],
-            hint="Shorter steps, a lower temperature, or another teacher",
-        )  # fmt: skip
     whole, doubles = parts[0], 0
     for one in parts[1:]:
         whole, more = whole.add(one)
@@ -198,6 +193,20 @@ def pool(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
             "spent": {"teacher_labels": len(whole)}}  # fmt: skip
 
 
+def _some_held(work: LoopWork, md: str) -> None:
+    """Of the teacher's runs.
+
+    Raises:
+        RunError: none did.
+    """
+    facts = work.records[md]
+    if all(one["failed"] for one in facts["runs"]):
+        raise RunError(
+            "no run of the teacher reached its end", where=md, found=facts.get("teacher_error") or facts["sentence"],
+            hint="Shorter steps, a lower temperature, or another teacher",
+        )  # fmt: skip
+
+
 def choose(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
     source, before = stage.inputs["runs"][0], stage.inputs["pool"][0]
     options = stage.options
@@ -205,7 +214,7 @@ def choose(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
     runs = runs_of(work.folder_of(source), work.records[source]["runs"], limits)
     teacher = work.plan[source].inputs["model"][0] == TEACHER_MODEL
     if teacher:
-        runs = [run for run in runs if run.failed is None]
+        _some_held(work, source)
     # The plan counts on runs that all reach their end; what comes is a share of a pool as it is: of the one of which
     # as much is forgotten, or, where pools grow, of the first.
     of, share = before, options["forget"]

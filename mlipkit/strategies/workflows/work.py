@@ -149,12 +149,21 @@ class Work:
 
 
 def read_record(folder: Path) -> dict[str, Any] | None:
-    """The record of a stage that is done, else None."""
+    """The record of a stage that is done, else None.
+
+    Raises:
+        RunError: it tells nothing of what was found.
+    """
     try:
         record = read_json(folder / "stage.json")
     except FileNotFoundError:
         return None
-    return record if record.get("state") == "done" else None
+    if record.get("state") != "done":
+        return None
+    if not isinstance(record.get("facts"), dict):
+        raise RunError("the record of a stage without its facts", where=str(folder / "stage.json"),
+                       hint="Delete the folder of the stage and resume: it is done again")  # fmt: skip
+    return record
 
 
 def tools_told(record: Mapping[str, Any]) -> Any:
