@@ -350,6 +350,12 @@ def test_a_part_is_left_out_of_the_loop_that_it_is_compared_with(folders, tmp_pa
             assert run_ipip(plan(arm, noisier, 0), tmp_path / arm, toys(), reuse=reused).state == "completed"
         with pytest.raises(RunError, match=f"arms {loop} and {arm} differ in more than"):
             compare([folders[loop, 0], tmp_path / arm])
+    taught = dataclasses.replace(SETTINGS, md_of="teacher")
+    assert run_ipip(plan("continual", taught, 0), tmp_path / "taught", toys()).state == "completed"
+    again = run_ipip(plan("no_student_md", SETTINGS, 0), tmp_path / "same", toys(), reuse=[tmp_path / "taught"])
+    assert again.state == "completed"
+    with pytest.raises(RunError, match="no_student_md: the loop lacks this part already"):
+        compare([tmp_path / "taught", tmp_path / "same"])
     for settings in (SETTINGS, dataclasses.replace(SETTINGS, pool="grow", new_share=0.5, init="previous_pretrained")):
         for loop, arms in {"ipip": LOOPS[1:], **PARTS}.items():
             for arm in {*arms} - ({"no_fresh_weights"} if settings.init != "fresh" else set()):
