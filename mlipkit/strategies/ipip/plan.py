@@ -182,7 +182,7 @@ def plan(arm: str, settings: Settings | None = None, seed: int = 0) -> LoopPlan:
     """The plan of an arm.
 
     Raises:
-        SpecError: unknown arm; one that leaves out what the loop does not have.
+        SpecError: unknown arm; one that leaves out what the loop does not have; a loop whose pool cannot change as asked.
     """
     if arm not in ARMS:
         raise SpecError(f"unknown arm '{arm}'", where="ipip", hint=nearest(arm, ARMS))
@@ -202,36 +202,42 @@ def plan(arm: str, settings: Settings | None = None, seed: int = 0) -> LoopPlan:
         draft.finetune(made, rounds * draft.settings.finetune_steps, 0)
     draft.evaluation()
     made = LoopPlan(arm, seed, tuple(draft.stages), draft.settings.to_json())
-    if arm in LOOPS and draft.settings.iterations and draft.settings.forget and draft.settings.pool == "replace":
-        pool = draft.settings.pool_frames
-        if not forgotten(pool, draft.settings.forget):
-            raise SpecError("no iteration would forget or add a frame", where="loop.forget",
-                            found=f"{draft.settings.forget:g} of {pool} frames",
-                            expected=f"0, or at least {0.5 / pool:.2g}")  # fmt: skip
     if arm in WHOLE:
-        whole = plan(WHOLE[arm], given, seed)
-        nothing_new = not any(one.options["count"] for one in whole.of("choose"))
-        idle = {
-            "no_forgetting": not given.forget, "no_unstable": nothing_new, "no_new_frames": nothing_new,
-            "no_student_md": nothing_new, "no_relabelling": not _relabels(given),
-            "no_fresh_weights": given.init != "fresh",
-        }  # fmt: skip
-        if idle.get(arm) or made.stages == whole.stages:
-            raise SpecError(
-                "the loop lacks this part already, so that nothing is left out", where=("arm", arm),
-                hint="Compare it with a loop that has the part",
-            )  # fmt: skip
-    none_new = not any(one.options["count"] for one in made.of("choose"))
-    if arm in LOOPS and draft.settings.md_of == "teacher" and none_new:
-        raise SpecError("no frame would be taken of the teacher's further MD", where="loop.md_of",
-                        hint="Forget some, or let the pool grow; or leave the MD to the students")  # fmt: skip
+        _check_part(made, plan(WHOLE[arm], given, seed))
+    if arm in LOOPS:
+        _check_loop(made)
     return made
 
 
-def _relabels(settings: Settings) -> bool:
-    """Whether there is ever a frame that a student labels."""
-    by_students = settings.md_of == "student"
-    return settings.relabel == "all" or (settings.relabel == "student_origin" and by_students)
+def _check_loop(made: LoopPlan) -> None:
+    """Refuse a loop that would never change its pool although it is asked to."""
+    one = made.loop
+    if one.iterations and one.forget and one.pool == "replace" and not forgotten(one.pool_frames, one.forget):
+        raise SpecError("no iteration would forget or add a frame", where="loop.forget",
+                        found=f"{one.forget:g} of {one.pool_frames} frames",
+                        expected=f"0, or at least {0.5 / one.pool_frames:.2g}")  # fmt: skip
+    if one.md_of == "teacher" and not _takes_new(made):
+        raise SpecError("no frame would be taken of the teacher's further MD", where="loop.md_of",
+                        hint="Forget some, or let the pool grow; or leave the MD to the students")  # fmt: skip
+
+
+def _check_part(made: LoopPlan, whole: LoopPlan) -> None:
+    """Refuse to leave out what the loop lacks."""
+    one, nothing_new = whole.loop, not _takes_new(whole)
+    relabels = one.relabel == "all" or (one.relabel == "student_origin" and one.md_of == "student")
+    idle = {
+        "no_forgetting": not one.forget, "no_unstable": nothing_new, "no_new_frames": nothing_new,
+        "no_student_md": nothing_new, "no_relabelling": not relabels, "no_fresh_weights": one.init != "fresh",
+    }  # fmt: skip
+    if idle.get(made.arm) or made.stages == whole.stages:
+        raise SpecError(
+            "the loop lacks this part already, so that nothing is left out", where=("arm", made.arm),
+            hint="Compare it with a loop that has the part",
+        )  # fmt: skip
+
+
+def _takes_new(made: LoopPlan) -> bool:
+    return any(one.options["count"] for one in made.of("choose"))
 
 
 def without(arm: str, settings: Settings) -> Settings:
