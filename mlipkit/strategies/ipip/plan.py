@@ -182,7 +182,8 @@ def plan(arm: str, settings: Settings | None = None, seed: int = 0) -> LoopPlan:
     """The plan of an arm.
 
     Raises:
-        SpecError: unknown arm; one that leaves out what the loop does not have; a loop whose pool cannot change as asked.
+        SpecError: unknown arm; one that leaves out what the loop does not have; a loop whose pool cannot change as
+            it is asked to.
     """
     if arm not in ARMS:
         raise SpecError(f"unknown arm '{arm}'", where="ipip", hint=nearest(arm, ARMS))
