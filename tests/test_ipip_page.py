@@ -305,6 +305,20 @@ def test_verdicts_and_parts_of_the_loop(page, tmp_path):
     assert parts["forgetting"][3:] == ["22 (20 to 24)", "17.6 (16 to 19.2)"], "the last students"
 
 
+def test_the_continual_loop_alone_is_not_called_the_published_one(page, tmp_path):
+    """Of a comparison without the published loop the first questions are those of the continual one."""
+    lines = ethanol(["continual", "no_new_frames"])
+    both = compared([*lines, *ethanol(["ipip"])])
+    rows = [row for row in both["rows"] if row["arm"] != "ipip"]
+    own = [{**one, "question": "teacher"} for one in both["verdicts"] if one["question"] == "continual, teacher"]
+    write(tmp_path, "a_ethanol", lines, painn={**both, "rows": rows, "verdicts": own})
+    found = filled(page, tmp_path)
+    assert {row[0] for row in table(found["verdicts"])} == {"continual loop against its teacher"}
+    told = [row for row in table(found["claims"]) if row[0].startswith("forces more than")]
+    assert [row[3].split(":")[0] for row in told] == ["continual loop"]
+    assert told[0][-1].startswith("3 seeds")
+
+
 def test_words_of_a_verdict(page):
     word = page.tables.word
     assert word({"answer": "does not", "lower": 0.9, "effect": 0.2}) == "does not work: a gain of 20 % is excluded"

@@ -20,6 +20,8 @@ from pages import markdown
 from records import merged, read_lines
 
 from mlipkit.runs import IPIPSpec, parse_spec
+from mlipkit.strategies.ipip import CURES
+from mlipkit.strategies.ipip.comparing import QUESTIONS
 from mlipkit.strategies.ipip.evaluating import selected_row
 
 Record = Mapping[str, Any]
@@ -125,6 +127,14 @@ class Case:
     def verdicts(self) -> dict[tuple[str, str], Record]:
         """(question, quantity) -> verdict."""
         return {(one["question"], one["quantity"]): one for one in (self.compared or {}).get("verdicts", ())}
+
+    def questions(self, cure: str) -> tuple[str, str]:
+        """Names of a loop's verdicts against the controls and against the teacher; "" where it was not compared."""
+        arms = {row["arm"] for row in (self.compared or {"rows": ()})["rows"]}
+        there = [one for one in CURES if one in arms]
+        if cure not in there:
+            return "", ""
+        return QUESTIONS[LOOP if cure == there[0] else cure]
 
     def of(self, arm: str) -> list[Record]:
         """Lines of an arm in the order of seeds."""

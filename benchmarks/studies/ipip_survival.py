@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         parser.error(f"{', '.join(given.studies)}, {given.encoder}: no test simulation is finished")
     figure = survival_curves(arms, end_ps=(test := some[0].spec.stability).steps * test.timestep / 1000)
     figure.update_layout(width=900, template="plotly_white")
-    figure.write_html(given.page)
+    figure.write_html(given.page, config={"displayModeBar": False})
 
 
 if __name__ == "__main__":

@@ -32,7 +32,6 @@ from ipip_found import (
 from pages import markdown
 
 from mlipkit.strategies.ipip import CURES, LOOPS, WHOLE
-from mlipkit.strategies.ipip.comparing import QUESTIONS
 
 QUANTITIES = {"forces": "forces_mae", "energy": "energy_mae"}
 TITLES = ("against the best control", "against its teacher")
@@ -71,7 +70,7 @@ def verdicts(some: Sequence[Case]) -> str:
         (f"{ARMS[cure]} {title}", *case.words, quantity, case.control(one["best_control"]), f"{one['ratio']:.3f}",
          between(one["lower"], one["upper"], 3), f"{one['n_seeds']}, {one['n_units']}", word(one))
         for k, title in enumerate(TITLES) for cure in CURES for case in some for quantity in QUANTITIES
-        if (one := case.verdicts.get((QUESTIONS[cure][k], quantity)))
+        if (one := case.verdicts.get((case.questions(cure)[k], quantity)))
     ]  # fmt: skip
     head = ("question", "study", "encoder", "errors of", "best control", "ratio", "95 % interval", "seeds, frames",
             "verdict")  # fmt: skip
@@ -216,7 +215,7 @@ def claims(some: Sequence[Case], speeds: Sequence[Sequence[str]], failures: Sequ
 def against(some: Sequence[Case]) -> Iterator[tuple[str, ...]]:
     """Ratios to other pretraining and to the teacher."""
     for case, cure, quantity in product(some, CURES, QUANTITIES):
-        verdict = case.verdicts.get((QUESTIONS[cure][0], quantity), {})
+        verdict = case.verdicts.get((case.questions(cure)[0], quantity), {})
         others = {arm: one for arm, one in verdict.get("against", {}).items() if arm in PRETRAINED}
         if others:
             # The one that does best is the control with the largest ratio.
@@ -230,7 +229,7 @@ def against(some: Sequence[Case]) -> Iterator[tuple[str, ...]]:
         if case.tuned:
             continue
         for cure in CURES:
-            verdict = case.verdicts.get((QUESTIONS[cure][1], "forces"), {})
+            verdict = case.verdicts.get((case.questions(cure)[1], "forces"), {})
             for name, one in verdict.get("against", {}).items():
                 arm = name if name == ZERO_SHOT else TEACHER
                 yield (
