@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -299,6 +300,47 @@ def test_chosen_frames_respect_the_caps_and_come_from_failures_first():
     few, told = choose(runs[1:2], 200, label, LIMITS, cap, student=0, iteration=1)
     assert few is not None
     assert told["chosen"] < 200
+
+
+def test_failed_simulations_of_the_teacher_give_no_frames():
+    runs = [run_of(0, dft(40, 1), None), run_of(1, dft(30, 2), 300, tail=12)]
+
+    def label(some: FrameSet) -> FrameSet:
+        return some.with_labels(energy=np.zeros(len(some)), forces=np.zeros(some.positions.shape))
+
+    for who, origin, starts in ((TEACHER, "teacher_md", {0}), (0, "student_md", {0, 1})):
+        pool, said = choose(runs, 36, label, LIMITS, 50.0, student=who, iteration=1, prefer_unstable=False)
+        assert pool is not None
+        assert said["chosen"] == 36
+        assert set(pool.table["start"].tolist()) == starts
+        assert set(pool.table["origin"].tolist()) == {ORIGINS.index(origin)}
+        assert set(pool.table["maker"].tolist()) == {who}
+
+
+def test_where_all_later_simulations_of_the_teacher_fail_the_loop_stops_and_says_so(tmp_path):
+    """Going on would be the loop without new frames under another name."""
+    made = plan("no_student_md", TINY, 0)
+    assert run_ipip(made, tmp_path, toys()).state == "completed"
+    shutil.rmtree(tmp_path / made.folder("choose_1"))
+    path = tmp_path / made.folder("md_1") / "stage.json"
+    record = json.loads(path.read_text())
+    for one in record["facts"]["runs"]:
+        one["failed"] = True
+    path.write_text(json.dumps(record))
+    with pytest.raises(RunError, match=r"md_1: no run of the teacher reached its end"):
+        run_ipip(made, tmp_path, toys())
+
+
+def test_a_stage_record_without_facts_is_named_wherever_it_is_read(tmp_path):
+    made = plan("scratch", TINY, 0)
+    assert run_ipip(made, tmp_path, toys()).state == "completed"
+    path = tmp_path / made.folder("evaluate") / "stage.json"
+    whole = json.loads(path.read_text())
+    for lost in ({key: one for key, one in whole.items() if key != "facts"}, {**whole, "facts": None}):
+        path.write_text(json.dumps(lost))
+        for read in (timeline, compare, lambda folder: run_ipip(made, folder, toys())):
+            with pytest.raises(RunError, match=r"stage\.json: the record of a stage without its facts"):
+                read(tmp_path)
 
 
 def test_unstable_runs_have_equal_shares():

@@ -56,6 +56,7 @@ def test_verdict_first_then_arms_tests_iterations_budgets(ended):
     assert trace(pane.timeline, "scratch (test)")["y"][0] == pytest.approx(means["scratch"])
     assert pane.tests.shown[0][0]["customdata"] == ["ipip", "scratch", "one_shot"]
     assert pane.budget.value.count("<td>36 of 36") == 6
+    assert "MD steps of the teacher" in pane.budget.value
     assert "compare(['" in view._code()
     assert "comparing import compare" in view._code()
     view.close()
@@ -161,6 +162,8 @@ def test_failures_and_relabelling_come_out_as_they_are():
     one = iteration_of(row, 25.0)
     assert one.pool == {"kept": 18, "relabelled": 70, "new": 0, "unstable": 12}, "doubles were dropped among the new"
     assert (one.failed, one.sampler, one.speed, one.tested) == ((0.4, 0.17, 0.69), "student 1", 2.0, None)
+    assert iteration_of({**row, "round": 0, "md_by": "teacher"}, 25.0).speed == 2.0
+    assert iteration_of({**row, "md_by": "teacher"}, 25.0).speed is None, "no student has simulated"
 
 
 def test_it_follows_a_run_that_goes_on(ended, tmp_path):

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mlipkit.errors import RunError
-from mlipkit.strategies.ipip.evaluated import Evaluated, check_parts, check_seeds, check_simulations
+from mlipkit.strategies.ipip.evaluated import Evaluated, check_parts, check_simulations
 from mlipkit.strategies.ipip.evaluating import compared
 from mlipkit.strategies.ipip.plan import ARMS, CURES, LOOPS, PARTS, WHOLE, equal_steps
 from mlipkit.strategies.ipip.species_record import sentence, together
 from mlipkit.strategies.ipip.timeline import timeline
 from mlipkit.strategies.ipip.tools import as_told
+from mlipkit.strategies.workflows.differences import one_experiment
 
 if TYPE_CHECKING:
     from mlipkit.analysis.cures import CureVerdict, Errors
@@ -131,7 +132,7 @@ def compare(folders: Iterable[Place] | Place, *, effect: float = EFFECT, n_draws
     check_simulations(found)
     arms = {arm: mine for arm in ARMS if (mine := [one for one in found if one.plan.arm == arm])}
     for mine in arms.values():
-        check_seeds(mine)
+        one_experiment(mine, lambda one: dataclasses.asdict(one.plan.loop))
     check_parts(arms)
     verdicts = _verdicts(arms, effect, n_draws)
     rows = [_row(arm, mine, arms.get("scratch", [])) for arm, mine in arms.items()]

@@ -123,35 +123,11 @@ def _kind(folder: Path) -> str:
     return str(found.get("kind", "")) if isinstance(found, dict) else ""
 
 
-def check_seeds(mine: Sequence[Evaluated]) -> None:
-    """Refuse what are no seeds of one experiment: an average over them would be of nothing.
-
-    Args:
-        mine: of one arm.
-
-    Raises:
-        RunError: other settings, a seed given twice.
-    """
-    first, seeds = mine[0], {}
-    for one in mine:
-        both = f"{seeds.get(one.plan.seed, first).folder} and {one.folder}"
-        if one.plan.seed in seeds:
-            raise RunError(f"arm {one.plan.arm}, seed {one.plan.seed} is given twice", where=both)
-        seeds[one.plan.seed] = one
-        theirs, here = (dataclasses.asdict(each.plan.loop) for each in (first, one))
-        other = differing(theirs, here)
-        if other:
-            raise RunError(
-                f"two experiments, not two seeds of arm {one.plan.arm}", where=both, expected=told(theirs, other),
-                found=told(here, other), hint="Compare those with equal settings",
-            )  # fmt: skip
-
-
 def check_parts(arms: Mapping[str, Sequence[Evaluated]]) -> None:
     """Refuse another loop, or one without a part, that differs from the loop in more: whose merit would it be?
 
     Args:
-        arms: of each the seeds, which have equal settings (`check_seeds`).
+        arms: of each the seeds, which have equal settings (`one_experiment`).
 
     Raises:
         RunError: other settings than those that the arm makes of the loop's; a part that the loop lacks.

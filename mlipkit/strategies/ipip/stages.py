@@ -211,10 +211,10 @@ def choose(work: LoopWork, stage: Stage, folder: Path) -> dict[str, Any]:
     source, before = stage.inputs["runs"][0], stage.inputs["pool"][0]
     options = stage.options
     limits = Instability.from_json(options["instability"])
-    runs = runs_of(work.folder_of(source), work.records[source]["runs"], limits)
     teacher = work.plan[source].inputs["model"][0] == TEACHER_MODEL
     if teacher:
         _some_held(work, source)
+    runs = runs_of(work.folder_of(source), work.records[source]["runs"], limits)
     # The plan counts on runs that all reach their end; what comes is a share of a pool as it is: of the one of which
     # as much is forgotten, or, where pools grow, of the first.
     of, share = before, options["forget"]

@@ -18,7 +18,7 @@ import numpy as np
 from mlipkit.data.whole import read_json
 from mlipkit.errors import RunError
 from mlipkit.strategies.workflows import provenance
-from mlipkit.strategies.workflows.differences import differing, told
+from mlipkit.strategies.workflows.differences import differing, one_experiment, told
 from mlipkit.strategies.workflows.evaluating import INDEPENDENT, OFFSET, Evaluated, left_out_said
 from mlipkit.strategies.workflows.plan import UNTOUCHED, Budget, equal_budgets
 from mlipkit.strategies.workflows.settings import Settings, acting
@@ -118,7 +118,7 @@ def compare_arms(
     rows = [{"arm": one.plan.arm, "seed": one.plan.seed, **row} for one in found for row in one.rows]
     arms = list(dict.fromkeys(one.plan.arm for one in found))
     for arm in arms:
-        _check_seeds([one for one in found if one.plan.arm == arm])
+        one_experiment([one for one in found if one.plan.arm == arm], _settings)
     pooled = _pooled(found, arms, n_draws)
     verdicts = _verdicts(found, arms, effect, n_draws)
     if n := len(found[0].left_out(INDEPENDENT)):
@@ -145,23 +145,6 @@ def _same_tools(found: Sequence[Evaluated]) -> None:
         if names:
             raise RunError("arms that differ in more than their frames", where=str(one.folder),
                            expected=told(theirs, names), found=told(mine, names))  # fmt: skip
-
-
-def _check_seeds(mine: Sequence[Evaluated]) -> None:
-    """Refuse what are no seeds of one arm: an average over them would be of nothing."""
-    seeds: dict[int, Evaluated] = {}
-    for one in mine:
-        both = f"{seeds.get(one.plan.seed, mine[0]).folder} and {one.folder}"
-        if one.plan.seed in seeds:
-            raise RunError(f"arm {one.plan.arm}, seed {one.plan.seed} is given twice", where=both)
-        seeds[one.plan.seed] = one
-        theirs, here = _settings(mine[0]), _settings(one)
-        other = differing(theirs, here)
-        if other:
-            raise RunError(
-                f"two experiments, not two seeds of arm {one.plan.arm}", where=both, expected=told(theirs, other),
-                found=told(here, other), hint="Compare those with equal settings",
-            )  # fmt: skip
 
 
 def _settings(one: Evaluated) -> dict[str, Any]:
